@@ -5,6 +5,7 @@ Nothing here is guessed from the look of a name: `us-foo-9` is in no partition, 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -106,7 +107,8 @@ def _by_region() -> dict[str, Partition]:
 
 def _read(entry: Mapping[str, Any]) -> Partition:
     name = entry["id"]
-    regions = tuple(sorted(region for region in entry["regions"] if not region.endswith("-global")))
+    # `aws-global` and its like are listed too; only real regions look as the partition's own expression says.
+    regions = tuple(sorted(region for region in entry["regions"] if re.search(entry["regionRegex"], region)))
     return Partition(
         name=name,
         dns_suffix=entry["outputs"]["dnsSuffix"],

@@ -1,0 +1,8 @@
+"""The data that everything else is about: accounts, roles, keys, outcomes."""
+
+from asyncauth._models._account import Account, as_account
+from asyncauth._models._keys import Credentials, Keys, Profile
+from asyncauth._models._outcome import Outcome, Phase, Report, Status
+from asyncauth._models._role import Role
+
+__all__ = ["Account", "Credentials", "Keys", "Outcome", "Phase", "Profile", "Report", "Role", "Status", "as_account"]

@@ -1,0 +1,163 @@
+"""The role to assume, with the whole surface of STS AssumeRole, checked before any call is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from asyncauth._errors import ConfigurationError
+from asyncauth._models import _checks
+from asyncauth._models._frozen import FrozenMapping
+
+if TYPE_CHECKING:
+    from asyncauth._models._account import Account
+
+#: STS gives a session obtained through another role's session at most one hour.
+LONGEST_CHAINED_SECONDS: Final = 3600
+
+MfaToken: TypeAlias = Callable[[], "str | Awaitable[str]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role, and what to send with AssumeRole; the fields are AWS's parameters in snake case.
+
+    Args:
+        name: the role's name without path; 1 to 64 characters.
+        path: its path, `/` or `/team/`.
+        role_session_name: 2 to 64 characters; appears in CloudTrail of the target account.
+        duration_seconds: lifetime to ask for, 900 to 43,200 s (the role's own maximum may be lower), and at most
+            3,600 s with `via`. What STS returns decides when the token is renewed, not this.
+        external_id: 2 to 1,224 characters; an account's own goes before it.
+        policy: an inline session policy: JSON text, or a mapping that is dumped to it; at most 2,048 characters.
+        policy_arns: ARNs of managed session policies, at most 10.
+        tags: session tags, at most 50; keys 1 to 128 and values 0 to 256 characters.
+        transitive_tag_keys: those of the tags that go on along a chain, at most 50.
+        source_identity: 2 to 64 characters; stays with the session along a chain.
+        mfa_serial: serial number or ARN of the MFA device of the source's user.
+        mfa_token: returns (or awaits) the six-digit code. It is asked once per source, not once per account: the code
+            buys one session token for the source, and the roles are assumed with that.
+        provided_contexts: up to 5 pairs `(provider_arn, context_assertion)` of trusted identity propagation.
+        via: the roles on the way, in order: each a role ARN, or an `Account` whose own role is used.
+
+    Raises:
+        ConfigurationError: a value outside STS's documented limits; names the parameter, the value and the limit.
+
+    Example:
+        Role("inventory", duration_seconds=3600, external_id="7c1e", via=("arn:aws:iam::111111111111:role/hub",))
+    """
+
+    name: str = "manage-role"
+    path: str = "/"
+    role_session_name: str = "asyncauth"
+    duration_seconds: int = 3600
+    external_id: str | None = field(default=None, repr=False)
+    policy: str | Mapping[str, object] | None = None
+    policy_arns: Sequence[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    transitive_tag_keys: Sequence[str] = ()
+    source_identity: str | None = None
+    mfa_serial: str | None = None
+    mfa_token: MfaToken | None = field(default=None, repr=False)
+    provided_contexts: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    via: Sequence[Account | str] = ()
+
+    def __post_init__(self) -> None:
+        _checks.ROLE_NAME.check("role name", self.name)
+        _checks.PATH.check("role path", self.path)
+        _checks.SESSION_NAME.check("role_session_name", self.role_session_name)
+        _checks.check_integer("duration_seconds", self.duration_seconds, 900, 43_200, " s")
+        if self.external_id is not None:
+            _checks.EXTERNAL_ID.check("external_id", self.external_id)
+        if self.source_identity is not None:
+            _checks.SOURCE_IDENTITY.check("source_identity", self.source_identity)
+        self._check_policies()
+        self._check_tags()
+        self._check_mfa()
+        self._check_contexts()
+        self._check_via()
+
+    def arn(self, account: Account) -> str:
+        """Return the role's ARN in `account`."""
+        return f"arn:{account.partition}:iam::{account.id}:role{self.path}{self.name}"
+
+    def _check_policies(self) -> None:
+        policy = self.policy
+        if isinstance(policy, Mapping):
+            policy = json.dumps(policy, separators=(",", ":"))
+            object.__setattr__(self, "policy", policy)
+        if policy is not None:
+            _checks.POLICY.check("policy", policy)
+        for arn in self._freeze("policy_arns"):
+            _checks.POLICY_ARN.check("policy_arns", arn)
+        _checks.check_count("policy_arns", len(self.policy_arns), 10)
+
+    def _check_tags(self) -> None:
+        object.__setattr__(self, "tags", FrozenMapping(self.tags))
+        _checks.check_count("tags", len(self.tags), 50)
+        seen: dict[str, str] = {}
+        for key, value in self.tags.items():
+            _checks.check_tag_text("a tag's key", key, 1, 128)
+            _checks.check_tag_text(f"the value of tag {key!r}", value, 0, 256)
+            if (twin := seen.setdefault(key.lower(), key)) != key:
+                raise ConfigurationError(
+                    f"tags {twin!r} and {key!r} differ in case alone, which STS takes for the same"
+                )
+        for key in self._freeze("transitive_tag_keys"):
+            _checks.check_tag_text("transitive_tag_keys", key, 1, 128)
+        _checks.check_count("transitive_tag_keys", len(self.transitive_tag_keys), 50)
+
+    def _check_mfa(self) -> None:
+        if self.mfa_serial is not None:
+            _checks.MFA_SERIAL.check("mfa_serial", self.mfa_serial)
+        if (self.mfa_serial is None) != (self.mfa_token is None):
+            given, missing = ("mfa_token", "mfa_serial") if self.mfa_serial is None else ("mfa_serial", "mfa_token")
+            raise ConfigurationError(f"{given} was given without {missing}: MFA needs the device and a code from it")
+        if self.mfa_token is not None and not callable(self.mfa_token):
+            raise ConfigurationError("mfa_token must be a callable that returns the six-digit code when it is needed")
+
+    def _check_contexts(self) -> None:
+        contexts = tuple(tuple(pair) for pair in self.provided_contexts)
+        _checks.check_count("provided_contexts", len(contexts), 5)
+        for pair in contexts:
+            if len(pair) != 2:
+                raise ConfigurationError(
+                    f"provided_contexts must be pairs (provider_arn, context_assertion), got {len(pair)} values in one"
+                )
+            _checks.CONTEXT_PROVIDER.check("provided_contexts: provider_arn", pair[0])
+            _checks.CONTEXT_ASSERTION.check("provided_contexts: context_assertion", pair[1])
+        object.__setattr__(self, "provided_contexts", contexts)
+
+    def _check_via(self) -> None:
+        from asyncauth._models._account import as_account  # a hop is an account, and an account may carry a role
+
+        hops = tuple(as_account(hop) for hop in self._freeze("via"))
+        for hop in hops:
+            if hop.role is None:
+                raise ConfigurationError(
+                    f"via: account {hop.id} names no role; give the role's ARN, or Account(role=...)"
+                )
+            if isinstance(hop.role, Role) and hop.role.via:
+                raise ConfigurationError(
+                    f"via: the role of account {hop.id} has a via of its own; write one flat chain"
+                )
+            if hop.partition != hops[0].partition:
+                raise ConfigurationError(
+                    f"via: the chain crosses from partition {hops[0].partition!r} to {hop.partition!r}; no role can"
+                )
+        if hops and self.duration_seconds > LONGEST_CHAINED_SECONDS:
+            raise ConfigurationError(
+                f"duration_seconds must be at most {LONGEST_CHAINED_SECONDS:,} s when roles are chained (via), "
+                f"got {self.duration_seconds:,}: STS limits chained sessions to one hour"
+            )
+        object.__setattr__(self, "via", hops)
+
+    def _freeze(self, parameter: str) -> tuple[str, ...]:
+        value = getattr(self, parameter)
+        if isinstance(value, str):
+            raise ConfigurationError(f"{parameter} must be a sequence, got the string {value!r}; write ({value!r},)")
+        frozen = tuple(value)
+        object.__setattr__(self, parameter, frozen)
+        return frozen
