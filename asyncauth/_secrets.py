@@ -1,0 +1,91 @@
+"""The ways by which a secret would leave unseen, closed: botocore's debug log, and the frames an error drags along."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: At DEBUG these print requests with their security token, canonical requests, and whole answers of STS.
+_LOUD_LOGGERS: Final = (
+    "botocore.auth",
+    "botocore.endpoint",
+    "botocore.parsers",
+    "botocore.hooks",
+    "botocore.client",
+    "botocore.credentials",
+    "botocore.utils",
+    "botocore.tokens",
+    "botocore.httpsession",
+    "botocore.retryhandler",
+    "aiobotocore.credentials",
+    "aiobotocore.utils",
+    "aiobotocore.tokens",
+    "aiobotocore.httpsession",
+    "aiobotocore.httpxsession",
+)
+
+_NAMES: Final = (
+    r"secret_?access_?key|session_?token|x-amz-security-token|security-?token|access_?token|refresh_?token|id_?token"
+    r"|client_?secret|web_?identity_?token|assertion|x-amz-s3session-token|authorization|token_?code"
+    r"|x-aws-ec2-metadata-token|x-amz-sso_bearer_token|secret_?string|secret_?key"
+)
+#: A secret's name and whatever stands between it and its value: XML's `>`, JSON's and repr's `": "`, a header's `:`,
+#: a query's `=`. The value goes on to the next delimiter.
+_NAMED_VALUE: Final = re.compile(
+    rf"(?i)((?:{_NAMES})(?:['\"]?\s*[:=]\s*(?:b?['\"])?|>|%3D))([^\s<>'\"&,;)}}]+(?:\s(?:Credential|Bearer)[^'\"<\n]*)?)"
+)
+
+
+class RedactSecrets(logging.Filter):
+    """Replaces secrets in a record by `***`; the record itself still goes out."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Redact `record` in place and let it pass."""
+        message = record.getMessage()
+        redacted = redact(message)
+        if redacted != message:
+            record.msg, record.args = redacted, None
+        return True
+
+
+def redact(text: str) -> str:
+    """Return `text` with the values of what is named like a secret replaced by `***`."""
+    return _NAMED_VALUE.sub(r"\1***", text)
+
+
+_FILTER: Final = RedactSecrets()
+
+
+def quiet_botocore() -> None:
+    """Put the filter on botocore's loggers that print secrets at DEBUG; doing so again changes nothing."""
+    for name in _LOUD_LOGGERS:
+        logging.getLogger(name).addFilter(_FILTER)
+
+
+def without_frames(error: BaseException) -> BaseException:
+    """Drop the frames of an error and of all that it came from, and return it.
+
+    botocore's frames hold signed requests and whole answers in their locals, and a traceback that shows locals (or a
+    debugger, or an error tracker) would print them. Type, message and chain stay.
+    """
+    for each in _chain(error):
+        each.__traceback__ = None
+    return error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting += [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
