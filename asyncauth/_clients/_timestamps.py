@@ -1,0 +1,108 @@
+"""AWS's timestamps parsed fast, with the values, zones and exceptions of botocore's own parser.
+
+botocore gives every stamp to dateutil, which guesses the format anew each time: 0.1 ms for what is nearly always
+one of three fixed shapes. Those three are read here; everything else goes to botocore, errors included.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import time
+from typing import Any
+
+from botocore.utils import parse_timestamp as _botocore_parse_timestamp
+from dateutil.tz import UTC, tzlocal
+
+__all__ = ["parse_timestamp"]
+
+_ISO_8601 = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:\d\d(?:\.\d+)?Z", re.ASCII).fullmatch
+_RFC_822 = re.compile(
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (\d\d) "
+    r"(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) ([1-9]\d{3}) (\d\d):(\d\d):(\d\d) GMT",
+    re.ASCII,
+).fullmatch
+_EPOCH = re.compile(r"\d{1,11}(?:\.\d{1,9})?", re.ASCII).fullmatch
+_MONTHS = {
+    name: number
+    for number, name in enumerate(
+        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), start=1
+    )
+}
+_NAIVE = dt.datetime.fromisoformat
+_FROM_EPOCH = dt.datetime.fromtimestamp
+
+
+class _Zones:
+    """The two zones that botocore would attach on this machine, as long as its time zone stays what it is.
+
+    Attributes:
+        names: `time.tzname` when this was made; `time.tzset` replaces that tuple, so another object means "look again".
+        zulu: the zone of a stamp that ends in "Z". dateutil reads "Z" as the name "UTC" and prefers the machine's own
+            zone to its UTC object if that carries the name. None where that depends on the date.
+        local: the zone of a numeric stamp, and None where the machine has daylight saving time, which takes dateutil's
+            own conversion.
+        offset: what is added to UTC to get `local`.
+    """
+
+    __slots__ = ("local", "names", "offset", "zulu")
+
+    def __init__(self) -> None:
+        self.names = time.tzname
+        self.offset = dt.timedelta(seconds=-time.timezone)
+        constant = not time.daylight or time.altzone == time.timezone
+        self.local: dt.tzinfo | None = tzlocal() if constant else None
+        self.zulu: dt.tzinfo | None = UTC
+        if "UTC" in self.names:
+            self.zulu = self.local if self.names[0] == "UTC" else None
+
+
+_zones = _Zones()
+
+
+def parse_timestamp(value: Any) -> dt.datetime:
+    """Parse a timestamp as `botocore.utils.parse_timestamp` does, about fifty times faster on AWS's usual shapes.
+
+    Args:
+        value: ISO 8601 in UTC ("2026-01-31T08:00:00.000Z"), RFC 822 ("Sat, 31 Jan 2026 08:00:00 GMT"), or seconds
+            since 1970 as a number or a string. Anything else is botocore's to accept or to refuse.
+
+    Returns:
+        The same moment, with a zone of the same type as botocore attaches on this machine.
+
+    Raises:
+        ValueError: botocore's, if it is no timestamp.
+        RuntimeError: botocore's, if it is a number out of every range.
+    """
+    try:
+        parsed = _parse_known(value)
+    except (ValueError, OverflowError, OSError):
+        parsed = None
+    return _botocore_parse_timestamp(value) if parsed is None else parsed
+
+
+def _parse_known(value: Any) -> dt.datetime | None:
+    global _zones
+    zones = _zones
+    if time.tzname is not zones.names:
+        _zones = zones = _Zones()
+    kind = type(value)
+    if kind is str:
+        if _ISO_8601(value):
+            return _NAIVE(value[:-1]).replace(tzinfo=zones.zulu) if zones.zulu is not None else None
+        if match := _RFC_822(value):
+            day, month, year, hour, minute, second = match.groups()
+            return dt.datetime(int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+        if not _EPOCH(value):
+            return None
+        value = float(value)
+    elif kind is not int and kind is not float:
+        return None
+    return _from_epoch(value, zones)
+
+
+def _from_epoch(value: float, zones: _Zones) -> dt.datetime | None:
+    if zones.local is None:
+        return None
+    utc = _FROM_EPOCH(value, dt.UTC)
+    return (utc + zones.offset if zones.offset else utc).replace(tzinfo=zones.local)
