@@ -31,7 +31,7 @@ _LOUD_LOGGERS: Final = (
 _NAMES: Final = (
     r"secret_?access_?key|session_?token|x-amz-security-token|security-?token|access_?token|refresh_?token|id_?token"
     r"|client_?secret|web_?identity_?token|assertion|x-amz-s3session-token|authorization|token_?code"
-    r"|x-aws-ec2-metadata-token|x-amz-sso_bearer_token|secret_?string|secret_?key"
+    r"|x-aws-ec2-metadata-token|(?<=['\"<])token|x-amz-sso_bearer_token|secret_?string|secret_?key"
 )
 #: A secret's name and whatever stands between it and its value: XML's `>`, JSON's and repr's `": "`, a header's `:`,
 #: a query's `=`. The value goes on to the next delimiter.

@@ -1,0 +1,197 @@
+"""An account's session: what a job is given, and what lends it clients."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asyncauth import _bridges
+from asyncauth._errors import ConfigurationError
+from asyncauth._partitions import get_partition
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from aiobotocore.session import AioSession
+    from anyio.from_thread import BlockingPortal
+
+    from asyncauth._models import Account, Keys
+    from asyncauth._tokens import Identity
+
+
+class Lender(Protocol):
+    """What a session needs of its pool."""
+
+    endpoint_url: str | None
+
+    async def lend(self, session: AccountSession, service_name: str, region_name: str, **options: Any) -> Any:
+        """Return a client of a service, bound to the session's identity."""
+        ...
+
+    def check_open(self) -> None:
+        """Raise PoolClosed unless the pool is open."""
+        ...
+
+    @property
+    def portal(self) -> BlockingPortal:
+        """The way from a thread to the pool's event loop."""
+        ...
+
+    @property
+    def credential_server(self) -> _bridges.CredentialServer:
+        """What subprocesses ask for credentials."""
+        ...
+
+
+class AccountSession:
+    """One account, ready to be worked with: its role is assumed, and its token is kept fresh by the pool.
+
+    It is cheap, holds nothing that must be closed, and is good as long as its pool is open. Use it from the pool's
+    event loop; `boto3` is for threads.
+
+    Attributes:
+        account: the account.
+        region_name: where its clients go unless told otherwise.
+        role_arn: the role that was assumed; None for the source's own session.
+
+    Example:
+        session = await pool.session("123456789012", region_name="eu-west-1")
+        async with session.client("ec2") as ec2:
+            await ec2.describe_instances()
+    """
+
+    __slots__ = ("_identity", "_lender", "account", "region_name", "role_arn")
+
+    def __init__(
+        self, lender: Lender, identity: Identity, account: Account, region_name: str, role_arn: str | None
+    ) -> None:
+        self._lender = lender
+        self._identity = identity
+        self.account = account
+        self.region_name = region_name
+        self.role_arn = role_arn
+
+    if TYPE_CHECKING:
+        # With the stubs installed (types-aiobotocore), client("ec2") is an EC2Client: their overloads are reused.
+        client = AioSession().create_client
+    else:
+
+        def client(
+            self, service_name: str, region_name: str | None = None, **options: Any
+        ) -> AbstractAsyncContextManager[Any]:
+            """Return an `async with` that lends a client of a service, signing as this account.
+
+            Args:
+                service_name: as for boto3, `ec2`.
+                region_name: another region of the account's partition; None: the session's.
+                options: `endpoint_url`, `config`, `verify`, `use_ssl`, `api_version` as for aiobotocore's
+                    `create_client`, and `isolated=True` for a client that shares nothing but the loaded model.
+
+            Raises:
+                ConfigurationError: keys were given: the session signs; or an unknown region.
+                PartitionMismatch: a region of another partition.
+                PoolClosed: the pool is not open (any more).
+            """
+            return LentClient(self, self._lender, service_name, region_name, options)
+
+    async def credentials(self) -> Keys:
+        """Return the keys of this moment with their expiration; they are refreshed first if they are due.
+
+        For a program that must have keys. What lives longer than they do should ask again, or use a bridge.
+        """
+        self._lender.check_open()
+        return (await self._identity.get_frozen_credentials()).as_keys()
+
+    def environ(self, *, static: bool = False) -> dict[str, str]:
+        """Return an environment for a subprocess that is to act in this account.
+
+        It is this process's environment without its own AWS credentials and profiles. As a default the subprocess
+        asks this process for fresh credentials, over loopback and with a token (every AWS SDK and the CLI can: the
+        container credential provider), as long as the pool is open.
+
+        Args:
+            static: put the keys of this moment into it instead; for a program that cannot ask, and is done before
+                they end.
+
+        Raises:
+            PoolClosed: the pool is not open (any more).
+            ConfigurationError: `static`, and no good keys are cached at this moment: await `credentials()` first.
+        """
+        self._lender.check_open()
+        if not static:
+            return self._lender.credential_server.environ(self._identity, self.region_name, self._lender.endpoint_url)
+        credentials = self._identity.peek()
+        if credentials is None:
+            raise ConfigurationError(
+                f"no good keys of account {self.account.id} are cached; await session.credentials() first",
+                account=self.account.id,
+            )
+        return _bridges.static_environ(credentials, self.region_name, self._lender.endpoint_url)
+
+    def aiobotocore(self) -> AioSession:
+        """Return an `aiobotocore` session that signs as this account and keeps refreshing."""
+        self._lender.check_open()
+        return _bridges.aiobotocore_session(self._identity, self.region_name, self._lender.endpoint_url)
+
+    def aioboto3(self) -> Any:
+        """Return an `aioboto3.Session` (clients and resources) that signs as this account and keeps refreshing.
+
+        Raises:
+            ConfigurationError: aioboto3 is not installed.
+        """
+        self._lender.check_open()
+        return _bridges.aioboto3_session(self._identity, self.region_name, self._lender.endpoint_url)
+
+    def boto3(self) -> Any:
+        """Return a `boto3.Session` for worker threads, which asks the pool's event loop for fresh credentials.
+
+        Not for the event loop's own thread: there a refresh would wait for itself, which raises an error.
+
+        Raises:
+            ConfigurationError: boto3 is not installed.
+        """
+        self._lender.check_open()
+        return _bridges.boto3_session(self._identity, self.region_name, self._lender.endpoint_url, self._lender.portal)
+
+    def __repr__(self) -> str:
+        return f"<AccountSession {self.account.id} {self.region_name} [{self.role_arn or 'source'}]>"
+
+
+class LentClient(AbstractAsyncContextManager[Any]):
+    """The `async with` around a lent client."""
+
+    __slots__ = ("_client", "_lender", "_options", "_region_name", "_service_name", "_session")
+
+    def __init__(
+        self,
+        session: AccountSession,
+        lender: Lender,
+        service_name: str,
+        region_name: str | None,
+        options: dict[str, Any],
+    ) -> None:
+        lender.check_open()
+        for name in options:
+            if name.startswith("aws_"):
+                raise ConfigurationError(
+                    f"{name} was given to client({service_name!r}), but the session signs as account "
+                    f"{session.account.id}; ask the pool for a session of another account instead"
+                )
+        partition = get_partition(session.account.partition)
+        self._session = session
+        self._lender = lender
+        self._service_name = service_name
+        self._region_name = partition.require_region(region_name or session.region_name, account=session.account.id)
+        self._options = options
+        self._client: Any = None
+
+    async def __aenter__(self) -> Any:
+        client = await self._lender.lend(self._session, self._service_name, self._region_name, **self._options)
+        self._client = await client.__aenter__()
+        return self._client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        client, self._client = self._client, None
+        await client.__aexit__(kind, error, frames)

@@ -1,0 +1,248 @@
+"""Who signs: the source itself, the source with MFA, or a role in an account, each with its expiring slot.
+
+A role's slot is loaded through every link before it: source, MFA session, the roles of `via`, then the role itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from weakref import WeakValueDictionary
+
+from asyncauth import _sts
+from asyncauth._errors import SourceError, SourceExpired
+from asyncauth._expiring import Expiring, ExpiringSlot, RefreshPolicy
+from asyncauth._models import Account, Credentials, Role
+from asyncauth._partitions import get_partition
+from asyncauth._sources import Source, SourceFacts
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable, Hashable
+
+    from asyncauth._clock import Clock
+    from asyncauth.caches import TokenCache
+
+logger: Final = logging.getLogger("asyncauth.tokens")
+
+
+class Identity(Protocol):
+    """Somebody who can sign."""
+
+    key: Hashable
+    account_id: str | None
+
+    async def get_frozen_credentials(self) -> Credentials:
+        """Return credentials that are good now; waits for a refresh when there are none."""
+        ...
+
+    def peek(self) -> Credentials | None:
+        """Return the cached credentials while they are good, without waiting."""
+        ...
+
+    def reject(self, access_key_id: str) -> bool:
+        """Drop the credentials with this key id, which AWS says have expired, if they are still the cached ones.
+
+        Returns:
+            Whether another try makes sense: they were dropped now, or others had taken their place already.
+        """
+        ...
+
+    def get_account_id(self) -> str | None:
+        """Return the account signed for, where it is known; botocore asks by this name."""
+        ...
+
+
+class SlotIdentity:
+    """An identity whose credentials live in an expiring slot: a role's, or an MFA session's."""
+
+    __slots__ = ("__weakref__", "account_id", "key", "slot")
+
+    def __init__(self, key: Hashable, account_id: str | None, slot: ExpiringSlot[Credentials]) -> None:
+        self.key = key
+        self.account_id = account_id
+        self.slot = slot
+
+    async def get_frozen_credentials(self) -> Credentials:
+        """Return credentials that are good now."""
+        return await self.slot.get()
+
+    def peek(self) -> Credentials | None:
+        """Return the cached credentials while they are good."""
+        return self.slot.peek()
+
+    def reject(self, access_key_id: str) -> bool:
+        """Drop exactly the credentials with this key id."""
+        cached = self.slot.peek()
+        if cached is None or cached.access_key_id != access_key_id:
+            return True
+        return self.slot.invalidate(cached)
+
+    def get_account_id(self) -> str | None:
+        """Return the role's account."""
+        return self.account_id
+
+
+class SourceIdentity:
+    """The base identity itself."""
+
+    __slots__ = ("_last", "_source", "account_id", "key")
+
+    def __init__(self, source: Source, facts: SourceFacts) -> None:
+        self._source = source
+        self._last: Credentials | None = None
+        self.key = ("source", facts.key)
+        self.account_id: str | None = None
+
+    async def get_frozen_credentials(self) -> Credentials:
+        """Return the source's credentials."""
+        self._last = await self._source.credentials()
+        return self._last
+
+    def peek(self) -> Credentials | None:
+        """Return the credentials that were served last; the source decides what is good at the next request."""
+        return self._last
+
+    def reject(self, access_key_id: str) -> bool:
+        """Drop exactly the credentials with this key id."""
+        if self._last is None or self._last.access_key_id != access_key_id:
+            return True
+        return self._source.invalidate(self._last)
+
+    def get_account_id(self) -> str | None:
+        """Return None: what account a source belongs to is not known without asking."""
+        return self.account_id
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """A source that was resolved: what assumes the first role."""
+
+    source: Source
+    facts: SourceFacts
+    identity: SourceIdentity
+
+
+Call: TypeAlias = "Callable[[], Awaitable[Expiring[Credentials]]]"
+Admit: TypeAlias = "Callable[[Asker, Account, str, Call], Awaitable[Expiring[Credentials]]]"
+
+
+class RoleTokens:
+    """The slots of roles, found by everything that changes their token, and loaded through every link.
+
+    Args:
+        sts_client: lends an STS client that signs as an identity, in a region of its partition.
+        assume: runs one AssumeRole call; the place for a budget.
+    """
+
+    def __init__(
+        self,
+        cache: TokenCache,
+        sts_client: Callable[[Asker, Identity, str], Awaitable[Any]],
+        *,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        clock: Clock,
+        random: random.Random,
+        policy: RefreshPolicy,
+        admit: Callable[
+            [Asker, Account, str, Callable[[], Awaitable[Expiring[Credentials]]]], Awaitable[Expiring[Credentials]]
+        ]
+        | None = None,
+    ) -> None:
+        self._cache = cache
+        self._sts_client = sts_client
+        self._spawn = spawn
+        self._clock = clock
+        self._random = random
+        self._policy = policy
+        self._admit = admit
+        self._identities: WeakValueDictionary[Hashable, SlotIdentity] = WeakValueDictionary()
+        self.assumed = 0
+        self.failed = 0
+
+    def identity(self, asker: Asker, account: Account, role: Role) -> SlotIdentity:
+        """Return who signs in `account` as `role`; nothing is called yet."""
+        region = _sts.sts_region(get_partition(account.partition), asker.facts.region_name)
+        key = (asker.identity.key, region, account.partition, account.id, role)
+
+        async def load() -> Expiring[Credentials]:
+            return await self._assume(asker, account, role, region)
+
+        return self._identity(key, account.id, self._slot(key, load, role.arn(account)))
+
+    def forget(self, identity: SlotIdentity) -> None:
+        """Drop an identity's token, so that the next who needs it assumes the role anew."""
+        self._cache.discard(identity.key)
+
+    def _mfa_identity(self, asker: Asker, role: Role, region: str) -> SlotIdentity:
+        key = (asker.identity.key, region, "mfa", role.mfa_serial, role.mfa_token)
+
+        async def load() -> Expiring[Credentials]:
+            client = await self._sts_client(asker, asker.identity, region)
+            return await _sts.get_session_token(client, role, clock=self._clock, label=asker.source.label)
+
+        # A person types the code: no deadline of ten seconds, and a wrong one is not asked for again at once.
+        return self._identity(key, None, self._slot(key, load, f"MFA session of {asker.source.label}", by_hand=True))
+
+    def _identity(self, key: Hashable, account_id: str | None, slot: ExpiringSlot[Credentials]) -> SlotIdentity:
+        # One object for all who hold it at the same time: clients keep an account's retry quota on it.
+        identity = self._identities.get(key)
+        if identity is None or identity.slot is not slot:
+            identity = self._identities[key] = SlotIdentity(key, account_id, slot)
+        return identity
+
+    async def _assume(self, asker: Asker, account: Account, role: Role, region: str) -> Expiring[Credentials]:
+        who = self._link_before(asker, role, region)
+        client = await self._sts_client(asker, who, region)
+
+        async def call() -> Expiring[Credentials]:
+            return await _sts.assume_role(client, role, account, clock=self._clock)
+
+        try:
+            token = await (call() if self._admit is None else self._admit(asker, account, region, call))
+        except Exception as error:
+            self.failed += 1
+            if isinstance(error, SourceExpired) and not isinstance(who, SourceIdentity):
+                logger.info("the link before %s had expired", role.arn(account), extra={"account": account.id})
+            raise
+        self.assumed += 1
+        logger.debug("assumed %s", role.arn(account), extra={"account": account.id, "region_name": region})
+        return token
+
+    def _link_before(self, asker: Asker, role: Role, region: str) -> Identity:
+        if role.via:
+            hop = role.via[-1]
+            assert isinstance(hop, Account)
+            plain = Role(
+                role_session_name=role.role_session_name,
+                source_identity=role.source_identity,
+                mfa_serial=role.mfa_serial,
+                mfa_token=role.mfa_token,
+            )
+            return self.identity(asker, hop, replace(hop.effective_role(plain), via=role.via[:-1]))
+        if role.mfa_serial is not None:
+            return self._mfa_identity(asker, role, region)
+        return asker.identity
+
+    def _slot(
+        self, key: Hashable, load: Callable[[], Awaitable[Expiring[Credentials]]], name: str, *, by_hand: bool = False
+    ) -> ExpiringSlot[Credentials]:
+        policy = replace(self._policy, load_timeout=None) if by_hand else self._policy
+
+        def make() -> ExpiringSlot[Credentials]:
+            return ExpiringSlot(
+                load,
+                spawn=self._spawn,
+                clock=self._clock,
+                random=self._random,
+                policy=policy,
+                is_denial=_is_final,
+                name=name,
+            )
+
+        return self._cache.slot(key, make)
+
+
+def _is_final(error: Exception) -> bool:
+    return _sts.is_final(error) or isinstance(error, SourceError)
