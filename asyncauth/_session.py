@@ -60,13 +60,13 @@ class AccountSession:
             await ec2.describe_instances()
     """
 
-    __slots__ = ("_identity", "_lender", "account", "region_name", "role_arn")
+    __slots__ = ("_lender", "account", "identity", "region_name", "role_arn")
 
     def __init__(
         self, lender: Lender, identity: Identity, account: Account, region_name: str, role_arn: str | None
     ) -> None:
         self._lender = lender
-        self._identity = identity
+        self.identity = identity
         self.account = account
         self.region_name = region_name
         self.role_arn = role_arn
@@ -100,7 +100,7 @@ class AccountSession:
         For a program that must have keys. What lives longer than they do should ask again, or use a bridge.
         """
         self._lender.check_open()
-        return (await self._identity.get_frozen_credentials()).as_keys()
+        return (await self.identity.get_frozen_credentials()).as_keys()
 
     def environ(self, *, static: bool = False) -> dict[str, str]:
         """Return an environment for a subprocess that is to act in this account.
@@ -119,8 +119,8 @@ class AccountSession:
         """
         self._lender.check_open()
         if not static:
-            return self._lender.credential_server.environ(self._identity, self.region_name, self._lender.endpoint_url)
-        credentials = self._identity.peek()
+            return self._lender.credential_server.environ(self.identity, self.region_name, self._lender.endpoint_url)
+        credentials = self.identity.peek()
         if credentials is None:
             raise ConfigurationError(
                 f"no good keys of account {self.account.id} are cached; await session.credentials() first",
@@ -131,7 +131,7 @@ class AccountSession:
     def aiobotocore(self) -> AioSession:
         """Return an `aiobotocore` session that signs as this account and keeps refreshing."""
         self._lender.check_open()
-        return _bridges.aiobotocore_session(self._identity, self.region_name, self._lender.endpoint_url)
+        return _bridges.aiobotocore_session(self.identity, self.region_name, self._lender.endpoint_url)
 
     def aioboto3(self) -> Any:
         """Return an `aioboto3.Session` (clients and resources) that signs as this account and keeps refreshing.
@@ -140,7 +140,7 @@ class AccountSession:
             ConfigurationError: aioboto3 is not installed.
         """
         self._lender.check_open()
-        return _bridges.aioboto3_session(self._identity, self.region_name, self._lender.endpoint_url)
+        return _bridges.aioboto3_session(self.identity, self.region_name, self._lender.endpoint_url)
 
     def boto3(self) -> Any:
         """Return a `boto3.Session` for worker threads, which asks the pool's event loop for fresh credentials.
@@ -151,7 +151,7 @@ class AccountSession:
             ConfigurationError: boto3 is not installed.
         """
         self._lender.check_open()
-        return _bridges.boto3_session(self._identity, self.region_name, self._lender.endpoint_url, self._lender.portal)
+        return _bridges.boto3_session(self.identity, self.region_name, self._lender.endpoint_url, self._lender.portal)
 
     def __repr__(self) -> str:
         return f"<AccountSession {self.account.id} {self.region_name} [{self.role_arn or 'source'}]>"

@@ -6,7 +6,7 @@ A role's slot is loaded through every link before it: source, MFA session, the r
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
@@ -115,13 +115,16 @@ class SourceIdentity:
         return self.account_id
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """A source that was resolved: what assumes the first role."""
+class Asker(Protocol):
+    """A source that was resolved: what assumes the first role, and lends the STS clients for the others."""
 
     source: Source
     facts: SourceFacts
     identity: SourceIdentity
+
+    async def sts_client(self, identity: Identity, region_name: str) -> Any:
+        """Return an STS client that signs as `identity`, in a region of its partition."""
+        ...
 
 
 Call: TypeAlias = "Callable[[], Awaitable[Expiring[Credentials]]]"
@@ -132,14 +135,14 @@ class RoleTokens:
     """The slots of roles, found by everything that changes their token, and loaded through every link.
 
     Args:
-        sts_client: lends an STS client that signs as an identity, in a region of its partition.
-        assume: runs one AssumeRole call; the place for a budget.
+        cache: keeps the slots.
+        spawn: starts a refresh in the pool's task group.
+        admit: runs one AssumeRole call; the place for a budget.
     """
 
     def __init__(
         self,
         cache: TokenCache,
-        sts_client: Callable[[Asker, Identity, str], Awaitable[Any]],
         *,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
         clock: Clock,
@@ -151,7 +154,6 @@ class RoleTokens:
         | None = None,
     ) -> None:
         self._cache = cache
-        self._sts_client = sts_client
         self._spawn = spawn
         self._clock = clock
         self._random = random
@@ -163,23 +165,24 @@ class RoleTokens:
 
     def identity(self, asker: Asker, account: Account, role: Role) -> SlotIdentity:
         """Return who signs in `account` as `role`; nothing is called yet."""
-        region = _sts.sts_region(get_partition(account.partition), asker.facts.region_name)
-        key = (asker.identity.key, region, account.partition, account.id, role)
+        region = _region(asker, account)
+        key = _key(asker, account, role)
 
         async def load() -> Expiring[Credentials]:
             return await self._assume(asker, account, role, region)
 
         return self._identity(key, account.id, self._slot(key, load, role.arn(account)))
 
-    def forget(self, identity: SlotIdentity) -> None:
-        """Drop an identity's token, so that the next who needs it assumes the role anew."""
-        self._cache.discard(identity.key)
+    def forget(self, asker: Asker, account: Account, role: Role) -> bool:
+        """Drop a role's token, so that the next who needs it assumes the role anew; whether there was one."""
+        slot = self._cache.get(_key(asker, account, role))
+        return slot is not None and slot.invalidate()
 
     def _mfa_identity(self, asker: Asker, role: Role, region: str) -> SlotIdentity:
         key = (asker.identity.key, region, "mfa", role.mfa_serial, role.mfa_token)
 
         async def load() -> Expiring[Credentials]:
-            client = await self._sts_client(asker, asker.identity, region)
+            client = await asker.sts_client(asker.identity, region)
             return await _sts.get_session_token(client, role, clock=self._clock, label=asker.source.label)
 
         # A person types the code: no deadline of ten seconds, and a wrong one is not asked for again at once.
@@ -194,7 +197,7 @@ class RoleTokens:
 
     async def _assume(self, asker: Asker, account: Account, role: Role, region: str) -> Expiring[Credentials]:
         who = self._link_before(asker, role, region)
-        client = await self._sts_client(asker, who, region)
+        client = await asker.sts_client(who, region)
 
         async def call() -> Expiring[Credentials]:
             return await _sts.assume_role(client, role, account, clock=self._clock)
@@ -242,6 +245,15 @@ class RoleTokens:
             )
 
         return self._cache.slot(key, make)
+
+
+def _region(asker: Asker, account: Account) -> str:
+    return _sts.sts_region(get_partition(account.partition), asker.facts.region_name)
+
+
+def _key(asker: Asker, account: Account, role: Role) -> Hashable:
+    """Everything that changes a token: who asks, where, for what, with which parameters and along which chain."""
+    return (asker.identity.key, _region(asker, account), account.partition, account.id, role)
 
 
 def _is_final(error: Exception) -> bool:

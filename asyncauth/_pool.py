@@ -1,0 +1,283 @@
+"""The session pool: owns sources, tokens and clients for as long as its `async with` is open, and delegates."""
+
+from __future__ import annotations
+
+import logging
+import random as random_module
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.from_thread import BlockingPortal
+
+from asyncauth import _sts
+from asyncauth._clock import SYSTEM_CLOCK
+from asyncauth._errors import ConfigurationError, LongTermCredentialsError, PoolClosed
+from asyncauth._expiring import RefreshPolicy
+from asyncauth._limits import check_count
+from asyncauth._models import Account, Keys, Profile, Role, as_account
+from asyncauth._opened import OpenParts, Settings
+from asyncauth._partitions import get_partition
+from asyncauth._secrets import quiet_botocore
+from asyncauth._session import AccountSession
+from asyncauth._sources import choose_source
+from asyncauth.caches import MemoryTokenCache
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from types import TracebackType
+
+    from aiobotocore.config import AioConfig
+    from anyio.abc import TaskGroup
+
+    from asyncauth._clock import Clock
+    from asyncauth._models._account import AccountLike
+    from asyncauth._sources import SourceSpec
+    from asyncauth.caches import TokenCache
+
+T = TypeVar("T")
+
+logger: Final = logging.getLogger("asyncauth.pool")
+
+
+class SessionPool:
+    """Sessions for any number of AWS accounts, from base credentials that are found once.
+
+    The role is assumed once per account however many ask, tokens are renewed before they end, and clients are lent.
+    Open it with `async with`, in the task that leaves it too; on leaving, everything it started is stopped and closed.
+
+    Args:
+        role: what to assume in each account, unless the account says otherwise: a `Role`, or a role's name.
+        source: where the base credentials come from: `Keys`, `Profile`, an aiobotocore or aioboto3 session, or an
+            async callable that returns `Keys`. None is boto's default chain, so the same code runs on a laptop and
+            on EC2.
+        sources: one source per partition, `{"aws": ..., "aws-cn": ...}`: no credentials cross partitions.
+        keys: short for `source=Keys(...)`.
+        profile: short for `source=Profile(name)`; with `keys` beside it the profile wins, and a warning says so.
+        region_name: the source's region instead of its configured one; STS is asked there.
+        endpoint_url: sends every client of the pool to one endpoint, STS included: a test server, a proxy.
+        max_at_once: how many targets a run works on, unless it says otherwise; connections are sized by it.
+        allow_long_term: let `source_session` act with long-term keys.
+        allow_http_sts: let STS be asked over plain http on another machine, credentials in the clear.
+        refresh: when tokens are renewed, and what happens when that fails.
+        token_cache: where tokens are kept; None: in memory, bounded.
+        config: an `AioConfig` that all clients start from.
+        verify: a CA bundle's path, or False for no verification, as for boto.
+        clock: what time it is, for tests.
+        random: where jitter comes from, for tests.
+
+    Raises:
+        ConfigurationError: settings that contradict each other, or are out of range.
+
+    Example:
+        async with SessionPool(role="manage-role") as pool:
+            session = await pool.session("123456789012", region_name="eu-west-1")
+            async with session.client("ec2") as ec2:
+                await ec2.describe_instances()
+    """
+
+    def __init__(
+        self,
+        role: Role | str = "manage-role",
+        *,
+        source: SourceSpec = None,
+        sources: Mapping[str, SourceSpec] | None = None,
+        keys: Keys | None = None,
+        profile: Profile | str | None = None,
+        region_name: str | None = None,
+        endpoint_url: str | None = None,
+        max_at_once: int = 100,
+        allow_long_term: bool = False,
+        allow_http_sts: bool = False,
+        refresh: RefreshPolicy | None = None,
+        token_cache: TokenCache | None = None,
+        config: AioConfig | None = None,
+        verify: bool | str | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        random: random_module.Random | None = None,
+    ) -> None:
+        check_count("max_at_once", max_at_once)
+        self._max_at_once = max_at_once
+        self.role = role if isinstance(role, Role) else Role(name=role)
+        self._settings = Settings(
+            sources=_by_partition(sources, choose_source(source=source, keys=keys, profile=profile)),
+            region_name=region_name,
+            endpoint_url=endpoint_url,
+            max_connections=max_at_once,
+            allow_long_term=allow_long_term,
+            allow_http_sts=allow_http_sts,
+            policy=refresh or RefreshPolicy(),
+            cache=token_cache or MemoryTokenCache(),
+            config=config,
+            verify=verify,
+            clock=clock,
+            # Jitter needs no secrecy, only spread.
+            random=random or random_module.Random(),  # noqa: S311
+        )
+        self._state = "never opened"
+        self._stack = AsyncExitStack()
+        self._parts: OpenParts | None = None
+
+    # -- life cycle ----------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._state != "never opened":
+            raise PoolClosed(f"a pool is opened once, and this one is {self._state} already; make another SessionPool")
+        quiet_botocore()
+        async with AsyncExitStack() as stack:
+            # Left in the opposite order: no more requests from outside, no more flights, then the connections.
+            connections = await stack.enter_async_context(AsyncExitStack())
+            flights = await stack.enter_async_context(_flights())
+            portal = await stack.enter_async_context(_portal())
+            parts = self._parts = OpenParts(self._settings, flights, portal, self._open_parts)
+            connections.push_async_callback(parts.close_clients)
+            stack.push_async_callback(anyio.to_thread.run_sync, parts.credential_server.close)
+            self._stack = stack.pop_all()
+        self._state = "open"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        self._state = "closed"
+        # What the body raised is not handed to the parts: a task group would wrap it, and it must stay itself.
+        await self._stack.aclose()
+
+    def _open_parts(self) -> OpenParts:
+        if self._state != "open" or self._parts is None:
+            hint = "" if self._state == "closed" else "; use it inside `async with SessionPool(...) as pool`"
+            raise PoolClosed(f"this pool is {self._state}{hint}")
+        return self._parts
+
+    # -- sessions and clients ------------------------------------------------------------------------------------
+
+    async def session(self, account: AccountLike, region_name: str | None = None) -> AccountSession:
+        """Return a session for one account: its role is assumed now, if its token is not cached already.
+
+        Args:
+            account: an `Account`, a 12-digit id (partition `aws`), or a role ARN.
+            region_name: where its clients go; None: the first plain name among the account's own regions, else its
+                partition's default region.
+
+        Raises:
+            ConfigurationError: a bad account or region.
+            PartitionMismatch: the source belongs to another partition than the account; no call is made.
+            SourceError: there are no base credentials, or they ran out.
+            AssumeRoleError: STS said no; its subclasses say why.
+            PoolClosed: the pool is not open.
+        """
+        account = as_account(account)
+        parts = self._open_parts()
+        region = _region_of(account, region_name)
+        opened = await parts.source_of(account.partition, account.id)
+        role = account.effective_role(self.role)
+        identity = parts.tokens.identity(opened, account, role)
+        await identity.get_frozen_credentials()
+        opened.learn_partition(account.partition)
+        return AccountSession(opened, identity, account, region, role.arn(account))
+
+    async def source_session(self, partition: str = "aws", region_name: str | None = None) -> AccountSession:
+        """Return a session that signs as the base identity itself, without any role.
+
+        One GetCallerIdentity call tells which account that is. Long-term keys are refused unless the pool was made
+        with `allow_long_term=True`: on a laptop, say which account you mean.
+
+        Raises:
+            LongTermCredentialsError: the source's keys are long-term ones, and nobody asked for their use.
+            SourceError: there are no base credentials, or AWS refuses them.
+            PartitionMismatch: the source belongs to another partition.
+            PoolClosed: the pool is not open.
+        """
+        known = get_partition(partition)
+        opened = await self._open_parts().source_of(known.name)
+        if opened.facts.long_term and not self._settings.allow_long_term:
+            raise LongTermCredentialsError(
+                f"{opened.source.label} has long-term keys, and using them directly acts in whatever account they "
+                "belong to; use pool.session(account), or say SessionPool(allow_long_term=True)"
+            )
+        region = known.require_region(region_name or _sts.sts_region(known, opened.facts.region_name))
+        account = await opened.own_account(known.name, region)
+        return AccountSession(opened, opened.identity, account, region, None)
+
+    def client(
+        self, service_name: str, account: AccountLike, region_name: str | None = None, **options: Any
+    ) -> AbstractAsyncContextManager[Any]:
+        """Return an `async with` that lends a client of a service in an account: `session` and `client` in one.
+
+        For a client with types, take it from a session: `(await pool.session(account)).client("ec2")`.
+
+        Args:
+            service_name: as for boto3, `ec2`.
+            account: an `Account`, a 12-digit id, or a role ARN.
+            region_name: None: the account's first own region, else its partition's default.
+            options: as for `AccountSession.client`.
+
+        Raises:
+            What `session` and `AccountSession.client` raise, on entering.
+        """
+        self._open_parts()
+        return self._client(service_name, as_account(account), region_name, options)
+
+    @asynccontextmanager
+    async def _client(
+        self, service_name: str, account: Account, region_name: str | None, options: dict[str, Any]
+    ) -> AsyncIterator[Any]:
+        session = await self.session(account, region_name)
+        async with session.client(service_name, **options) as client:
+            yield client
+
+    def invalidate(self, account: AccountLike) -> bool:
+        """Drop the cached token of an account's role, so that the next use assumes it anew.
+
+        Returns:
+            Whether there was one.
+        """
+        account = as_account(account)
+        parts = self._open_parts()
+        opened = parts.opened_for(account.partition)
+        return opened is not None and parts.tokens.forget(opened, account, account.effective_role(self.role))
+
+    def __repr__(self) -> str:
+        if self._state != "open":
+            return f"<SessionPool {self.role.name!r} [{self._state}]>"
+        return f"<SessionPool {self.role.name!r} [tokens: {len(self._settings.cache)} cached]>"
+
+
+@asynccontextmanager
+async def _flights() -> AsyncIterator[TaskGroup]:
+    """Own the refreshes in flight: what still flies when the pool is left is cancelled and waited for."""
+    async with anyio.create_task_group() as group:
+        try:
+            yield group
+        finally:
+            group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _portal() -> AsyncIterator[BlockingPortal]:
+    """Own the calls that come from threads; those that still wait when the pool is left are cancelled."""
+    async with BlockingPortal() as portal:
+        try:
+            yield portal
+        finally:
+            with anyio.CancelScope(shield=True):
+                await portal.stop(cancel_remaining=True)
+
+
+def _by_partition(sources: Mapping[str, SourceSpec] | None, single: SourceSpec) -> dict[str | None, SourceSpec]:
+    if sources is None:
+        return {None: single}
+    if single is not None:
+        raise ConfigurationError("sources= gives each partition its source; it goes with none of source, keys, profile")
+    if not sources:
+        raise ConfigurationError('sources is empty; it maps partitions to sources, {"aws": ..., "aws-cn": ...}')
+    return {get_partition(name).name: choose_source(source=spec) for name, spec in sources.items()}
+
+
+def _region_of(account: Account, region_name: str | None) -> str:
+    partition = get_partition(account.partition)
+    if region_name is None:
+        plain = (name for name in account.regions if not any(wild in name for wild in "*?["))
+        region_name = next(plain, partition.default_region)
+    return partition.require_region(region_name, account=account.id)
