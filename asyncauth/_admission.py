@@ -1,0 +1,162 @@
+"""Who starts next: a bounded, shuffled look-ahead over the targets, and places for those that must not all run at once.
+
+All of it is synchronous: a decision is one call, so it needs no lock and is tested without an event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Generic[K]):
+    """Targets that must not all run at once, because they lean on one thing: an account, a region.
+
+    Args:
+        name: what kind of thing it is, for messages: "account".
+        key: which of these things a target leans on; None: on none, so this limit does not concern it.
+        max_at_once: how many targets with the same key may run at the same time; None: no limit.
+    """
+
+    name: str
+    key: Callable[[K], Hashable | None]
+    max_at_once: int | None
+
+
+class _Places:
+    """The places of one group (one account, one region), and who waits for one of them."""
+
+    __slots__ = ("free", "id", "members", "parked")
+
+    def __init__(self, identity: tuple[int, Hashable], free: int) -> None:
+        self.id = identity
+        self.free = free
+        self.members = 0
+        self.parked: list[_Entry] = []
+
+
+class Ticket(Generic[K]):
+    """One target on its way: its position among the targets asked for, and the groups it needs places in."""
+
+    __slots__ = ("index", "places", "target")
+
+    def __init__(self, index: int, target: K) -> None:
+        self.index = index
+        self.target = target
+        self.places: tuple[_Places, ...] = ()
+
+
+T = TypeVar("T", bound=Ticket[Any])
+_Entry: TypeAlias = tuple[float, int, Any]
+
+
+class Admission(Generic[T]):
+    """Hand out tickets in a shuffled order, never more of a group than it has places.
+
+    A ticket is moved back by a random number of positions below `window`: neighbours (the regions of one account) are
+    spread, and no ticket is overtaken for ever. One whose group is full is parked with that group and holds up nobody;
+    a place that becomes free wakes one of those parked there. So a decision costs O(log window), not a walk over all
+    who wait; only a wake that finds the ticket blocked by its second group tries the next one.
+
+    Args:
+        groups: what must not all run at once.
+        window: how many tickets may wait here. The caller keeps to it by asking `has_room`.
+        random: None keeps the order of arrival.
+    """
+
+    def __init__(self, *, groups: Sequence[Group[Any]], window: int, random: Random | None) -> None:
+        self._groups = [(at, group.key, group.max_at_once) for at, group in enumerate(groups) if group.max_at_once]
+        self._window = window
+        self._random = random
+        self._ready: list[_Entry] = []
+        self._places: dict[tuple[int, Hashable], _Places] = {}
+        self.waiting = 0
+        self.admitted = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more ticket may be offered."""
+        return self.waiting < self._window
+
+    @property
+    def runs_low(self) -> bool:
+        """Whether so few wait that reading on is due; half a window at a time costs fewer wake-ups than one by one."""
+        return self.waiting <= self._window // 2
+
+    def offer(self, ticket: T) -> None:
+        """Let `ticket` wait for its turn. Whatever a group's `key` raises is raised here, and nothing was taken."""
+        if self._groups:
+            ticket.places = self._places_for(ticket.target)
+            for places in ticket.places:
+                places.members += 1
+        delay = self._random.random() * self._window if self._random else 0.0
+        heappush(self._ready, (ticket.index + delay, ticket.index, ticket))
+        self.waiting += 1
+
+    def take(self) -> T | None:
+        """Return the ticket that starts next, its places taken; None if nobody can start now."""
+        while self._ready:
+            entry = heappop(self._ready)
+            ticket: T = entry[2]
+            full = next((places for places in ticket.places if not places.free), None)
+            if full is None:
+                for places in ticket.places:
+                    places.free -= 1
+                self.waiting -= 1
+                self.admitted += 1
+                return ticket
+            heappush(full.parked, entry)
+            # It may have been woken for a place that it now leaves to the next in line.
+            self._wake(ticket)
+        return None
+
+    def release(self, ticket: T) -> None:
+        """Give back the places of a ticket that was taken."""
+        self.admitted -= 1
+        for places in ticket.places:
+            places.free += 1
+        self._wake(ticket)
+        self._forget(ticket)
+
+    def drain(self) -> list[T]:
+        """Return all who wait, in the order of their index, and let none wait any longer."""
+        entries = self._ready + [entry for places in self._places.values() for entry in places.parked]
+        for places in self._places.values():
+            places.parked.clear()
+        self._ready.clear()
+        self.waiting = 0
+        tickets: list[T] = sorted((entry[2] for entry in entries), key=lambda ticket: ticket.index)
+        for ticket in tickets:
+            self._forget(ticket)
+        return tickets
+
+    def _places_for(self, target: Any) -> tuple[_Places, ...]:
+        identities = [(at, key(target), most) for at, key, most in self._groups]
+        return tuple(self._place((at, key), most) for at, key, most in identities if key is not None)
+
+    def _place(self, identity: tuple[int, Hashable], most: int) -> _Places:
+        places = self._places.get(identity)
+        if places is None:
+            places = self._places[identity] = _Places(identity, most)
+        return places
+
+    def _wake(self, ticket: T) -> None:
+        for places in ticket.places:
+            if places.free and places.parked:
+                heappush(self._ready, heappop(places.parked))
+
+    def _forget(self, ticket: T) -> None:
+        # Ten thousand accounts are ten thousand groups: one that nobody leans on any more is dropped.
+        for places in ticket.places:
+            places.members -= 1
+            if not places.members:
+                del self._places[places.id]
