@@ -14,7 +14,7 @@ from asyncauth._clients import ClientFactory
 from asyncauth._errors import PartitionMismatch, SourceError
 from asyncauth._models import Account
 from asyncauth._partitions import partition_of_region
-from asyncauth._secrets import without_frames
+from asyncauth._scrub import scrub
 from asyncauth._sources import make_source
 from asyncauth._tokens import RoleTokens, SourceIdentity
 
@@ -155,7 +155,7 @@ class OpenSource:
                         code=code,
                         region_name=region_name,
                         attempts=_sts.attempts_of(error),
-                    ) from without_frames(error)
+                    ) from scrub(error)
                 self._own_account = Account(who["Account"], partition=who["Arn"].split(":")[1])
         self.learn_partition(self._own_account.partition)
         self.check_partition(partition)
@@ -260,7 +260,7 @@ class OpenParts:
         )
         facts = await source.facts()
         clients = ClientFactory(
-            session=await source.configuration(),
+            session=await source.aio_session(),
             max_connections=settings.max_connections,
             config=settings.config,
             verify=settings.verify,

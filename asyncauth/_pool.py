@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import random as random_module
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack
+from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
@@ -15,17 +17,19 @@ from asyncauth import _sts
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import ConfigurationError, LongTermCredentialsError, PoolClosed
 from asyncauth._expiring import RefreshPolicy
-from asyncauth._limits import check_count
-from asyncauth._models import Account, Keys, Profile, Role, as_account
+from asyncauth._limits import FailureMode, Limits, Retry, check_count
+from asyncauth._models import Account, Keys, Profile, Report, Role, as_account
 from asyncauth._opened import OpenParts, Settings
 from asyncauth._partitions import get_partition
+from asyncauth._runs import Run, passes_by_itself
 from asyncauth._secrets import quiet_botocore
 from asyncauth._session import AccountSession
 from asyncauth._sources import choose_source
+from asyncauth._targets import Targets
 from asyncauth.caches import MemoryTokenCache
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
 
     from aiobotocore.config import AioConfig
@@ -39,6 +43,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 logger: Final = logging.getLogger("asyncauth.pool")
+
+
+DEFAULT_RETRY: Final = Retry(attempts=3, errors=passes_by_itself)
+
+
+class RunLimits(TypedDict, total=False):
+    """The keyword arguments that `as_completed` and `map` share; `as_completed` says what they mean."""
+
+    max_at_once: int | None
+    max_at_once_per_account: int | None
+    max_at_once_per_region: int | None
+    timeout: float | None
+    deadline: float | None
+    failure_tolerance: float | None
+    failure_mode: FailureMode
+    retry: Retry | int | None
 
 
 class SessionPool:
@@ -118,6 +138,7 @@ class SessionPool:
         self._state = "never opened"
         self._stack = AsyncExitStack()
         self._parts: OpenParts | None = None
+        self._runs: WeakSet[Run[Any]] = WeakSet()
 
     # -- life cycle ----------------------------------------------------------------------------------------------
 
@@ -227,6 +248,97 @@ class SessionPool:
         async with session.client(service_name, **options) as client:
             yield client
 
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    def as_completed(
+        self,
+        job: Callable[[AccountSession], Awaitable[T]],
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        regions: Iterable[str] | None = None,
+        *,
+        max_at_once: int | None = None,
+        max_at_once_per_account: int | None = None,
+        max_at_once_per_region: int | None = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        failure_tolerance: float | None = None,
+        failure_mode: FailureMode = "strict",
+        retry: Retry | int | None = DEFAULT_RETRY,
+    ) -> Run[T]:
+        """Run a job in every account and region, and give the outcomes in the order in which they finish.
+
+        Every target is answered exactly once, whatever happens to it, and no target's end touches another. Leaving
+        the block early cancels what still runs.
+
+        Args:
+            job: `async def job(session: AccountSession) -> T`.
+            accounts: accounts, 12-digit ids or role ARNs, from any iterable or async iterable of any length; work
+                starts with the first, and no more are read than are needed.
+            regions: names, or patterns such as `us-*`; a region of another partition than an account's is not tried
+                there. None: each account's own `regions`, else one target in its partition's default region.
+            max_at_once: how many targets run at the same time; None: the pool's number.
+            max_at_once_per_account: how many of them in one account; None: no limit.
+            max_at_once_per_region: how many of them in one region; None: no limit.
+            timeout: seconds per target, its retries included; None: no limit.
+            deadline: seconds for the whole run; None: no limit.
+            failure_tolerance: how many targets may fail before the rest is skipped: a count, or a fraction such as
+                0.05 when the number of targets is known; None: any number.
+            failure_mode: `strict` never lets failures exceed the tolerance by more than one, by running fewer at once;
+                `soft` keeps the concurrency. As in CloudFormation StackSets.
+            retry: which errors are tried again, how often, how fast; a number is short for `Retry(attempts=...)`.
+                As a default throttling and tokens that expired on the way, three attempts in all. None: no retry.
+
+        Raises:
+            ConfigurationError: a limit out of range, an unknown region, a bad account in a sequence.
+            PoolClosed: the pool is not open.
+
+        Example:
+            async with pool.as_completed(job, accounts, regions=["us-east-1", "eu-west-1"]) as outcomes:
+                async for outcome in outcomes:
+                    print(outcome)
+        """
+        self._open_parts()
+        limits = Limits(
+            max_at_once=self._settings.max_connections if max_at_once is None else max_at_once,
+            max_at_once_per_account=max_at_once_per_account,
+            max_at_once_per_region=max_at_once_per_region,
+            timeout=timeout,
+            deadline=deadline,
+            failure_tolerance=failure_tolerance,
+            failure_mode=failure_mode,
+            retry=_retry(retry),
+        )
+        run = Run(
+            job,
+            Targets(accounts, regions),
+            session=self.session,
+            limits=limits,
+            clock=self._settings.clock,
+            random=self._settings.random,
+        )
+        self._runs.add(run)
+        return run
+
+    async def map(
+        self,
+        job: Callable[[AccountSession], Awaitable[T]],
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        regions: Iterable[str] | None = None,
+        **limits: Unpack[RunLimits],
+    ) -> Report[T]:
+        """Run a job in every account and region, and return all outcomes, in the order in which they were asked for.
+
+        The arguments are those of `as_completed`.
+
+        Example:
+            report = await pool.map(job, accounts, timeout=60)
+            print(report.summary())
+        """
+        began = self._settings.clock.monotonic()
+        async with self.as_completed(job, accounts, regions, **limits) as run:
+            outcomes = await run.collect()
+        return Report(outcomes, self._settings.clock.monotonic() - began)
+
     def invalidate(self, account: AccountLike) -> bool:
         """Drop the cached token of an account's role, so that the next use assumes it anew.
 
@@ -241,7 +353,15 @@ class SessionPool:
     def __repr__(self) -> str:
         if self._state != "open":
             return f"<SessionPool {self.role.name!r} [{self._state}]>"
-        return f"<SessionPool {self.role.name!r} [tokens: {len(self._settings.cache)} cached]>"
+        running, waiting = self._targets_now()
+        cache = self._settings.cache
+        return (
+            f"<SessionPool {self.role.name!r} [targets: {running} running, {waiting} waiting | "
+            f"tokens: {len(cache)} cached, {cache.refreshing} refreshing]>"
+        )
+
+    def _targets_now(self) -> tuple[int, int]:
+        return sum(run.running for run in self._runs), sum(run.waiting for run in self._runs)
 
 
 @asynccontextmanager
@@ -273,6 +393,14 @@ def _by_partition(sources: Mapping[str, SourceSpec] | None, single: SourceSpec) 
     if not sources:
         raise ConfigurationError('sources is empty; it maps partitions to sources, {"aws": ..., "aws-cn": ...}')
     return {get_partition(name).name: choose_source(source=spec) for name, spec in sources.items()}
+
+
+def _retry(retry: Retry | int | None) -> Retry | None:
+    if isinstance(retry, int) and not isinstance(retry, bool):
+        retry = Retry(attempts=retry)
+    if isinstance(retry, Retry) and retry.errors is None:
+        return replace(retry, errors=passes_by_itself)
+    return retry
 
 
 def _region_of(account: Account, region_name: str | None) -> str:

@@ -1,13 +1,10 @@
-"""The ways by which a secret would leave unseen, closed: botocore's debug log, and the frames an error drags along."""
+"""botocore's debug log without the secrets that it prints: signed requests, and whole answers of STS."""
 
 from __future__ import annotations
 
 import logging
 import re
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import Final
 
 #: At DEBUG these print requests with their security token, canonical requests, and whole answers of STS.
 _LOUD_LOGGERS: Final = (
@@ -64,28 +61,3 @@ def quiet_botocore() -> None:
     """Put the filter on botocore's loggers that print secrets at DEBUG; doing so again changes nothing."""
     for name in _LOUD_LOGGERS:
         logging.getLogger(name).addFilter(_FILTER)
-
-
-def without_frames(error: BaseException) -> BaseException:
-    """Drop the frames of an error and of all that it came from, and return it.
-
-    botocore's frames hold signed requests and whole answers in their locals, and a traceback that shows locals (or a
-    debugger, or an error tracker) would print them. Type, message and chain stay.
-    """
-    for each in _chain(error):
-        each.__traceback__ = None
-    return error
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        each = waiting.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        waiting += [each.__cause__, each.__context__]
-        if isinstance(each, BaseExceptionGroup):
-            waiting += each.exceptions

@@ -33,7 +33,7 @@ from asyncauth._errors import (
 )
 from asyncauth._expiring import Expiring
 from asyncauth._models import Account, Credentials, Role
-from asyncauth._secrets import without_frames
+from asyncauth._scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -163,7 +163,7 @@ async def assume_role(client: Any, role: Role, account: Account, *, clock: Clock
     try:
         read = _read(await client.assume_role(**assume_role_parameters(role, account)), asked, clock)
     except (ClientError, BotoCoreError) as error:
-        raise explain(error, role, account, client.meta.region_name) from without_frames(error)
+        raise explain(error, role, account, client.meta.region_name) from scrub(error)
     if isinstance(read, CredentialsRejected):
         raise read
     return read
@@ -195,7 +195,7 @@ async def get_session_token(client: Any, role: Role, *, clock: Clock, label: str
             code=code,
             region_name=client.meta.region_name,
             attempts=attempts_of(error),
-        ) from without_frames(error)
+        ) from scrub(error)
     if isinstance(read, CredentialsRejected):
         raise read
     return read
