@@ -1,0 +1,121 @@
+"""boto's own chain, or a profile of it: resolved by synchronous botocore in a worker thread.
+
+In a thread, because it reads files, starts processes and waits on sockets; synchronous, because aiobotocore's resolver
+resolves once per client that asks, and its profile resolver has raced (aiobotocore before 3.7).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.session import Session
+
+from asyncauth._errors import AsyncAuthError, SourceExpired
+from asyncauth._expiring import Expiring
+from asyncauth._models import Credentials
+from asyncauth._sources._configuration import (
+    Asked,
+    Configuration,
+    fingerprint,
+    open_session,
+    read_configuration,
+    settle_region,
+)
+from asyncauth._sources._explain import Place, explain
+from asyncauth._sources._lifetime import seconds_left
+from asyncauth._sources._source import Loaded, SourceFacts
+from asyncauth._sources._tried import nothing_found
+from asyncauth._sources._worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable
+
+    from asyncauth._clock import Clock
+
+#: How long a person or a helper program may take: an MFA code, a `credential_process` that opens a browser.
+PATIENCE_SECONDS: Final = 60.0
+
+
+class ChainOrigin:
+    """What boto finds by itself.
+
+    Args:
+        profile: the profile's name; None is the chain as it is, AWS_PROFILE included.
+        asked: the partition and region that the caller named.
+    """
+
+    def __init__(
+        self,
+        profile: str | None,
+        asked: Asked,
+        *,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        clock: Clock,
+    ) -> None:
+        self.label = "boto's default chain" if profile is None else f"profile {profile!r}"
+        self._profile = profile
+        self._asked = asked
+        self._clock = clock
+        self._worker: Worker[Loaded | AsyncAuthError] = Worker(self._resolve, spawn)
+        self._opened: tuple[Session, Configuration] | None = None
+        self._key: Hashable = None
+        self._credentials: Any = None
+
+    async def load(self) -> Loaded:
+        """Resolve the chain, or let the credentials found before renew themselves."""
+        answer = await self._worker.run()
+        if isinstance(answer, AsyncAuthError):
+            raise answer
+        return answer
+
+    def forget(self) -> None:
+        """Resolve from the files again at the next load."""
+        self._credentials = None
+        self._opened = None
+
+    def _resolve(self) -> Loaded | AsyncAuthError:
+        """Run in the thread; an error is returned, since a frame that raises keeps its locals, and they are secret."""
+        place = Place(self.label, self._profile)
+        try:
+            opened = self._opened or self._open()
+            self._opened = opened
+            session, configuration = opened
+            place = Place(self.label, session.profile)
+            credentials = self._credentials or session.get_credentials()
+            if credentials is None:
+                self._opened = None
+                return nothing_found(session, self.label)
+            loaded = self._read(credentials, configuration)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told as an error of ours, without secrets
+            if self._credentials is None:
+                self._opened = None  # a file that is mended meanwhile shall be read
+            return error if isinstance(error, AsyncAuthError) else explain(error, place)
+        if isinstance(loaded, Loaded):
+            self._credentials = credentials
+        return loaded
+
+    def _open(self) -> tuple[Session, Configuration]:
+        configuration = read_configuration(open_session(self._profile), self._asked, self.label)
+        session = Session(profile=self._profile)
+        settle_region(session, configuration)
+        return session, configuration
+
+    def _read(self, credentials: Any, configuration: Configuration) -> Loaded | AsyncAuthError:
+        frozen = credentials.get_frozen_credentials()
+        now = self._clock.monotonic()
+        lifetime = seconds_left(credentials)
+        if lifetime is not None and lifetime <= 0:
+            return SourceExpired(f"{self.label}: the credentials that boto found ({credentials.method}) have ended")
+        method = credentials.method
+        if self._key is None:
+            whose = configuration.identity or fingerprint(frozen.access_key)
+            self._key = ("chain", self._profile, method, whose)
+        facts = SourceFacts(
+            region_name=configuration.region_name,
+            partition=configuration.partition,
+            long_term=frozen.token is None,
+            method=method,
+            key=self._key,
+        )
+        found = Credentials(frozen.access_key, frozen.secret_key, frozen.token, getattr(frozen, "account_id", None))
+        return Loaded(Expiring(found, lifetime, now), facts, configuration.session)
