@@ -1,0 +1,66 @@
+# Two commands on a bare clone: `make demo` and `make test`. Each sets up what it needs; a second run starts at once.
+# Only python3 (3.11 or newer, with venv) and make are assumed.
+
+PYTHON ?= python3
+# Trust what the machine trusts: behind a TLS-inspecting proxy uv's own bundle would not do.
+UV := UV_NATIVE_TLS=1 UV_LINK_MODE=copy .venv-uv/bin/uv --quiet
+NEWEST := .venv
+WITH_AIOBOTO3 := .venv-aioboto3
+BENCH := .venv-bench
+PYTEST_ARGS ?=
+
+.PHONY: demo test test-newest test-aioboto3 check format bench sweep clean
+
+demo: $(NEWEST)/.demo ## the EC2 inventory of a simulated fleet, global and China
+	$(NEWEST)/bin/python examples/demo.py
+
+test: test-newest test-aioboto3 ## all tests on the newest aiobotocore, then on the one that aioboto3 pins
+
+test-newest: $(NEWEST)/.test
+	$(NEWEST)/bin/coverage erase
+	$(NEWEST)/bin/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
+	$(NEWEST)/bin/coverage report
+
+test-aioboto3: $(WITH_AIOBOTO3)/.test
+	$(WITH_AIOBOTO3)/bin/python -m pytest $(PYTEST_ARGS)
+
+check: $(NEWEST)/.check ## lint, format, types, import floors
+	$(NEWEST)/bin/ruff check .
+	$(NEWEST)/bin/ruff format --check .
+	$(NEWEST)/bin/mypy
+	$(NEWEST)/bin/basedpyright
+	$(NEWEST)/bin/lint-imports
+
+format: $(NEWEST)/.check
+	$(NEWEST)/bin/ruff check --fix .
+	$(NEWEST)/bin/ruff format .
+
+clean:
+	rm -rf .venv* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist
+
+.venv-uv/.ready:
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/pip --quiet --disable-pip-version-check install 'uv>=0.8'
+	@touch $@
+
+$(NEWEST)/.made $(WITH_AIOBOTO3)/.made: .venv-uv/.ready
+	$(UV) venv --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(@D)
+	@touch $@
+
+$(NEWEST)/.demo: $(NEWEST)/.made pyproject.toml
+	$(UV) pip install --python $(NEWEST)/bin/python --editable '.[cli,simulate]'
+	@touch $@
+
+# aioboto3 pins an older aiobotocore than the newest; it works on both, so here it comes without its dependencies.
+$(NEWEST)/.test: $(NEWEST)/.made pyproject.toml
+	$(UV) pip install --python $(NEWEST)/bin/python --editable '.[cli,simulate]' --group test
+	$(UV) pip install --python $(NEWEST)/bin/python --no-deps 'aioboto3>=15.5,<16' aiofiles
+	@touch $@ $(NEWEST)/.demo
+
+$(NEWEST)/.check: $(NEWEST)/.test
+	$(UV) pip install --python $(NEWEST)/bin/python --editable '.[cli,simulate]' --group check
+	@touch $@
+
+$(WITH_AIOBOTO3)/.test: $(WITH_AIOBOTO3)/.made pyproject.toml
+	$(UV) pip install --python $(WITH_AIOBOTO3)/bin/python --editable '.[aioboto3,cli,simulate]' --group test
+	@touch $@

@@ -1,0 +1,68 @@
+"""What a user's type checker sees. This file is checked, by mypy and pyright, and never run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from typing_extensions import assert_type
+
+from asyncauth import Account, AccountSession, Keys, Outcome, Profile, Report, Role, SessionPool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from types_aiobotocore_cloudwatch.client import CloudWatchClient
+    from types_aiobotocore_ec2.client import EC2Client
+    from types_aiobotocore_sts.client import STSClient
+
+
+async def clients_have_their_services_type(session: AccountSession) -> None:
+    async with session.client("ec2") as ec2:
+        assert_type(ec2, "EC2Client")
+        answer = await ec2.describe_instances(MaxResults=5)
+        assert_type(answer["Reservations"][0]["Instances"][0]["InstanceId"], str)
+    async with session.client("cloudwatch", "eu-west-1") as cloudwatch:
+        assert_type(cloudwatch, "CloudWatchClient")
+    async with session.client("sts", region_name="cn-north-1") as sts:
+        assert_type(sts, "STSClient")
+
+
+async def count_instances(session: AccountSession) -> int:
+    count = 0
+    async with session.client("ec2") as ec2:
+        async for page in ec2.get_paginator("describe_instances").paginate():
+            count += len(page["Reservations"])
+    return count
+
+
+async def listed() -> AsyncIterator[Account | str]:
+    yield "123456789012"
+    yield Account("210987654321", partition="aws-cn")
+
+
+async def runs_carry_the_jobs_type() -> None:
+    async with SessionPool(Role("inventory", duration_seconds=900), profile="prod") as pool:
+        session = await pool.session("123456789012", region_name="eu-west-1")
+        assert_type(session, AccountSession)
+        assert_type(await session.credentials(), Keys)
+        assert_type(session.environ(), dict[str, str])
+
+        report = await pool.map(count_instances, ["123456789012"], regions=["us-*"], timeout=30)
+        assert_type(report, Report[int])
+        assert_type(report[0], Outcome[int])
+        assert_type(report.values(), list[int])
+
+        async with pool.as_completed(count_instances, listed(), max_at_once=10) as outcomes:
+            async for outcome in outcomes:
+                assert_type(outcome, Outcome[int])
+                assert_type(outcome.value, int | None)
+
+
+async def sources_come_in_every_form() -> None:
+    async def fetch_keys() -> Keys:
+        return Keys("AKIAIOSFODNN7EXAMPLE", "example")
+
+    SessionPool(source=fetch_keys)
+    SessionPool(source=Profile("prod"))
+    SessionPool(keys=await fetch_keys())
+    SessionPool(sources={"aws": Profile("global"), "aws-cn": fetch_keys, "aws-us-gov": None})
