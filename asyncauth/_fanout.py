@@ -1,147 +1,66 @@
 """Run one async callable over any number of targets: admit, then spawn; answer each exactly once, whatever happens.
 
-The parts, in the order a target meets them: `_read` takes targets from the producer while there is room in the window;
-`_admit` decides, in one synchronous step, who starts; `_pump` spawns a task for each; `_run` lets it end, one way or
-another, within its deadline; `_settle` records the answer; the consumer takes it from `unread`. What is full stops what
-is before it: a slow consumer stops admission, a full window stops the producer.
+The way of a target, which is also the order of this file: the producer's task offers it to the admission, if that has
+room (`_read`); the pump decides, in one synchronous step, who starts now (`_admit`), and spawns a task for each
+(`_pump`); that task calls `work`, again if a retry is due, and ends within the target's deadline (`_run`); its answer
+is recorded (`_settle`) and lies there until the consumer reads it (`__anext__`). Whatever is full stops what comes
+before it: a slow consumer stops admission, and a full window stops the producer.
 
 It knows nothing of AWS, and runs on asyncio and on trio.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-from collections import Counter, deque
-from collections.abc import AsyncIterable, Iterable, Sized
-from dataclasses import dataclass, field
 from random import Random
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 import anyio.lowlevel
 
 from asyncauth._admission import Admission, Group, Ticket
+from asyncauth._answers import Answers, Attempt, Settlement, SkipTarget, logger
+from asyncauth._bell import Bell
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import TargetTimeout
-from asyncauth._events import (
-    Event,
-    RunFinished,
-    RunStarted,
-    Status,
-    TargetRetried,
-    TargetSettled,
-    TargetStarted,
-)
+from asyncauth._events import Event, RunFinished, RunStarted, Status, TargetRetried, TargetStarted
+from asyncauth._failures import as_failure, scrub
 from asyncauth._limits import Limits, check_count
-from asyncauth._scrub import scrub
+from asyncauth._producer import Producer
 from asyncauth._tolerance import Tolerance
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
     from asyncauth._clock import Clock
 
+__all__ = ["Attempt", "FanOut", "Group", "Settlement", "SkipTarget", "fan_out"]
+
 K = TypeVar("K")
 T = TypeVar("T")
 
-logger = logging.getLogger("asyncauth.fanout")
-
-# Seconds. How long after its deadline a target that does not react to cancellation is answered without it.
+# Seconds. How long after its deadline a target that does not react to being cancelled is answered for.
 UNRESPONSIVE_AFTER = 0.1
-# Seconds. How long the event loop may be kept by a producer that never awaits, and how long closing one may take.
-READ_SLICE = 0.005
-CLOSING_TIME = 1.0
+# Seconds. How long leaving a run may take to answer for targets that were never read.
+CLOSING_TIME = 0.5
 
 TOLERANCE_REACHED = "failure tolerance reached"
 DEADLINE_REACHED = "deadline reached"
 
 
-class SkipTarget(Exception):
-    """Raised by `work`: this target is to be skipped, for the reason given."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Attempt:
-    """What `work` is told, and tells, about the attempt it is making.
-
-    Attributes:
-        number: 1 for the first attempt.
-        phase: `work` sets it as it goes ("credentials", then "job"), so that an answer can say how far it came.
-        deadline: when it will be cancelled, on the run's monotonic clock; None: never.
-    """
-
-    __slots__ = ("deadline", "number", "phase")
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.phase: str | None = None
-        self.deadline: float | None = None
-
-
 class _Target(Ticket[K]):
     """What the run itself keeps about a target."""
 
-    __slots__ = ("admitted_at", "answered", "attempt", "last_error")
+    __slots__ = ("admitted_at", "answered", "attempt", "deadline", "last_error")
 
     def __init__(self, index: int, target: K) -> None:
         super().__init__(index, target)
         self.attempt = Attempt()
+        self.deadline: float | None = None
         self.admitted_at: float | None = None
         self.answered = False
         self.last_error: Exception | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement(Generic[K, T]):
-    """The one answer that a target gets.
-
-    Attributes:
-        index: the position of the target among those asked for, from 0 on.
-        target: the target.
-        status: "succeeded", "failed", "timed_out", "skipped" or "cancelled".
-        phase: what `work` last said it was doing, None if it said nothing or never began.
-        value: what `work` returned, for "succeeded".
-        error: for "failed" the exception that `work` raised, for "timed_out" the timeout; its traceback says where,
-            and holds no local variables.
-        reason: for "skipped", why.
-        attempts: how often `work` was called.
-        elapsed: seconds from admission; 0.0 if it never was admitted.
-    """
-
-    index: int
-    target: K
-    status: Status
-    phase: str | None = None
-    value: T | None = field(default=None, repr=False)
-    error: Exception | None = None
-    reason: str | None = None
-    attempts: int = 0
-    elapsed: float = 0.0
-
-
-class _Bell:
-    """Wakes whoever waits; rung while nobody does, it is heard by the next."""
-
-    __slots__ = ("_event",)
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def ring(self) -> None:
-        self._event.set()
-
-    async def wait(self) -> None:
-        event = self._event
-        await event.wait()
-        if self._event is event:
-            self._event = anyio.Event()
 
 
 def fan_out(
@@ -203,24 +122,21 @@ def fan_out(
                 print(answer.target, answer.status, answer.value)
     """
     limits = limits or Limits()
+    random = random or Random()  # noqa: S311 - spreads load, keeps no secret
     window = max(4 * limits.max_at_once, 256) if window is None else window
     buffer = limits.max_at_once if buffer is None else buffer
     check_count("window", window)
     check_count("buffer", buffer)
-    if total is None and isinstance(targets, Sized):
-        total = len(targets)
+    producer = Producer(targets, total=total, clock=clock)
     return FanOut(
         work,
-        targets,
+        producer,
         limits=limits,
-        tolerance=Tolerance(limits.tolerated_failures(total), limits.failure_mode),
-        groups=groups,
-        clock=clock,
-        random=random or Random(),  # noqa: S311 - spreads load, keeps no secret
-        shuffle=shuffle,
-        window=window,
+        tolerance=Tolerance(limits.tolerated_failures(producer.total), limits.failure_mode),
+        admission=Admission(groups=groups, window=window, random=random if shuffle else None),
         buffer=buffer,
-        total=total,
+        clock=clock,
+        random=random,
         check=check,
         timeout_error=timeout_error or (lambda _target, message: TargetTimeout(message)),
         on_settled=on_settled,
@@ -229,52 +145,39 @@ def fan_out(
 
 
 class FanOut(Generic[K, T]):
-    """One run and the stream of its answers; `fan_out` makes it and says what the arguments mean."""
+    """One run, and the stream of its answers. `fan_out` makes it, and says what there is to choose."""
 
     def __init__(
         self,
         work: Callable[[K, Attempt], Awaitable[T]],
-        targets: Iterable[K] | AsyncIterable[K],
+        producer: Producer[K],
         *,
         limits: Limits,
         tolerance: Tolerance,
-        groups: Sequence[Group[K]],
+        admission: Admission[_Target[K]],
+        buffer: int,
         clock: Clock,
         random: Random,
-        shuffle: bool,
-        window: int,
-        buffer: int,
-        total: int | None,
         check: Callable[[K], str | None] | None,
         timeout_error: Callable[[K, str], Exception],
         on_settled: Callable[[Settlement[K, T]], None] | None,
         on_event: Sequence[Callable[[Event[K]], None]],
     ) -> None:
         self._work = work
-        self._targets = targets
+        self._producer = producer
         self._limits = limits
         self._tolerance = tolerance
+        self._admission = admission
         self._clock = clock
         self._random = random
-        self._buffer = buffer
-        self._total = total
         self._check = check
         self._timeout_error = timeout_error
-        self._on_settled = on_settled
-        self._listeners = list(on_event)
-        self._admission: Admission[_Target[K]] = Admission(
-            groups=groups, window=window, random=random if shuffle else None
+        self._answers: Answers[K, T] = Answers(
+            buffer=buffer, on_settled=on_settled, on_broken=self._abort, listeners=on_event
         )
-        # Targets whose end can be foreseen can all be answered, also when the run ends before it came to them.
-        self._rest: Iterator[K] | None = None if isinstance(targets, AsyncIterable) else iter(targets)
-        self._finite = self._rest is not None and total is not None
         self._running: dict[int, _Target[K]] = {}  # admitted and not answered yet, in the order of admission
-        self._unread: deque[Settlement[K, T]] = deque()
-        self._counts: Counter[Status] = Counter()
         self._offered = 0
-        self._exhausted = self._complete = False  # nothing more will be read; the producer came to its end
         self._skip_rest: str | None = None
-        self._producer_error: Exception | None = None
         self._fatal: BaseException | None = None
         self._entered = self._over = False
 
@@ -288,9 +191,14 @@ class FanOut(Generic[K, T]):
         """How many targets were read and have not begun."""
         return self._admission.waiting
 
+    @property
+    def counts(self) -> Mapping[Status, int]:
+        """How many targets were answered how, so far."""
+        return self._answers.counts
+
     def __repr__(self) -> str:
-        counts = ", ".join(f"{count} {status}" for status, count in self._counts.items())
-        now = f"{self.running} running, {self.waiting} waiting, {len(self._unread)} unread"
+        now = f"{self.running} running, {self.waiting} waiting, {len(self._answers.unread)} unread"
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
         return f"<FanOut [targets: {now} | answers: {counts or 'none'}]>"
 
     # The block.
@@ -298,16 +206,15 @@ class FanOut(Generic[K, T]):
     async def __aenter__(self) -> Self:
         """Start to work."""
         if self._entered:
-            raise RuntimeError("this run was entered before; every run needs a fan_out() of its own")
+            raise RuntimeError("this run was entered before; each run needs a fan_out() of its own")
         self._entered = True
         self._cancelled = anyio.get_cancelled_exc_class()
-        self._wake, self._room, self._news = _Bell(), _Bell(), _Bell()
+        self._wake, self._room = Bell(), Bell()
         self._started_at = self._clock.monotonic()
         self._deadline = None if self._limits.deadline is None else self._started_at + self._limits.deadline
-        self._reading = anyio.CancelScope()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tell(RunStarted(self._total))
+        self._answers.tell(RunStarted(self._producer.total))
         self._tasks.start_soon(self._read)
         self._tasks.start_soon(self._pump)
         if self._deadline is not None:
@@ -324,8 +231,8 @@ class FanOut(Generic[K, T]):
         try:
             swallowed = await self._tasks.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
-            # The task group wraps what the body raised. No task of ours raises, so the body's exception can go on as
-            # it is; should one raise all the same, that is a bug nobody may hide.
+            # The task group wraps what the body raised. No task of ours raises, so that can go on as it is; should
+            # one raise all the same, it is a bug that nobody may hide.
             if any(each is not exc and not isinstance(each, self._cancelled) for each in group.exceptions):
                 raise
             swallowed = False
@@ -336,311 +243,232 @@ class FanOut(Generic[K, T]):
         return swallowed
 
     def _close(self) -> None:
-        for ticket in [*self._running.values(), *self._admission.drain()]:
-            self._settle(ticket, "cancelled")
-        if self._finite and not self._exhausted:
-            self._cancel_rest()
-        self._finish()
-        if self._producer_error is not None:
-            logger.warning(
-                "the producer of targets failed, and the run was left before it came to that: %r", self._producer_error
-            )
-
-    def _cancel_rest(self) -> None:
-        until = self._clock.monotonic() + CLOSING_TIME / 2
-        for target in self._rest or ():
-            self._settle(self._next_ticket(target), "cancelled")
+        until = self._clock.monotonic() + CLOSING_TIME
+        for target in [*self._running.values(), *self._admission.drain()]:
+            self._settle(target, "cancelled")
+        for target in map(self._next_target, self._producer.rest()):
+            self._settle(target, "cancelled")
             if self._clock.monotonic() > until:
-                return
-        self._complete = True
+                break
+        self._finish()
+        if self._producer.error is not None:
+            logger.warning("the run was left before its producer's error could be raised: %r", self._producer.error)
 
     def _abort(self, error: BaseException) -> None:
         """Stop the run; leaving the block raises `error`."""
         self._fatal = self._fatal or error
         self._tasks.cancel_scope.cancel()
 
+    def _finish(self) -> None:
+        if not self._over:
+            self._over = True
+            self._answers.bell.ring()
+            elapsed = self._clock.monotonic() - self._started_at
+            self._answers.tell(RunFinished(self.counts, elapsed, self._producer.complete))
+
     # The producer's side.
 
     async def _read(self) -> None:
-        source = aiter(self._targets) if isinstance(self._targets, AsyncIterable) else self._one_by_one()
         try:
-            with self._reading:
-                await self._offer_all(source)
-                self._complete = True
+            await self._producer.feed(self._offer)
         except self._cancelled:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a producer raises is told to the consumer
-            self._producer_error = error
-        except BaseException as error:  # noqa: BLE001 - Ctrl-C and the like: the block raises it again
+        except BaseException as error:  # noqa: BLE001 - Ctrl-C and the like: the block raises it
             self._abort(error)
-        self._exhausted = True
         self._wake.ring()
 
-    async def _offer_all(self, source: AsyncIterator[K]) -> None:
-        try:
-            async for target in source:
-                self._admission.offer(self._next_ticket(target))
-                self._wake.ring()
-                while not self._admission.has_room:
-                    await self._room.wait()
-        except self._cancelled as raised:
-            raise self._as_failure(raised) from None
-        finally:
-            await self._close_source(source)
+    async def _offer(self, target: K) -> None:
+        self._admission.offer(self._next_target(target))
+        self._wake.ring()
+        while not self._admission.has_room:
+            await self._room.wait()
 
-    async def _one_by_one(self) -> AsyncIterator[K]:
-        until = self._clock.monotonic() + READ_SLICE
-        for target in self._rest or ():
-            yield target
-            # A generator that takes its time (it parses a file, it lists over blocking HTTP) has the loop to itself.
-            if self._clock.monotonic() > until:
-                await anyio.lowlevel.checkpoint()
-                until = self._clock.monotonic() + READ_SLICE
-
-    async def _close_source(self, source: AsyncIterator[K]) -> None:
-        if (aclose := getattr(source, "aclose", None)) is not None:
-            with self._clock.move_on_after(CLOSING_TIME) as scope:
-                scope.shield = True
-                await aclose()
-
-    def _next_ticket(self, target: K) -> _Target[K]:
-        ticket = _Target(self._offered, target)
+    def _next_target(self, target: K) -> _Target[K]:
         self._offered += 1
-        return ticket
+        return _Target(self._offered - 1, target)
 
-    # Admission, and the task of each target.
+    # Who starts now.
 
     async def _pump(self) -> None:
-        # One task spawns all others: a task spawned by the one that made room for it would inherit its context.
+        # One task spawns all the others: spawned by whoever made room for it, a target would inherit his context.
         while True:
-            for ticket in self._admit():
-                self._tasks.start_soon(self._run, ticket)
-            if self._exhausted and not self._admission.waiting and not self._running:
+            for target in self._admit():
+                self._tasks.start_soon(self._run, target)
+            if self._producer.ended and not self._admission.waiting and not self._running:
                 self._finish()
             if self._admission.runs_low:
                 self._room.ring()
             await self._wake.wait()
 
     def _admit(self) -> list[_Target[K]]:
-        """Decide who starts now, and answer those who never will."""
-        admitted = []
-        while len(self._unread) < self._buffer:
-            if self._skip_rest is not None:
-                self._skip_waiting(self._skip_rest)
-                break
-            if self._admission.admitted >= self._limits.max_at_once or not self._tolerance.admits(self.running):
-                break
-            ticket = self._admission.take()
-            if ticket is None:
-                break
-            if self._begin(ticket):
-                admitted.append(ticket)
-        return admitted
+        """Return who starts now; answer those who never will."""
+        if self._skip_rest is not None and self._answers.have_room:
+            for unlucky in self._admission.drain():
+                self._settle(unlucky, "skipped", reason=self._skip_rest)
+        begun = []
+        while self._may_begin() and (target := self._admission.take()) is not None:
+            if self._begin(target):
+                begun.append(target)
+            else:
+                self._admission.release(target)
+        return begun
 
-    def _skip_waiting(self, reason: str) -> None:
-        for ticket in self._admission.drain():
-            self._settle(ticket, "skipped", reason=reason)
+    def _may_begin(self) -> bool:
+        return (
+            self._skip_rest is None
+            and self._answers.have_room
+            and self._admission.admitted < self._limits.max_at_once
+            and self._tolerance.admits(self.running)
+        )
 
-    def _begin(self, ticket: _Target[K]) -> bool:
+    def _begin(self, target: _Target[K]) -> bool:
         try:
-            reason = None if self._check is None else self._check(ticket.target)
+            reason = None if self._check is None else self._check(target.target)
         except Exception as error:  # noqa: BLE001 - it concerns this target, not the run
-            self._settle(ticket, "failed", error=scrub(error, skip=1))
-        else:
-            if reason is None:
-                self._start_clock(ticket)
-                return True
-            self._settle(ticket, "skipped", reason=reason)
-        self._admission.release(ticket)
-        return False
+            self._settle(target, "failed", error=scrub(error, skip=1))
+            return False
+        if reason is not None:
+            self._settle(target, "skipped", reason=reason)
+            return False
+        now = target.admitted_at = self._clock.monotonic()
+        target.deadline = target.attempt.deadline = self._deadline_from(now)
+        self._running[target.index] = target
+        self._answers.tell(TargetStarted(target.index, target.target))
+        return True
 
-    def _start_clock(self, ticket: _Target[K]) -> None:
-        now = ticket.admitted_at = self._clock.monotonic()
-        if self._limits.timeout is not None:
-            ticket.attempt.deadline = now + self._limits.timeout
-        if self._deadline is not None and (ticket.attempt.deadline is None or self._deadline < ticket.attempt.deadline):
-            ticket.attempt.deadline = self._deadline
-        self._running[ticket.index] = ticket
-        if self._listeners:
-            self._tell(TargetStarted(ticket.index, ticket.target))
+    def _deadline_from(self, now: float) -> float | None:
+        own = None if self._limits.timeout is None else now + self._limits.timeout
+        if own is None or self._deadline is None:
+            return self._deadline if own is None else own
+        return min(own, self._deadline)
 
-    async def _run(self, ticket: _Target[K]) -> None:
+    # The task of a target.
+
+    async def _run(self, target: _Target[K]) -> None:
         try:
-            left = None if ticket.attempt.deadline is None else ticket.attempt.deadline - self._clock.monotonic()
+            left = None if target.deadline is None else target.deadline - self._clock.monotonic()
             with self._clock.move_on_after(left) as scope:
-                await self._try(ticket)
+                await self._try(target)
             if scope.cancelled_caught:
-                self._time_out(ticket)
+                self._time_out(target)
         except self._cancelled:
-            self._settle(ticket, "cancelled", error=ticket.last_error)
+            self._settle(target, "cancelled", error=target.last_error)
             raise
         except Exception as error:  # noqa: BLE001 - what the caller judges errors with (`retry`) failed itself
-            self._settle(ticket, "failed", error=scrub(error))
-        except BaseException as error:  # noqa: BLE001 - Ctrl-C and the like: the block raises it again
+            self._settle(target, "failed", error=scrub(error))
+        except BaseException as error:  # noqa: BLE001 - Ctrl-C and the like: the block raises it
             self._abort(error)
         finally:
-            self._admission.release(ticket)
+            self._admission.release(target)
             self._wake.ring()
 
-    async def _try(self, ticket: _Target[K]) -> None:
+    async def _try(self, target: _Target[K]) -> None:
+        attempt = target.attempt
         while True:
-            ticket.attempt.number += 1
-            ticket.attempt.phase = None
+            attempt.number += 1
+            attempt.phase = None
             try:
-                value = await self._work(ticket.target, ticket.attempt)
+                value = await self._work(target.target, attempt)
             except SkipTarget as skip:
-                return self._settle(ticket, "skipped", reason=skip.reason)
-            except BaseException as raised:  # noqa: BLE001 - raised again unless it is a failure of this target
-                error = ticket.last_error = scrub(self._as_failure(raised), skip=1)
+                return self._settle(target, "skipped", reason=skip.reason)
+            except BaseException as raised:  # noqa: BLE001 - raised again, unless it is a failure of this target
+                error = target.last_error = scrub(as_failure(raised), skip=1)
             else:
-                return self._settle(ticket, "succeeded", value=value)
-            # Work that is cancelled may end in an error of its own; it was cancelled all the same.
+                return self._settle(target, "succeeded", value=value)
+            # Work that is cancelled may end in an error of its own making; it was cancelled all the same.
             await anyio.lowlevel.checkpoint_if_cancelled()
-            wait_seconds = self._wait_before_retry(ticket, error)
+            wait_seconds = self._wait_before_retry(target, error)
             if wait_seconds is None:
-                return self._settle(ticket, "failed", error=error)
-            self._tell(TargetRetried(ticket.index, ticket.target, ticket.attempt.number, error, wait_seconds))
+                return self._settle(target, "failed", error=error)
+            self._answers.tell(TargetRetried(target.index, target.target, attempt.number, error, wait_seconds))
             await self._clock.sleep(wait_seconds)
 
-    def _as_failure(self, raised: BaseException) -> Exception:
-        """Return what went wrong in code that is not ours; raise what is no failure: our own cancellation, Ctrl-C."""
-        if isinstance(raised, Exception):
-            return raised
-        remaining: BaseException | None = None if isinstance(raised, self._cancelled) else raised
-        if isinstance(raised, BaseExceptionGroup):
-            remaining = raised.split(self._cancelled)[1]
-        if isinstance(remaining, Exception):
-            return remaining
-        if remaining is not None or anyio.current_effective_deadline() == -math.inf:
-            raise raised
-        # Nobody cancelled this task: it awaited something that was cancelled. Passed on, it would end the whole run.
-        error = RuntimeError("cancelled from inside: something that was awaited here had been cancelled by itself")
-        error.__cause__ = raised
-        return error
-
-    def _wait_before_retry(self, ticket: _Target[K], error: Exception) -> float | None:
-        retry = self._limits.retry
-        if retry is None or ticket.attempt.number >= retry.attempts or not retry.should(error):
+    def _wait_before_retry(self, target: _Target[K], error: Exception) -> float | None:
+        retry, number = self._limits.retry, target.attempt.number
+        if retry is None or number >= retry.attempts or not retry.should(error):
             return None
-        wait_seconds = retry.wait_seconds(ticket.attempt.number, self._random)
-        if ticket.attempt.deadline is not None and self._clock.monotonic() + wait_seconds >= ticket.attempt.deadline:
+        wait_seconds = retry.wait_seconds(number, self._random)
+        if target.deadline is not None and self._clock.monotonic() + wait_seconds >= target.deadline:
             return None
         return wait_seconds
 
     # Time that is up.
 
-    def _time_out(self, ticket: _Target[K]) -> None:
-        by_run = ticket.attempt.deadline == self._deadline
+    def _time_out(self, target: _Target[K]) -> None:
+        by_run = target.deadline == self._deadline
         limit = f"the run's deadline={self._limits.deadline} s" if by_run else f"timeout={self._limits.timeout} s"
-        phase = "" if ticket.attempt.phase is None else f", last in phase {ticket.attempt.phase!r}"
-        error = self._timeout_error(ticket.target, f"did not finish within {limit}{phase}")
-        error.__cause__ = ticket.last_error
-        self._settle(ticket, "timed_out", error=error)
+        phase = "" if target.attempt.phase is None else f", last in phase {target.attempt.phase!r}"
+        error = self._timeout_error(target.target, f"did not finish within {limit}{phase}")
+        error.__cause__ = target.last_error
+        self._settle(target, "timed_out", error=error)
 
     async def _end_at(self, deadline: float) -> None:
         await self._clock.sleep(deadline - self._clock.monotonic())
         self._skip_rest = self._skip_rest or DEADLINE_REACHED
-        if not self._finite:
-            # Nobody knows how long the producer still has; whoever set a deadline wants to be told by then.
-            self._reading.cancel()
+        if not self._producer.foreseeable:
+            # Nobody knows how long it goes on, and whoever sets a deadline wants to be done by then.
+            self._producer.stop()
         self._wake.ring()
 
     async def _answer_for_unresponsive(self) -> None:
-        """Answer for targets that do not react to cancellation (a thread, a shield), though they keep their place.
+        """Answer for targets that do not react to being cancelled (a thread, a shield): their consumers wait no longer.
 
-        No task can be abandoned, so a target's place is free only when its task has really ended.
+        A task cannot be abandoned, so the place of such a target is free only when its task really ends.
         """
-        limits = [limit for limit in (self._limits.timeout, self._limits.deadline) if limit is not None]
+        shortest = min(limit for limit in (self._limits.timeout, self._limits.deadline) if limit is not None)
         while True:
             now = self._clock.monotonic()
+            # All targets have the same time, so the first admitted is the first due.
             oldest = next(iter(self._running.values()), None)
-            due = now + min(limits) if oldest is None or oldest.attempt.deadline is None else oldest.attempt.deadline
-            if oldest is not None and now >= due + UNRESPONSIVE_AFTER:
-                logger.warning("%r does not react to its cancellation and still runs", oldest.target)
-                self._time_out(oldest)
-            else:
+            due = now + shortest if oldest is None or oldest.deadline is None else oldest.deadline
+            if oldest is None or now < due + UNRESPONSIVE_AFTER:
                 await self._clock.sleep(due + UNRESPONSIVE_AFTER - now)
+            else:
+                logger.warning("%r does not react to being cancelled: answered for, and still running", oldest.target)
+                self._time_out(oldest)
 
-    # Answers.
+    # The consumer's side.
 
     def _settle(
         self,
-        ticket: _Target[K],
+        target: _Target[K],
         status: Status,
         *,
         value: T | None = None,
         error: Exception | None = None,
         reason: str | None = None,
     ) -> None:
-        """Record the one answer of a target. A task may outlive the answer given for it; what it says then is late."""
-        if ticket.answered:
+        """Record the one answer of a target. What a task says after it was answered for comes too late."""
+        if target.answered:
             return
-        ticket.answered = True
-        self._running.pop(ticket.index, None)
-        elapsed = 0.0 if ticket.admitted_at is None else self._clock.monotonic() - ticket.admitted_at
-        settlement = Settlement(
-            ticket.index,
-            ticket.target,
-            status,
-            ticket.attempt.phase,
-            value,
-            error,
-            reason,
-            ticket.attempt.number,
-            elapsed,
-        )
-        self._counts[status] += 1
+        target.answered = True
+        self._running.pop(target.index, None)
         if status in ("failed", "timed_out"):
             self._tolerance.failures += 1
             if self._tolerance.exceeded:
                 self._skip_rest = self._skip_rest or TOLERANCE_REACHED
-        self._unread.append(settlement)
-        self._news.ring()
+        began = target.admitted_at
+        elapsed = 0.0 if began is None else self._clock.monotonic() - began
+        phase, attempts = target.attempt.phase, target.attempt.number
+        self._answers.add(
+            Settlement(target.index, target.target, status, phase, value, error, reason, attempts, elapsed)
+        )
         self._wake.ring()
-        self._report(settlement)
-
-    def _report(self, settlement: Settlement[K, T]) -> None:
-        if self._on_settled is not None:
-            try:
-                self._on_settled(settlement)
-            except BaseException as error:  # noqa: BLE001 - the block raises it again
-                self._on_settled = None
-                self._abort(error)
-        if self._listeners:
-            s = settlement
-            self._tell(TargetSettled(s.index, s.target, s.status, s.phase, s.error, s.reason, s.attempts, s.elapsed))
-
-    def _tell(self, event: Event[K]) -> None:
-        for listener in list(self._listeners):
-            try:
-                listener(event)
-            except Exception:
-                self._listeners.remove(listener)
-                logger.exception("%r failed at an event and gets no more of this run; the run goes on", listener)
-
-    def _finish(self) -> None:
-        if self._over:
-            return
-        self._over = True
-        self._news.ring()
-        elapsed = self._clock.monotonic() - self._started_at
-        self._tell(RunFinished(MappingProxyType(dict(self._counts)), elapsed, self._complete))
-
-    # The consumer's side.
 
     def __aiter__(self) -> Self:
         """Return the stream itself."""
         return self
 
     async def __anext__(self) -> Settlement[K, T]:
-        """Return the next answer; raise the producer's error, if it had one, after the last."""
-        while not self._unread:
+        """Return the next answer; after the last, raise the producer's error, if it had one."""
+        while not self._answers.unread:
             if self._over:
-                error, self._producer_error = self._producer_error, None
+                error, self._producer.error = self._producer.error, None
                 raise StopAsyncIteration if error is None else error
-            await self._news.wait()
-        settlement = self._unread.popleft()
-        if len(self._unread) == self._buffer - 1:
+            await self._answers.bell.wait()
+        had_room = self._answers.have_room
+        settlement = self._answers.unread.popleft()
+        if not had_room and self._answers.have_room:
             self._wake.ring()
         return settlement
 
@@ -650,7 +478,8 @@ class FanOut(Generic[K, T]):
 
     def unread(self) -> list[Settlement[K, T]]:
         """Return the answers that were not read yet, without waiting; also after the block was left."""
-        settlements = list(self._unread)
-        self._unread.clear()
-        self._wake.ring()
+        settlements = list(self._answers.unread)
+        self._answers.unread.clear()
+        if self._entered:
+            self._wake.ring()
         return settlements
