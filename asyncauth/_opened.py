@@ -12,9 +12,9 @@ from asyncauth import _sts
 from asyncauth._bridges import CredentialServer
 from asyncauth._clients import ClientFactory
 from asyncauth._errors import PartitionMismatch, SourceError
+from asyncauth._failures import scrub
 from asyncauth._models import Account
 from asyncauth._partitions import partition_of_region
-from asyncauth._scrub import scrub
 from asyncauth._sources import make_source
 from asyncauth._tokens import RoleTokens, SourceIdentity
 

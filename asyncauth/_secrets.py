@@ -33,7 +33,7 @@ _NAMES: Final = (
 #: A secret's name and whatever stands between it and its value: XML's `>`, JSON's and repr's `": "`, a header's `:`,
 #: a query's `=`. The value goes on to the next delimiter.
 _NAMED_VALUE: Final = re.compile(
-    rf"(?i)((?:{_NAMES})(?:['\"]?\s*[:=]\s*(?:b?['\"])?|>|%3D))([^\s<>'\"&,;)}}]+(?:\s(?:Credential|Bearer)[^'\"<\n]*)?)"
+    rf"(?i)((?:{_NAMES})(?:['\"]?\s*[:=]\s*(?:b?['\"])?|>|%3D)(?:Bearer\s+)?)[^\s<>'\"&,;)}}]+"
 )
 
 

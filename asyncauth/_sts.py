@@ -32,8 +32,8 @@ from asyncauth._errors import (
     SourceExpired,
 )
 from asyncauth._expiring import Expiring
+from asyncauth._failures import scrub
 from asyncauth._models import Account, Credentials, Role
-from asyncauth._scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,0 +1,51 @@
+"""The EC2 instances of a whole fleet, as the accounts finish.
+
+    ACCOUNTS="111111111111 222222222222" REGIONS="us-east-1 eu-west-*" python examples/ec2_inventory.py
+
+One line per instance goes to standard output, so it can be piped; what failed goes to standard error.
+"""
+
+import asyncio
+import os
+import sys
+
+from asyncauth import AccountSession, SessionPool
+
+
+async def instances(session: AccountSession) -> list[str]:
+    lines = []
+    async with session.client("ec2") as ec2:
+        async for page in ec2.get_paginator("describe_instances").paginate():
+            for reservation in page["Reservations"]:
+                for instance in reservation["Instances"]:
+                    fields = (
+                        session.account.partition,
+                        session.account.id,
+                        session.region_name,
+                        instance["InstanceId"],
+                        instance["InstanceType"],
+                        instance["State"]["Name"],
+                    )
+                    lines.append("\t".join(fields))
+    return lines
+
+
+async def main() -> int:
+    accounts = os.environ["ACCOUNTS"].split()
+    regions = os.environ.get("REGIONS", "").split() or None
+    failed = 0
+    async with (
+        SessionPool() as pool,
+        pool.as_completed(instances, accounts, regions, timeout=60) as outcomes,
+    ):
+        async for outcome in outcomes:
+            if outcome.value is not None:
+                print(*outcome.value, sep="\n")
+            else:
+                failed += 1
+                print(f"{outcome!r}: {outcome.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
