@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
 from asyncauth import _sts
-from asyncauth._errors import SourceError, SourceExpired
-from asyncauth._expiring import Expiring, ExpiringSlot, RefreshPolicy
+from asyncauth._errors import AssumeRoleError, PoolClosed, SourceError
+from asyncauth._expiring import Expiring, ExpiringSlot, LoadTimeout, RefreshAbandoned, RefreshPolicy
 from asyncauth._models import Account, Credentials, Role
 from asyncauth._partitions import get_partition
 from asyncauth._sources import Source, SourceFacts
@@ -57,16 +57,39 @@ class Identity(Protocol):
 class SlotIdentity:
     """An identity whose credentials live in an expiring slot: a role's, or an MFA session's."""
 
-    __slots__ = ("__weakref__", "account_id", "key", "slot")
+    __slots__ = ("__weakref__", "account_id", "key", "region_name", "role_arn", "slot")
 
-    def __init__(self, key: Hashable, account_id: str | None, slot: ExpiringSlot[Credentials]) -> None:
+    def __init__(
+        self,
+        key: Hashable,
+        slot: ExpiringSlot[Credentials],
+        *,
+        region_name: str,
+        account_id: str | None = None,
+        role_arn: str | None = None,
+    ) -> None:
         self.key = key
-        self.account_id = account_id
         self.slot = slot
+        self.region_name = region_name
+        self.account_id = account_id
+        self.role_arn = role_arn
 
     async def get_frozen_credentials(self) -> Credentials:
         """Return credentials that are good now."""
-        return await self.slot.get()
+        try:
+            return await self.slot.get()
+        except LoadTimeout as error:
+            raise AssumeRoleError(
+                f"{error} from STS in {self.region_name}; check the network, a proxy, and the endpoint settings "
+                "(AWS_ENDPOINT_URL_STS)",
+                account=self.account_id,
+                role_arn=self.role_arn,
+                region_name=self.region_name,
+                code="LoadTimeout",
+                attempts=1,
+            ) from None
+        except RefreshAbandoned:
+            raise PoolClosed("the pool was closed while a role was being assumed", account=self.account_id) from None
 
     def peek(self) -> Credentials | None:
         """Return the cached credentials while they are good."""
@@ -171,7 +194,8 @@ class RoleTokens:
         async def load() -> Expiring[Credentials]:
             return await self._assume(asker, account, role, region)
 
-        return self._identity(key, account.id, self._slot(key, load, role.arn(account)))
+        arn = role.arn(account)
+        return self._identity(key, self._slot(key, load, arn), region_name=region, account_id=account.id, role_arn=arn)
 
     def forget(self, asker: Asker, account: Account, role: Role) -> bool:
         """Drop a role's token, so that the next who needs it assumes the role anew; whether there was one."""
@@ -186,13 +210,14 @@ class RoleTokens:
             return await _sts.get_session_token(client, role, clock=self._clock, label=asker.source.label)
 
         # A person types the code: no deadline of ten seconds, and a wrong one is not asked for again at once.
-        return self._identity(key, None, self._slot(key, load, f"MFA session of {asker.source.label}", by_hand=True))
+        name = f"MFA session of {asker.source.label}"
+        return self._identity(key, self._slot(key, load, name, by_hand=True), region_name=region)
 
-    def _identity(self, key: Hashable, account_id: str | None, slot: ExpiringSlot[Credentials]) -> SlotIdentity:
+    def _identity(self, key: Hashable, slot: ExpiringSlot[Credentials], **fields: Any) -> SlotIdentity:
         # One object for all who hold it at the same time: clients keep an account's retry quota on it.
         identity = self._identities.get(key)
         if identity is None or identity.slot is not slot:
-            identity = self._identities[key] = SlotIdentity(key, account_id, slot)
+            identity = self._identities[key] = SlotIdentity(key, slot, **fields)
         return identity
 
     async def _assume(self, asker: Asker, account: Account, role: Role, region: str) -> Expiring[Credentials]:
@@ -204,10 +229,8 @@ class RoleTokens:
 
         try:
             token = await (call() if self._admit is None else self._admit(asker, account, region, call))
-        except Exception as error:
+        except Exception:
             self.failed += 1
-            if isinstance(error, SourceExpired) and not isinstance(who, SourceIdentity):
-                logger.info("the link before %s had expired", role.arn(account), extra={"account": account.id})
             raise
         self.assumed += 1
         logger.debug("assumed %s", role.arn(account), extra={"account": account.id, "region_name": region})
