@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 #: How long a person or a helper program may take: an MFA code, a `credential_process` that opens a browser.
 PATIENCE_SECONDS: Final = 60.0
 
+#: boto's methods whose keys change while whom they are for is written in the profile.
+_NAMED_BY_THE_PROFILE: Final = frozenset({"assume-role", "assume-role-with-web-identity", "sso", "login"})
+
 
 class ChainOrigin:
     """What boto finds by itself.
@@ -108,7 +111,8 @@ class ChainOrigin:
             return SourceExpired(f"{self.label}: the credentials that boto found ({credentials.method}) have ended")
         method = credentials.method
         if self._key is None:
-            whose = configuration.identity or fingerprint(frozen.access_key)
+            named = configuration.identity if method in _NAMED_BY_THE_PROFILE else ()
+            whose = named or fingerprint(frozen.access_key)
             self._key = ("chain", self._profile, method, whose)
         facts = SourceFacts(
             region_name=configuration.region_name,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from botocore.exceptions import BotoCoreError, ClientError
 
 from asyncauth._errors import ConfigurationError, SourceError, SourceExpired
-from asyncauth._scrub import scrub
+from asyncauth._failures import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -170,6 +170,14 @@ def _missing(error: Exception, place: Place) -> AsyncAuthError:
     return _told("this kind of source needs the AWS CRT: pip install 'botocore[crt]'", error, place)
 
 
+def _no_json(error: Exception, place: Place) -> AsyncAuthError:
+    return _told(
+        "what a credential_process or a metadata service answered is not JSON (it is not shown, it may hold secrets)",
+        error,
+        place,
+    )
+
+
 def _config_file(error: Exception, place: Place) -> AsyncAuthError:
     path = getattr(error, "kwargs", {}).get("path", "a file of boto's")
     return ConfigurationError(
@@ -201,5 +209,6 @@ _MEANINGS: Final[Mapping[str, Callable[[Exception, Place], AsyncAuthError]]] = {
     "NoRegionError": _quoted,
     "ConnectionError": _unreachable,
     "HTTPClientError": _unreachable,
+    "JSONDecodeError": _no_json,
     "RuntimeError": _still_expired,
 }

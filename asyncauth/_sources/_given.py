@@ -10,8 +10,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from asyncauth._errors import AsyncAuthError, NoSourceCredentials, SourceError, SourceExpired
 from asyncauth._expiring import Expiring
+from asyncauth._failures import scrub
 from asyncauth._models import Credentials, Keys
-from asyncauth._scrub import scrub
 from asyncauth._sources._configuration import (
     Asked,
     Configuration,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from asyncauth._errors import ConfigurationError, NoSourceCredentials, SourceExpired
-from asyncauth._expiring import Expiring, ExpiringSlot
+from asyncauth._errors import ConfigurationError, NoSourceCredentials, PoolClosed, SourceError, SourceExpired
+from asyncauth._expiring import Expiring, ExpiringSlot, RefreshAbandoned, RefreshError
 
 if TYPE_CHECKING:
     import random
@@ -100,7 +100,12 @@ class Source:
             NoSourceCredentials, SourceExpired, SourceError: there are none; the message says what to do.
             ConfigurationError: the profile or region that was asked for does not exist.
         """
-        return await self._slot.get()
+        try:
+            return await self._slot.get()
+        except RefreshAbandoned as error:
+            raise PoolClosed(f"the pool was closed while {self.label} was being resolved") from error
+        except RefreshError as error:
+            raise SourceError(f"{error}", code=type(error).__name__) from error
 
     async def facts(self) -> SourceFacts:
         """Return what is known of the source, resolving it first if nobody did. Raises as `credentials` does."""
@@ -125,7 +130,7 @@ class Source:
 
     async def _resolved(self) -> Loaded:
         if self._loaded is None:
-            await self._slot.get()
+            await self.credentials()
         assert self._loaded is not None
         return self._loaded
 
