@@ -1,0 +1,511 @@
+"""XML bodies parsed by closures compiled from an operation's output shape, without a tree in between.
+
+The language is a part of XML, the part that AWS writes: one declaration, one `xmlns` on the root, plain elements,
+text with references. Whatever else a body holds (attributes, comments, CDATA, prefixes, a stray `]]>`, a control
+character, an element twice, an element cut short) raises `GiveUp`, and botocore's parser has it from the start. So
+this module never has to decide what odd input means: it has to notice that it is odd.
+
+Noticing is cheap because C does it. Deleting every character but the special ones from a slice must leave `<><><>`;
+then splitting at both brackets gives tag, text, tag, text, and the closures only compare strings. Malformed nesting
+shows up there, as a tag that is neither known nor the one that closes.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import chain
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    Tokens = Iterator[tuple[str, str]]  # each tag without its brackets, and the text up to the next tag
+    Convert = Callable[[str], Any] | None  # a scalar's conversion; None: the text is the value
+    Node = Callable[[Tokens, str], Any]  # reads an element's children, up to and with the closing tag that it is told
+
+__all__ = ["GiveUp", "Unsupported", "XMLCompiler", "parse_document", "tokenize"]
+
+
+class GiveUp(Exception):  # noqa: N818 -- no error: a signal that never leaves the package
+    """This body is for botocore's own parser to read or to refuse."""
+
+
+class Unsupported(Exception):  # noqa: N818 -- likewise
+    """This shape is for botocore's own parser, whatever the body."""
+
+
+# Small enough that the C calls on one slice hold the interpreter's lock for well under a millisecond.
+_SLICE_BYTES = 64 * 1024
+_SPECIAL = bytes(code for code in range(0x20) if code not in (0x09, 0x0A)) + b"<>&"
+_ORDINARY = bytes(code for code in range(0x100) if code not in _SPECIAL)
+_SPACE = " \t\n"
+_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII).fullmatch
+_EMPTY = re.compile(r"[A-Za-z_][\w.-]* ?/", re.ASCII).fullmatch
+_DECLARATION = re.compile(
+    r"""\?xml version=(?:"1\.0"|'1\.0')(?: encoding=(?:"utf-8"|'utf-8'))?(?: standalone=(?:"(?:yes|no)"|'(?:yes|no)'))? ?\?""",
+    re.ASCII | re.IGNORECASE,
+).fullmatch
+# The w3.org names are left out: XML reserves some of them, which a parser must refuse.
+_ROOT = re.compile(
+    r"""([A-Za-z_][\w.-]*)(?: xmlns=(?:"https?://(?!www\.w3\.org)[\w./-]+"|'https?://(?!www\.w3\.org)[\w./-]+'))?( ?/)?""",
+    re.ASCII,
+).fullmatch
+_REFERENCE = re.compile(r"&(?:#(?:x([0-9A-Fa-f]{1,6})|([0-9]{1,7}))|(amp|lt|gt|quot|apos));", re.ASCII)
+_PREDEFINED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+_END = "/"  # closes an empty element; no real tag is this
+_MAX_ORDERS = 512
+
+
+def tokenize(body: bytes, between: Callable[[], None] | None = None) -> Tokens:
+    """Yield each tag of `body` without its brackets, with the text that follows it.
+
+    Args:
+        body: the whole document.
+        between: called before each slice of a long body; what it raises ends the parsing.
+
+    Raises:
+        GiveUp: while iterating, at the first slice that holds more than tags, text and references.
+    """
+    if not body.startswith(b"<") or not body[-64:].rstrip(b" \t\n").endswith(b">"):
+        raise GiveUp
+    if len(body) <= _SLICE_BYTES:
+        return _pairs(body)
+    return chain.from_iterable(_slices(body, between))
+
+
+def _slices(body: bytes, between: Callable[[], None] | None) -> Iterator[Iterable[tuple[str, str]]]:
+    start, end = 0, len(body)
+    while start < end:
+        if between is not None:
+            between()
+        cut = body.rfind(b"<", start + 1, start + _SLICE_BYTES) if start + _SLICE_BYTES < end else end
+        if cut < 0:
+            cut = body.find(b"<", start + _SLICE_BYTES)
+        if cut < 0:
+            cut = end
+        yield _pairs(body[start:cut])
+        start = cut
+
+
+def _pairs(part: bytes) -> Tokens:
+    special = part.translate(None, _ORDINARY)
+    references = b"&" in special
+    if references:
+        special = special.replace(b"&", b"")
+    if special != b"<>" * (len(special) // 2):
+        raise GiveUp
+    try:
+        text = part.decode()
+    except UnicodeDecodeError:
+        raise GiveUp from None
+    if not part.isascii() and ("\ufffe" in text or "\uffff" in text):
+        raise GiveUp
+    pieces: Iterable[str] = text.replace("<", ">").split(">")
+    if references:
+        pieces = [_resolve(piece) if "&" in piece else piece for piece in pieces]
+    flow = iter(pieces)
+    next(flow)
+    return zip(flow, flow, strict=True)
+
+
+def _resolve(text: str) -> str:
+    resolved = _REFERENCE.sub(_character, text)
+    if text.count("&") != len(_REFERENCE.findall(text)):
+        raise GiveUp
+    return resolved
+
+
+def _character(reference: re.Match[str]) -> str:
+    hexadecimal, decimal, name = reference.groups()
+    if name:
+        return _PREDEFINED[name]
+    code = int(hexadecimal, 16) if hexadecimal else int(decimal)
+    if code in (0x9, 0xA, 0xD) or 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or 0x10000 <= code <= 0x10FFFF:
+        return chr(code)
+    raise GiveUp
+
+
+def parse_document(body: bytes, root: Node, between: Callable[[], None] | None = None) -> Any:
+    """Parse a whole document with the closure compiled for its root element.
+
+    Raises:
+        GiveUp: the body is not in the language of this module.
+        Exception: a conversion's own error, or StopIteration for a body that ends early; give up then as well.
+    """
+    tokens = tokenize(body, between)
+    tag, text = next(tokens)
+    if tag.startswith("?"):
+        if not _DECLARATION(tag) or text.strip(_SPACE):
+            raise GiveUp
+        tag, text = next(tokens)
+    match = _ROOT(tag)
+    if match is None:
+        raise GiveUp
+    if match[2]:
+        parsed = root(_nothing(), _END)
+    else:
+        parsed = root(tokens, f"/{match[1]}")
+    if next(tokens, None) is not None:
+        raise GiveUp
+    return parsed
+
+
+def _nothing() -> Tokens:
+    return iter(((_END, ""),))
+
+
+def _skip(tag: str, tokens: Tokens) -> None:
+    """Pass over an element that the model does not know, as botocore does."""
+    if _EMPTY(tag):
+        return
+    if not _NAME(tag):
+        raise GiveUp
+    awaited = [f"/{tag}"]
+    for inner, _ in tokens:
+        if inner == awaited[-1]:
+            awaited.pop()
+            if not awaited:
+                return
+        elif _NAME(inner):
+            awaited.append(f"/{inner}")
+        elif not _EMPTY(inner):
+            raise GiveUp
+    raise GiveUp
+
+
+def _refuse(tag: str, tokens: Tokens) -> None:
+    """Stand in for `_skip` where an unknown element changes the meaning."""
+    raise GiveUp
+
+
+class _Fields:
+    """What the children of one structure mean, filled in when the first such structure comes by.
+
+    A model's shapes form a graph of thousands for some services, of which a response touches a few.
+
+    Attributes:
+        entries: tag -> (key, convert, node, closing tag) for elements that come once; `node` is None for scalars.
+        actions: tag -> what to do instead, for flattened members and for empty elements.
+        order: the keys in the model's order, in which botocore's dictionaries are.
+    """
+
+    __slots__ = ("actions", "entries", "fill", "order")
+
+    def __init__(self, fill: Callable[[_Fields], None] | None) -> None:
+        self.entries: dict[str, Any] = {}
+        self.actions: dict[str, Any] = {}
+        self.order: list[str] = []
+        self.fill = fill
+
+    def add(self, tag: str, key: str, convert: Convert, node: Node | None) -> None:
+        """Expect an element `tag` at most once, and put its value under `key`."""
+        self._claim(tag, key)
+        self.entries[tag] = (key, convert, node, f"/{tag}")
+        make = _empty_value(convert, node)
+
+        def empty(parsed: dict[str, Any], tokens: Tokens, text: str) -> None:
+            if key in parsed:
+                raise GiveUp
+            parsed[key] = make()
+
+        self.actions[f"{tag}/"] = self.actions[f"{tag} /"] = empty
+
+    def add_each(self, tag: str, key: str, convert: Convert, node: Node | None, collect: Callable[[Any, Any], None]) -> None:
+        """Expect elements `tag`, any number and anywhere, and `collect` their values into what is under `key`."""
+        self._claim(tag, key)
+        end = f"/{tag}"
+        make = _empty_value(convert, node)
+        start = list if collect is list.append else dict
+
+        def take(parsed: dict[str, Any], tokens: Tokens, text: str) -> None:
+            value = _scalar(convert, tokens, text, end) if node is None else node(tokens, end)
+            if key not in parsed:
+                parsed[key] = start()
+            collect(parsed[key], value)
+
+        def empty(parsed: dict[str, Any], tokens: Tokens, text: str) -> None:
+            value = make()
+            if key not in parsed:
+                parsed[key] = start()
+            collect(parsed[key], value)
+
+        self.actions[tag] = take
+        self.actions[f"{tag}/"] = self.actions[f"{tag} /"] = empty
+
+    def _claim(self, tag: str, key: str) -> None:
+        # botocore gives one element to both of two members that share its name; only S3's deprecated ones do.
+        if tag in self.entries or tag in self.actions or not _NAME(tag):
+            raise Unsupported
+        self.order.append(key)
+
+    def now(self) -> None:
+        if self.fill is not None:
+            fresh = _Fields(None)
+            self.fill(fresh)
+            # Threads may both come here. They write the same, and `fill` goes last, when everything is in place.
+            self.order[:] = fresh.order
+            self.actions.update(fresh.actions)
+            self.entries.update(fresh.entries)
+            self.fill = None
+
+
+def _scalar(convert: Any, tokens: Tokens, text: str, end: str) -> Any:
+    following, _ = next(tokens)
+    if following != end:
+        raise GiveUp
+    return text if convert is None else convert(text)
+
+
+def _empty_value(convert: Convert, node: Node | None) -> Callable[[], Any]:
+    if node is not None:
+        return lambda: node(_nothing(), _END)
+    if convert is not None:
+        return lambda: convert("")
+    return str
+
+
+def _structure(fields: _Fields, unknown: Callable[[str, Any], None], *, members_wanted: int | None = None) -> Any:
+    """Compile a closure that reads a structure's children into a new dictionary in the model's order."""
+    get, act = fields.entries.get, fields.actions.get
+    orders: dict[tuple[str, ...], Any] = {}
+    find_order = orders.get
+
+    def parse(tokens: Tokens, close: str) -> dict[str, Any]:
+        if fields.fill is not None:
+            fields.now()
+        parsed: dict[str, Any] = {}
+        for tag, text in tokens:
+            entry = get(tag)
+            if entry is None:
+                if tag == close:
+                    break
+                action = act(tag)
+                if action is None:
+                    unknown(tag, tokens)
+                else:
+                    action(parsed, tokens, text)
+                continue
+            key, convert, node, end = entry
+            if key in parsed:
+                raise GiveUp
+            if node is not None:
+                parsed[key] = node(tokens, end)
+                continue
+            following, _ = next(tokens)
+            if following != end:
+                raise GiveUp
+            parsed[key] = text if convert is None else convert(text)
+        else:
+            raise GiveUp
+        if members_wanted is not None and len(parsed) != members_wanted:
+            raise GiveUp
+        if len(parsed) < 2:
+            return parsed
+        keys = tuple(parsed)
+        order = find_order(keys)
+        if order is None:
+            order = _order(keys, fields.order)
+            if len(orders) < _MAX_ORDERS:
+                orders[keys] = order
+        if not order:
+            return parsed
+        ordered, values = order
+        return dict(zip(ordered, values(parsed), strict=True))
+
+    return parse
+
+
+def _order(keys: tuple[str, ...], model_order: list[str]) -> tuple[tuple[str, ...], Any] | tuple[()]:
+    ordered = tuple(key for key in model_order if key in keys)
+    return () if ordered == keys else (ordered, itemgetter(*ordered))
+
+
+def _sequence(convert: Convert, node: Node | None, item: str) -> Any:
+    """Compile a closure that reads a list: every child is an item, whatever its name; `item` is the usual one."""
+    item_end = f"/{item}"
+    make = _empty_value(convert, node)
+
+    def parse(tokens: Tokens, close: str) -> list[Any]:
+        parsed: list[Any] = []
+        for tag, text in tokens:
+            if tag == item:
+                end = item_end
+            elif tag == close:
+                return parsed
+            elif _NAME(tag):
+                end = f"/{tag}"
+            elif _EMPTY(tag):
+                parsed.append(make())
+                continue
+            else:
+                raise GiveUp
+            if node is not None:
+                parsed.append(node(tokens, end))
+                continue
+            following, _ = next(tokens)
+            if following != end:
+                raise GiveUp
+            parsed.append(text if convert is None else convert(text))
+        raise GiveUp
+
+    return parse
+
+
+def _pair(fields: _Fields) -> Any:
+    """Compile a closure that reads one entry of a map; half an entry means to botocore what no caller wants."""
+    return _structure(fields, _refuse, members_wanted=2)
+
+
+def _put(into: dict[Any, Any], pair: dict[str, Any]) -> None:
+    into[pair["key"]] = pair["value"]
+
+
+def _mapping(pair: Any) -> Any:
+    def parse(tokens: Tokens, close: str) -> dict[Any, Any]:
+        parsed: dict[Any, Any] = {}
+        for tag, _ in tokens:
+            if tag == close:
+                return parsed
+            if not _NAME(tag):
+                raise GiveUp
+            _put(parsed, pair(tokens, f"/{tag}"))
+        raise GiveUp
+
+    return parse
+
+
+def _texts(tokens: Tokens, close: str) -> dict[str, str | None]:
+    """Read `<ResponseMetadata>` as botocore does: the text of each child by its name, None for an empty one."""
+    parsed: dict[str, str | None] = {}
+    for tag, text in tokens:
+        if tag == close:
+            return parsed
+        name = tag.rstrip("/ ")
+        if name in parsed:
+            raise GiveUp
+        if _NAME(tag):
+            parsed[name] = _scalar(None, tokens, text, f"/{tag}") or None
+        elif _EMPTY(tag):
+            parsed[name] = None
+        else:
+            raise GiveUp
+    raise GiveUp
+
+
+class XMLCompiler:
+    """Compiles output shapes for the XML protocols (ec2, query, rest-xml).
+
+    Args:
+        timestamp: parses a timestamp's text.
+        blob: parses a blob's text.
+        located: values of `location` that say a member is not in the body.
+    """
+
+    def __init__(
+        self, timestamp: Callable[[Any], Any], blob: Callable[[Any], Any], located: tuple[str, ...]
+    ) -> None:
+        self._located = located
+        self._structures: dict[str, Any] = {}
+        self._converts: dict[str, Any] = {
+            "string": None,
+            "character": None,
+            "integer": int,
+            "long": int,
+            "float": float,
+            "double": float,
+            "boolean": "true".__eq__,
+            "timestamp": timestamp,
+            "blob": blob,
+        }
+
+    def structure(self, shape: Any) -> Any:
+        """Compile a structure; one closure serves all places where the model has it, also inside itself.
+
+        Raises:
+            Unsupported: the shape is no structure.
+        """
+        if shape.type_name != "structure" or shape.metadata.get("exception"):
+            raise Unsupported
+        if shape.name not in self._structures:
+            fields = _Fields(lambda fresh: self.members(shape, fresh))
+            # An unknown member of a union is reported to the caller; and exactly one must be there.
+            unknown, wanted = (_refuse, 1) if shape.is_tagged_union else (_skip, None)
+            self._structures[shape.name] = _structure(fields, unknown, members_wanted=wanted)
+        return self._structures[shape.name]
+
+    def query_root(self, shape: Any) -> Any:
+        """Compile the root of an answer of the query protocol; the request's id goes under `ResponseMetadata`."""
+
+        def fill(fields: _Fields) -> None:
+            wrapper = shape is not None and shape.serialization.get("resultWrapper")
+            if wrapper:
+                fields.add(wrapper, "Result", None, self.structure(shape))
+            elif shape is not None:
+                self.members(shape, fields)
+            fields.add("ResponseMetadata", "ResponseMetadata", None, _texts)
+
+        return self._root(shape, fill)
+
+    def ec2_root(self, shape: Any) -> Any:
+        """Compile the root of an answer of EC2; the request's id goes under `ResponseMetadata`, bare."""
+
+        def fill(fields: _Fields) -> None:
+            if shape is not None:
+                self.members(shape, fields)
+            fields.add("requestId", "ResponseMetadata", lambda text: text or None, None)
+
+        return self._root(shape, fill)
+
+    def _root(self, shape: Any, fill: Callable[[_Fields], None]) -> Any:
+        if shape is not None and (shape.type_name != "structure" or shape.is_tagged_union):
+            raise Unsupported
+        return _structure(_Fields(fill), _skip)
+
+    def members(self, shape: Any, fields: _Fields) -> None:
+        """Tell `fields` what each member of the structure `shape` looks like on the wire."""
+        for name, member in shape.members.items():
+            if member.serialization.get("location") in self._located or member.serialization.get("eventheader"):
+                if shape.is_tagged_union:
+                    raise Unsupported
+                continue
+            if member.serialization.get("xmlAttribute") and not _NAME(member.serialization["name"]):
+                continue  # neither its attribute nor an element with a prefix is in this module's language
+            self._member(fields, name, member, union=shape.is_tagged_union)
+
+    def _member(self, fields: _Fields, name: str, shape: Any, *, union: bool) -> None:
+        tag = shape.serialization.get("name", name)
+        flattened = shape.serialization.get("flattened")
+        if flattened and shape.type_name == "list":
+            if union:
+                raise Unsupported
+            item = shape.member.serialization.get("name")
+            fields.add_each(tag if item is None else item, name, *self._value(shape.member), list.append)
+        elif flattened and shape.type_name == "map":
+            fields.add_each(tag, name, None, self._map_pair(shape), _put)
+        else:
+            fields.add(tag, name, *self._value(shape))
+
+    def _value(self, shape: Any) -> tuple[Any, Any]:
+        kind = shape.type_name
+        if kind in self._converts:
+            return self._converts[kind], None
+        if kind == "structure":
+            return None, self.structure(shape)
+        if shape.serialization.get("flattened"):
+            raise Unsupported  # a flattened list as an item or a map's value: no model has it
+        if kind == "list":
+            return None, _sequence(*self._value(shape.member), shape.member.serialization.get("name") or "member")
+        if kind == "map":
+            return None, _mapping(self._map_pair(shape))
+        raise Unsupported
+
+    def _map_pair(self, shape: Any) -> Any:
+        def fill(fields: _Fields) -> None:
+            key, value = shape.key, shape.value
+            if key.type_name not in self._converts:
+                raise Unsupported
+            fields.add(key.serialization.get("name") or "key", "key", *self._value(key))
+            fields.add(value.serialization.get("name") or "value", "value", *self._value(value))
+
+        return _pair(_Fields(fill))

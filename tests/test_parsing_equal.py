@@ -1,0 +1,258 @@
+"""The fast parsers give what aiobotocore's give: the same dictionaries in the same order, or the same exception."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from aiobotocore.parsers import AioResponseParserFactory
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncauth._clients._parsing import FastParserFactory, fast_parser_factory
+from tests.parsing_bodies import CBORMaker, JSONMaker, Maker, XMLMaker
+
+pytestmark = [pytest.mark.botocore, pytest.mark.anyio]
+
+RECORDED = sorted((Path(__file__).parent / "data" / "responses").iterdir())
+SERVICES = ["ec2", "sts", "iam", "cloudwatch", "s3", "organizations", "dynamodb", "route53", "redshift", "lambda"]
+HEADERS = {
+    "x-amzn-requestid": "a3a2b1c0-1111-2222-3333-444455556666",
+    "Content-Type": "text/xml",
+    "date": "Sat, 31 Jan 2026 08:00:00 GMT",
+}
+
+# What no service in the list combines: recursion, unions, documents, maps and lists of every kind, for each protocol.
+ODD_SHAPES = {
+    "Root": {
+        "type": "structure",
+        "members": {
+            "Tree": {"shape": "Node"},
+            "Choice": {"shape": "Union", "locationName": "choice"},
+            "Plain": {"shape": "Names"},
+            "Flat": {"shape": "FlatNodes"},
+            "FlatNamed": {"shape": "FlatNames", "locationName": "ignored"},
+            "FlatMap": {"shape": "FlatMap"},
+            "Map": {"shape": "NodeMap"},
+            "Bytes": {"shape": "Blob"},
+            "Many": {"shape": "Stamps"},
+            "Document": {"shape": "Document"},
+            "Maps": {"shape": "Maps"},
+            "Flags": {"shape": "Flags"},
+            "Lists": {"shape": "Lists"},
+            "Attribute": {"shape": "Text", "locationName": "xsi:type", "xmlAttribute": True},
+            "PlainAttribute": {"shape": "Text", "locationName": "kind", "xmlAttribute": True},
+        },
+    },
+    "Node": {
+        "type": "structure",
+        "members": {
+            "Value": {"shape": "Whole"},
+            "When": {"shape": "Stamp"},
+            "Left": {"shape": "Node"},
+            "Others": {"shape": "Nodes", "locationName": "others"},
+        },
+    },
+    "Union": {
+        "type": "structure",
+        "union": True,
+        "members": {"A": {"shape": "Text", "locationName": "a"}, "B": {"shape": "Node"}, "C": {"shape": "Names"}},
+    },
+    "Document": {"type": "structure", "document": True, "members": {}},
+    "Nodes": {"type": "list", "member": {"shape": "Node", "locationName": "node"}},
+    "Names": {"type": "list", "member": {"shape": "Text"}},
+    "Lists": {"type": "list", "member": {"shape": "Names"}},
+    "Flags": {"type": "list", "member": {"shape": "Flag"}},
+    "Stamps": {"type": "list", "member": {"shape": "Stamp", "locationName": "stamp"}},
+    "FlatNodes": {"type": "list", "flattened": True, "member": {"shape": "Node"}},
+    "FlatNames": {"type": "list", "flattened": True, "member": {"shape": "Text", "locationName": "name"}},
+    "FlatMap": {"type": "map", "flattened": True, "key": {"shape": "Text"}, "value": {"shape": "Real"}},
+    "NodeMap": {
+        "type": "map",
+        "key": {"shape": "Text", "locationName": "Name"},
+        "value": {"shape": "Node", "locationName": "Setting"},
+    },
+    "Maps": {"type": "list", "member": {"shape": "TextMap"}},
+    "TextMap": {"type": "map", "key": {"shape": "Text"}, "value": {"shape": "Text"}},
+    "Text": {"type": "string"},
+    "Whole": {"type": "long"},
+    "Real": {"type": "double"},
+    "Flag": {"type": "boolean"},
+    "Blob": {"type": "blob"},
+    "Stamp": {"type": "timestamp"},
+}
+ODD_HEADERS = {
+    "X-Text": {"shape": "Text", "location": "header", "locationName": "X-Text"},
+    "X-Names": {"shape": "Names", "location": "header", "locationName": "X-Names"},
+    "X-When": {"shape": "Stamp", "location": "header", "locationName": "date"},
+    "Meta": {"shape": "TextMap", "location": "headers", "locationName": "x-amz-meta-"},
+    "Status": {"shape": "Whole", "location": "statusCode"},
+}
+
+
+@cache
+def model_of(service: str) -> ServiceModel:
+    if service.startswith("odd "):
+        return odd_model(service[4:])
+    return ServiceModel(Loader().load_service_model(service, "service-2"), service)
+
+
+def odd_model(protocol: str) -> ServiceModel:
+    """Make a service with one operation whose answer has a bit of everything, and one whose answer is its payload."""
+    shapes = json.loads(json.dumps(ODD_SHAPES))
+    if protocol == "smithy-rpc-v2-cbor":
+        del shapes["Root"]["members"]["Choice"], shapes["Root"]["members"]["Document"]
+    if protocol == "query":
+        shapes["Wrapped"] = {**shapes["Root"], "resultWrapper": "AnswerResult"}
+    if protocol.startswith("rest"):
+        shapes["Root"]["members"].update(ODD_HEADERS)
+        shapes["Paid"] = {"type": "structure", "payload": "Node", "members": {"Node": {"shape": "Node"}, **ODD_HEADERS}}
+    operations = {
+        name: {"name": name, "http": {"method": "GET", "requestUri": "/"}, "output": {"shape": name}}
+        for name in ("Root", "Wrapped", "Paid")
+        if name in shapes
+    }
+    return ServiceModel(
+        {"metadata": {"protocol": protocol, "serviceId": "odd"}, "operations": operations, "shapes": shapes}, "odd"
+    )
+
+
+def maker_of(protocol: str) -> type[Maker]:
+    if protocol == "smithy-rpc-v2-cbor":
+        return CBORMaker
+    return JSONMaker if "json" in protocol else XMLMaker
+
+
+class Both:
+    """Parses with both factories, and counts how often the fast one asked aiobotocore's parser."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fast: FastParserFactory = fast_parser_factory()
+        self.stock = AioResponseParserFactory()
+        self.asked = 0
+        for protocol in ("query", "ec2", "rest-xml", "json", "rest-json", "smithy-rpc-v2-cbor"):
+            self._watch(monkeypatch, type(self.fast.create_parser(protocol)))
+
+    def _watch(self, monkeypatch: pytest.MonkeyPatch, parser_class: Any) -> None:
+        ask = parser_class._parse_as_botocore
+
+        def counted(parser: Any, response: Any, shape: Any) -> Any:
+            self.asked += 1
+            return ask(parser, response, shape)
+
+        monkeypatch.setattr(parser_class, "_parse_as_botocore", counted)
+
+    def check(self, service: str, operation: str, body: bytes, headers: dict[str, str], status: int = 200) -> str:
+        """Assert that both say the same of an answer, and return what they say."""
+        model = model_of(service)
+        shape = model.operation_model(operation).output_shape
+        said = [
+            outcome(factory, model.resolved_protocol, shape, body, headers, status)
+            for factory in (self.stock, self.fast, self.fast)
+        ]
+
+        assert said[1] == said[0], (service, operation, body)
+        assert said[2] == said[0], (service, operation, body)
+        return said[0]
+
+
+def outcome(factory: Any, protocol: str, shape: Any, body: bytes, headers: dict[str, str], status: int) -> str:
+    """Put into words all that a caller could see: `repr` has the values, their types and the order of the keys."""
+    response = {"body": body, "headers": headers, "status_code": status, "context": {"operation_name": "Any"}}
+
+    async def parse() -> Any:
+        return await factory.create_parser(protocol).parse(response, shape)
+
+    try:
+        said = repr(drive(parse()))
+    except Exception as error:
+        said = f"{type(error)} {error}"
+    return re.sub(" at 0x[0-9a-f]+>", ">", said)  # Elements, where botocore lets them out
+
+
+def drive(coroutine: Any) -> Any:
+    """Run a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("a small body was not parsed at once")
+
+
+@pytest.fixture
+def both(monkeypatch: pytest.MonkeyPatch) -> Both:
+    return Both(monkeypatch)
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
+def test_recorded_answers(both: Both, path: Path) -> None:
+    """A recorded answer is parsed to botocore's dictionary, without botocore's parser."""
+    service, operation, *_ = path.stem.split(".")
+    body = path.read_bytes()
+    if (path.suffix == ".json") != ("json" in model_of(service).resolved_protocol):
+        pytest.skip("recorded in another protocol than this botocore speaks with the service")
+
+    said = both.check(service, operation, body, HEADERS)
+
+    assert said.startswith("{")
+    assert both.asked == (2 if operation == "GetBucketAcl" else 0)  # its grantees have attributes
+
+
+def operations() -> st.SearchStrategy[tuple[str, str]]:
+    protocols = ("query", "ec2", "rest-xml", "json", "rest-json", "smithy-rpc-v2-cbor")
+    odd = st.sampled_from([f"odd {protocol}" for protocol in protocols])
+    return st.one_of(st.sampled_from(SERVICES), odd).flatmap(
+        lambda service: st.tuples(st.just(service), st.sampled_from(sorted(model_of(service).operation_names)))
+    )
+
+
+def parseable(service: str, operation: str) -> bool:
+    """Tell whether the operation's answer has a body that a parser reads: no stream, no bare text or bytes."""
+    model = model_of(service).operation_model(operation)
+    shape = model.output_shape
+    if shape is None:
+        return model.service_model.resolved_protocol in ("query", "ec2")
+    if model.has_event_stream_output or model.has_streaming_output:
+        return False
+    payload = shape.serialization.get("payload")
+    return payload is None or shape.members[payload].type_name == "structure"
+
+
+@given(operation=operations(), seed=st.integers(0, 2**32))
+@settings(max_examples=250, deadline=None)
+def test_any_well_formed_answer(operation: tuple[str, str], seed: int) -> None:
+    """Whatever a model allows is parsed as by botocore."""
+    service, name = operation
+    if not parseable(service, name):
+        return
+    model = model_of(service)
+    maker: Any = maker_of(model.resolved_protocol)(seed)
+    shape = model.operation_model(name).output_shape
+    body = maker.document(model.resolved_protocol, shape)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        both = Both(monkeypatch)
+        both.check(service, name, body, HEADERS)
+
+        assert both.asked == 0, body
+
+
+@given(operation=operations(), seed=st.integers(0, 2**32), trouble=st.sampled_from([0.01, 0.05, 0.2]))
+@settings(max_examples=500, deadline=None)
+def test_any_bent_answer(operation: tuple[str, str], seed: int, trouble: float) -> None:
+    """Missing, unknown, repeated, empty, misplaced, ill-typed or broken parts give botocore's result or exception."""
+    service, name = operation
+    if not parseable(service, name):
+        return
+    model = model_of(service)
+    maker: Any = maker_of(model.resolved_protocol)(seed, trouble=trouble)
+    body = maker.document(model.resolved_protocol, model.operation_model(name).output_shape)
+    headers = {**HEADERS, "X-Text": "é", "X-Names": "a, b ,c", "x-amz-meta-One": "1"}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Both(monkeypatch).check(service, name, body, headers)
