@@ -351,13 +351,13 @@ class SessionPool:
         return opened is not None and parts.tokens.forget(opened, account, account.effective_role(self.role))
 
     def __repr__(self) -> str:
-        if self._state != "open":
+        if self._state != "open" or self._parts is None:
             return f"<SessionPool {self.role.name!r} [{self._state}]>"
         running, waiting = self._targets_now()
-        cache = self._settings.cache
+        tokens = f"{len(self._settings.cache)} cached, {self._parts.tokens.refreshing} refreshing"
         return (
             f"<SessionPool {self.role.name!r} [targets: {running} running, {waiting} waiting | "
-            f"tokens: {len(cache)} cached, {cache.refreshing} refreshing]>"
+            f"tokens: {tokens}]>"
         )
 
     def _targets_now(self) -> tuple[int, int]:

@@ -161,6 +161,10 @@ class RoleTokens:
         cache: keeps the slots.
         spawn: starts a refresh in the pool's task group.
         admit: runs one AssumeRole call; the place for a budget.
+
+    Attributes:
+        assumed, failed: AssumeRole calls that brought a token, and that did not.
+        refreshing: such calls under way.
     """
 
     def __init__(
@@ -183,8 +187,7 @@ class RoleTokens:
         self._policy = policy
         self._admit = admit
         self._identities: WeakValueDictionary[Hashable, SlotIdentity] = WeakValueDictionary()
-        self.assumed = 0
-        self.failed = 0
+        self.assumed = self.failed = self.refreshing = 0
 
     def identity(self, asker: Asker, account: Account, role: Role) -> SlotIdentity:
         """Return who signs in `account` as `role`; nothing is called yet."""
@@ -227,11 +230,14 @@ class RoleTokens:
         async def call() -> Expiring[Credentials]:
             return await _sts.assume_role(client, role, account, clock=self._clock)
 
+        self.refreshing += 1
         try:
             token = await (call() if self._admit is None else self._admit(asker, account, region, call))
         except Exception:
             self.failed += 1
             raise
+        finally:
+            self.refreshing -= 1
         self.assumed += 1
         logger.debug("assumed %s", role.arn(account), extra={"account": account.id, "region_name": region})
         return token
