@@ -1,0 +1,113 @@
+"""What every API call of a lent client passes: the pool's hook, and one more try when the token had expired."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from botocore.exceptions import ClientError
+
+from asyncauth._clients._identity import Identity, Life, Signing, current_signing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+#: How services say that a token is past its end, by protocol: JSON, STS and S3, EC2. AccessDenied is never one.
+EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidToken"})
+
+
+class CallHook(Protocol):
+    """What may stand around an API call: a budget, a counter."""
+
+    async def __call__(self, service_id: str, operation_name: str, invoke: Callable[[], Awaitable[Any]], /) -> Any:
+        """Return what `await invoke()` returns, which makes the call.
+
+        Args:
+            service_id: as in botocore's events, `ec2`.
+            operation_name: `DescribeInstances`.
+            invoke: makes the call.
+        """
+        ...
+
+
+class Leases(Protocol):
+    """Something that counts how many clients of it are inside `async with`."""
+
+    leases: int
+
+
+class LentClient:
+    """What a client of a pool does otherwise than one of botocore's: a base of every class of them.
+
+    `_make_api_call` is where the client's methods, paginators and waiters come together.
+    """
+
+    _identity: Identity
+    _life: Life
+    _leases: Leases
+    _call_hook: CallHook | None = None
+
+    async def __aenter__(self) -> Self:
+        self._leases.leases += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # The connections are the pool's. It is good for calls afterwards, too.
+        self._leases.leases -= 1
+
+    async def close(self) -> None:
+        """Do nothing: the connections belong to the pool."""
+
+    async def _make_api_call(self, operation_name: str, api_params: dict[str, Any]) -> Any:
+        if self._life.closed:
+            self._life.check(self._identity.account_id)
+        if self._call_hook is None:
+            return await self._call(operation_name, api_params)
+        service_id = self._service_model.service_id.hyphenize()  # type: ignore[attr-defined]
+        return await self._call_hook(service_id, operation_name, partial(self._call, operation_name, api_params))
+
+    async def _call(self, operation_name: str, api_params: dict[str, Any]) -> Any:
+        call = super()._make_api_call  # type: ignore[misc]  # the other base is botocore's
+        again = dict(api_params)  # the handlers of the first try may change it
+        rewind = _rewinder(again)
+        signing = Signing(self._identity)
+        token = current_signing.set(signing)
+        try:
+            return await call(operation_name, api_params)
+        except ClientError as error:
+            if not self._may_try_again(error, signing) or not rewind():
+                raise
+            return await call(operation_name, again)
+        finally:
+            current_signing.reset(token)
+
+    def _may_try_again(self, error: ClientError, signing: Signing) -> bool:
+        return (
+            error.response.get("Error", {}).get("Code") in EXPIRED
+            and signing.access_key is not None
+            and self._identity.reject(signing.access_key)
+        )
+
+
+def _rewinder(params: dict[str, Any]) -> Callable[[], bool]:
+    """Return what brings file-like parameters back to where they are now, and tells whether it could."""
+    places: list[tuple[Any, int]] = []
+    certain = True
+    for value in params.values():
+        if hasattr(value, "read") or hasattr(value, "__anext__") or hasattr(value, "__next__"):
+            try:
+                places.append((value, value.tell()))
+            except (AttributeError, OSError, ValueError):
+                certain = False
+
+    def rewind() -> bool:
+        if not certain:
+            return False
+        try:
+            for value, place in places:
+                value.seek(place)
+        except (AttributeError, OSError, ValueError):
+            return False
+        return True
+
+    return rewind

@@ -1,0 +1,103 @@
+"""Client options merged and made comparable, so that equal ones, not only the same ones, share a core."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final
+
+from aiobotocore.config import AioConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from aiobotocore.session import AioSession
+    from botocore.config import Config
+
+#: What aiobotocore fills in by itself; 2.x does not record which of its own two options a user gave.
+_DEFAULTS: Final = AioConfig()
+_AIO_OPTIONS: Final = ("connector_args", "http_session_cls")
+
+
+class _Same:
+    """Compares what has no hash by identity, and keeps it alive, so that its identity is not given away again."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other._value is self._value
+
+    def __hash__(self) -> int:
+        return id(self._value)
+
+
+def freeze(value: Any) -> Hashable:
+    """Return something hashable that equals what an equal `value` gives."""
+    if isinstance(value, dict):
+        return frozenset((key, freeze(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(map(freeze, value))
+    if isinstance(value, (set, frozenset)):
+        return frozenset(map(freeze, value))
+    try:
+        hash(value)
+    except TypeError:
+        return _Same(value)
+    return value  # type: ignore[no-any-return]  # its hash was just taken
+
+
+def options_of(config: Config | None) -> dict[str, Any]:
+    """Return what a user put into a config; attributes set on it afterwards do not count, as for boto's own merge."""
+    if config is None:
+        return {}
+    options = dict(config._user_provided_options)
+    for name in _AIO_OPTIONS:
+        value = getattr(config, name, None)
+        if name not in options and value is not None and value != getattr(_DEFAULTS, name):
+            options[name] = value
+    # Everything is loaded in a worker thread anyway.
+    options.pop("warm_up_loader_caches", None)
+    return options
+
+
+def config_key(config: Config | None) -> Hashable:
+    """Return what tells configs apart by their options; None for no config."""
+    return None if config is None else freeze(options_of(config))
+
+
+def client_config(session: AioSession, max_connections: int, *configs: Config | None) -> AioConfig:
+    """Merge configs into one for a core; the later win, as everywhere in boto.
+
+    What nobody says otherwise: retries in standard mode, and `max_connections` per endpoint host.
+
+    Args:
+        session: where the retry mode may be configured, by file or environment.
+        max_connections: of one endpoint host.
+        configs: the session's own, the pool's, and the client's; None is no config.
+    """
+    options: dict[str, Any] = {"max_pool_connections": max_connections}
+    for config in configs:
+        options.update(options_of(config))
+    if not _says_retry_mode(session):
+        # Said here, because botocore's own default mode changes with AWS_NEW_RETRIES_2026.
+        options["retries"] = {"mode": "standard"} | (options.get("retries") or {})
+    extra = options.get("user_agent_extra")
+    options["user_agent_extra"] = f"{extra} {USER_AGENT}" if extra else USER_AGENT
+    return AioConfig(**options)
+
+
+def _says_retry_mode(session: AioSession) -> bool:
+    return bool(os.environ.get("AWS_RETRY_MODE") or session.get_scoped_config().get("retry_mode"))
+
+
+def _user_agent() -> str:
+    try:
+        return f"asyncauth/{version('asyncauth')}"
+    except PackageNotFoundError:  # run from a source tree
+        return "asyncauth/0"
+
+
+USER_AGENT: Final = _user_agent()

@@ -1,0 +1,306 @@
+"""The factory of a pool's clients: builds a core once, binds it for each account, and closes all of it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.to_thread
+
+from asyncauth._clients._config import config_key
+from asyncauth._clients._core import Core, CoreSession, build_client
+from asyncauth._clients._http import Connections
+from asyncauth._clients._identity import BoundCredentials, Identity, Life
+from asyncauth._clients._isolated import isolate
+from asyncauth._clients._retries import RetryStates
+from asyncauth._clock import SYSTEM_CLOCK
+from asyncauth._errors import PoolClosed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from aiobotocore.session import AioSession
+    from botocore.config import Config
+
+    from asyncauth._clients._calls import CallHook
+    from asyncauth._clock import Clock
+
+_MAX_CORES: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStatistics:
+    """What a factory has done, and holds now.
+
+    Attributes:
+        cores: how many are held.
+        leased: how many clients are inside `async with`.
+        built: how many cores were built.
+        evicted: how many of them went because there were too many.
+        bound: how many clients were bound to a core.
+        isolated: how many clients were built for one account alone.
+    """
+
+    cores: int
+    leased: int
+    built: int
+    evicted: int
+    bound: int
+    isolated: int
+
+
+class _Flight:
+    """A core that is being built, and those who wait for it."""
+
+    __slots__ = ("done", "error")
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.error: Exception | None = None
+
+
+class ClientFactory:
+    """Makes clients for one source: botocore's own, at the price of a method call once the first was made.
+
+    All clients of it share loaded models, classes, endpoint rules and connections; no two accounts share anything
+    that has to do with who they are. It does file and CPU work in one worker thread, so that no event loop waits.
+
+    Args:
+        max_connections: connections per endpoint host, however many accounts use them.
+        session: whose configuration (profile, environment, events) counts; its credentials are not used. None: boto's
+            default configuration.
+        config: options for all clients; those of a single `bind` go before them.
+        verify: a CA bundle's path, or False, for clients that do not say otherwise. None: as configured.
+        clock: what retries are timed on.
+        max_cores: how many cores are kept; beyond it the least recently used go that nobody has a lease of.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_connections: int,
+        session: AioSession | None = None,
+        config: Config | None = None,
+        verify: bool | str | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        max_cores: int = _MAX_CORES,
+    ) -> None:
+        self._max_connections = max_connections
+        self._given_session = session
+        self._session: CoreSession | None = None
+        self._config = config
+        self._verify = verify
+        self._max_cores = max_cores
+        self._life = Life()
+        self._connections = Connections()
+        self._states = RetryStates(clock)
+        self._cores: OrderedDict[Hashable, Core] = OrderedDict()
+        self._flights: dict[Hashable, _Flight] = {}
+        # One at a time: building is bound by the interpreter's lock, and botocore's sessions are not safe for threads.
+        self._builder = anyio.CapacityLimiter(1)
+        self._isolated_leases = _Leases()
+        self._built = self._evicted = self._bound = self._isolated = 0
+
+    async def bind(
+        self,
+        identity: Identity,
+        service_name: str,
+        region_name: str | None = None,
+        *,
+        endpoint_url: str | None = None,
+        config: Config | None = None,
+        verify: bool | str | None = None,
+        use_ssl: bool = True,
+        api_version: str | None = None,
+        isolated: bool = False,
+        call_hook: CallHook | None = None,
+    ) -> Any:
+        """Return a client that signs as `identity`, in microseconds when its core exists.
+
+        It can be used at once, inside and outside of `async with`, as long as the factory is open.
+
+        Args:
+            identity: who signs.
+            service_name, region_name, endpoint_url, config, verify, use_ssl, api_version: as for `create_client`.
+            isolated: build a client for this identity alone, which shares nothing but loaded models and connections.
+            call_hook: stands around every API call.
+
+        Raises:
+            PoolClosed: the factory is closed.
+            botocore's exceptions: an unknown service, no region, options that botocore refuses.
+        """
+        self._check_open()
+        options = self._options(service_name, region_name, endpoint_url, verify, use_ssl, api_version)
+        if not isolated:
+            key = (*options.values(), config_key(config))
+            core = self._cores.get(key)
+            if core is None:
+                core = await self._core(key, options, config)
+            if core.unshared is None:
+                return self._bind(key, core, identity, call_hook)
+        return await self._build_isolated(identity, options, config, call_hook)
+
+    def try_bind(
+        self,
+        identity: Identity,
+        service_name: str,
+        region_name: str | None = None,
+        *,
+        endpoint_url: str | None = None,
+        config: Config | None = None,
+        verify: bool | str | None = None,
+        use_ssl: bool = True,
+        api_version: str | None = None,
+        isolated: bool = False,
+        call_hook: CallHook | None = None,
+    ) -> Any:
+        """Return what `bind` would, without waiting; None if a core or a client had to be built for it."""
+        self._check_open()
+        options = self._options(service_name, region_name, endpoint_url, verify, use_ssl, api_version)
+        key = (*options.values(), config_key(config))
+        core = self._cores.get(key)
+        if core is None or isolated or core.unshared is not None:
+            return None
+        return self._bind(key, core, identity, call_hook)
+
+    async def warm(
+        self,
+        service_name: str,
+        region_name: str | None = None,
+        *,
+        endpoint_url: str | None = None,
+        config: Config | None = None,
+        verify: bool | str | None = None,
+        use_ssl: bool = True,
+        api_version: str | None = None,
+    ) -> None:
+        """Build a core ahead of its use, so that the first account does not wait for it.
+
+        Raises:
+            PoolClosed: the factory is closed.
+            botocore's exceptions: as for `bind`.
+        """
+        self._check_open()
+        options = self._options(service_name, region_name, endpoint_url, verify, use_ssl, api_version)
+        await self._core((*options.values(), config_key(config)), options, config)
+
+    async def aclose(self) -> None:
+        """Close every connection, also when cancelled; every client of the factory raises PoolClosed from now on."""
+        self._life.closed = True
+        with anyio.CancelScope(shield=True):
+            await self._connections.aclose()
+        self._cores.clear()
+
+    def statistics(self) -> ClientStatistics:
+        """Return counters and gauges of this moment."""
+        return ClientStatistics(
+            cores=len(self._cores),
+            leased=self._isolated_leases.leases + sum(core.leases for core in self._cores.values()),
+            built=self._built,
+            evicted=self._evicted,
+            bound=self._bound,
+            isolated=self._isolated,
+        )
+
+    def _bind(self, key: Hashable, core: Core, identity: Identity, call_hook: CallHook | None) -> Any:
+        self._cores.move_to_end(key)
+        self._bound += 1
+        return core.bind(identity, call_hook)
+
+    def _options(
+        self,
+        service_name: str,
+        region_name: str | None,
+        endpoint_url: str | None,
+        verify: bool | str | None,
+        use_ssl: bool,
+        api_version: str | None,
+    ) -> dict[str, Any]:
+        return {
+            "service_name": service_name,
+            "region_name": region_name,
+            "endpoint_url": endpoint_url,
+            "verify": self._verify if verify is None else verify,
+            "use_ssl": use_ssl,
+            "api_version": api_version,
+        }
+
+    async def _core(self, key: Hashable, options: dict[str, Any], config: Config | None) -> Core:
+        while (core := self._cores.get(key)) is None:
+            flight = self._flights.get(key)
+            if flight is None:
+                return await self._lead(key, options, config)
+            await flight.done.wait()
+            if flight.error is not None:
+                raise flight.error
+            # Else it is there, or who built it was cancelled before it began, and this task is the next to try.
+        return core
+
+    async def _lead(self, key: Hashable, options: dict[str, Any], config: Config | None) -> Core:
+        flight = self._flights[key] = _Flight()
+        try:
+            core = await self._in_thread(lambda: self._build_core(options, config))
+            self._built += 1
+            self._cores[key] = core
+            self._evict()
+        except Exception as error:
+            flight.error = error
+            raise
+        else:
+            return core
+        finally:
+            del self._flights[key]
+            flight.done.set()
+
+    async def _in_thread(self, build: Callable[[], Any]) -> Any:
+        built = await anyio.to_thread.run_sync(build, limiter=self._builder)
+        self._check_open()
+        return built
+
+    def _build_core(self, options: dict[str, Any], config: Config | None) -> Core:
+        session = self._open_session()
+        client = build_client(session, options, self._max_connections, self._config, config)
+        place = (options["service_name"], client.meta.region_name, options["endpoint_url"])
+        return Core(client, session, place, connections=self._connections, states=self._states, life=self._life)
+
+    async def _build_isolated(
+        self, identity: Identity, options: dict[str, Any], config: Config | None, call_hook: CallHook | None
+    ) -> Any:
+        def build() -> Any:
+            session = self._open_session().signing_as(BoundCredentials(identity, self._life))
+            return build_client(session, options, self._max_connections, self._config, config)
+
+        client = await self._in_thread(build)
+        self._isolated += 1
+        place = (options["service_name"], client.meta.region_name, options["endpoint_url"])
+        return isolate(
+            client,
+            identity,
+            call_hook,
+            retry_state=self._states.get((identity.key, place)),
+            connections=self._connections,
+            life=self._life,
+            leases=self._isolated_leases,
+        )
+
+    def _open_session(self) -> CoreSession:
+        if self._session is None:
+            self._session = CoreSession.of(self._given_session)
+        return self._session
+
+    def _evict(self) -> None:
+        """Drop cores until there are few enough. They hold nothing to be closed: the connections are the factory's."""
+        for key in [key for key, core in self._cores.items() if not core.leases][: len(self._cores) - self._max_cores]:
+            del self._cores[key]
+            self._evicted += 1
+
+    def _check_open(self) -> None:
+        if self._life.closed:
+            raise PoolClosed("the pool is closed, and lends no clients any more")
+
+
+class _Leases:
+    def __init__(self) -> None:
+        self.leases = 0

@@ -1,0 +1,42 @@
+"""Whether this process may open as many files as its connections need."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Besides connections: what an interpreter with its libraries, an event loop and a log keeps open.
+_RESERVE: Final = 64
+
+
+def files_needed(max_connections: int) -> int:
+    """Return how many files a pool may have open at once.
+
+    A target uses one connection at a time, and leaves one behind, kept alive, at the endpoint it asked before (STS,
+    then the service).
+    """
+    return 2 * max_connections + _RESERVE
+
+
+def check_open_files(max_connections: int) -> str | None:
+    """Return a warning that says what to do if the limit on open files is too low for `max_connections`, else None.
+
+    None too where the system knows no such limit (Windows).
+    """
+    try:
+        import resource
+    except ImportError:
+        return None
+    limit, ceiling = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = files_needed(max_connections)
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return None
+    at_most = max(1, (limit - _RESERVE) // 2)
+    way = (
+        f"raise it with `ulimit -n {needed}`"
+        if ceiling == resource.RLIM_INFINITY or ceiling >= needed
+        else f"raise the system's limit of {ceiling} to {needed}"
+    )
+    return (
+        f"this process may open {limit} files, but {max_connections} targets at once need up to {needed}; "
+        f"{way}, or lower max_at_once to {at_most}"
+    )

@@ -1,0 +1,47 @@
+"""Clients built for one account alone, where a service keeps what cannot be told apart by account."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncauth._clients._calls import LentClient
+from asyncauth._clients._emitter import node_lists
+from asyncauth._clients._rules import account_wide
+
+if TYPE_CHECKING:
+    from asyncauth._clients._calls import CallHook, Leases
+    from asyncauth._clients._http import Connections
+    from asyncauth._clients._identity import Identity, Life
+    from asyncauth._clients._retries import RetryState
+
+
+def isolate(
+    client: Any,
+    identity: Identity,
+    call_hook: CallHook | None,
+    *,
+    retry_state: RetryState,
+    connections: Connections,
+    life: Life,
+    leases: Leases,
+) -> Any:
+    """Turn a client that was built for an identity into one that a pool can lend, and return it.
+
+    It keeps everything of its own but the connections, and the memory of retries: those are the account's.
+    """
+    client._endpoint.http_session = connections.adopt(client._endpoint.http_session)
+    emitter = client.meta.events._emitter
+    replaced = account_wide(client, retry_state)
+    for values in node_lists(emitter):
+        for section in values:
+            section[:] = [replaced.get(id(handler), handler) for handler in section]
+    for entry in emitter._unique_id_handlers.values():
+        entry["handler"] = replaced.get(id(entry["handler"]), entry["handler"])
+    emitter._lookup_cache = {}
+    kind = type(client)
+    client.__class__ = type(kind.__name__, (LentClient, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+    client._identity = identity
+    client._life = life
+    client._leases = leases
+    client._call_hook = call_hook
+    return client
