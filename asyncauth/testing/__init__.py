@@ -1,5 +1,44 @@
 """What a test of a fleet needs: a simulated fleet, a clock that a test moves, and pytest fixtures for both."""
 
-from asyncauth.testing._clock import FakeClock
+from __future__ import annotations
 
-__all__ = ["FakeClock"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncauth.testing._clock import FakeClock
+    from asyncauth.testing._fleet import BlockingControls, BlockingFault, Fault, SimulatedFleet
+    from asyncauth.testing._process import FleetError
+    from asyncauth.testing._records import AssumedRole, CallCount, Counts
+
+__all__ = [
+    "AssumedRole",
+    "BlockingControls",
+    "BlockingFault",
+    "CallCount",
+    "Counts",
+    "FakeClock",
+    "Fault",
+    "FleetError",
+    "SimulatedFleet",
+]
+
+_HOME = {
+    "AssumedRole": "_records",
+    "BlockingControls": "_fleet",
+    "BlockingFault": "_fleet",
+    "CallCount": "_records",
+    "Counts": "_records",
+    "FakeClock": "_clock",
+    "Fault": "_fleet",
+    "FleetError": "_process",
+    "SimulatedFleet": "_fleet",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Imported when asked for: pytest loads this package for its plugin in every run, used or not.
+    if name in _HOME:
+        from importlib import import_module
+
+        return getattr(import_module(f"asyncauth.testing.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,313 @@
+"""The commands that move a running fleet, written once and spoken in two ways: awaited, or blocking."""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+
+import anyio
+
+from asyncauth.testing._process import FleetError
+from asyncauth.testing._records import AssumedRole, Counts, account_id, signing_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Coroutine, Mapping
+
+    from asyncauth._models import Account
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+FaultKind: TypeAlias = Literal["error", "throttle", "delay", "hang", "reset", "drip", "truncate"]
+
+CONTROL_PATH: Final = "/.simulated-fleet/"
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[T]):
+    """What to send, and how to read the answer."""
+
+    name: str
+    arguments: dict[str, Any]
+    read: Callable[[Any], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a fleet listens for commands, and what shows that they come from its owner."""
+
+    port: int
+    token: str
+
+    def request(self, command: Command[Any]) -> tuple[bytes, dict[str, str]]:
+        """Return the body and headers of a command."""
+        body = json.dumps(command.arguments).encode()
+        return body, {"X-Control-Token": self.token, "Connection": "close", "Host": "127.0.0.1"}
+
+    def send(self, command: Command[T]) -> T:
+        """Send a command and wait for its answer.
+
+        Raises:
+            FleetError: the fleet refuses it.
+            OSError: the fleet is gone.
+        """
+        body, headers = self.request(command)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port)
+        try:
+            connection.request("POST", CONTROL_PATH + command.name, body, headers)
+            answer = connection.getresponse()
+            return _read(command, answer.status, answer.read())
+        finally:
+            connection.close()
+
+    async def send_async(self, command: Command[T]) -> T:
+        """Send a command and await its answer, on asyncio or trio, without a thread.
+
+        Raises:
+            FleetError: the fleet refuses it.
+            OSError: the fleet is gone.
+        """
+        body, headers = self.request(command)
+        lines = [f"POST {CONTROL_PATH}{command.name} HTTP/1.1", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        answer = b""
+        async with await anyio.connect_tcp("127.0.0.1", self.port) as stream:
+            await stream.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+            async for chunk in stream:
+                answer += chunk
+        head, _, content = answer.partition(b"\r\n\r\n")
+        if not head:
+            raise ConnectionResetError("the simulated fleet closed the connection without an answer")
+        return _read(command, int(head.split(b" ", 2)[1]), content)
+
+
+def _read(command: Command[T], status: int, content: bytes) -> T:
+    if status != 200:
+        raise FleetError(f"the fleet refused {command.name!r} (HTTP {status}): {content.decode('utf-8', 'replace')}")
+    return command.read(json.loads(content))
+
+
+class Commander(Protocol):
+    """What has a fleet's address once the fleet runs."""
+
+    @property
+    def _address(self) -> Address: ...
+
+
+def awaited(build: Callable[P, Command[T]]) -> Callable[Concatenate[Commander, P], Coroutine[Any, Any, T]]:
+    """Make a method of a command, one that is awaited."""
+
+    @functools.wraps(build)
+    async def method(self: Commander, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._address.send_async(build(*args, **kwargs))
+
+    return method
+
+
+def blocking(build: Callable[P, Command[T]]) -> Callable[Concatenate[Commander, P], T]:
+    """Make a method of a command, one that blocks."""
+
+    @functools.wraps(build)
+    def method(self: Commander, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._address.send(build(*args, **kwargs))
+
+    return method
+
+
+def _match(
+    service: str | None, action: str | None, account: Account | str | None, region: str | None
+) -> dict[str, str | None]:
+    return {
+        "service": None if service is None else signing_name(service),
+        "action": action,
+        "account": account_id(account),
+        "region": region,
+    }
+
+
+def _nothing(answer: Any) -> None:
+    return None
+
+
+def counts() -> Command[Counts]:
+    """Return what the fleet saw so far."""
+    return Command("seen", {}, Counts.from_json)
+
+
+def reset_counts() -> Command[None]:
+    """Start counting again from zero, and forget the AssumeRole calls kept for `assumed`."""
+    return Command("reset_counts", {}, _nothing)
+
+
+def assumed(account: Account | str | None = None) -> Command[list[AssumedRole]]:
+    """Return the AssumeRole calls that came, oldest first, of one account or of all (the last 20,000)."""
+    return Command(
+        "assumed", {"account": account_id(account)}, lambda answer: [AssumedRole.from_json(one) for one in answer]
+    )
+
+
+def fault(
+    kind: FaultKind = "error",
+    *,
+    service: str | None = None,
+    action: str | None = None,
+    account: Account | str | None = None,
+    region: str | None = None,
+    code: str | None = None,
+    status: int | None = None,
+    message: str | None = None,
+    seconds: float | None = None,
+    times: int | None = None,
+    probability: float = 1.0,
+    headers: Mapping[str, str] | None = None,
+) -> Command[int]:
+    """Build the command of `SimulatedFleet.fault`."""
+    if kind in {"delay", "drip"} and seconds is None:
+        raise ValueError(f"a fault of kind {kind!r} needs seconds=")
+    if not 0.0 <= probability <= 1.0:
+        raise ValueError(f"probability must be from 0 to 1, got {probability}")
+    return Command(
+        "fault",
+        {
+            "match": _match(service, action, account, region),
+            "kind": kind,
+            "code": code,
+            "status": status,
+            "message": message,
+            "seconds": seconds or 0.0,
+            "times": times,
+            "probability": probability,
+            "headers": dict(headers or {}),
+        },
+        lambda answer: int(answer["id"]),
+    )
+
+
+def limit(
+    *,
+    service: str | None = None,
+    action: str | None = None,
+    account: Account | str | None = None,
+    region: str | None = None,
+    per_second: float,
+    burst: float | None = None,
+    shared: bool = False,
+) -> Command[int]:
+    """Build the command of `SimulatedFleet.limit`."""
+    if per_second < 0:
+        raise ValueError(f"per_second must not be negative, got {per_second}")
+    return Command(
+        "limit",
+        {
+            "match": _match(service, action, account, region),
+            "per_second": per_second,
+            "burst": max(1.0, per_second) if burst is None else burst,
+            "shared": shared,
+        },
+        lambda answer: int(answer["id"]),
+    )
+
+
+def remove(number: int) -> Command[int]:
+    """Take a fault or limit away; returns how often it struck."""
+    return Command("remove", {"id": number}, lambda answer: int(answer["hits"]))
+
+
+def hits(number: int) -> Command[int]:
+    """Return how often a fault struck so far."""
+    return Command("hits", {"id": number}, lambda answer: int(answer["hits"]))
+
+
+def clear_faults() -> Command[None]:
+    """Take all faults and limits away; calls that a fault holds go on and are answered."""
+    return Command("clear", {}, _nothing)
+
+
+def wait_until(
+    *,
+    service: str | None = None,
+    action: str | None = None,
+    account: Account | str | None = None,
+    region: str | None = None,
+    calls: int | None = None,
+    in_flight: int | None = None,
+    timeout: float = 10.0,
+) -> Command[None]:
+    """Wait until so many matching calls were answered (`calls`), or are being answered (`in_flight`).
+
+    This orders a test without a sleep: hang a call, wait until it is in flight, cancel its caller.
+
+    Args:
+        service: and `action`, `account`, `region`: which calls count, by name or shell pattern.
+        calls: answered since the start or the last `reset_counts`.
+        in_flight: being answered at this moment, held ones among them.
+        timeout: seconds after which it is a failure.
+
+    Raises:
+        TimeoutError: it did not come to that in time.
+    """
+    wanted = {name: number for name, number in (("calls", calls), ("in_flight", in_flight)) if number is not None}
+    if not wanted:
+        raise ValueError("wait_until needs calls= or in_flight=")
+
+    def read(answer: Any) -> None:
+        if not answer["reached"]:
+            raise TimeoutError(f"the fleet did not see {wanted} within {timeout:g} s")
+
+    return Command(
+        "wait", {"match": _match(service, action, account, region), "wanted": wanted, "timeout": timeout}, read
+    )
+
+
+def expire_tokens(account: Account | str | None = None) -> Command[int]:
+    """End every token handed out so far, of one account or of all; returns how many there were."""
+    return Command("expire", {"account": account_id(account)}, lambda answer: int(answer["expired"]))
+
+
+def change_account(
+    account: Account | str,
+    *,
+    denied: bool | None = None,
+    suspended: bool | None = None,
+    disabled_regions: Collection[str] | None = None,
+) -> Command[None]:
+    """Change how an account answers from now on; None leaves a thing as it is.
+
+    Args:
+        account: one of the fleet's, or a management account.
+        denied: its roles refuse everybody.
+        suspended: the account is closed: its roles and keys are refused.
+        disabled_regions: the regions that are not switched on there, all of them.
+    """
+    return Command(
+        "set_account",
+        {
+            "account": account_id(account),
+            "denied": denied,
+            "suspended": suspended,
+            "disabled_regions": None if disabled_regions is None else sorted(disabled_regions),
+        },
+        _nothing,
+    )
+
+
+def set_token_lifetime(seconds: float | None) -> Command[None]:
+    """Let tokens handed out from now on live so many seconds; None: as long as was asked for."""
+    return Command("set_token_lifetime", {"seconds": seconds}, _nothing)
+
+
+def set_clock_offset(seconds: float) -> Command[None]:
+    """Let the fleet's clock run so many seconds ahead of (negative: behind) the real one."""
+    return Command("set_clock_offset", {"seconds": seconds}, _nothing)
+
+
+def preload(*services: str) -> Command[None]:
+    """Wait until moto and these services are imported, so that the first call does not wait for it.
+
+    Args:
+        services: boto's names, such as `ec2` and `cloudwatch`.
+    """
+    return Command("preload", {"services": list(services)}, _nothing)

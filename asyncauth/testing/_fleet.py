@@ -1,0 +1,599 @@
+"""A simulated fleet of AWS accounts on one port of 127.0.0.1, and everything that a test does with it."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import secrets
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+import anyio.to_thread
+
+from asyncauth._models import Account, Keys
+from asyncauth._partitions import get_partition, partitions
+from asyncauth.testing import _commands, _spec
+from asyncauth.testing._process import ChildProcess, FleetError
+from asyncauth.testing._records import account_id
+from asyncauth.testing._sts_server import mfa_code
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from datetime import datetime
+    from typing import Self
+
+    from asyncauth.testing._commands import FaultKind
+
+_USER: Final = "fleet-operator"
+
+
+class Fault:
+    """A fault or limit in force, as `await fleet.fault(...)` and `await fleet.limit(...)` return it."""
+
+    def __init__(self, address: _commands.Address, number: int) -> None:
+        self._address = address
+        self._number = number
+
+    async def remove(self) -> int:
+        """Take it away, let the calls that it holds go on, and return how often it struck."""
+        return await self._address.send_async(_commands.remove(self._number))
+
+    async def hits(self) -> int:
+        """Return how often it struck so far (a limit does not count itself: see `Counts.throttled`)."""
+        return await self._address.send_async(_commands.hits(self._number))
+
+
+class BlockingFault:
+    """A fault or limit in force, as `fleet.blocking.fault(...)` and `fleet.blocking.limit(...)` return it."""
+
+    def __init__(self, address: _commands.Address, number: int) -> None:
+        self._address = address
+        self._number = number
+
+    def remove(self) -> int:
+        """Take it away, let the calls that it holds go on, and return how often it struck."""
+        return self._address.send(_commands.remove(self._number))
+
+    def hits(self) -> int:
+        """Return how often it struck so far (a limit does not count itself: see `Counts.throttled`)."""
+        return self._address.send(_commands.hits(self._number))
+
+
+class BlockingControls:
+    """The controls of a running fleet for code without an event loop: the same names, not awaited."""
+
+    def __init__(self, fleet: SimulatedFleet) -> None:
+        self._fleet = fleet
+
+    @property
+    def _address(self) -> _commands.Address:
+        return self._fleet._address  # noqa: SLF001 - the other face of the same object
+
+    def fault(self, kind: FaultKind = "error", **options: Any) -> BlockingFault:
+        """Let matching calls go wrong from now on: see `SimulatedFleet.fault`."""
+        return BlockingFault(self._address, self._address.send(_commands.fault(kind, **options)))
+
+    def limit(self, **options: Any) -> BlockingFault:
+        """Throttle matching calls beyond a rate: see `SimulatedFleet.limit`."""
+        return BlockingFault(self._address, self._address.send(_commands.limit(**options)))
+
+    def add_role(self, account: Account | str, name: str, **options: Any) -> str:
+        """Add a role: see `SimulatedFleet.add_role`."""
+        arn, command = self._fleet._role_command(account, name, **options)  # noqa: SLF001
+        self._address.send(command)
+        return arn
+
+    def add_identity(self, name: str, **options: Any) -> Keys:
+        """Add somebody who may call: see `SimulatedFleet.add_identity`."""
+        keys, command = self._fleet._identity_command(name, **options)  # noqa: SLF001
+        self._address.send(command)
+        return keys
+
+    counts = _commands.blocking(_commands.counts)
+    reset_counts = _commands.blocking(_commands.reset_counts)
+    assumed = _commands.blocking(_commands.assumed)
+    clear_faults = _commands.blocking(_commands.clear_faults)
+    wait_until = _commands.blocking(_commands.wait_until)
+    expire_tokens = _commands.blocking(_commands.expire_tokens)
+    change_account = _commands.blocking(_commands.change_account)
+    set_token_lifetime = _commands.blocking(_commands.set_token_lifetime)
+    set_clock_offset = _commands.blocking(_commands.set_clock_offset)
+    preload = _commands.blocking(_commands.preload)
+
+
+class SimulatedFleet:
+    """A fleet of simulated AWS accounts, in a child process on 127.0.0.1, strict where AWS is.
+
+    Tokens really expire, signatures are checked, partitions refuse each other, unknown roles and wrong external ids
+    are denied, and calls go wrong on request. STS is answered by the fleet itself, all other services by moto, under
+    the account whose key signed. One port serves every service, region and partition.
+
+    Each partition has a management account besides `accounts`; the base identity `keys()` is a user in it, whom the
+    role in every account trusts. Nothing survives the block: no process, port or file, however it is left.
+
+    Args:
+        accounts: how many; or how many by partition, `{"aws": 50, "aws-cn": 10}`; or the accounts themselves, whose
+            `role`, `external_id`, `regions` and `tags` are taken over.
+        regions: where the accounts have something: names, or names by partition; None for us-east-1 and eu-west-1,
+            and the default region of other partitions.
+        role: the role in each account (what follows `role/` in its ARN), unless the account names its own.
+        instances_per_region: EC2 instances in each region of each account, with CPU metrics: a number, a pair
+            (lowest, highest), or a function of account and region name.
+        token_lifetime: seconds that session tokens really live, whatever was asked for; None: as asked for.
+            `Expiration` has whole seconds, as AWS's has.
+        clock_offset: seconds that the fleet's clock is ahead of the real one; in `Date` and `Expiration`.
+        max_clock_skew: seconds that a signature's date may be off from the fleet's clock (AWS: 300, S3: 900);
+            None: not checked.
+        denied: ids of accounts whose roles refuse everybody.
+        suspended: ids of accounts that are closed.
+        disabled_regions: regions that are not switched on: names for all accounts, or names by account id.
+        metric_points: data points of `CPUUtilization` per instance, one each five minutes up to now.
+        preload: services whose first call shall not wait for moto's import, such as `("ec2", "cloudwatch")`: it
+            begins at once, in the background. Without it moto is imported at the first call that needs it.
+        seed: sizes, ids and chance are the same for the same seed.
+        start_timeout: seconds that the child has to start.
+
+    Raises:
+        ImportError: at the start: the extra `asyncauth[simulate]` is not installed.
+        FleetError: the child did not start; with what it wrote.
+
+    Example:
+        async with SimulatedFleet({"aws": 3, "aws-cn": 1}, token_lifetime=2) as fleet:
+            os.environ.update(fleet.environ())
+            await fleet.fault(service="ec2", account=fleet.accounts[0], kind="hang")
+            ...
+            assert (await fleet.counts()).calls("sts", "AssumeRole") == 3
+    """
+
+    def __init__(
+        self,
+        accounts: _spec.AccountsLike = 3,
+        *,
+        regions: _spec.RegionsLike = None,
+        role: str = "manage-role",
+        instances_per_region: _spec.InstancesLike = 2,
+        token_lifetime: float | None = None,
+        clock_offset: float = 0.0,
+        max_clock_skew: float | None = None,
+        denied: Collection[Account | str] = (),
+        suspended: Collection[Account | str] = (),
+        disabled_regions: Collection[str] | Mapping[str, Collection[str]] = (),
+        metric_points: int = 36,
+        preload: Sequence[str] = (),
+        seed: int = 0,
+        start_timeout: float = 30.0,
+    ) -> None:
+        given = _spec.expand_accounts(accounts)
+        names = [name for name in partitions() if name == "aws" or any(one.partition == name for one in given)]
+        self._regions = _spec.expand_regions(regions, names)
+        self._accounts = tuple(_spec.with_regions(account, self._regions) for account in given)
+        self._management = {name: _spec.management_account(name) for name in names}
+        self._role = role
+        self._keys = {name: _new_keys("AKIA") for name in names}
+        self._instances = {
+            (account.id, region): _spec.count_instances(instances_per_region, account, region, seed)
+            for account in self._accounts
+            for region in account.regions
+        }
+        self._options = {
+            "token_lifetime": token_lifetime,
+            "clock_offset": clock_offset,
+            "max_clock_skew": max_clock_skew,
+            "metric_points": metric_points,
+            "preload": list(preload),
+            "seed": seed,
+        }
+        self._denied = {str(account_id(account)) for account in denied}
+        self._suspended = {str(account_id(account)) for account in suspended}
+        self._disabled_regions = disabled_regions
+        self._start_timeout = start_timeout
+        self._control_token = secrets.token_urlsafe(32)
+        self._mfa_secret = secrets.token_urlsafe(32)
+        self._mfa_counter = itertools.count(1)
+        self._child: ChildProcess | None = None
+        self._refuse_strangers()
+
+    # Life cycle
+
+    def start(self) -> Self:
+        """Start the child process, and wait until it listens.
+
+        Raises:
+            ImportError: the extra `asyncauth[simulate]` is not installed.
+            FleetError: the child did not start in time.
+        """
+        if self._child is not None:
+            raise RuntimeError("this fleet was started before; a fleet is used once")
+        self._child = ChildProcess(self._specification(), self._start_timeout)
+        return self
+
+    def stop(self) -> None:
+        """End the child process and wait for it; more than once does no harm."""
+        if self._child is not None:
+            self._child.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        try:
+            # The thread is waited for even when cancelled, so there is no child that nobody knows of.
+            await anyio.to_thread.run_sync(self.start)
+            await anyio.lowlevel.checkpoint()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self.stop)
+
+    def __repr__(self) -> str:
+        if self._child is None:
+            state = "not started"
+        elif not self._child.alive:
+            state = "stopped"
+        else:
+            state = f"on 127.0.0.1:{self._child.port}"
+        by_partition = ", ".join(
+            f"{sum(one.partition == name for one in self._accounts)} in {name}" for name in self._management
+        )
+        return f"<SimulatedFleet {state} [accounts: {by_partition}]>"
+
+    # What it is
+
+    @property
+    def accounts(self) -> Sequence[Account]:
+        """The accounts, with their regions spelled out, without the management accounts."""
+        return self._accounts
+
+    @property
+    def regions(self) -> Mapping[str, tuple[str, ...]]:
+        """The regions by partition."""
+        return MappingProxyType(self._regions)
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1."""
+        return self._running().port
+
+    @property
+    def pid(self) -> int:
+        """The process id of the child."""
+        return self._running().pid
+
+    @property
+    def endpoint_url(self) -> str:
+        """What `AWS_ENDPOINT_URL` or a client's `endpoint_url` has to be."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def blocking(self) -> BlockingControls:
+        """The same controls for code without an event loop."""
+        return BlockingControls(self)
+
+    def management(self, partition: str = "aws") -> Account:
+        """Return a partition's management account, where the base identity lives."""
+        return self._management[self._own_partition(partition)]
+
+    def keys(self, partition: str = "aws") -> Keys:
+        """Return the long-term keys of a partition's base identity."""
+        return self._keys[self._own_partition(partition)]
+
+    def environ(self, partition: str = "aws") -> dict[str, str]:
+        """Return the environment variables that let an unmodified program run against the fleet."""
+        keys = self.keys(partition)
+        return {
+            "AWS_ACCESS_KEY_ID": keys.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": keys.secret_access_key,
+            "AWS_DEFAULT_REGION": self._regions[partition][0],
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def role_arn(self, account: Account | str) -> str:
+        """Return the ARN of the role by which an account of the fleet is entered."""
+        return _spec.role_arn(self._find(account), self._role)
+
+    def instances(self, account: Account | str | None = None, region: str | None = None) -> int:
+        """Return how many EC2 instances there were at the start: in all, in an account, in a region."""
+        wanted = account_id(account)
+        return sum(
+            count
+            for (number, name), count in self._instances.items()
+            if wanted in {None, number} and region in {None, name}
+        )
+
+    def mfa_serial(self, partition: str = "aws") -> str:
+        """Return the serial number of the base identity's MFA device."""
+        return f"arn:{partition}:iam::{self.management(partition).id}:mfa/{_USER}"
+
+    def mfa_code(self) -> str:
+        """Return the next six-digit code of that device; each is accepted once, a thousand in all."""
+        return mfa_code(self._mfa_secret.encode(), next(self._mfa_counter))
+
+    def log(self) -> str:
+        """Return the end of what the child wrote to standard error: warnings, and tracebacks of moto."""
+        return self._running().log()
+
+    # What a test does with it
+
+    async def fault(
+        self,
+        kind: FaultKind = "error",
+        *,
+        service: str | None = None,
+        action: str | None = None,
+        account: Account | str | None = None,
+        region: str | None = None,
+        code: str | None = None,
+        status: int | None = None,
+        message: str | None = None,
+        seconds: float | None = None,
+        times: int | None = None,
+        probability: float = 1.0,
+        headers: Mapping[str, str] | None = None,
+    ) -> Fault:
+        """Let matching calls go wrong from now on; of several faults that match, the oldest strikes.
+
+        Args:
+            kind: `error`: answer with `code` and `status` (AccessDenied in the service's own words when there is no
+                code); `throttle`: the service's own throttling answer; `delay`: by `seconds`; `hang`: until the
+                fault is removed; `reset`: TCP reset; `drip`: the true answer, a byte each `seconds`; `truncate`: the
+                true answer, broken off after half of the body.
+            service: boto's name, or the name that signs; like the next three an exact name or a shell pattern, and
+                None for any.
+            action: as AWS writes it, `DescribeInstances`.
+            account: whose resources are asked for; with AssumeRole the account of the role.
+            region: of the endpoint.
+            code: AWS's error code, for `error` and `throttle`.
+            status: the HTTP status; 400 for a `code` of one's own.
+            message: the error's text.
+            seconds: for `delay` and `drip`.
+            times: how often it strikes; None: always.
+            probability: of striking, from 0 to 1.
+            headers: sent with the error, such as `Retry-After`.
+        """
+        command = _commands.fault(
+            kind,
+            service=service,
+            action=action,
+            account=account,
+            region=region,
+            code=code,
+            status=status,
+            message=message,
+            seconds=seconds,
+            times=times,
+            probability=probability,
+            headers=headers,
+        )
+        return Fault(self._address, await self._address.send_async(command))
+
+    async def limit(
+        self,
+        *,
+        service: str | None = None,
+        action: str | None = None,
+        account: Account | str | None = None,
+        region: str | None = None,
+        per_second: float,
+        burst: float | None = None,
+        shared: bool = False,
+    ) -> Fault:
+        """Throttle matching calls beyond a rate, as AWS does: a token bucket for each calling account and region.
+
+        Args:
+            service: and `action`, `account`, `region`: which calls, as with `fault`.
+            per_second: what the bucket is refilled with.
+            burst: what it holds; None: a second's worth, at least one.
+            shared: one bucket for all callers and regions together.
+        """
+        command = _commands.limit(
+            service=service,
+            action=action,
+            account=account,
+            region=region,
+            per_second=per_second,
+            burst=burst,
+            shared=shared,
+        )
+        return Fault(self._address, await self._address.send_async(command))
+
+    async def add_role(
+        self,
+        account: Account | str,
+        name: str,
+        *,
+        trusted: Collection[str] | None = None,
+        external_id: str | None = None,
+        mfa: bool = False,
+        max_session_duration: int = 43_200,
+    ) -> str:
+        """Add a role to an account, or change one; returns its ARN.
+
+        Args:
+            account: one of the fleet's, or a management account.
+            name: what follows `role/` in its ARN.
+            trusted: who may assume it: ARNs of users, roles or account roots; None: the management account.
+            external_id: what has to be sent.
+            mfa: only callers who authenticated with MFA.
+            max_session_duration: seconds, 3,600 to 43,200.
+        """
+        arn, command = self._role_command(
+            account,
+            name,
+            trusted=trusted,
+            external_id=external_id,
+            mfa=mfa,
+            max_session_duration=max_session_duration,
+        )
+        await self._address.send_async(command)
+        return arn
+
+    async def add_identity(
+        self,
+        name: str,
+        *,
+        account: Account | str | None = None,
+        partition: str = "aws",
+        role: str | None = None,
+        lifetime: float | None = None,
+    ) -> Keys:
+        """Add somebody whom the fleet's roles trust, and return the keys.
+
+        Args:
+            name: of the user; with `role`, of the role session.
+            account: where; None: the partition's management account.
+            partition: of the management account, when `account` is None.
+            role: a role whose session it is, as on an EC2 instance: temporary keys with a token.
+            lifetime: seconds until the keys end; None: never, for a user; for a session an hour.
+        """
+        keys, command = self._identity_command(name, account=account, partition=partition, role=role, lifetime=lifetime)
+        await self._address.send_async(command)
+        return keys
+
+    async def web_identity_token(self, subject: str = "workload", *, seconds: float = 3600.0) -> str:
+        """Return a token that AssumeRoleWithWebIdentity accepts in every partition for so many seconds."""
+        command: _commands.Command[str] = _commands.Command(
+            "web_identity",
+            {"subject": subject, "audience": "sts.amazonaws.com", "seconds": seconds},
+            lambda answer: str(answer["token"]),
+        )
+        return await self._address.send_async(command)
+
+    counts = _commands.awaited(_commands.counts)
+    reset_counts = _commands.awaited(_commands.reset_counts)
+    assumed = _commands.awaited(_commands.assumed)
+    clear_faults = _commands.awaited(_commands.clear_faults)
+    wait_until = _commands.awaited(_commands.wait_until)
+    expire_tokens = _commands.awaited(_commands.expire_tokens)
+    change_account = _commands.awaited(_commands.change_account)
+    set_token_lifetime = _commands.awaited(_commands.set_token_lifetime)
+    set_clock_offset = _commands.awaited(_commands.set_clock_offset)
+    preload = _commands.awaited(_commands.preload)
+
+    # Inside
+
+    @property
+    def _address(self) -> _commands.Address:
+        child = self._running()
+        if not child.alive:
+            raise FleetError(f"the simulated fleet's process is gone; it wrote:\n{child.log()}")
+        return _commands.Address(child.port, self._control_token)
+
+    def _running(self) -> ChildProcess:
+        if self._child is None:
+            raise RuntimeError("the fleet was not started: use it with `async with`, `with`, or call start()")
+        return self._child
+
+    def _own_partition(self, partition: str) -> str:
+        if partition not in self._management:
+            get_partition(partition)
+            raise ValueError(f"the fleet has no account in {partition!r}, only in {', '.join(self._management)}")
+        return partition
+
+    def _find(self, account: Account | str) -> Account:
+        wanted = account_id(account)
+        for one in (*self._accounts, *self._management.values()):
+            if one.id == wanted:
+                return one
+        raise ValueError(f"account {wanted} is not one of the fleet's")
+
+    def _refuse_strangers(self) -> None:
+        for number in (*self._denied, *self._suspended):
+            self._find(number)
+
+    def _specification(self) -> dict[str, Any]:
+        def entry(account: Account, *, management: bool) -> dict[str, Any]:
+            return _spec.account_entry(
+                account,
+                role=self._role,
+                instances={region: self._instances.get((account.id, region), 0) for region in account.regions},
+                denied=self._denied,
+                suspended=self._suspended,
+                disabled_regions=self._disabled_regions,
+                management=management,
+            )
+
+        return {
+            **self._options,
+            "control_token": self._control_token,
+            "mfa_secret": self._mfa_secret,
+            "default_region": self._regions["aws"][0],
+            "partitions": {name: {"regions": one.regions} for name, one in partitions().items()},
+            "accounts": [
+                *(entry(account, management=True) for account in self._management.values()),
+                *(entry(account, management=False) for account in self._accounts),
+            ],
+            "identities": [
+                {
+                    "account": self._management[name].id,
+                    "partition": name,
+                    "name": _USER,
+                    "access_key_id": keys.access_key_id,
+                    "secret_access_key": keys.secret_access_key,
+                }
+                for name, keys in self._keys.items()
+            ],
+        }
+
+    def _role_command(
+        self,
+        account: Account | str,
+        name: str,
+        *,
+        trusted: Collection[str] | None = None,
+        external_id: str | None = None,
+        mfa: bool = False,
+        max_session_duration: int = 43_200,
+    ) -> tuple[str, _commands.Command[None]]:
+        home = self._find(account)
+        arn = f"arn:{home.partition}:iam::{home.id}:role/{name}"
+        arguments = {
+            "account": home.id,
+            "arn": arn,
+            "trusted": None if trusted is None else sorted(trusted),
+            "external_id": external_id,
+            "mfa": mfa,
+            "max_session_duration": max_session_duration,
+        }
+        return arn, _commands.Command("add_role", arguments, lambda _: None)
+
+    def _identity_command(
+        self,
+        name: str,
+        *,
+        account: Account | str | None = None,
+        partition: str = "aws",
+        role: str | None = None,
+        lifetime: float | None = None,
+    ) -> tuple[Keys, _commands.Command[None]]:
+        home = self.management(partition) if account is None else self._find(account)
+        keys = _new_keys("AKIA" if role is None else "ASIA")
+        arguments = {
+            "account": home.id,
+            "partition": home.partition,
+            "name": name,
+            "role": role,
+            "lifetime": 3600.0 if role is not None and lifetime is None else lifetime,
+            "access_key_id": keys.access_key_id,
+            "secret_access_key": keys.secret_access_key,
+            "session_token": keys.session_token,
+        }
+        return keys, _commands.Command("add_identity", arguments, lambda _: None)
+
+
+def _new_keys(prefix: str, expiration: datetime | None = None) -> Keys:
+    access_key_id = prefix + base64.b32encode(secrets.token_bytes(10)).decode()
+    token = "SimulatedSessionToken//" + secrets.token_urlsafe(150) if prefix == "ASIA" else None
+    return Keys(access_key_id, secrets.token_urlsafe(30), token, expiration)

@@ -1,0 +1,282 @@
+"""HTTP/1.1 as the fleet speaks it: small, on asyncio, and able to misbehave on request.
+
+The standard library's servers need a thread per connection, aiohttp takes 0.4 s to import; a simulated fleet wants
+neither, and needs the transport itself to reset a connection or drip a body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+HEAD_LIMIT: Final = 64 * 1024
+BODY_LIMIT: Final = 256 * 1024 * 1024
+
+_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as it came: target and header values untouched, for signatures are made over exactly these."""
+
+    method: str
+    target: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    raw_headers: list[tuple[str, str]]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Response:
+    """What to answer, and how badly.
+
+    `code` is the error's code, for the counters. `drip_seconds` sends the body a byte at a time with that pause;
+    `reset` breaks the connection off instead of answering; `truncate` closes it after half of the body.
+    """
+
+    status: int = 200
+    body: bytes = b""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+    code: str = ""
+    drip_seconds: float | None = None
+    reset: bool = False
+    truncate: bool = False
+    #: The body of a HEAD answer is not sent, but its length is told.
+    head_length: int | None = None
+
+
+App: TypeAlias = "Callable[[Request], Awaitable[Response]]"
+Now: TypeAlias = "Callable[[], str]"
+
+
+class BadRequest(Exception):
+    """Bytes that are no HTTP/1.1 request."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection: requests answered one after the other, in their order."""
+
+    def __init__(self, app: App, date: Now, open_connections: set[Connection]) -> None:
+        self._app = app
+        self._date = date
+        self._open = open_connections
+        self._buffer = bytearray()
+        self._head: tuple[Request, int | None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._open.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._open.discard(self)
+        self._transport = None
+        self._writable.set()
+        if self._task is not None:
+            # Who asked is gone: a request that was held is let go.
+            self._task.cancel()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if self._task is None:
+            self._next()
+
+    def _next(self) -> None:
+        try:
+            request = self._read()
+        except BadRequest as error:
+            self._write(Response(400, str(error).encode(), [("Connection", "close")]))
+            self._finish()
+            return
+        if request is not None:
+            self._task = asyncio.get_running_loop().create_task(self._serve(request))
+
+    def _read(self) -> Request | None:
+        if self._head is None:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                if len(self._buffer) > HEAD_LIMIT:
+                    raise BadRequest("header too large")
+                return None
+            head = bytes(self._buffer[:end])
+            del self._buffer[: end + 4]
+            request = _parse_head(head)
+            length = _body_length(request)
+            self._head = (request, length)
+            if request.headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
+                self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request, length = self._head
+        if length is None:
+            body = _dechunk(self._buffer)
+            if body is None:
+                return None
+        else:
+            if len(self._buffer) < length:
+                return None
+            body = bytes(self._buffer[:length])
+            del self._buffer[:length]
+        self._head = None
+        request.body = body
+        return request
+
+    async def _serve(self, request: Request) -> None:
+        response = await self._app(request)
+        if self._transport is None:
+            return
+        keep = request.headers.get("connection", "").lower() != "close"
+        if response.reset:
+            self._reset()
+            return
+        if response.drip_seconds is not None:
+            await self._drip(response, response.drip_seconds)
+        elif response.truncate:
+            whole = self._render(response)
+            self._transport.write(whole[: len(whole) - max(1, len(response.body) // 2)])
+            keep = False
+        else:
+            if not keep:
+                response.headers.append(("Connection", "close"))
+            self._write(response)
+            await self._writable.wait()
+        self._task = None
+        if not keep:
+            self._finish()
+        elif self._buffer:
+            self._next()
+
+    async def _drip(self, response: Response, seconds: float) -> None:
+        whole = self._render(response)
+        start = len(whole) - len(response.body)
+        if self._transport is not None:
+            self._transport.write(whole[:start])
+        for position in range(start, len(whole)):
+            if self._transport is None:
+                return
+            self._transport.write(whole[position : position + 1])
+            await asyncio.sleep(seconds)
+
+    def _render(self, response: Response) -> bytes:
+        length = len(response.body) if response.head_length is None else response.head_length
+        lines = [
+            f"HTTP/1.1 {response.status} {_REASONS.get(response.status, 'Unknown')}",
+            f"Date: {self._date()}",
+            f"Content-Length: {length}",
+        ]
+        lines += [f"{name}: {value}" for name, value in response.headers]
+        return "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n" + response.body
+
+    def _write(self, response: Response) -> None:
+        if self._transport is not None:
+            self._transport.write(self._render(response))
+
+    def _finish(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _reset(self) -> None:
+        """Break off with a TCP reset: with a linger time of zero, closing sends RST instead of FIN."""
+        if self._transport is None:
+            return
+        sock: Any = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+
+def _parse_head(head: bytes) -> Request:
+    lines = head.decode("latin-1").lstrip("\r\n").split("\r\n")
+    parts = lines[0].split(" ")
+    if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
+        raise BadRequest("no HTTP/1.1 request line")
+    method, target, _ = parts
+    if not target.startswith("/"):
+        # The absolute form, as a proxy gets it.
+        _, _, rest = target.partition("://")
+        target = "/" + rest.partition("/")[2]
+    path, _, query = target.partition("?")
+    headers: dict[str, str] = {}
+    raw_headers: list[tuple[str, str]] = []
+    for line in lines[1:]:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise BadRequest("a header line without a colon")
+        value = value.strip(" \t")
+        raw_headers.append((name, value))
+        key = name.lower()
+        headers[key] = f"{headers[key]},{value}" if key in headers else value
+    return Request(method, target, path, query, headers, raw_headers, b"")
+
+
+def _body_length(request: Request) -> int | None:
+    """Return the body's length, or None when it is chunked."""
+    if "chunked" in request.headers.get("transfer-encoding", "").lower():
+        return None
+    text = request.headers.get("content-length", "0")
+    if not (text.isascii() and text.isdigit()):
+        raise BadRequest("a Content-Length that is no number")
+    if int(text) > BODY_LIMIT:
+        raise BadRequest("body too large")
+    return int(text)
+
+
+def _dechunk(buffer: bytearray) -> bytes | None:
+    """Take a whole chunked body off the buffer; None, and nothing taken, while it is incomplete."""
+    position = 0
+    chunks: list[bytes] = []
+    while True:
+        line_end = buffer.find(b"\r\n", position)
+        if line_end < 0:
+            return None
+        try:
+            size = int(bytes(buffer[position:line_end]).split(b";")[0], 16)
+        except ValueError:
+            raise BadRequest("a chunk without a size") from None
+        if size < 0 or size > BODY_LIMIT:
+            raise BadRequest("body too large")
+        start = line_end + 2
+        if size == 0:
+            # Trailers, if any, end with an empty line.
+            if buffer[start : start + 2] == b"\r\n":
+                end = start + 2
+            else:
+                stop = buffer.find(b"\r\n\r\n", start)
+                if stop < 0:
+                    return None
+                end = stop + 4
+            del buffer[:end]
+            return b"".join(chunks)
+        if len(buffer) < start + size + 2:
+            return None
+        chunks.append(bytes(buffer[start : start + size]))
+        position = start + size + 2
+
+
+async def listen(app: App, date: Now, host: str = "127.0.0.1") -> tuple[asyncio.Server, int, set[Connection]]:
+    """Serve `app` on a free port of `host`; returns the server, its port, and the set of open connections."""
+    connections: set[Connection] = set()
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(app, date, connections), host, 0, backlog=4096)
+    port: int = server.sockets[0].getsockname()[1]
+    return server, port, connections

@@ -1,0 +1,125 @@
+"""The fleet's child process as its parent sees it: started, spoken to over loopback, and surely gone at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from pathlib import Path
+from typing import IO, Any, Final
+
+_CHILD: Final = Path(__file__).with_name("_child.py")
+_STDERR_SHOWN: Final = 8_000
+
+
+class FleetError(RuntimeError):
+    """The fleet's child process did not start, died, or refused a command; the message ends with what it wrote."""
+
+
+def require_moto() -> None:
+    """Refuse early, with the remedy, when the extra is not installed.
+
+    Raises:
+        ImportError: moto or flask is missing.
+    """
+    missing = [name for name in ("moto", "flask", "flask_cors") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"the simulated fleet needs {' and '.join(missing)}: install the extra, pip install 'asyncauth[simulate]'",
+            name=missing[0],
+        )
+
+
+class ChildProcess:
+    """One child, listening on one port of 127.0.0.1.
+
+    Its standard input is its life line: it ends when that closes, also when this process is killed. What it writes to
+    standard error is kept in a file that has no name, so nothing of it stays behind.
+    """
+
+    def __init__(self, spec: dict[str, Any], timeout: float) -> None:
+        require_moto()
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        spec = {**spec, "sys_path": list(sys.path)}
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of this package
+                [sys.executable, "-P", str(_CHILD)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                # Ctrl-C in a terminal goes to the whole group; the parent decides when the fleet ends.
+                start_new_session=os.name == "posix",
+            )
+        except BaseException:
+            self._log.close()
+            raise
+        self._finalizer = weakref.finalize(self, _end, self._process, self._log, 0.0)
+        try:
+            self.port: int = self._handshake(spec, timeout)
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child runs."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """End the child and wait for it; calling it again does nothing."""
+        if self._finalizer.detach() is not None:
+            _end(self._process, self._log, 3.0)
+
+    def log(self) -> str:
+        """Return the end of what the child wrote to standard error."""
+        with contextlib.suppress(ValueError, OSError):
+            size = self._log.seek(0, os.SEEK_END)
+            self._log.seek(max(0, size - _STDERR_SHOWN))
+            return self._log.read().decode("utf-8", "replace")
+        return ""
+
+    def _handshake(self, spec: dict[str, Any], timeout: float) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        watchdog = threading.Timer(timeout, self._process.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(json.dumps(spec).encode() + b"\n")
+                self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        finally:
+            watchdog.cancel()
+        if not line:
+            code = self._process.wait()
+            raise FleetError(
+                f"the simulated fleet did not start within {timeout:g} s or died (exit status {code}):\n{self.log()}"
+            )
+        port: int = json.loads(line)["port"]
+        return port
+
+
+def _end(process: subprocess.Popen[bytes], log: IO[bytes], patience: float) -> None:
+    """Close the life line, wait, and kill what did not end of itself."""
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    log.close()

@@ -1,0 +1,160 @@
+"""What is in the fleet's accounts: instances, metrics and the organization, put into moto's backends directly.
+
+An account's region is seeded when it is first asked for, so a fleet of a thousand accounts starts as fast as one of
+three. The same seed gives the same instances, whatever is asked first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_TYPES: Final = ("t3.micro", "t3.large", "m5.large", "m5.xlarge", "c5.large", "r5.large")
+_NAMES: Final = ("web", "api", "worker", "db", "cache", "batch")
+_MODULES: Final = {"ec2": "ec2", "monitoring": "cloudwatch", "cloudwatch": "cloudwatch"}
+_METRIC_PERIOD: Final = 300
+
+
+class Seeds:
+    """Seeds each account and region once, in moto's thread.
+
+    Args:
+        accounts: by id, as in the fleet's specification.
+        management: the id of the management account by partition.
+        wall: the fleet's clock, for the stamps of the metrics.
+    """
+
+    def __init__(
+        self,
+        accounts: Mapping[str, Mapping[str, Any]],
+        management: Mapping[str, str],
+        *,
+        seed: int,
+        metric_points: int,
+        partition_of: Callable[[str], str | None],
+        wall: Callable[[], float],
+    ) -> None:
+        self._accounts = accounts
+        self._management = management
+        self._seed = seed
+        self._points = metric_points
+        self._partition_of = partition_of
+        self._wall = wall
+        self._done: set[tuple[str, str, str]] = set()
+
+    def load(self, service: str) -> None:
+        """Import the backend of a service."""
+        importlib.import_module(f"moto.{_MODULES.get(service, service)}.models")
+
+    def ensure(self, service: str, account: str, region: str) -> None:
+        """Seed what this service of this account and region begins with, if that was not done yet."""
+        if service in {"ec2", "autoscaling", "elasticloadbalancing"}:
+            self._once("ec2", account, region, self._seed_instances)
+        elif service in {"monitoring", "cloudwatch"}:
+            self._once("ec2", account, region, self._seed_instances)
+            self._once("monitoring", account, region, self._seed_metrics)
+        elif service == "organizations":
+            self._once("organizations", account, self._partition_of(region) or "aws", self._seed_organization)
+
+    def _once(self, what: str, account: str, where: str, seed: Callable[[str, str], None]) -> None:
+        key = (what, account, where)
+        if key not in self._done:
+            self._done.add(key)
+            seed(account, where)
+
+    def _count(self, account: str, region: str) -> int:
+        return int(self._accounts.get(account, {}).get("instances", {}).get(region, 0))
+
+    def _seed_instances(self, account: str, region: str) -> None:
+        count = self._count(account, region)
+        if not count:
+            return
+        from moto.ec2.models import ec2_backends
+        from moto.moto_api._internal import mock_random
+
+        chance = random.Random(f"{self._seed}:{account}:{region}")  # noqa: S311 - sizes of simulated instances
+        state = mock_random.getstate()
+        mock_random.seed(f"{self._seed}:{account}:{region}")
+        try:
+            backend = ec2_backends[account][region]
+            for number in range(count):
+                kind = chance.choice(_NAMES)
+                tags = {"Name": f"{kind}-{number:02d}", "Environment": chance.choice(("production", "staging"))}
+                backend.run_instances(
+                    "ami-12c6146b",
+                    1,
+                    None,
+                    [],
+                    instance_type=chance.choice(_TYPES),
+                    is_instance_type_default=True,
+                    region_name=region,
+                    tags={"instance": tags},
+                )
+        finally:
+            mock_random.setstate(state)
+
+    def _seed_metrics(self, account: str, region: str) -> None:
+        if not self._count(account, region) or not self._points:
+            return
+        from moto.cloudwatch.models import MetricDatum, cloudwatch_backends
+        from moto.ec2.models import ec2_backends
+
+        data = cloudwatch_backends[account][region].metric_data
+        end = int(self._wall()) // _METRIC_PERIOD * _METRIC_PERIOD
+        for reservation in ec2_backends[account][region].reservations.values():
+            for instance in reservation.instances:
+                chance = random.Random(f"{self._seed}:{instance.id}")  # noqa: S311 - a simulated load
+                dimensions = [{"Name": "InstanceId", "Value": instance.id}]
+                base = chance.uniform(5, 60)
+                for point in range(self._points, 0, -1):
+                    when = datetime.fromtimestamp(end, UTC) - timedelta(seconds=point * _METRIC_PERIOD)
+                    value = min(100.0, max(0.1, chance.gauss(base, 5)))
+                    data.append(
+                        MetricDatum(
+                            "AWS/EC2",
+                            "CPUUtilization",
+                            round(value, 3),
+                            dimensions,
+                            when.replace(tzinfo=None),
+                            "Percent",
+                        )
+                    )
+
+    def _seed_organization(self, account: str, partition: str) -> None:
+        if self._management.get(partition) != account:
+            return
+        from moto.organizations.models import FakeAccount, organizations_backends
+
+        region = {"aws-cn": "cn-northwest-1", "aws-us-gov": "us-gov-west-1"}.get(partition, "us-east-1")
+        backend = organizations_backends[account][partition]
+        backend.create_organization(region, FeatureSet="ALL")
+        organization: Any = backend.org
+        joined = datetime(2024, 1, 1)
+        for one in self._accounts.values():
+            if one["partition"] != partition or one["id"] == account:
+                continue
+            # __init__ would also make a role in an IAM backend of every account: the price of a fleet of thousands.
+            member: Any = FakeAccount.__new__(FakeAccount)
+            member.__dict__.update(
+                type="ACCOUNT",
+                region=organization.region,
+                organization_id=organization.id,
+                master_account_id=organization.master_account_id,
+                create_account_status_id=f"car-{one['id']}",
+                id=one["id"],
+                name=one["name"],
+                email=f"{one['id']}@simulated.example",
+                create_time=joined,
+                status="SUSPENDED" if one.get("suspended") else "ACTIVE",
+                state="SUSPENDED" if one.get("suspended") else "ACTIVE",
+                joined_method="CREATED",
+                parent_id=organization.root_id,
+                attached_policies=[],
+                tags=dict(one.get("tags", {})),
+            )
+            backend.accounts.append(member)

@@ -1,0 +1,120 @@
+"""What a fleet is made of: accounts, regions, sizes, turned into the specification that the child reads."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from asyncauth._models import Account, Role, as_account
+from asyncauth._models._checks import split_role
+from asyncauth._partitions import get_partition, partition_of_region, partitions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+AccountsLike: TypeAlias = "int | Mapping[str, int] | Iterable[Account | str]"
+RegionsLike: TypeAlias = "Mapping[str, Sequence[str]] | Sequence[str] | None"
+InstancesLike: TypeAlias = "int | tuple[int, int] | Callable[[Account, str], int]"
+
+_DEFAULT_REGIONS: Final[Mapping[str, tuple[str, ...]]] = {"aws": ("us-east-1", "eu-west-1")}
+
+
+def expand_regions(regions: RegionsLike, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the regions of each partition in `names`.
+
+    Raises:
+        ConfigurationError: a region that is in no partition, or in another one than it is listed under.
+    """
+    given: dict[str, tuple[str, ...]] = {}
+    if isinstance(regions, Mapping):
+        given = {name: tuple(chosen) for name, chosen in regions.items()}
+    elif regions is not None:
+        for region in regions:
+            name = partition_of_region(region).name
+            given[name] = (*given.get(name, ()), region)
+    for name, chosen in given.items():
+        for region in chosen:
+            get_partition(name).require_region(region)
+    return {
+        name: given.get(name) or _DEFAULT_REGIONS.get(name) or (get_partition(name).default_region,) for name in names
+    }
+
+
+def expand_accounts(accounts: AccountsLike) -> list[Account]:
+    """Return the accounts meant: a number of them, numbers by partition, or the accounts themselves."""
+    if isinstance(accounts, int):
+        accounts = {"aws": accounts}
+    if not isinstance(accounts, Mapping):
+        return [as_account(account) for account in accounts]
+    return [
+        Account(numbered_id(partition, number), partition=partition, name=f"{partition}-{number:04d}")
+        for partition, count in accounts.items()
+        for number in range(1, count + 1)
+    ]
+
+
+def numbered_id(partition: str, number: int) -> str:
+    """Return an account id that tells its partition by its first digits."""
+    return f"{list(partitions()).index(partition) + 1}{number:011d}"
+
+
+def management_account(partition: str) -> Account:
+    """Return the account that a partition's base identities live in."""
+    return Account(numbered_id(partition, 99_999_999_999), partition=partition, name=f"{partition}-management")
+
+
+def with_regions(account: Account, regions: Mapping[str, tuple[str, ...]]) -> Account:
+    """Return the account with its regions spelled out: its own, or the fleet's for its partition."""
+    partition = get_partition(account.partition)
+    chosen: list[str] = []
+    for pattern in account.regions or regions[account.partition]:
+        chosen += [pattern] if pattern in partition.regions else partition.match_regions(pattern)
+    return replace(account, regions=tuple(dict.fromkeys(chosen)), name=account.name or f"account-{account.id}")
+
+
+def count_instances(instances: InstancesLike, account: Account, region: str, seed: int) -> int:
+    """Return how many instances a region of an account has; the same for the same seed."""
+    if isinstance(instances, int):
+        return instances
+    if isinstance(instances, tuple):
+        low, high = instances
+        return random.Random(f"{seed}:{account.id}:{region}:size").randint(low, high)  # noqa: S311 - a size
+    return instances(account, region)
+
+
+def role_arn(account: Account, role: str) -> str:
+    """Return the ARN of the role that lets the fleet's owner into an account."""
+    return _effective(account, role).arn(account)
+
+
+def _effective(account: Account, role: str) -> Role:
+    path, name = split_role(role)
+    return account.effective_role(Role(name=name, path=path))
+
+
+def account_entry(
+    account: Account,
+    *,
+    role: str,
+    instances: Mapping[str, int],
+    denied: Collection[str],
+    suspended: Collection[str],
+    disabled_regions: Collection[str] | Mapping[str, Collection[str]],
+    management: bool = False,
+) -> dict[str, Any]:
+    """Return an account as the child reads it."""
+    disabled = disabled_regions.get(account.id, ()) if isinstance(disabled_regions, Mapping) else disabled_regions
+    return {
+        "id": account.id,
+        "partition": account.partition,
+        "name": account.name,
+        "tags": dict(account.tags),
+        "denied": account.id in denied,
+        "suspended": account.id in suspended,
+        "disabled_regions": sorted(disabled),
+        "instances": dict(instances),
+        "management": management,
+        "roles": [{"arn": role_arn(account, role), "external_id": _effective(account, role).external_id}],
+    }

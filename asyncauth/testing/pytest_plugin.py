@@ -1,0 +1,68 @@
+"""The pytest plugin: simulated fleets as fixtures, for tests with and without an event loop.
+
+pytest loads this in every run of every project that has asyncauth installed, so it imports nothing but pytest until
+a fixture is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from asyncauth.testing._clock import FakeClock
+    from asyncauth.testing._fleet import SimulatedFleet
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known, for runs with `--strict-markers`."""
+    config.addinivalue_line(
+        "markers", "simulated_fleet(accounts=3, **options): what the simulated_fleet fixture is made of"
+    )
+
+
+@pytest.fixture(scope="session")
+def start_simulated_fleet() -> Iterator[Callable[..., SimulatedFleet]]:
+    """Return a function that starts a fleet, with the arguments of `SimulatedFleet`; all end with the session.
+
+    For fixtures of one's own, of any scope:
+
+        @pytest.fixture(scope="module")
+        def fleet(start_simulated_fleet):
+            return start_simulated_fleet({"aws": 60, "aws-cn": 10})
+    """
+    from contextlib import ExitStack
+
+    from asyncauth.testing._fleet import SimulatedFleet
+
+    with ExitStack() as stack:
+
+        def start(*args: Any, **kwargs: Any) -> SimulatedFleet:
+            return stack.enter_context(SimulatedFleet(*args, **kwargs))
+
+        yield start
+
+
+@pytest.fixture
+def simulated_fleet(request: pytest.FixtureRequest) -> Iterator[SimulatedFleet]:
+    """Return a running fleet of the test's own, made as the marker says: `@pytest.mark.simulated_fleet(accounts=5)`.
+
+    Its controls are awaited; `simulated_fleet.blocking` has them for tests without an event loop.
+    """
+    from asyncauth.testing._fleet import SimulatedFleet
+
+    marker = request.node.get_closest_marker("simulated_fleet")
+    args, kwargs = (marker.args, marker.kwargs) if marker else ((), {})
+    with SimulatedFleet(*args, **kwargs) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def fake_clock() -> FakeClock:
+    """Return a clock that only moves when the test says so."""
+    from asyncauth.testing._clock import FakeClock
+
+    return FakeClock()
