@@ -28,6 +28,7 @@ check: $(NEWEST)/.check ## lint, format, types, import floors
 	$(NEWEST)/bin/ruff check .
 	$(NEWEST)/bin/ruff format --check .
 	$(NEWEST)/bin/mypy
+	$(NEWEST)/bin/mypy --config-file= --strict --follow-imports=silent tests/typing_examples.py
 	$(NEWEST)/bin/basedpyright
 	$(NEWEST)/bin/lint-imports
 

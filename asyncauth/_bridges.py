@@ -176,7 +176,7 @@ def _with_default_endpoint(base: type, endpoint_url: str | None) -> type:
 
 def aiobotocore_session(identity: Lent, region_name: str, endpoint_url: str | None) -> AioSession:
     """Return an `AioSession` that signs as `identity`."""
-    session = _with_default_endpoint(AioSession, endpoint_url)()
+    session: AioSession = _with_default_endpoint(AioSession, endpoint_url)()
     session.register_component("credential_provider", _AsyncProvider(_AsyncCredentials(identity)))
     session.set_config_variable("region", region_name)
     return session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
 
@@ -19,7 +19,7 @@ from asyncauth._sources import make_source
 from asyncauth._tokens import RoleTokens, SourceIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from random import Random
 
     from aiobotocore.config import AioConfig
@@ -235,7 +235,7 @@ class OpenParts:
 
     def _spawn(self, flight: Callable[[], Awaitable[None]]) -> None:
         self._check_open()
-        self._flights.start_soon(flight)
+        self._flights.start_soon(cast("Callable[[], Coroutine[Any, Any, None]]", flight))
 
     def _key_of(self, partition: str) -> str | None:
         sources = self._settings.sources

@@ -244,7 +244,8 @@ class SessionPool:
     async def _client(
         self, service_name: str, account: Account, region_name: str | None, options: dict[str, Any]
     ) -> AsyncIterator[Any]:
-        session = await self.session(account, region_name)
+        # The stubs know literal service names only.
+        session: Any = await self.session(account, region_name)
         async with session.client(service_name, **options) as client:
             yield client
 
@@ -396,9 +397,9 @@ def _by_partition(sources: Mapping[str, SourceSpec] | None, single: SourceSpec) 
 
 
 def _retry(retry: Retry | int | None) -> Retry | None:
-    if isinstance(retry, int) and not isinstance(retry, bool):
+    if isinstance(retry, int):
         retry = Retry(attempts=retry)
-    if isinstance(retry, Retry) and retry.errors is None:
+    if retry is not None and retry.errors is None:
         return replace(retry, errors=passes_by_itself)
     return retry
 

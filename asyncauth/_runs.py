@@ -98,7 +98,7 @@ class Run(Generic[T]):
         """Return the outcomes that were not read yet, without waiting; also after the block was left."""
         return tuple(as_outcome(settlement) for settlement in self._answers.unread())
 
-    async def _work(self, target: Target, attempt: Attempt[Target]) -> T:
+    async def _work(self, target: Target, attempt: Attempt) -> T:
         attempt.phase = "credentials"
         session = await self._session(target.account, target.region_name)
         attempt.phase = "job"

@@ -115,7 +115,7 @@ class SourceIdentity:
     def __init__(self, source: Source, facts: SourceFacts) -> None:
         self._source = source
         self._last: Credentials | None = None
-        self.key = ("source", facts.key)
+        self.key: Hashable = ("source", facts.key)
         self.account_id: str | None = None
 
     async def get_frozen_credentials(self) -> Credentials:
