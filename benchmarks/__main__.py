@@ -1,0 +1,147 @@
+"""What does one more AWS account cost, beside the peers? `make bench` runs this; `--help` shows what can be chosen.
+
+It writes a Markdown page, JSON and two pictures. What would make an answer wrong stands at the top of each benchmark's
+file. For all: a machine that is busy with other things. The runs take turns, and a calibration loop before each is in
+the JSON; if it is not steady, run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks import _report, _svg, bigpage, fleet, micro, server, sweep, tls
+from benchmarks._variants import VARIANTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SECTIONS: Final = ("fleet", "bigpage", "tls", "micro", "sweep")
+SIZES: Final = (10, 100, 1_000, 10_000)
+RESULTS: Final = Path(__file__).resolve().parent / "results"
+_SECONDS_FOR_FLEET: Final = 540.0
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the chosen sections, one after the other."""
+    quick, chosen = options.quick, options.variants
+    speed = server.measure(5_000 if quick else 20_000)
+    result: dict[str, Any] = {
+        "about": {
+            "when": datetime.now(UTC).strftime("%d %B %Y"),
+            "python": platform.python_version(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "cores": os.cpu_count(),
+            "quick": quick,
+            "server_requests_per_second": speed["requests_per_core_second"],
+        }
+    }
+    for section in options.only:
+        print(f"{section}: {_question(section)}", file=sys.stderr)
+        if section == "fleet":
+            result[section] = fleet.run(
+                chosen,
+                options.sizes,
+                runs=options.runs,
+                seconds=options.seconds,
+                at_once=options.at_once,
+                slow_up_to=10 if quick else None,
+                say=_say,
+            )
+        elif section == "bigpage":
+            names = [name for name in bigpage.VARIANT_NAMES if name in chosen]
+            few = {"accounts": 8, "runs": 1} if quick else {}
+            result[section] = bigpage.run(names, **few, say=_say)
+        elif section == "tls":
+            names = [name for name in tls.VARIANT_NAMES if name in chosen and not (quick and name in tls.ACCOUNTS)]
+            result[section] = tls.run(names, accounts=400 if quick else 1_000, say=_say)
+        elif section == "micro":
+            few = {"accounts": 200, "times": 500, "imports": 2} if quick else {}
+            result[section] = micro.run(**few, say=_say)
+        elif section == "sweep":
+            few_points: dict[str, Any] = (
+                {"latencies_ms": (50,), "at_once": (1, 10, 100), "seconds": 1.0} if quick else {}
+            )
+            result[section] = sweep.run(**few_points, say=_say)
+    return result
+
+
+def write(result: dict[str, Any], folder: Path) -> list[Path]:
+    """Write the page, the JSON and the pictures; return what was written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"results.md": _report.markdown(result), "results.json": json.dumps(result, indent=1) + "\n"}
+    if result.get("fleet", {}).get("rows"):
+        texts["cpu-per-account.svg"] = _svg.cpu_chart(result["fleet"])
+    if result.get("sweep", {}).get("series"):
+        texts["sweep.svg"] = _svg.sweep_chart(result["sweep"])
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [folder / name for name in texts]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _question(section: str) -> str:
+    module = {"fleet": fleet, "bigpage": bigpage, "tls": tls, "micro": micro, "sweep": sweep}[section]
+    return (module.__doc__ or "").partition("?")[0] + "?"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write, and say whether the promises were kept."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes, one run: does it work? (under two minutes)")
+    parser.add_argument("--sizes", type=_numbers, help="numbers of accounts (default: 10,100,1000,10000)")
+    parser.add_argument("--variants", type=_names(VARIANTS), help=f"some of {', '.join(VARIANTS)}")
+    parser.add_argument("--runs", type=int, help="the most runs of each (default: 5; long ones have fewer)")
+    parser.add_argument("--only", type=_names(SECTIONS), default=list(SECTIONS), help=f"some of {', '.join(SECTIONS)}")
+    parser.add_argument("--at-once", type=int, default=fleet.AT_ONCE, help="accounts at once (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=_SECONDS_FOR_FLEET, help="when to stop repeating (default: %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, help="where to write; a part of the whole goes to results/scratch")
+    options = parser.parse_args(arguments)
+    whole = not (options.quick or options.sizes or options.variants or options.runs) and options.only == list(SECTIONS)
+    options.sizes = options.sizes or ([10, 200] if options.quick else list(SIZES))
+    options.variants = options.variants or list(VARIANTS)
+    options.runs = options.runs or (1 if options.quick else 5)
+    started = time.perf_counter()
+    result = measure(options)
+    result["about"]["seconds"] = time.perf_counter() - started
+    if raw := result.get("fleet", {}).get("raw"):
+        calibrations = [one["calibration_ms"] for one in raw]
+        result["about"]["calibration_ms"] = [min(calibrations), statistics.median(calibrations), max(calibrations)]
+    # Only a whole run may stand where the README looks: ratios of two runs must not end up in one table.
+    for path in write(result, options.output or (RESULTS if whole else RESULTS / "scratch")):
+        print(path)
+    broken = [claim for claim in _report.claims(result) if not claim.holds]
+    for claim in broken:
+        print(f"not kept: {claim.text}: {_report.number(claim.measured)}", file=sys.stderr)
+    return 0
+
+
+def _numbers(text: str) -> list[int]:
+    return sorted({int(part) for part in text.split(",")})
+
+
+def _names(known: Sequence[str] | dict[str, Any]) -> Any:
+    def names(text: str) -> list[str]:
+        chosen = text.split(",")
+        if unknown := set(chosen) - set(known):
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+        return chosen
+
+    return names
+
+
+if __name__ == "__main__":
+    sys.exit(main())

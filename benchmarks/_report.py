@@ -1,0 +1,340 @@
+"""A result as Markdown: tables, the ratios that were promised, and where asyncauth is not the fastest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+OURS = "asyncauth"
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """Return a value with three significant digits and thousands separated; a dash for None."""
+    if value is None:
+        return "-"
+    magnitude = abs(value)
+    digits = 0 if magnitude >= 100 else 1 if magnitude >= 10 else 2 if magnitude >= 0.095 else 3
+    return f"{value:,.{digits}f}{unit}" if value else f"0{unit}"
+
+
+def count(value: float) -> str:
+    """Return a count, its thousands separated; the median of an even number of runs may have a half."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; all columns but the first are numbers, and go to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def representative(fleet: Mapping[str, Any], size: int = 1_000) -> list[dict[str, Any]]:
+    """Return one row per variant, cheapest first: at `size` accounts, or at the most below that it was asked for."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in fleet["rows"]:
+        chosen = best.get(row["variant"])
+        if row["accounts"] <= size and (chosen is None or row["accounts"] > chosen["accounts"]):
+            best[row["variant"]] = row
+    return sorted(best.values(), key=lambda row: row["cpu_ms_per_account"])
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A promise, what was measured, and the limit it has to keep."""
+
+    text: str
+    measured: float
+    limit: float
+    at_most: bool = True
+
+    @property
+    def holds(self) -> bool:
+        """Whether the measurement keeps the limit."""
+        return self.measured <= self.limit if self.at_most else self.measured >= self.limit
+
+
+def claims(result: Mapping[str, Any]) -> list[Claim]:
+    """Return the promises that this result can judge."""
+    found: list[Claim] = []
+    if fleet := result.get("fleet"):
+        found += _fleet_claims(fleet)
+    if micro := result.get("micro"):
+        found += [
+            Claim(text, micro[key], limit)
+            for key, text, limit in (
+                ("bind_us", "binding a client, microseconds", 20.0),
+                ("bind_bytes", "a bound client, bytes", 2048.0),
+            )
+            if key in micro
+        ]
+    for row in result.get("bigpage", {}).get("rows", ()):
+        if row["variant"] == OURS:
+            found.append(Claim("event-loop lag under big pages, p99, ms", row["lag_p99_ms"], 30.0))
+            found.append(Claim("event-loop lag under big pages, worst, ms", row["lag_worst_ms"], 100.0))
+    for row in result.get("tls", {}).get("rows", ()):
+        if row["variant"] == OURS:
+            found += [
+                Claim(f"TLS handshakes at {endpoint.upper()} per account at once", count / row["at_once"], 1.0)
+                for endpoint, count in row["handshakes"].items()
+            ]
+    return found
+
+
+def _fleet_claims(fleet: Mapping[str, Any]) -> list[Claim]:
+    at_thousand = {row["variant"]: row for row in representative(fleet)}
+    every = {(row["variant"], row["accounts"]): row for row in fleet["rows"]}
+    ours = at_thousand.get(OURS)
+    if ours is None:
+        return []
+    cpu = ours["cpu_ms_per_account"]
+    found = [
+        Claim(f"CPU per account against {text}", cpu / at_thousand[name]["cpu_ms_per_account"], limit)
+        for name, text, limit in (("stock", "one stock client", 0.75), ("raw", "raw aiohttp + SigV4", 2.5))
+        if name in at_thousand
+    ]
+    found += [
+        Claim(
+            f"times less CPU than {at_thousand[name]['label']}",
+            at_thousand[name]["cpu_ms_per_account"] / cpu,
+            limit,
+            at_most=False,
+        )
+        for name, limit in (("aioboto3", 100.0), ("botocove", 100.0), ("boto3_careful", 8.0))
+        if name in at_thousand
+    ]
+    if (big := every.get((OURS, 10_000))) and (OURS, 1_000) in every:
+        ratio = big["cpu_ms_per_account"] / every[OURS, 1_000]["cpu_ms_per_account"]
+        found.append(Claim("CPU per account at 10,000 against 1,000", ratio, 1.1))
+        found.append(Claim("peak RSS at 10,000 accounts, MiB", big["peak_rss_mib"], 300.0))
+    return found
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Return the whole result as one page."""
+    about = result["about"]
+    parts = [
+        "# What one more account costs\n",
+        (
+            "Work per account: AssumeRole, then DescribeInstances (5 instances), against a canned server in a process "
+            "of its own on loopback; set-up and warm-up are not counted. One run of `make bench`: compare its ratios, "
+            "not its milliseconds with another machine's.\n"
+        ),
+        (
+            f"{about['cores']} cores, Python {about['python']}, {about['platform']}; {about['when']}"
+            f"{'; a quick run: too short to quote' if about.get('quick') else ''}. "
+            f"The server answers {number(about['server_requests_per_second'])} requests/s on a core.\n"
+        ),
+    ]
+    if fleet := result.get("fleet"):
+        parts += _fleet_parts(fleet)
+    if bigpage := result.get("bigpage"):
+        parts += _bigpage_parts(bigpage)
+    if tls := result.get("tls"):
+        parts += _tls_parts(tls)
+    if micro := result.get("micro"):
+        parts += _micro_parts(micro)
+    if sweep := result.get("sweep"):
+        parts += ["## How many at once\n", sweep_table(sweep)]
+    if judged := claims(result):
+        parts += [
+            "## What was promised\n",
+            table(
+                ["", "measured", "limit", "kept"],
+                [
+                    [
+                        claim.text,
+                        number(claim.measured),
+                        f"{'at most' if claim.at_most else 'at least'} {number(claim.limit)}",
+                        "yes" if claim.holds else "**no**",
+                    ]
+                    for claim in judged
+                ],
+            ),
+        ]
+    return "\n".join(parts)
+
+
+def _fleet_parts(fleet: Mapping[str, Any]) -> list[str]:
+    rows = representative(fleet)
+    ours = next((row["cpu_ms_per_account"] for row in rows if row["variant"] == OURS), None)
+    main = [
+        [
+            _label(row),
+            f"{row['accounts']:,}",
+            str(row["runs"]),
+            f"{number(row['cpu_ms_per_account'])} ({' to '.join(number(one) for one in row['cpu_ms_spread'])})",
+            number(row["cpu_ms_per_account"] / ours if ours else None),
+            number(row["accounts_per_second"]),
+            number(row["peak_rss_mib"]),
+            number(_live(fleet, row["variant"])),
+            number(row["loop_lag_p99_ms"]),
+            count(row["assume_role"]),
+            count(sum(row["connections"].values())),
+            number(row["setup_seconds"]),
+        ]
+        for row in rows
+    ]
+    sizes = sorted({row["accounts"] for row in fleet["rows"]})
+    by_size = {(row["variant"], row["accounts"]): row for row in fleet["rows"]}
+    sized = [[_label(row), *(_at(by_size.get((row["variant"], size)), row, size) for size in sizes)] for row in rows]
+    parts = [
+        f"## At {max(row['accounts'] for row in rows):,} accounts, {fleet['at_once']} at once\n",
+        table(
+            [
+                "how",
+                "accounts",
+                "runs",
+                "CPU ms per account",
+                "x asyncauth",
+                "accounts/s",
+                "peak RSS MiB",
+                "KiB per live session",
+                "loop lag p99 ms",
+                "AssumeRole calls",
+                "new connections",
+                "set-up s",
+            ],
+            main,
+        ),
+        (
+            "CPU is the median of the runs (least to most). A row with fewer accounts stops there: more would take "
+            "minutes to say the same. Over TLS each new connection is a handshake. Threads have no event loop to lag.\n"
+        ),
+        "### CPU ms per account, by the number of accounts\n",
+        table(["how", *(f"{size:,}" for size in sizes)], sized),
+    ]
+    if better := _not_faster(rows):
+        parts += ["### Where asyncauth is not the best\n", *better]
+    busy = max((row["server_busy"] for row in fleet["rows"]), default=0.0)
+    parts.append(
+        f"The server was never busier than {busy:.0%} of a core{'' if busy < 0.8 else ': **a bottleneck**'}.\n"
+    )
+    if fleet["problems"]:
+        parts += [f"- {name}: {text.splitlines()[0]}" for name, text in fleet["problems"].items()] + [""]
+    return parts
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    label = row["label"]
+    version = row.get("versions", {}).get(row["variant"].removesuffix("_older"))
+    if version and version != "this tree" and row["variant"] != OURS:
+        label = label.replace(row["variant"], f"{row['variant']} {version}", 1)
+    return f"**{label}**" if row["variant"] == OURS else label
+
+
+def _live(fleet: Mapping[str, Any], variant: str) -> float | None:
+    found = [row["live_session_kib"] for row in fleet["rows"] if row["variant"] == variant]
+    return next((value for value in found if value is not None), None)
+
+
+def _at(row: Mapping[str, Any] | None, of: Mapping[str, Any], size: int) -> str:
+    if row is not None:
+        return number(row["cpu_ms_per_account"])
+    return "stops earlier" if size > of["largest"] else "-"
+
+
+def _not_faster(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    ours = next((row for row in rows if row["variant"] == OURS), None)
+    if ours is None:
+        return []
+    found = []
+    for key, text, unit, more_is_better in (
+        ("cpu_ms_per_account", "CPU per account", " ms", False),
+        ("accounts_per_second", "accounts per second", "/s", True),
+        ("peak_rss_mib", "peak RSS", " MiB", False),
+        ("setup_seconds", "set-up", " s", False),
+        ("loop_lag_p99_ms", "event-loop lag p99", " ms", False),
+    ):
+        better = [
+            f"{row['label']} {number(row[key], unit)}"
+            for row in rows
+            if row["variant"] not in {OURS, "asyncauth_older"}
+            and row[key] is not None
+            and (row[key] > ours[key] if more_is_better else row[key] < ours[key])
+        ]
+        if better:
+            found.append(f"- {text}: {number(ours[key], unit)}; {'; '.join(better)}")
+    return [*found, ""] if found else []
+
+
+def _bigpage_parts(bigpage: Mapping[str, Any]) -> list[str]:
+    return [
+        f"## {bigpage['accounts']} pages of {bigpage['instances']:,} instances at once\n",
+        f"Each page is {bigpage['page_bytes'] / 1e6:.1f} MB of XML. How late a coroutine that sleeps 1 ms wakes:\n",
+        table(
+            ["how", "lag p50 ms", "lag p99 ms", "lag worst ms", "CPU ms per page", "seconds in all", "peak RSS MiB"],
+            [
+                [
+                    _label(row),
+                    *(
+                        number(row[key])
+                        for key in (
+                            "lag_p50_ms",
+                            "lag_p99_ms",
+                            "lag_worst_ms",
+                            "cpu_ms_per_page",
+                            "wall_seconds",
+                            "peak_rss_mib",
+                        )
+                    ),
+                ]
+                for row in bigpage["rows"]
+            ],
+        ),
+    ]
+
+
+def _tls_parts(tls: Mapping[str, Any]) -> list[str]:
+    return [
+        f"## Over TLS, {tls['latency_ms']:g} ms of latency\n",
+        table(
+            ["how", "accounts", "at once", "handshakes STS", "handshakes EC2", "CPU ms per account", "accounts/s"],
+            [
+                [
+                    _label(row),
+                    f"{row['accounts']:,}",
+                    str(row["at_once"]),
+                    count(row["handshakes"]["sts"]),
+                    count(row["handshakes"]["ec2"]),
+                    number(row["cpu_ms_per_account"]),
+                    number(row["accounts_per_second"]),
+                ]
+                for row in tls["rows"]
+            ],
+        ),
+    ]
+
+
+def _micro_parts(micro: Mapping[str, Any]) -> list[str]:
+    names = (
+        ("bind_us", "bind a client, enter and leave it", " us"),
+        ("bind_bytes", "what a bound client holds", " bytes"),
+        ("credentials_hit_us", "`session.credentials()`, cached", " us"),
+        ("session_hit_us", "`pool.session(account)`, cached", " us"),
+        ("create_client_us", 'stock: `create_client("ec2")`, warm', " us"),
+    )
+    rows = [
+        [text, number(micro[key] / 1000, " ms") if unit == " us" and micro[key] >= 1000 else number(micro[key], unit)]
+        for key, text, unit in names
+        if key in micro
+    ]
+    rows += [[f"`import {module}`", number(value, " ms")] for module, value in micro.get("import_ms", {}).items()]
+    return ["## Small things\n", table(["", ""], rows)]
+
+
+def sweep_table(sweep: Mapping[str, Any]) -> str:
+    """Return the sweep as a table: accounts per second by `max_at_once`, and what to choose."""
+    found = sweep["series"]
+    at_once = sorted({point["max_at_once"] for one in found for point in one["points"]})
+    rates = [{point["max_at_once"]: point["accounts_per_second"] for point in one["points"]} for one in found]
+    rows = [[f"{count:,} at once", *(number(rate.get(count)) for rate in rates)] for count in at_once]
+    rows += [
+        ["90 % of the best from", *(f"{one['enough_at_once']:,} at once" for one in found)],
+        ["the CPU's limit, accounts/s", *(number(one["cpu_limit_accounts_per_second"]) for one in found)],
+    ]
+    failed = sum(point["failed"] for one in found for point in one["points"])
+    text = table(["accounts/s", *(one["label"] for one in found)], rows)
+    return text + (f"\n{failed} accounts failed; they are not counted in the rates.\n" if failed else "")

@@ -1,0 +1,53 @@
+"""runacross: its `map_accounts`, as its quickstart shows it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from runacross import Role, map_accounts
+
+from benchmarks._bodies import ROLE
+from benchmarks._variants import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from benchmarks._variants import Seen
+
+
+class Running:
+    """A session to assume from."""
+
+    def __init__(self, at_once: int) -> None:
+        self._auth, self._at_once = Role(ROLE, source_session=boto3.Session()), at_once
+        self._live: list[object] = []
+
+    def _run(self, function: Callable[[Any, Any], Any], accounts: Sequence[str]) -> list[tuple[str, Any]]:
+        results = list(map_accounts(function, accounts=accounts, auth=self._auth, max_workers=self._at_once))
+        for result in results:
+            if not result.success:
+                raise RuntimeError(f"{result.account.id}: {result.phase}: {result.error}")
+        return [(result.account.id, result.value) for result in results]
+
+    def work(self, accounts: Sequence[str], seen: Seen) -> None:
+        def job(session: Any, _account: Any) -> Answer:
+            return Answer.of(session.client("ec2").describe_instances())
+
+        for account, answer in self._run(job, accounts):
+            seen(account, answer)
+
+    def keep(self, accounts: Sequence[str]) -> None:
+        def job(session: Any, _account: Any) -> bool:
+            ec2 = session.client("ec2")
+            Answer.of(ec2.describe_instances())
+            self._live.append((session, ec2))
+            return True
+
+        self._run(job, accounts)
+
+
+@contextmanager
+def open_variant(at_once: int) -> Iterator[Running]:
+    yield Running(at_once)

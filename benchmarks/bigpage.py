@@ -1,0 +1,71 @@
+"""Does a big answer stop the event loop? 50 accounts answer at once, each with a page of 1,000 real-sized instances.
+
+A page is 3.9 MB of XML. While it is parsed on the event loop, nothing else runs there: no other account's answer, no
+timer, no heartbeat. A coroutine that sleeps a millisecond at a time notes how late it wakes.
+
+What would make the answer wrong:
+- a sampler that misses the stall: it notes the sleep that is under way when the work ends as well;
+- answers that are not understood: each must hold 1,000 instances of the account asked for;
+- the server's turn taken for the client's: it sits in another process, on another core if there is one; with one core
+  the two share it, and the lag holds the server's slices too.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks import fleet
+from benchmarks._processes import ChildFailed, missing_packages
+from benchmarks._variants import VARIANTS
+from benchmarks.server import CannedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+VARIANT_NAMES: Final = ("asyncauth", "asyncauth_older", "stock", "raw")
+
+
+def run(
+    variants: Sequence[str] = VARIANT_NAMES,
+    *,
+    accounts: int = 50,
+    instances: int = 1_000,
+    runs: int = 2,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Measure the lag of the event loop while all pages arrive together, and the CPU that they cost."""
+    rows, problems = [], {}
+    with CannedServer(instances=instances, detailed=True) as server:
+        for name in variants:
+            variant = VARIANTS[name]
+            if missing := missing_packages(variant.stack, variant.packages):
+                problems[name] = f"not run: {', '.join(missing)} not installed in its environment"
+                continue
+            try:
+                results = [
+                    fleet.run_one(
+                        variant, accounts, server, at_once=accounts, instances=instances, warm_up=1, lag_interval=0.001
+                    )
+                    for _ in range(runs)
+                ]
+            except ChildFailed as failure:
+                problems[name] = f"failed: {failure}"
+                say(f"  {name}: {failure}")
+                continue
+            lags = [result["loop_lag_ms"] for result in results]
+            row = {
+                "variant": name,
+                "label": variant.label,
+                "runs": runs,
+                "lag_p50_ms": statistics.median(lag["p50"] for lag in lags),
+                "lag_p99_ms": statistics.median(lag["p99"] for lag in lags),
+                "lag_worst_ms": max(lag["worst"] for lag in lags),
+                "cpu_ms_per_page": statistics.median(result["cpu_ms_per_account"] for result in results),
+                "wall_seconds": statistics.median(result["wall_seconds"] for result in results),
+                "peak_rss_mib": max(result["peak_rss_mib"] for result in results),
+            }
+            rows.append(row)
+            say(f"  {name:<15} p99 {row['lag_p99_ms']:.1f} ms, worst {row['lag_worst_ms']:.1f} ms")
+        page_bytes = server.stats()["page_bytes"]
+    return {"accounts": accounts, "instances": instances, "page_bytes": page_bytes, "rows": rows, "problems": problems}

@@ -1,0 +1,296 @@
+"""What does one more account cost? For each of N accounts: AssumeRole, then DescribeInstances (5 instances).
+
+Every variant does the same work against the same canned server, in a process of its own, 20 accounts at once, warmed
+by a few accounts that are not counted; the runs of the variants take turns, so a slow minute of the machine hits
+all. CPU is user and system time of that process alone.
+
+What would make the answer wrong:
+- a variant that answers for the wrong account: every answer's owner is compared with the account asked for, and a run
+  with one mistake is an error, not a row (the one variant that is wrong by design says so);
+- work left out: the server's count of AssumeRole and DescribeInstances must be one per account;
+- a server that is the bottleneck: accounts per second would say nothing of the client. `server_busy` is shown;
+- set-up smeared over few accounts: it is measured apart, and is not in the CPU per account;
+- a busy machine: the spread of the runs is shown; compare ratios of one run, never numbers of two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib
+import os
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks._bodies import SOURCE_ACCOUNT, account_ids
+from benchmarks._measure import LoopLag, Usage, calibrate, peak_rss_mib, rss_mib
+from benchmarks._processes import ChildFailed, measure, missing_packages, versions
+from benchmarks._variants import VARIANTS, Answer, Variant
+from benchmarks.server import CannedServer, control
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+AT_ONCE: Final = 20
+_WARM_UP_FROM: Final = 900_000_000
+
+
+class CrossedIdentity(AssertionError):
+    """An answer came from another account than the one asked for."""
+
+
+@dataclass(slots=True)
+class Check:
+    """Compares every answer with what was asked."""
+
+    instances: int
+    expected_owner: Callable[[str], str]
+    accounts: set[str] = field(default_factory=set)
+
+    def __call__(self, account: str, answer: Answer) -> None:
+        if answer.owners != {self.expected_owner(account)}:
+            raise CrossedIdentity(f"asked for {account}, was answered for {', '.join(answer.owners) or 'nobody'}")
+        if answer.instances != self.instances:
+            raise AssertionError(f"{account} has {self.instances} instances, the answer held {answer.instances}")
+        if account in self.accounts:
+            raise AssertionError(f"{account} was answered twice")
+        self.accounts.add(account)
+
+
+def expected_owner(variant: Variant) -> Callable[[str], str]:
+    """Return whose instances a variant must get: the account's; the source's for the one that is wrong by design."""
+    return (lambda account: account) if variant.signs_as_asked else (lambda _account: SOURCE_ACCOUNT)
+
+
+def measure_variant(
+    name: str,
+    accounts: int,
+    at_once: int = AT_ONCE,
+    instances: int = 5,
+    live: int = 0,
+    warm_up: int | None = None,
+    lag_interval: float = 0.005,
+) -> dict[str, Any]:
+    """Measure one variant in this process (a measured process: nothing of the library may be imported yet).
+
+    Args:
+        live: keep so many sessions with a client afterwards, twice, and measure what they hold.
+        warm_up: how many other accounts are done first; None: the variant's own number.
+        lag_interval: seconds between two samples of the event loop's lag.
+    """
+    variant = VARIANTS[name]
+    calibration = calibrate()
+    with Usage() as importing:
+        module = importlib.import_module(variant.path)
+    check = Check(instances, expected_owner(variant))
+    port = int(os.environ["BENCHMARK_CONTROL_PORT"])
+    ids = account_ids(accounts)
+    warm_ids = account_ids(variant.warm_up if warm_up is None else warm_up, _WARM_UP_FROM)
+    live_ids = account_ids(2 * live, 2 * _WARM_UP_FROM)
+    result: dict[str, Any] = {
+        "variant": name,
+        "accounts": accounts,
+        "at_once": at_once,
+        "calibration_ms": calibration,
+        "import_seconds": importing.wall,
+    }
+
+    def started(setting_up: Usage) -> None:
+        result["setup_seconds"], result["setup_cpu_seconds"] = setting_up.wall, setting_up.cpu + importing.cpu
+        result["setup_peak_rss_mib"] = peak_rss_mib()
+        gc.collect()
+        result["setup_connections"] = control(port, "/__stats")["connections"]
+        result["_before"] = control(port, "/__reset")
+
+    def done(usage: Usage) -> None:
+        result.update(_figures(accounts, usage, result.pop("_before"), control(port, "/__stats")))
+        if len(check.accounts) != accounts + len(warm_ids):
+            raise AssertionError(f"asked for {accounts} accounts, {len(check.accounts) - len(warm_ids)} were answered")
+
+    def settled_rss_mib() -> float:
+        gc.collect()
+        return rss_mib()
+
+    async def on_the_loop() -> None:
+        usage, setting_up = Usage(), Usage()
+        async with contextlib.AsyncExitStack() as stack:
+            with setting_up:
+                running = await stack.enter_async_context(module.open_variant(at_once))
+                await running.work(warm_ids, check)
+            started(setting_up)
+            async with LoopLag(lag_interval) as lag:
+                with usage:
+                    await running.work(ids, check)
+            done(usage)
+            result["loop_lag_ms"] = lag.milliseconds()
+            if live:
+                await running.keep(live_ids[:live])
+                first = settled_rss_mib()
+                await running.keep(live_ids[live:])
+                result["live_session_kib"] = (settled_rss_mib() - first) * 1024 / live
+
+    def in_threads() -> None:
+        usage, setting_up = Usage(), Usage()
+        with contextlib.ExitStack() as stack:
+            with setting_up:
+                running = stack.enter_context(module.open_variant(at_once))
+                running.work(warm_ids, check)
+            started(setting_up)
+            with usage:
+                running.work(ids, check)
+            done(usage)
+            if live:
+                running.keep(live_ids[:live])
+                first = settled_rss_mib()
+                running.keep(live_ids[live:])
+                result["live_session_kib"] = (settled_rss_mib() - first) * 1024 / live
+
+    if variant.kind == "loop":
+        asyncio.run(on_the_loop())
+    else:
+        in_threads()
+    result["versions"] = {**versions((*variant.packages, "botocore")), "python": sys.version.split()[0]}
+    return result
+
+
+def _figures(accounts: int, usage: Usage, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    requests = after["requests"]
+    return {
+        "wall_seconds": usage.wall,
+        "cpu_seconds": usage.cpu,
+        "cpu_ms_per_account": usage.cpu * 1000 / accounts,
+        "accounts_per_second": accounts / usage.wall,
+        "peak_rss_mib": peak_rss_mib(),
+        "assume_role": requests.get("AssumeRole", 0),
+        "describe_instances": requests.get("DescribeInstances", 0),
+        "connections": after["connections"],
+        "peak_in_flight": after["peak_in_flight"],
+        "crossed": after["crossed"],
+        "server_busy": (after["cpu_seconds"] - before["cpu_seconds"]) / usage.wall,
+    }
+
+
+def run_one(
+    variant: Variant,
+    accounts: int,
+    server: CannedServer,
+    *,
+    timeout: float = 240.0,
+    **options: float | None,
+) -> dict[str, Any]:
+    """Measure a variant once, against a server that runs; `options` are those of `measure_variant`.
+
+    Raises:
+        ChildFailed: also when it answered for the wrong account, or asked STS another number of times than accounts.
+    """
+    server.reset()
+    spec = {"name": variant.name, "accounts": accounts, **options}
+    result = measure(
+        "benchmarks.fleet:measure_variant", spec, server.environment(), stack=variant.stack, timeout=timeout
+    )
+    for action in ("assume_role", "describe_instances"):
+        if result[action] != accounts:
+            raise ChildFailed(f"{variant.name}: {action} was called {result[action]} times for {accounts} accounts")
+    if result["crossed"]:
+        raise ChildFailed(f"{variant.name}: {result['crossed']} requests mixed the keys of two accounts")
+    return result
+
+
+def run(
+    variants: Sequence[str],
+    sizes: Sequence[int],
+    *,
+    runs: int,
+    seconds: float,
+    at_once: int = AT_ONCE,
+    slow_up_to: int | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Measure every variant at every size, in turns, and return the rows.
+
+    Args:
+        runs: how often, at most.
+        seconds: when to stop repeating.
+        slow_up_to: for a quick look: variants that build clients do no more accounts than this, and keep none alive.
+
+    The first round is always done whole. Later, a measurement is left out when `seconds` would be passed, or when it is
+    one of the long ones and was repeated already, so every row says how many runs it has.
+    """
+    started = time.perf_counter()
+    measured: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    problems: dict[str, str] = {}
+    wanted = [VARIANTS[name] for name in variants]
+    for variant in wanted:
+        if missing := missing_packages(variant.stack, variant.packages):
+            problems[variant.name] = f"not run: {', '.join(missing)} not installed in its environment"
+    took: dict[tuple[str, int], float] = {}
+    with CannedServer() as server:
+        for round_number in range(runs):
+            for size in sizes:
+                # Another one begins each round, so no variant always runs in the wake of the same one.
+                turn = round_number % len(wanted)
+                for variant in (*wanted[turn:], *wanted[:turn]):
+                    key = variant.name, size
+                    slow = slow_up_to is not None and variant.largest < max(sizes, default=0) and variant.live < 1_000
+                    if size > (slow_up_to if slow else variant.largest) or variant.name in problems:
+                        continue
+                    left = seconds - (time.perf_counter() - started)
+                    if round_number and (left < took[key] or not _worth_repeating(took[key], round_number)):
+                        continue
+                    live = variant.live if size == min(sizes) and round_number == 0 and not slow else 0
+                    begun = time.perf_counter()
+                    try:
+                        result = run_one(variant, size, server, at_once=at_once, live=live)
+                    except ChildFailed as failure:
+                        problems[variant.name] = f"failed: {failure}"
+                        say(f"  {variant.name}: {failure}")
+                        continue
+                    took[key] = time.perf_counter() - begun
+                    measured.setdefault(key, []).append(result)
+                    say(
+                        f"  {size:>6} accounts  {variant.name:<15} {result['cpu_ms_per_account']:8.2f} ms each"
+                        f"  {result['accounts_per_second']:8.1f}/s  ({took[key]:.0f} s)"
+                    )
+    rows = [summary(VARIANTS[name], size, results) for (name, size), results in measured.items()]
+    return {"at_once": at_once, "rows": rows, "problems": problems, "raw": [r for rs in measured.values() for r in rs]}
+
+
+def _worth_repeating(took: float, done: int) -> bool:
+    """Tell whether a measurement of `took` seconds is done once more: as often as fits a minute, else twice."""
+    return took * (done + 1) <= 60 or done < 2
+
+
+def summary(variant: Variant, size: int, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one row: medians of the runs, with the least and the most of CPU per account as its spread."""
+
+    def median(key: str) -> float:
+        return statistics.median(result[key] for result in results)
+
+    cpu = [result["cpu_ms_per_account"] for result in results]
+    lags = [result["loop_lag_ms"] for result in results if "loop_lag_ms" in result]
+    live = [result["live_session_kib"] for result in results if "live_session_kib" in result]
+    return {
+        "variant": variant.name,
+        "label": variant.label,
+        "accounts": size,
+        "largest": variant.largest,
+        "runs": len(results),
+        "cpu_ms_per_account": median("cpu_ms_per_account"),
+        "cpu_ms_spread": [min(cpu), max(cpu)],
+        "accounts_per_second": median("accounts_per_second"),
+        "peak_rss_mib": median("peak_rss_mib"),
+        "setup_seconds": median("setup_seconds"),
+        "setup_cpu_seconds": median("setup_cpu_seconds"),
+        "live_session_kib": statistics.median(live) if live else None,
+        "loop_lag_p99_ms": statistics.median(lag["p99"] for lag in lags) if lags else None,
+        "loop_lag_worst_ms": max(lag["worst"] for lag in lags) if lags else None,
+        "assume_role": median("assume_role"),
+        "connections": {name: statistics.median(r["connections"][name] for r in results) for name in ("sts", "ec2")},
+        "server_busy": median("server_busy"),
+        "signs_as_asked": variant.signs_as_asked,
+        "versions": results[0]["versions"],
+    }

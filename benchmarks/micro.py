@@ -1,0 +1,144 @@
+"""What do the small things cost: binding a client, a token that is cached, the import?
+
+Each is done many times in one warm process; a client is bound through the public `session.client("ec2")`, entered and
+left, which is what a job does. Bytes are what Python allocated for clients of different accounts that all stay open.
+
+What would make the answer wrong:
+- a first time in the loop: models, classes and tables are made before (the first client of all costs some 200 ms);
+- one account's client bound again and again: the bytes are of clients of a thousand accounts;
+- a garbage collection in the middle: the median of several rounds is given;
+- an import that finds its modules loaded: every one is timed in an interpreter of its own, its byte code compiled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import subprocess
+import time
+import tracemalloc
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks._bodies import account_ids
+from benchmarks._processes import ROOT, ChildFailed, Stack, environment, interpreter, measure, missing_packages
+from benchmarks.server import CannedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+_IMPORTS: Final[tuple[tuple[str, Stack], ...]] = (
+    ("asyncauth", "new"),
+    ("aiobotocore.session", "new"),
+    ("boto3", "new"),
+    ("aioboto3", "aioboto3"),
+)
+
+
+async def _microseconds(call: Callable[[], Awaitable[object]], times: int, rounds: int = 5) -> float:
+    """Return the median over `rounds` of the mean time of a call, in microseconds."""
+    took = []
+    for _ in range(rounds):
+        gc.collect()
+        started = time.perf_counter()
+        for _ in range(times):
+            await call()
+        took.append((time.perf_counter() - started) / times * 1e6)
+    return statistics.median(took)
+
+
+def measure_asyncauth(accounts: int = 1_000, times: int = 2_000) -> dict[str, Any]:
+    """Measure asyncauth's small things (in a measured process)."""
+    return asyncio.run(_measure_asyncauth(accounts, times))
+
+
+async def _measure_asyncauth(accounts: int, times: int) -> dict[str, Any]:
+    from benchmarks._variants import asyncauth
+
+    async with asyncauth.open_variant(20) as running:
+        pool = running.pool
+        await running.work(account_ids(20), lambda _account, _answer: None)
+        session = await pool.session(account_ids(1)[0])
+
+        async def bind() -> None:
+            async with session.client("ec2"):
+                pass
+
+        result = {
+            "bind_us": await _microseconds(bind, times),
+            "credentials_hit_us": await _microseconds(session.credentials, times),
+            "session_hit_us": await _microseconds(lambda: pool.session(account_ids(1)[0]), times),
+        }
+        sessions = [await pool.session(account) for account in account_ids(accounts)]
+        async with AsyncExitStack() as stack:
+            kept: list[object] = [None] * accounts
+            gc.collect()
+            tracemalloc.start()
+            before = tracemalloc.get_traced_memory()[0]
+            for index, one in enumerate(sessions):
+                kept[index] = await stack.enter_async_context(one.client("ec2"))
+            gc.collect()
+            # What the exit stack itself allocates is in it as well: about 200 bytes each.
+            result["bind_bytes"] = (tracemalloc.get_traced_memory()[0] - before) / accounts
+            tracemalloc.stop()
+        return result
+
+
+def measure_stock(times: int = 20) -> dict[str, float]:
+    """Measure what a stock session takes for a client that it built once before (in a measured process)."""
+    return asyncio.run(_measure_stock(times))
+
+
+async def _measure_stock(times: int) -> dict[str, float]:
+    from aiobotocore.session import AioSession
+
+    session = AioSession()
+
+    async def build() -> None:
+        async with session.create_client("ec2"):
+            pass
+
+    await build()
+    return {"create_client_us": await _microseconds(build, times, rounds=3)}
+
+
+def import_milliseconds(module: str, stack: Stack, times: int) -> float:
+    """Return the median time of an import in a fresh interpreter, in milliseconds; the first one is not counted."""
+    python = interpreter(stack)
+    assert python is not None
+    code = f"import time; t = time.perf_counter(); import {module}; print((time.perf_counter() - t) * 1000)"
+    took = [
+        float(
+            subprocess.run(
+                [python, "-c", code], env=environment({}), cwd=ROOT, capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for _ in range(times + 1)
+    ]
+    return statistics.median(took[1:])
+
+
+def run(
+    *, accounts: int = 1_000, times: int = 2_000, imports: int = 5, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Measure them all."""
+    result: dict[str, Any] = {"problems": {}}
+    with CannedServer() as server:
+        for function, arguments in (
+            ("measure_asyncauth", {"accounts": accounts, "times": times}),
+            ("measure_stock", {}),
+        ):
+            try:
+                result |= measure(f"benchmarks.micro:{function}", arguments, server.environment(), timeout=120)
+            except ChildFailed as failure:
+                result["problems"][function] = f"failed: {failure}"
+                say(f"  {function}: {failure}")
+    result["import_ms"] = {
+        module: import_milliseconds(module, stack, imports)
+        for module, stack in _IMPORTS
+        if not missing_packages(stack, (module.partition(".")[0],))
+    }
+    say("  " + ", ".join(f"{name} {value:.1f}" for name, value in result.items() if isinstance(value, float)))
+    say("  " + ", ".join(f"import {name} {value:.0f} ms" for name, value in result["import_ms"].items()))
+    return result

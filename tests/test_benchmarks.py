@@ -1,0 +1,394 @@
+"""The benchmarks themselves: their server catches what they must catch, and their reports say what was measured."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from benchmarks import __main__ as command
+from benchmarks import _bodies, _report, _svg, fleet, sweep
+from benchmarks._measure import LoopLag, percentile
+from benchmarks._processes import ChildFailed, missing_packages
+from benchmarks._variants import VARIANTS, Answer
+from benchmarks.server import CannedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ONE, OTHER = _bodies.account_ids(2)
+
+
+@pytest.fixture(scope="module")
+def strict_server() -> Iterator[CannedServer]:
+    with CannedServer(verify=True) as server:
+        yield server
+
+
+@pytest.fixture
+def server(strict_server: CannedServer) -> CannedServer:
+    strict_server.reset()
+    return strict_server
+
+
+def keys(key_of: str, secret_of: str, token_of: str) -> Credentials:
+    return Credentials(_bodies.key_id(key_of), _bodies.secret(secret_of), _bodies.token(token_of))
+
+
+def describe(server: CannedServer, credentials: Credentials) -> tuple[int, str]:
+    """Call DescribeInstances with botocore's own signer; return the status and the body."""
+    url, body = f"http://127.0.0.1:{server.ports['ec2']}/", b"Action=DescribeInstances&Version=2016-11-15"
+    request = AWSRequest("POST", url, data=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    SigV4Auth(credentials, "ec2", _bodies.REGION).add_auth(request)
+    connection = http.client.HTTPConnection("127.0.0.1", server.ports["ec2"], timeout=5)
+    try:
+        connection.request("POST", "/", body, dict(request.headers.items()))
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def test_answer_belongs_to_signer(server: CannedServer) -> None:
+    """The canned server answers for the account that signed, and counts the call and its connection."""
+    status, body = describe(server, keys(ONE, ONE, ONE))
+
+    stats = server.stats()
+    assert status == 200
+    assert body.count(f"<ownerId>{ONE}</ownerId>") == 5
+    assert OTHER not in body
+    assert (stats["requests"], stats["crossed"], stats["connections"]["ec2"]) == ({"DescribeInstances": 1}, 0, 1)
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [keys(ONE, OTHER, ONE), keys(ONE, ONE, OTHER), keys(OTHER, ONE, ONE)],
+    ids=["secret of another", "token of another", "key id of another"],
+)
+def test_mixed_keys_are_refused(server: CannedServer, credentials: Credentials) -> None:
+    """A request that mixes the keys of two accounts is refused, and counted as crossed."""
+    status, body = describe(server, credentials)
+
+    assert status == 403
+    assert "ownerId" not in body
+    assert server.stats()["crossed"] == 1
+
+
+def test_crossed_identity_is_an_error(monkeypatch: pytest.MonkeyPatch, server: CannedServer) -> None:
+    """A client that calls as another account than the one asked for gets an error, never a row in the table."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(VARIANTS, "stock", replace(VARIANTS["stock"], signs_as_asked=True))
+
+    with pytest.raises(fleet.CrossedIdentity, match=f"was answered for {_bodies.SOURCE_ACCOUNT}"):
+        fleet.measure_variant("stock", 3)
+
+
+def test_check_wants_every_instance_once() -> None:
+    """An answer that lost an instance, or an account that is answered twice, is an error too."""
+    check = fleet.Check(5, lambda account: account)
+    check(ONE, Answer(frozenset({ONE}), 5))
+
+    with pytest.raises(AssertionError, match="the answer held 4"):
+        check(OTHER, Answer(frozenset({OTHER}), 4))
+    with pytest.raises(AssertionError, match="twice"):
+        check(ONE, Answer(frozenset({ONE}), 5))
+    with pytest.raises(fleet.CrossedIdentity):
+        check(OTHER, Answer(frozenset({ONE, OTHER}), 5))
+
+
+@pytest.mark.botocore
+@pytest.mark.parametrize("name", ["asyncauth", "raw", "stock", "boto3_careful"])
+def test_variant_does_the_work(server: CannedServer, name: str) -> None:
+    """Every variant that can run here assumes one role and describes once per account, signatures checked."""
+    variant = replace(VARIANTS[name], stack="new")
+    if missing := missing_packages("new", variant.packages):
+        pytest.skip(f"{missing} not installed")
+
+    result = fleet.run_one(variant, 4, server, at_once=2, warm_up=1, timeout=60)
+
+    assert (result["assume_role"], result["describe_instances"], result["crossed"]) == (4, 4, 0)
+    assert result["cpu_ms_per_account"] > 0
+
+
+def test_failure_is_reported(server: CannedServer) -> None:
+    """A measured process that fails says why, and is not taken for a result."""
+    broken = replace(VARIANTS["raw"], name="no_such_variant")
+
+    with pytest.raises(ChildFailed, match="no_such_variant"):
+        fleet.run_one(broken, 1, server, timeout=30)
+
+
+def test_server_is_faster_than_any_client() -> None:
+    """A core of the canned server answers more than 8,000 requests a second."""
+    from benchmarks.server import measure
+
+    assert measure(requests=4_000)["requests_per_core_second"] > 8_000
+
+
+def test_tls_counts_handshakes(tmp_path: Path) -> None:
+    """Over TLS a connection is counted when its handshake is complete, and our own CA is what is trusted."""
+    pytest.importorskip("cryptography")
+    import ssl
+
+    from benchmarks._tls import make_certificates
+
+    certificates = make_certificates(tmp_path)
+    with CannedServer(certificates=certificates) as server:
+        context = ssl.create_default_context(cafile=str(certificates[0]))
+        for _ in range(2):
+            connection = http.client.HTTPSConnection("127.0.0.1", server.ports["sts"], timeout=5, context=context)
+            connection.request("POST", "/", "Action=GetCallerIdentity")
+            connection.getresponse().read()
+            connection.close()
+        with pytest.raises(ssl.SSLCertVerificationError):
+            http.client.HTTPSConnection(
+                "127.0.0.1", server.ports["sts"], timeout=5, context=ssl.create_default_context()
+            ).connect()
+
+        assert server.stats()["connections"]["sts"] == 2
+    assert certificates[2].stat().st_mode & 0o077 == 0
+
+
+def test_loop_lag_sees_a_stall() -> None:
+    """A stall of the event loop is seen at its length, also when it is the last thing that happens."""
+
+    async def stall() -> float:
+        async with LoopLag(interval=0.001) as lag:
+            await asyncio.sleep(0)
+            time.sleep(0.06)  # noqa: ASYNC251 - the stall that is to be seen
+        return lag.milliseconds()["worst"]
+
+    assert 50 < asyncio.run(stall()) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("values", "fraction", "expected"),
+    [([], 0.99, 0), ([7], 0.5, 7), (range(1, 101), 0.99, 99), (range(1, 101), 0.5, 50), ([3, 1, 2], 1.0, 3)],
+)
+def test_percentile(values: Any, fraction: float, expected: float) -> None:
+    """A percentile is the least value that the fraction does not exceed."""
+    assert percentile(list(values), fraction) == expected
+
+
+# -- reports ---------------------------------------------------------------------------------------------------------
+
+
+def row(name: str, accounts: int, cpu: float, **others: Any) -> dict[str, Any]:
+    return {
+        "variant": name,
+        "label": VARIANTS[name].label,
+        "accounts": accounts,
+        "largest": VARIANTS[name].largest,
+        "runs": 3,
+        "cpu_ms_per_account": cpu,
+        "cpu_ms_spread": [cpu * 0.9, cpu * 1.2],
+        "accounts_per_second": 1000 / cpu,
+        "peak_rss_mib": 70.0,
+        "setup_seconds": 0.4,
+        "setup_cpu_seconds": 0.4,
+        "live_session_kib": None,
+        "loop_lag_p99_ms": 12.0,
+        "loop_lag_worst_ms": 20.0,
+        "assume_role": accounts,
+        "connections": {"sts": 20, "ec2": 20},
+        "server_busy": 0.2,
+        "signs_as_asked": True,
+        "versions": {name: "1.2.3"},
+        **others,
+    }
+
+
+def point(at_once: int, rate: float, **others: Any) -> dict[str, Any]:
+    return {
+        "max_at_once": at_once,
+        "accounts": 100,
+        "succeeded": 100,
+        "failed": 0,
+        "codes": {},
+        "accounts_per_second": rate,
+        "cpu_ms_per_account": 2.0,
+        "busy": min(1.0, rate / 500),
+        "loop_lag_p99_ms": 1.0,
+        **others,
+    }
+
+
+@pytest.fixture
+def result() -> dict[str, Any]:
+    return {
+        "about": {
+            "when": "1 March 2026",
+            "python": "3.13.1",
+            "platform": "Linux x86_64",
+            "cores": 2,
+            "quick": False,
+            "server_requests_per_second": 40_000.0,
+        },
+        "fleet": {
+            "at_once": 20,
+            "rows": [
+                row("asyncauth", 1_000, 2.0, live_session_kib=3.5),
+                row("asyncauth", 10_000, 2.1, peak_rss_mib=120.0),
+                row("raw", 1_000, 1.0),
+                row("stock", 1_000, 3.0, signs_as_asked=False),
+                row("boto3_careful", 1_000, 29.0, loop_lag_p99_ms=None),
+                row("aioboto3", 10, 300.0),
+                row("aioboto3", 100, 589.0),
+            ],
+            "problems": {"runacross": "not run: runacross not installed in its environment"},
+        },
+        "micro": {"bind_us": 25.0, "bind_bytes": 1_500.0, "create_client_us": 18_000.0, "import_ms": {"boto3": 300.0}},
+        "bigpage": {
+            "accounts": 50,
+            "instances": 1_000,
+            "page_bytes": 3_922_726,
+            "rows": [
+                {
+                    "variant": "asyncauth",
+                    "label": "asyncauth",
+                    "lag_p50_ms": 1.0,
+                    "lag_p99_ms": 12.0,
+                    "lag_worst_ms": 140.0,
+                    "cpu_ms_per_page": 300.0,
+                    "wall_seconds": 15.0,
+                    "peak_rss_mib": 400.0,
+                }
+            ],
+        },
+        "tls": {
+            "latency_ms": 30.0,
+            "rows": [
+                {
+                    "variant": "asyncauth",
+                    "label": "asyncauth",
+                    "accounts": 1_000,
+                    "at_once": 200,
+                    "handshakes": {"sts": 200, "ec2": 201},
+                    "cpu_ms_per_account": 3.0,
+                    "accounts_per_second": 300.0,
+                }
+            ],
+        },
+        "sweep": {
+            "series": [
+                sweep.series("5 ms", [point(1, 90), point(10, 480), point(100, 500), point(1_000, 490)]),
+                sweep.series("200 ms", [point(1, 2.5), point(10, 25), point(100, 240), point(1_000, 470)]),
+            ]
+        },
+    }
+
+
+def test_ratios_are_judged(result: dict[str, Any]) -> None:
+    """Each promise is judged by the ratio it is about, whether kept or broken."""
+    judged = {claim.text: (pytest.approx(claim.measured), claim.holds) for claim in _report.claims(result)}
+
+    assert judged == {
+        "CPU per account against one stock client": (2 / 3, True),
+        "CPU per account against raw aiohttp + SigV4": (2.0, True),
+        "times less CPU than aioboto3, a session per account": (294.5, True),
+        "times less CPU than boto3 with care, in threads": (14.5, True),
+        "CPU per account at 10,000 against 1,000": (1.05, True),
+        "peak RSS at 10,000 accounts, MiB": (120.0, True),
+        "binding a client, microseconds": (25.0, False),
+        "a bound client, bytes": (1_500.0, True),
+        "event-loop lag under big pages, p99, ms": (12.0, True),
+        "event-loop lag under big pages, worst, ms": (140.0, False),
+        "TLS handshakes at STS per account at once": (1.0, True),
+        "TLS handshakes at EC2 per account at once": (1.005, False),
+    }
+
+
+def test_page_says_what_was_measured(result: dict[str, Any]) -> None:
+    """The Markdown page has every row, says who stopped earlier, where asyncauth is not best, and what broke."""
+    page = _report.markdown(result)
+
+    assert "| **asyncauth** | 1,000 | 3 | 2.00 (1.80 to 2.40) | 1.00 | 500 |" in page
+    assert "| aioboto3 1.2.3, a session per account | 100 | 3 | 589 (530 to 707) | 294 |" in page
+    assert "| aioboto3 1.2.3, a session per account | 300 | 589 | stops earlier | stops earlier |" in page
+    assert "- CPU per account: 2.00 ms; raw aiohttp + SigV4 (the limit) 1.00 ms" in page
+    assert "- runacross: not run" in page
+    assert "| binding a client, microseconds | 25.0 | at most 20.0 | **no** |" in page
+    assert "| 90 % of the best from | 10 at once | 1,000 at once |" in page
+
+
+@pytest.mark.parametrize("draw", ["fleet", "sweep"])
+def test_pictures_are_whole(result: dict[str, Any], draw: str) -> None:
+    """Both pictures are well-formed SVG, every mark lies inside, and a dark page has its own colours."""
+    text = {"fleet": _svg.cpu_chart, "sweep": _svg.sweep_chart}[draw](result[draw])
+
+    root = ET.fromstring(text)
+    _, _, width, height = (float(part) for part in root.attrib["viewBox"].split())
+    marks = [element for element in root.iter() if {"x", "cx", "x1"} & set(element.attrib)]
+    assert len(marks) > 15
+    for mark in marks:
+        for name, most in (("x", width), ("cx", width), ("x1", width), ("x2", width), ("y", height), ("cy", height)):
+            assert 0 <= float(mark.attrib.get(name, 0)) <= most
+    assert "prefers-color-scheme: dark" in text
+    assert "nan" not in text.lower()
+
+
+def test_knee_and_limit() -> None:
+    """The sweep names the least concurrency that gives nine tenths of the best, and the rate that the CPU allows."""
+    found = sweep.series("5 ms", [point(1, 90), point(10, 455), point(100, 500), point(1_000, 490)])
+
+    assert (found["best_accounts_per_second"], found["enough_at_once"]) == (500, 10)
+    assert found["cpu_limit_accounts_per_second"] == 500
+    assert found["cpu_is_the_limit"]
+
+
+def test_accounts_of_a_sweep(tmp_path: Path) -> None:
+    """`--accounts` takes a number, or a file of ids and ARNs with comments."""
+    listed = tmp_path / "accounts.txt"
+    listed.write_text("# ours\n123456789012\n\narn:aws:iam::210987654321:role/audit  # theirs\n")
+
+    assert len(sweep.read_accounts("3")) == 3
+    assert sweep.read_accounts(str(listed)) == ["123456789012", "arn:aws:iam::210987654321:role/audit"]
+
+
+def test_point_is_bounded() -> None:
+    """A point of the sweep takes about the seconds it was given, whatever the latency and the concurrency."""
+    assert sweep.accounts_for(1, 0.4, 2.5) == 6
+    assert sweep.accounts_for(100, 0.4, 2.5) == 625
+    assert sweep.accounts_for(1_000, 0.01, 2.5) == 2_500
+
+
+@pytest.mark.botocore
+def test_sweep_on_two_points() -> None:
+    """A sweep over two concurrencies finds that ten at once do more than one."""
+    found = sweep.run(latencies_ms=(20,), at_once=(1, 10), seconds=0.3, say=lambda _line: None)
+
+    assert found["problems"] == {}
+    (only,) = found["series"]
+    slow, fast = only["points"]
+    assert (slow["failed"], fast["failed"]) == (0, 0)
+    assert fast["accounts_per_second"] > 2 * slow["accounts_per_second"]
+
+
+def test_part_of_a_run_stays_out_of_the_results(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a whole run writes where the README looks; a part goes to a folder of its own."""
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "measure", lambda _options: result)
+
+    command.main(["--quick"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scratch"]
+    command.main([])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "cpu-per-account.svg",
+        "results.json",
+        "results.md",
+        "scratch",
+        "sweep.svg",
+    ]
+    assert "not kept: binding a client" in capsys.readouterr().err
