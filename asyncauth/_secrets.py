@@ -46,7 +46,17 @@ class RedactSecrets(logging.Filter):
         redacted = redact(message)
         if redacted != message:
             record.msg, record.args = redacted, None
+        self._redact_exception(record)
         return True
+
+    def _redact_exception(self, record: logging.LogRecord) -> None:
+        """botocore logs some exceptions with their traceback, and their words quote what it read."""
+        if not isinstance(record.exc_info, tuple) or record.exc_info[1] is None:
+            return
+        told = logging.Formatter().formatException(record.exc_info)
+        redacted = redact(told)
+        if redacted != told:
+            record.exc_info, record.exc_text = None, redacted
 
 
 def redact(text: str) -> str:

@@ -1,13 +1,15 @@
 """A program of its own for one test: resolves the sources it is told, assumes a role with each, prints what came out.
 
 Usage: probe.py '{"sources": [{"profile": "prod"}, ...], "account": "111111111111", ...}'
-It prints a JSON list, one object per source, with the last four characters of key ids and nothing secret.
+It prints a JSON list, one object per source, with the last four characters of key ids and nothing secret. To standard
+error goes everything that anybody logs, at DEBUG: the tests look for secrets in it.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import logging
 import random
 import sys
 from typing import Any
@@ -18,6 +20,7 @@ from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import AsyncAuthError
 from asyncauth._expiring import RefreshPolicy
 from asyncauth._models import Account, Keys, Profile
+from asyncauth._secrets import quiet_botocore
 from asyncauth._sources import make_source
 
 
@@ -97,6 +100,8 @@ async def probe(said: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
 
 async def main() -> None:
     """Do what the command line says."""
+    logging.basicConfig(level=logging.DEBUG)
+    quiet_botocore()
     asked = json.loads(sys.argv[1])
     answers: list[Any] = [None] * len(asked["sources"])
     async with anyio.create_task_group() as tasks:

@@ -18,6 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+#: Part of everything secret that is handed out, so a test can look for it wherever it must not be.
+SECRET = "s3cr3t"
+
 _CREDENTIAL = re.compile(r"Credential=(?P<key>[^/]+)/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/")
 
 
@@ -38,11 +41,19 @@ class Asked:
 
 @dataclass
 class Wire:
-    """The server. `async with` and `with` are not needed: `start` and `stop`, around a module's tests."""
+    """The server, between `start` and `stop`.
+
+    Args:
+        asked: what it answered, in order.
+        lifetime: seconds that the credentials it hands out live.
+        gate: while it is cleared, STS does not answer.
+        arrived: set once a request came to STS.
+    """
 
     asked: list[Asked] = field(default_factory=list)
     lifetime: float = 3600.0
     gate: threading.Event = field(default_factory=threading.Event)
+    arrived: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,6 +69,7 @@ class Wire:
                 return datetime.now(UTC) + timedelta(seconds=wire.lifetime)
 
             def wait(self) -> None:
+                wire.arrived.set()
                 wire.gate.wait(10)
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -107,7 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         kind, name, rest = self.parts()
         if kind == "imds-v2" and rest == "latest/api/token":
             self.note(Asked("imds token", name))
-            self.answer(200, f"token of {name}", content_type="text/plain")
+            self.answer(200, f"s3cr3t-imds-token-of- {name}", content_type="text/plain")
         else:
             self.answer(404, "")
 
@@ -132,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.sts()
 
     def instance_metadata(self, kind: str, name: str, rest: str) -> None:
-        if kind == "imds-v2" and self.headers.get("x-aws-ec2-metadata-token") != f"token of {name}":
+        if kind == "imds-v2" and self.headers.get("x-aws-ec2-metadata-token") != f"s3cr3t-imds-token-of- {name}":
             self.answer(401, "")
         elif rest == "latest/meta-data/iam/security-credentials/":
             self.answer(200, "instance-role", content_type="text/plain")
@@ -143,8 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(404, "")
 
     def container(self, name: str) -> None:
-        if self.headers.get("Authorization") != f"Basic {name}":
-            self.answer(403, json.dumps({"secret": "what-the-body-says"}))
+        if self.headers.get("Authorization") != f"Basic s3cr3t-{name}":
+            self.answer(403, json.dumps(self.keys(name))[:-20])
             return
         self.note(Asked("container", name))
         self.answer(200, json.dumps(self.keys(name)))
@@ -152,28 +164,30 @@ class _Handler(BaseHTTPRequestHandler):
     def sso(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
         account, role = query["account_id"][0], query["role_name"][0]
-        if self.headers.get("x-amz-sso_bearer_token") != f"sso access token of {account}":
-            self.answer(401, json.dumps({"message": "Session token not found or invalid"}), error="UnauthorizedException")
+        if self.headers.get("x-amz-sso_bearer_token") != f"s3cr3t-sso-access-token-of-{account}":
+            self.answer(
+                401, json.dumps({"message": "Session token not found or invalid"}), error="UnauthorizedException"
+            )
             return
         name = f"{account}/{role}"
         self.note(Asked("sso", name))
         keys = {
             "accessKeyId": key_id_for(name),
-            "secretAccessKey": "sso-secret",
-            "sessionToken": "sso-session-token",
+            "secretAccessKey": "s3cr3t-sso",
+            "sessionToken": "s3cr3t-sso-session-token",
             "expiration": int(self.ends().timestamp() * 1000),
         }
         self.answer(200, json.dumps({"roleCredentials": keys}))
 
     def oidc(self) -> None:
         asked = json.loads(self.body())
-        account = str(asked["refreshToken"]).removeprefix("refresh token of ")
+        account = str(asked["refreshToken"]).removeprefix("s3cr3t-refresh-token-of-")
         self.note(Asked("oidc", account))
         if asked["grantType"] != "refresh_token" or account == "nobody":
             self.answer(400, json.dumps({"error": "invalid_grant"}), error="InvalidGrantException")
             return
         token = {
-            "accessToken": f"sso access token of {account}",
+            "accessToken": f"s3cr3t-sso-access-token-of-{account}",
             "tokenType": "Bearer",
             "expiresIn": 3600,
             "refreshToken": asked["refreshToken"],
@@ -182,18 +196,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def signin(self) -> None:
         asked = json.loads(self.body())
-        name = str(asked["refreshToken"]).removeprefix("refresh token of ")
+        name = str(asked["refreshToken"]).removeprefix("s3cr3t-refresh-token-of-")
         self.note(Asked("signin", name))
         if self.headers.get("DPoP") is None or asked["grantType"] != "refresh_token":
             self.answer(400, "{}", error="ValidationException")
         elif name == "nobody":
-            self.answer(400, json.dumps({"error": "TOKEN_EXPIRED", "message": "expired"}), error="AccessDeniedException")
+            self.answer(
+                400, json.dumps({"error": "TOKEN_EXPIRED", "message": "expired"}), error="AccessDeniedException"
+            )
         else:
             token = {
                 "accessToken": {
                     "accessKeyId": key_id_for(name),
-                    "secretAccessKey": "login-secret",
-                    "sessionToken": "login-session-token",
+                    "secretAccessKey": "s3cr3t-login",
+                    "sessionToken": "s3cr3t-login-session-token",
                 },
                 "tokenType": "aws_sigv4",
                 "expiresIn": 900,
@@ -210,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.note(
             Asked(action, arn, signed["key"] if signed else None, signed["region"] if signed else None),
         )
-        if action == "AssumeRoleWithWebIdentity" and form["WebIdentityToken"] != "web identity token":
+        if action == "AssumeRoleWithWebIdentity" and form["WebIdentityToken"] != "s3cr3t-web-identity-token":
             self.refuse(400, action, "InvalidIdentityToken")
         elif action == "AssumeRole" and signed is None:
             self.refuse(403, action, "MissingAuthenticationToken")
@@ -227,8 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
             f'<{action}Response xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><{action}Result>'
             f"<AssumedRoleUser><Arn>arn:{partition}:sts::{account}:assumed-{role}/probe</Arn>"
             f"<AssumedRoleId>AROA:probe</AssumedRoleId></AssumedRoleUser><Credentials>"
-            f"<AccessKeyId>{key_id_for(arn)}</AccessKeyId><SecretAccessKey>assumed-secret</SecretAccessKey>"
-            f"<SessionToken>assumed-session-token</SessionToken><Expiration>{_stamp(self.ends())}</Expiration>"
+            f"<AccessKeyId>{key_id_for(arn)}</AccessKeyId><SecretAccessKey>s3cr3t/assumed</SecretAccessKey>"
+            f"<SessionToken>s3cr3t/assumed/session+token==</SessionToken><Expiration>{_stamp(self.ends())}</Expiration>"
             f"</Credentials></{action}Result>"
             f"<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></{action}Response>"
         )
@@ -236,15 +252,16 @@ class _Handler(BaseHTTPRequestHandler):
     def refuse(self, status: int, action: str, code: str) -> None:
         text = (
             '<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>'
-            f"<Code>{code}</Code><Message>{action} was refused</Message></Error><RequestId>1</RequestId></ErrorResponse>"
+            f"<Code>{code}</Code><Message>{action} was refused</Message></Error><RequestId>1</RequestId>"
+            "</ErrorResponse>"
         )
         self.answer(status, text, content_type="text/xml")
 
     def keys(self, key_id: str) -> dict[str, Any]:
         return {
             "AccessKeyId": key_id,
-            "SecretAccessKey": f"secret of {key_id}",
-            "Token": f"session token of {key_id}",
+            "SecretAccessKey": f"s3cr3t/of/{key_id}",
+            "Token": f"s3cr3t/session/of/{key_id}==",
             "Expiration": _stamp(self.ends()),
         }
 
