@@ -140,6 +140,7 @@ class ExpiringSlot(Generic[T]):
         self._failure: Exception | None = None
         self._denial: Exception | None = None
         self._failures_in_a_row = self._retries = 0
+        self._said: set[str] = set()
         self.loads = self.failures = self.denials = self.served_through_failure = self.waiting = 0
 
     async def get(self) -> T:
@@ -312,16 +313,15 @@ class ExpiringSlot(Generic[T]):
             logger.info("%s: refreshed again after %d failures", self.name, self._failures_in_a_row)
         self._token = token
         self._ends = obtained_at + lifetime
-        self._mandatory_from = obtained_at + self._policy.mandatory_after(lifetime)
-        self._fresh_until = obtained_at + self._policy.advisory_after(lifetime, self._random)
+        self._mandatory_from = obtained_at + self._policy.served_at_once_for(lifetime)
+        self._fresh_until = obtained_at + self._policy.fresh_for(lifetime, self._random)
         self._not_before = self._denied_until = -math.inf
         self._failure = self._denial = None
         self._failures_in_a_row = self._retries = 0
+        self._said.clear()
 
     def _fail(self, flight: _Flight[T], error: Exception, now: float) -> None:
-        policy, first = self._policy, self._failure is None
-        denied = self._is_denial(error)
-        usable = self._usable(now)
+        policy, usable, denied = self._policy, self._usable(now), self._is_denial(error)
         self.denials += denied
         self.failures += not denied
         self._failure = error
@@ -332,11 +332,17 @@ class ExpiringSlot(Generic[T]):
             self._denial, self._denied_until = error, now + self._random.uniform(*policy.denial_memory)
         elif self._token is not None:
             self._not_before = now + self._pause(now)
-        # Once for each time that it begins: a source that is down for an hour is one line, not one per try.
-        level = logging.WARNING if first and self._token is not None else logging.DEBUG
-        left = f"the value at hand is kept, good for {self._ends - now:.0f} s" if now < self._ends else "none is left"
-        logger.log(level, "%s: refresh %s (%s), %s", self.name, "denied" if denied else "failed", _kind(error), left)
+        self._say(error, "denied" if denied else "failed", now)
         self._end(flight, error, final=denied)
+
+    def _say(self, error: Exception, what: str, now: float) -> None:
+        # Once for each time that it begins: a source that is down for an hour is one line, not one per try.
+        loud = self._token is not None and what not in self._said
+        self._said.add(what)
+        left = f"the value at hand is kept, good for {self._ends - now:.0f} s" if now < self._ends else "none is left"
+        logger.log(
+            logging.WARNING if loud else logging.DEBUG, "%s: refresh %s (%s), %s", self.name, what, _kind(error), left
+        )
 
     def _pause(self, now: float) -> float:
         until_mandatory = self._mandatory_from - now

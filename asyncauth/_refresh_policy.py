@@ -96,8 +96,8 @@ class RefreshPolicy:
         """Return what AWS's SDKs specify: expired tokens are served while a refresh fails, denials raised at once."""
         return cls(jitter=0.0, serve_expired=True, deny_with_valid_token=True)
 
-    def advisory_after(self, lifetime: float, random: Random) -> float:
-        """Return after how many seconds of its life a token is due for renewal in the background."""
+    def fresh_for(self, lifetime: float, random: Random) -> float:
+        """Return for how many seconds a token is fresh; then it is due for renewal, in the background at first."""
         if math.isinf(lifetime):
             return math.inf
         if self.advisory_window is None:
@@ -105,10 +105,10 @@ class RefreshPolicy:
         else:
             window, fresh = self.advisory_window, _FRESH_AT_LEAST_IF_ASKED
         window = min(window, lifetime * (1 - fresh)) * (1 + random.uniform(0, self.jitter))
-        return max(lifetime - window, lifetime * _FRESH_AT_LEAST_IF_ASKED)
+        return min(max(lifetime - window, lifetime * _FRESH_AT_LEAST_IF_ASKED), self.served_at_once_for(lifetime))
 
-    def mandatory_after(self, lifetime: float) -> float:
-        """Return after how many seconds of a token's life callers wait for its renewal."""
+    def served_at_once_for(self, lifetime: float) -> float:
+        """Return for how many seconds a token is served without waiting; then callers wait for its renewal."""
         if math.isinf(lifetime):
             return math.inf
         return lifetime - min(self.mandatory_window, lifetime * _MANDATORY_AT_MOST)

@@ -8,7 +8,7 @@ so two callers who would get different tokens never share one.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncauth._limits import check_count
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryTokenCache", "TokenCache"]
 
-#: How many busy slots one insertion looks past; with all of them busy it would look at each, at each insertion.
-_LOOKS: int = 32
+#: How many busy slots one insertion looks past. Without a limit, a cache full of busy ones is searched each time.
+_LOOKS: Final = 32
 
 
 class TokenCache(Protocol):
@@ -82,9 +82,10 @@ class MemoryTokenCache:
             self.hits += 1
             self._slots.move_to_end(key)
             return slot
-        slot = self._slots[key] = make()
+        slot = make()
         self.misses += 1
-        self._evict()
+        self._make_room()
+        self._slots[key] = slot
         return slot
 
     def get(self, key: Hashable) -> ExpiringSlot[Any] | None:
@@ -99,13 +100,12 @@ class MemoryTokenCache:
         """Forget all of them."""
         self._slots.clear()
 
-    def _evict(self) -> None:
-        looks = _LOOKS
-        # The last one was made just now, for somebody who is about to use it.
-        while len(self._slots) > max(self.max_size, 1) and looks:
+    def _make_room(self) -> None:
+        looks = min(_LOOKS, len(self._slots))
+        while len(self._slots) >= self.max_size and looks:
             key, slot = next(iter(self._slots.items()))
             if slot.refreshing or slot.waiting:
-                # In use, so it is not the least recently used one; and the next insertion need not look at it again.
+                # In use, so not the least recently used one; and the next insertion need not look at it again.
                 self._slots.move_to_end(key)
                 looks -= 1
             else:
