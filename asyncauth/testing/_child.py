@@ -6,20 +6,20 @@ before the first request. The packages above are stood in for by empty modules t
 
 from __future__ import annotations
 
+import os
 import sys
 import types
-from pathlib import Path
 
 
-def _stand_in(name: str, folder: Path) -> None:
+def _stand_in(name: str, folder: str) -> None:
     package = types.ModuleType(name)
-    package.__path__ = [str(folder)]
+    package.__path__ = [folder]
     sys.modules[name] = package
 
 
 if __name__ == "__main__":
-    here = Path(__file__).resolve().parent
-    _stand_in("asyncauth", here.parent)
+    here = os.path.dirname(os.path.abspath(__file__))
+    _stand_in("asyncauth", os.path.dirname(here))
     _stand_in("asyncauth.testing", here)
     from asyncauth.testing._server import main
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
+from html import escape
 from typing import Final, Literal, TypeAlias
-from xml.sax.saxutils import escape
 
 from asyncauth.testing._http import Response
 

@@ -127,7 +127,8 @@ class SimulatedFleet:
             None: not checked.
         denied: ids of accounts whose roles refuse everybody.
         suspended: ids of accounts that are closed.
-        disabled_regions: regions that are not switched on: names for all accounts, or names by account id.
+        disabled_regions: regions that are not switched on: names for all accounts, or names by account id. Opt-in
+            regions in which the fleet has nothing are switched off besides.
         metric_points: data points of `CPUUtilization` per instance, one each five minutes up to now.
         preload: services whose first call shall not wait for moto's import, such as `("ec2", "cloudwatch")`: it
             begins at once, in the background. Without it moto is imported at the first call that needs it.
@@ -169,7 +170,7 @@ class SimulatedFleet:
         self._regions = _spec.expand_regions(regions, names)
         self._accounts = tuple(_spec.with_regions(account, self._regions) for account in given)
         self._management = {name: _spec.management_account(name) for name in names}
-        self._role = role
+        self._role = _spec.default_role(role)
         self._keys = {name: _new_keys("AKIA") for name in names}
         self._instances = {
             (account.id, region): _spec.count_instances(instances_per_region, account, region, seed)
@@ -302,7 +303,8 @@ class SimulatedFleet:
 
     def role_arn(self, account: Account | str) -> str:
         """Return the ARN of the role by which an account of the fleet is entered."""
-        return _spec.role_arn(self._find(account), self._role)
+        home = self._find(account)
+        return home.effective_role(self._role).arn(home)
 
     def instances(self, account: Account | str | None = None, region: str | None = None) -> int:
         """Return how many EC2 instances there were at the start: in all, in an account, in a region."""
@@ -513,6 +515,10 @@ class SimulatedFleet:
         for number in (*self._denied, *self._suspended):
             self._find(number)
 
+    def _mentioned_regions(self) -> set[str]:
+        mentioned = {region for regions in self._regions.values() for region in regions}
+        return mentioned.union(*(account.regions for account in self._accounts))
+
     def _specification(self) -> dict[str, Any]:
         def entry(account: Account, *, management: bool) -> dict[str, Any]:
             return _spec.account_entry(
@@ -529,8 +535,9 @@ class SimulatedFleet:
             **self._options,
             "control_token": self._control_token,
             "mfa_secret": self._mfa_secret,
-            "default_region": self._regions["aws"][0],
-            "partitions": {name: {"regions": one.regions} for name, one in partitions().items()},
+            "default_regions": {name: regions[0] for name, regions in self._regions.items()},
+            "partitions": _spec.partition_entries(self._mentioned_regions()),
+            "opt_in_regions": sorted(_spec.opt_in_regions()),
             "accounts": [
                 *(entry(account, management=True) for account in self._management.values()),
                 *(entry(account, management=False) for account in self._accounts),

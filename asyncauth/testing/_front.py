@@ -16,12 +16,14 @@ from urllib.parse import parse_qsl
 from asyncauth.testing import _sigv4
 from asyncauth.testing._errors_aws import THROTTLING_CODES, AwsError, Protocol, refusal, render
 from asyncauth.testing._http import Request, Response
+from asyncauth.testing._regions_server import ACCOUNT_ACTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from asyncauth.testing._faults import Fault, Weather
     from asyncauth.testing._moto import Moto
+    from asyncauth.testing._regions_server import RegionsServer
     from asyncauth.testing._seen import Seen
     from asyncauth.testing._sts_server import Principal, SecurityTokenService
 
@@ -70,8 +72,9 @@ class Front:
         moto: Moto,
         weather: Weather,
         seen: Seen,
+        regions: RegionsServer,
         partition_of: Callable[[str], str | None],
-        default_region: str,
+        default_regions: Mapping[str, str],
         wall: Callable[[], float],
         max_clock_skew: float | None,
     ) -> None:
@@ -79,8 +82,9 @@ class Front:
         self._moto = moto
         self._weather = weather
         self._seen = seen
+        self._regions = regions
         self._partition_of = partition_of
-        self._default_region = default_region
+        self._default_regions = default_regions
         self._wall = wall
         self._max_clock_skew = max_clock_skew
         self._actions: dict[tuple[str, str, str], str] = {}
@@ -160,12 +164,17 @@ class Front:
         action = form.get("Action", "")
         target = request.headers.get("x-amz-target", "")
         service = signed.service.lower() if signed else _unsigned_service(action, target)
-        region = (signed.region if signed else "") or self._default_region
+        region = signed.region if signed else ""
+        if not region:
+            # Nothing but the role's partition says where an unsigned call was sent.
+            region = self._default_regions.get(_partition_in(form.get("RoleArn", "")), "us-east-1")
         protocol = _protocol(request, service, action, target)
         if protocol == "json":
             action = target.rpartition(".")[2]
         elif protocol == "cbor":
             action = request.path.rpartition("/")[2]
+        elif service == "account":
+            action = ACCOUNT_ACTIONS.get(request.path, "")
         principal = self._sts.principals.get(signed.access_key_id) if signed else None
         account = principal.account if principal else None
         if service == "sts" and action in _ASSUME:
@@ -243,6 +252,10 @@ class Front:
         principal, signed = call.principal, call.signed
         assert principal is not None
         assert signed is not None
+        if call.service == "ec2" and call.action == "DescribeRegions":
+            return self._regions.describe_regions(principal, call.form)
+        if call.service == "account" and call.action in ACCOUNT_ACTIONS.values():
+            return self._regions.account_management(call.action, principal, request.body)
         region = call.region
         response: Response = await asyncio.wrap_future(
             self._moto.run(
@@ -253,6 +266,7 @@ class Front:
                     account=principal.account,
                     region=region,
                     key=signed.access_key_id,
+                    protocol=call.protocol,
                 )
             )
         )
@@ -302,6 +316,10 @@ def _code_in(response: Response) -> str:
 def _account_in(arn: str) -> str | None:
     parts = arn.split(":")
     return parts[4] if len(parts) > 5 and len(parts[4]) == 12 else None
+
+
+def _partition_in(arn: str) -> str:
+    return arn.split(":")[1] if arn.startswith("arn:") else "aws"
 
 
 def _read_date(text: str) -> float:

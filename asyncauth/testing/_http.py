@@ -7,6 +7,8 @@ neither, and needs the transport itself to reset a connection or drip a body.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import socket
 import struct
 from dataclasses import dataclass, field
@@ -15,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+logger: Final = logging.getLogger("asyncauth.testing")
 
 HEAD_LIMIT: Final = 64 * 1024
 BODY_LIMIT: Final = 256 * 1024 * 1024
@@ -103,6 +107,9 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         if self._task is None:
             self._next()
+        elif len(self._buffer) > HEAD_LIMIT and self._transport is not None:
+            # Who sends on without having read the answer waits.
+            self._transport.pause_reading()
 
     def _next(self) -> None:
         try:
@@ -143,9 +150,14 @@ class Connection(asyncio.Protocol):
         return request
 
     async def _serve(self, request: Request) -> None:
-        response = await self._app(request)
+        try:
+            response = await self._app(request)
+        except Exception:
+            logger.exception("the fleet failed over %s %s", request.method, request.path)
+            response = Response(501, b"the simulated fleet failed; see its log", [("Connection", "close")])
         if self._transport is None:
             return
+        self._transport.resume_reading()
         keep = request.headers.get("connection", "").lower() != "close"
         if response.reset:
             self._reset()
@@ -201,7 +213,7 @@ class Connection(asyncio.Protocol):
         if self._transport is None:
             return
         sock: Any = self._transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if os.name == "nt" else "ii", 1, 0))
         self._transport.abort()
 
 

@@ -7,15 +7,17 @@ import logging
 import os
 import re
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
-from asyncauth.testing._errors_aws import AwsError, not_implemented
+from asyncauth.testing import _light
+from asyncauth.testing._errors_aws import AwsError, Protocol, not_implemented
 from asyncauth.testing._http import Response
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
     from asyncauth.testing._http import Request
@@ -25,6 +27,13 @@ logger: Final = logging.getLogger("asyncauth.testing.moto")
 
 _REGION_IN_AGENT: Final = re.compile(r"\bregion/")
 _DROPPED: Final = frozenset({"date", "server", "content-length", "connection", "transfer-encoding"})
+_CONTENT_TYPES: Final[Mapping[Protocol, str]] = {
+    "query": "text/xml",
+    "ec2": "text/xml;charset=UTF-8",
+    "rest-xml": "application/xml",
+    "json": "application/x-amz-json-1.1",
+    "rest-json": "application/json",
+}
 
 
 class Moto:
@@ -33,8 +42,9 @@ class Moto:
     It is imported when it is first needed, by that thread; nothing else of the fleet waits for it.
     """
 
-    def __init__(self, seeds: Seeds) -> None:
+    def __init__(self, seeds: Seeds, regions: Mapping[str, Sequence[str]]) -> None:
         self._seeds = seeds
+        self._regions = regions
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="moto")
         self._app: Any = None
         self._lock = threading.Lock()
@@ -58,10 +68,15 @@ class Moto:
 
     def _load(self) -> Any:
         if self._app is None:
+            _light.lighten_boto(self._regions)
+            _light.postpone_offerings()
             from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
             def create(service: Any) -> Any:
+                if service is None:
+                    raise NotImplementedError("it does not have this service")
                 app = create_backend_app(service)
+                _light.restore_offerings()
                 # moto's exceptions come to us instead of becoming a page of HTML.
                 app.config["PROPAGATE_EXCEPTIONS"] = True
                 app.config["TESTING"] = True
@@ -70,13 +85,24 @@ class Moto:
             self._app = DomainDispatcherApplication(create)
         return self._app
 
-    def call(self, request: Request, *, service: str, action: str, account: str, region: str, key: str) -> Response:
+    def call(
+        self,
+        request: Request,
+        *,
+        service: str,
+        action: str,
+        account: str,
+        region: str,
+        key: str,
+        protocol: Protocol,
+    ) -> Response:
         """Let moto answer; blocks, so it is for its own thread.
 
         Raises:
             AwsError: moto does not have that action, or broke over it.
         """
         app = self._load()
+        _light.restore_offerings()
         self._seeds.ensure(service, account, region)
         environ = _environ(request, service=service, account=account, region=region, key=key)
         started: list[Any] = []
@@ -88,15 +114,17 @@ class Moto:
             chunks = app(environ, start_response)
             body = b"".join(chunks)
         except NotImplementedError as error:
-            raise not_implemented(service, action, f"moto has not implemented it ({error})") from None
+            raise not_implemented(service, action, f"moto has not implemented it: {error}") from None
+        except ModuleNotFoundError as error:
+            why = f"moto needs {error.name} for it, which is not installed (moto's extra of that service brings it)"
+            raise not_implemented(service, action, why) from None
         except Exception as error:
             logger.exception("moto failed over %s %s", service, action)
             raise not_implemented(service, action, f"moto failed with {type(error).__name__}: {error}") from None
         status = int(started[0].split(" ", 1)[0])
         if status == 404 and body.startswith((b"<!doctype", b"<!DOCTYPE")):
             raise not_implemented(service, action, "moto has no such path")
-        headers = [(name, value) for name, value in started[1] if name.lower() not in _DROPPED]
-        response = Response(status, body, headers)
+        response = Response(status, body, _headers(started[1], protocol))
         if request.method == "HEAD":
             lengths = [value for name, value in started[1] if name.lower() == "content-length"]
             response.head_length = int(lengths[0]) if lengths else len(body)
@@ -116,6 +144,18 @@ class Moto:
         except Exception as error:  # noqa: BLE001 - werkzeug's, botocore's or moto's: the action has no name then
             logger.debug("no operation found for %s %s: %r", request.method, path, error)
             return f"{request.method} /"
+
+
+def _headers(given: list[tuple[str, str]], protocol: Protocol) -> list[tuple[str, str]]:
+    """Return moto's headers without those of the connection, and with the protocol's type where Flask put its own."""
+    headers = [(name, value) for name, value in given if name.lower() not in _DROPPED]
+    usual = _CONTENT_TYPES.get(protocol)
+    if usual is None:
+        return headers
+    return [
+        (name, usual) if name.lower() == "content-type" and value.startswith("text/html") else (name, value)
+        for name, value in headers
+    ]
 
 
 def _service_name(signing_name: str, path: str) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import random
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _TYPES: Final = ("t3.micro", "t3.large", "m5.large", "m5.xlarge", "c5.large", "r5.large")
 _NAMES: Final = ("web", "api", "worker", "db", "cache", "batch")
@@ -67,6 +68,18 @@ class Seeds:
             self._done.add(key)
             seed(account, where)
 
+    @contextmanager
+    def _determined(self, account: str, where: str) -> Iterator[None]:
+        """Let moto's ids be those of this seed, whatever was made before; its own chance goes on afterwards."""
+        from moto.moto_api._internal import mock_random
+
+        state = mock_random.getstate()
+        mock_random.seed(f"{self._seed}:{account}:{where}")
+        try:
+            yield
+        finally:
+            mock_random.setstate(state)
+
     def _count(self, account: str, region: str) -> int:
         return int(self._accounts.get(account, {}).get("instances", {}).get(region, 0))
 
@@ -75,12 +88,9 @@ class Seeds:
         if not count:
             return
         from moto.ec2.models import ec2_backends
-        from moto.moto_api._internal import mock_random
 
         chance = random.Random(f"{self._seed}:{account}:{region}")  # noqa: S311 - sizes of simulated instances
-        state = mock_random.getstate()
-        mock_random.seed(f"{self._seed}:{account}:{region}")
-        try:
+        with self._determined(account, region):
             backend = ec2_backends[account][region]
             for number in range(count):
                 kind = chance.choice(_NAMES)
@@ -95,8 +105,6 @@ class Seeds:
                     region_name=region,
                     tags={"instance": tags},
                 )
-        finally:
-            mock_random.setstate(state)
 
     def _seed_metrics(self, account: str, region: str) -> None:
         if not self._count(account, region) or not self._points:
@@ -132,9 +140,12 @@ class Seeds:
 
         region = {"aws-cn": "cn-northwest-1", "aws-us-gov": "us-gov-west-1"}.get(partition, "us-east-1")
         backend = organizations_backends[account][partition]
-        backend.create_organization(region, FeatureSet="ALL")
+        with self._determined(account, partition):
+            backend.create_organization(region, FeatureSet="ALL")
         organization: Any = backend.org
         joined = datetime(2024, 1, 1)
+        master: Any = backend.accounts[0]
+        master.name, master.email, master.create_time = self._accounts[account]["name"], _email(account), joined
         for one in self._accounts.values():
             if one["partition"] != partition or one["id"] == account:
                 continue
@@ -148,7 +159,7 @@ class Seeds:
                 create_account_status_id=f"car-{one['id']}",
                 id=one["id"],
                 name=one["name"],
-                email=f"{one['id']}@simulated.example",
+                email=_email(one["id"]),
                 create_time=joined,
                 status="SUSPENDED" if one.get("suspended") else "ACTIVE",
                 state="SUSPENDED" if one.get("suspended") else "ACTIVE",
@@ -158,3 +169,7 @@ class Seeds:
                 tags=dict(one.get("tags", {})),
             )
             backend.accounts.append(member)
+
+
+def _email(account: str) -> str:
+    return f"{account}@simulated.example"

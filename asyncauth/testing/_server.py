@@ -24,6 +24,7 @@ from asyncauth.testing._faults import Fault, Limit, Match, Weather
 from asyncauth.testing._front import Front
 from asyncauth.testing._http import Request, Response
 from asyncauth.testing._moto import Moto, prepare_environment
+from asyncauth.testing._regions_server import Regions, RegionsServer
 from asyncauth.testing._seed import Seeds
 from asyncauth.testing._seen import Seen
 from asyncauth.testing._sts_server import AccountState, Principal, Role, SecurityTokenService, role_id
@@ -40,9 +41,12 @@ class Fleet:
     def __init__(self, spec: dict[str, Any]) -> None:
         self._token = spec["control_token"]
         self._offset = float(spec["clock_offset"])
-        self._partition_by_region = {
-            region: name for name, partition in spec["partitions"].items() for region in partition["regions"]
-        }
+        regions = Regions(
+            {name: partition["regions"] for name, partition in spec["partitions"].items()},
+            {name: partition["suffix"] for name, partition in spec["partitions"].items()},
+            frozenset(spec["opt_in_regions"]),
+        )
+        self._closed_regions = {name: frozenset(partition["closed"]) for name, partition in spec["partitions"].items()}
         self.seen = Seen()
         self.weather = Weather(spec["seed"])
         self.sts = SecurityTokenService(
@@ -54,17 +58,18 @@ class Fleet:
             {account["partition"]: account["id"] for account in spec["accounts"] if account.get("management")},
             seed=spec["seed"],
             metric_points=spec["metric_points"],
-            partition_of=self._partition_by_region.get,
+            partition_of=regions.partition_of,
             wall=self.wall,
         )
-        self.moto = Moto(seeds)
+        self.moto = Moto(seeds, regions.by_partition)
         self.front = Front(
             sts=self.sts,
             moto=self.moto,
             weather=self.weather,
             seen=self.seen,
-            partition_of=self._partition_by_region.get,
-            default_region=spec["default_region"],
+            regions=RegionsServer(regions, self.sts),
+            partition_of=regions.partition_of,
+            default_regions=spec["default_regions"],
             wall=self.wall,
             max_clock_skew=spec["max_clock_skew"],
         )
@@ -121,7 +126,7 @@ class Fleet:
             account["partition"],
             denied=account.get("denied", False),
             suspended=account.get("suspended", False),
-            disabled_regions=frozenset(account.get("disabled_regions", ())),
+            disabled_regions=self._closed_regions[account["partition"]].union(account["disabled_regions"]),
         )
         if account.get("management"):
             self.sts.trusted_accounts.add(account["id"])
@@ -229,7 +234,7 @@ class Fleet:
             if command.get(name) is not None:
                 setattr(state, name, command[name])
         if command.get("disabled_regions") is not None:
-            state.disabled_regions = frozenset(command["disabled_regions"])
+            state.disabled_regions = self._closed_regions[state.partition].union(command["disabled_regions"])
         return {}
 
     async def _set_token_lifetime(self, command: dict[str, Any]) -> Any:

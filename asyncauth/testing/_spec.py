@@ -18,6 +18,16 @@ AccountsLike: TypeAlias = "int | Mapping[str, int] | Iterable[Account | str]"
 RegionsLike: TypeAlias = "Mapping[str, Sequence[str]] | Sequence[str] | None"
 InstancesLike: TypeAlias = "int | tuple[int, int] | Callable[[Account, str], int]"
 
+#: The regions of the global partition that every account has ("AWS Regions" in the account management guide); all
+#: others there have to be switched on. No data file of botocore says it.
+DEFAULT_REGIONS: Final = frozenset(
+    (
+        "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1", "ap-southeast-2",
+        "ca-central-1", "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1",
+        "us-east-1", "us-east-2", "us-west-1", "us-west-2",
+    )
+)  # fmt: skip
+
 _DEFAULT_REGIONS: Final[Mapping[str, tuple[str, ...]]] = {"aws": ("us-east-1", "eu-west-1")}
 
 
@@ -84,20 +94,38 @@ def count_instances(instances: InstancesLike, account: Account, region: str, see
     return instances(account, region)
 
 
-def role_arn(account: Account, role: str) -> str:
-    """Return the ARN of the role that lets the fleet's owner into an account."""
-    return _effective(account, role).arn(account)
-
-
-def _effective(account: Account, role: str) -> Role:
+def default_role(role: str) -> Role:
+    """Return the role called so, which may have a path: `team/deploy`."""
     path, name = split_role(role)
-    return account.effective_role(Role(name=name, path=path))
+    return Role(name=name, path=path)
+
+
+def opt_in_regions() -> frozenset[str]:
+    """Return the regions that an account has to switch on."""
+    return frozenset(get_partition("aws").regions) - DEFAULT_REGIONS
+
+
+def partition_entries(mentioned: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return the partitions as the child reads them.
+
+    Args:
+        mentioned: regions that the fleet lives in; of the opt-in regions only these are switched on.
+    """
+    closed = opt_in_regions() - frozenset(mentioned)
+    return {
+        name: {
+            "regions": partition.regions,
+            "suffix": partition.dns_suffix,
+            "closed": sorted(closed.intersection(partition.regions)),
+        }
+        for name, partition in partitions().items()
+    }
 
 
 def account_entry(
     account: Account,
     *,
-    role: str,
+    role: Role,
     instances: Mapping[str, int],
     denied: Collection[str],
     suspended: Collection[str],
@@ -106,6 +134,7 @@ def account_entry(
 ) -> dict[str, Any]:
     """Return an account as the child reads it."""
     disabled = disabled_regions.get(account.id, ()) if isinstance(disabled_regions, Mapping) else disabled_regions
+    effective = account.effective_role(role)
     return {
         "id": account.id,
         "partition": account.partition,
@@ -116,5 +145,5 @@ def account_entry(
         "disabled_regions": sorted(disabled),
         "instances": dict(instances),
         "management": management,
-        "roles": [{"arn": role_arn(account, role), "external_id": _effective(account, role).external_id}],
+        "roles": [{"arn": effective.arn(account), "external_id": effective.external_id}],
     }

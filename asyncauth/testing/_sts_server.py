@@ -9,11 +9,11 @@ import json
 import re
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from html import escape
 from typing import TYPE_CHECKING, Any, Final
-from xml.sax.saxutils import escape
 
 from asyncauth.testing._errors_aws import AwsError, not_implemented
 from asyncauth.testing._http import Response
@@ -27,6 +27,8 @@ _SERIAL: Final = re.compile(r"[A-Za-z0-9_+=/:,.@-]{9,256}")
 _CODE: Final = re.compile(r"[0-9]{6}")
 _ROLE_ARN: Final = re.compile(r"arn:(aws[a-z-]*):iam::([0-9]{12}):role/([!-~]+)")
 _ASSUMED_KEPT: Final = 20_000
+#: How many codes an MFA device has in it.
+MFA_CODES: Final = 1_000
 _KEYS_KEPT: Final = 500_000
 _NAMESPACE: Final = "https://sts.amazonaws.com/doc/2011-06-15/"
 
@@ -107,8 +109,7 @@ class SecurityTokenService:
         self.assumed: deque[dict[str, Any]] = deque(maxlen=_ASSUMED_KEPT)
         self._wall = wall
         self._mfa_secret = mfa_secret.encode()
-        self._codes_used: set[str] = set()
-        self._codes: set[str] = set()
+        self._codes: Counter[str] | None = None
         self._actions: dict[str, Callable[[Principal, Mapping[str, str], str], str]] = {
             "AssumeRole": self._assume_role,
             "GetCallerIdentity": self._get_caller_identity,
@@ -148,10 +149,6 @@ class SecurityTokenService:
                 principal.ends = now
                 ended += 1
         return ended
-
-    def mfa_code(self, counter: int) -> str:
-        """Return the device's code number `counter`."""
-        return mfa_code(self._mfa_secret, counter)
 
     def _assume_role(self, caller: Principal, form: Mapping[str, str], region: str) -> str:
         record = self._record(form, caller.arn, region)
@@ -243,11 +240,11 @@ class SecurityTokenService:
     def _check_mfa(self, caller: Principal, form: Mapping[str, str]) -> bool:
         serial, code = form.get("SerialNumber", ""), form.get("TokenCode", "")
         if serial == f"arn:{caller.partition}:iam::{caller.account}:mfa/{caller.arn.rpartition('/')[2]}":
-            if not self._codes:
-                self._codes = {self.mfa_code(counter) for counter in range(1, 1001)}
-            if code in self._codes and code not in self._codes_used:
+            if self._codes is None:
+                self._codes = Counter(mfa_code(self._mfa_secret, number) for number in range(1, MFA_CODES + 1))
+            if self._codes[code] > 0:
                 # A code is good once, as RFC 6238 asks and AWS does.
-                self._codes_used.add(code)
+                self._codes[code] -= 1
                 return True
         raise AwsError("AccessDenied", 403, "MultiFactorAuthentication failed with invalid MFA one time pass code. ")
 
