@@ -48,6 +48,7 @@ class LentClient:
     _call_hook: CallHook | None = None
 
     async def __aenter__(self) -> Self:
+        self._life.check(self._identity.account_id)
         self._leases.leases += 1
         return self
 

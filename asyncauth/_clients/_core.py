@@ -6,30 +6,22 @@ meta, events, signer, endpoint, endpoint rules. All else stays where it is, as a
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Final
 from weakref import proxy, ref
 
-from aiobotocore.parsers import AioResponseParserFactory
-from aiobotocore.session import AioSession
-from botocore.args import EPRBuiltins
+from botocore.regions import EndpointResolverBuiltins
 
 from asyncauth._clients._calls import CallHook, LentClient
-from asyncauth._clients._config import client_config
 from asyncauth._clients._emitter import BoundEvents, Plans
-from asyncauth._clients._http import shared_session_class
 from asyncauth._clients._identity import NOBODY, BoundCredentials, Identity, Life
-from asyncauth._clients._parsing import fast_parser_factory
 from asyncauth._clients._reach import reached
 from asyncauth._clients._rules import Found, examine, handlers_of
 from asyncauth._clients._template import template
-from asyncauth._clients._useragent import memo_user_agent
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from botocore.config import Config
-
+    from asyncauth._clients._building import CoreSession
     from asyncauth._clients._http import Connections
     from asyncauth._clients._retries import RetryStates
 
@@ -67,72 +59,11 @@ _RESOLVER_SHARED: Final = {
 }
 
 
-class CoreSession(AioSession):
-    """The session that cores are built from: a user's, without its credentials.
-
-    It has no bearer token either: one found in the environment would go out in every account's name.
-    """
-
-    signs_as: Any = NOBODY
-
-    @classmethod
-    def of(cls, session: AioSession | None) -> CoreSession:
-        """Return one that is configured like `session`, which stays as it is; None: like boto's default."""
-        if session is None:
-            made = cls()
-        else:
-            made = cls.__new__(cls)
-            made.__dict__.update(session.__dict__)
-            made._components = _copy_of_locator(session._components)
-            made._credentials = None
-        made.own_config = getattr(session, "_client_config", None)
-        user_agent = made.get_component("user_agent_creator")
-        made._components.register_component("user_agent_creator", memo_user_agent(user_agent))
-        if type(made.get_component("response_parser_factory")) is AioResponseParserFactory:
-            made._components.register_component("response_parser_factory", fast_parser_factory())
-        return made
-
-    own_config: Config | None
-
-    def signing_as(self, credentials: Any) -> CoreSession:
-        """Return the same session with credentials."""
-        made = type(self).__new__(type(self))
-        made.__dict__.update(self.__dict__)
-        made.signs_as = credentials
-        return made
-
-    async def get_credentials(self) -> Any:
-        return self.signs_as
-
-    def get_auth_token(self, **_: Any) -> None:
-        return None
-
-    def get_default_client_config(self) -> None:
-        # Merged before; aiobotocore 2's merge drops two of its own options.
-        return None
-
-
-def _copy_of_locator(locator: Any) -> Any:
-    made = type(locator)()
-    made.__dict__.update({name: dict(value) for name, value in locator.__dict__.items()})
-    return made
-
-
-def build_client(session: CoreSession, options: dict[str, Any], max_connections: int, *configs: Config | None) -> Any:
-    """Build a client as botocore does. For a worker thread: it loads models, and takes its time.
-
-    Nothing of it is bound to the event loop that runs it here, because nothing is sent.
-    """
-    config = client_config(session, max_connections, session.own_config, *configs)
-    config.http_session_cls = shared_session_class(config.http_session_cls)
-    return asyncio.run(session._create_client(config=config, **options))
-
-
 class Core:
     """A client that botocore built, taken apart so that identities can be bound to it.
 
     Args:
-        client: straight from `build_client`; it belongs to the core from now on.
+        client: straight from `CoreSession.build`; it belongs to the core from now on.
         session: the session that built it.
         place: service, region and endpoint: where an account's retries are remembered.
         connections: the factory's.
@@ -238,10 +169,8 @@ class Core:
             self.client_class,
         )
         shared = [vars(cls) for cls in classes if cls is not None]
-        own = [handler for handler in handlers_of(probe.meta.events)]
-        inherited = {id(handler) for handler in handlers_of(self._plans.events)} - found.slots.keys()
-        inherited -= {id(handler) for handler in found.shared}
-        starts = [vars(probe), *shared, *(handler for handler in own if id(handler) not in inherited)]
+        made = [slot.fill(probe.meta.events) for slot in found.slots.values()]
+        starts = [vars(probe), *shared, *found.shared, *made]
         targets = [client, client.meta, client._request_signer, client._endpoint, NOBODY, *found.replaced]
         target = reached(starts, targets)
         return None if target is None else f"a bound client would lead to the core's own {type(target).__qualname__}"
@@ -253,13 +182,13 @@ def _resolver_class(resolver: Any) -> type[Any] | None:
     extra: dict[str, Any] = {}
     own = {"_event_emitter"}
     builtins = resolver._builtins
-    if builtins.get(EPRBuiltins.ACCOUNT_ID) is not None:
+    if builtins.get(EndpointResolverBuiltins.ACCOUNT_ID) is not None:
         own.add("_builtins")
-        rest = {name: value for name, value in builtins.items() if name != EPRBuiltins.ACCOUNT_ID}
+        rest = {name: value for name, value in builtins.items() if name != EndpointResolverBuiltins.ACCOUNT_ID}
 
         def with_account_id(self: Any) -> dict[str, Any]:
             # Made anew at each call, where botocore copies it anyway, so that a binding needs no dictionary.
-            return rest | {EPRBuiltins.ACCOUNT_ID: self._credentials.get_account_id}
+            return rest | {EndpointResolverBuiltins.ACCOUNT_ID: self._credentials.get_account_id}
 
         extra["_builtins"] = property(with_account_id)
     return template(resolver, own=own, shared=_RESOLVER_SHARED, extra=extra)
@@ -268,7 +197,7 @@ def _resolver_class(resolver: Any) -> type[Any] | None:
 class _Nobody:
     """The identity of a probe."""
 
-    key: Final = "nobody"
+    key: Hashable = "nobody"
     account_id: str | None = None
 
     async def get_frozen_credentials(self) -> Any:

@@ -102,21 +102,25 @@ class Plans:
     def private_copy(self, binding: Binding) -> EventAliaser:
         """Return events of botocore's own kind, with the binding's handlers in the places of the core's."""
         events = copy.copy(self.events)
-        emitter = events._emitter
-        emitter._lookup_cache = {}
-        for values in node_lists(emitter):
-            for section in values:
-                section[:] = [self._filled(handler, binding) for handler in section]
-        # The entries are counters too, so each needs to be its own.
-        emitter._unique_id_handlers = {
-            name: entry | {"handler": self._filled(entry["handler"], binding)}
-            for name, entry in emitter._unique_id_handlers.items()
-        }
+
+        def filled(handler: Any) -> Any:
+            slot = self._slots.get(id(handler))
+            return handler if slot is None else slot.fill(binding)
+
+        replace_handlers(events._emitter, filled)
         return events
 
-    def _filled(self, handler: Any, binding: Binding) -> Any:
-        slot = self._slots.get(id(handler))
-        return handler if slot is None else slot.fill(binding)
+
+def replace_handlers(emitter: Any, replacement: Callable[[Any], Any]) -> None:
+    """Put `replacement(handler)` in the place of each handler of an emitter that nobody else uses."""
+    for values in node_lists(emitter):
+        for section in values:
+            section[:] = map(replacement, section)
+    # A copied emitter still shares its entries, which are counters too, and its cache with the original.
+    emitter._unique_id_handlers = {
+        name: entry | {"handler": replacement(entry["handler"])} for name, entry in emitter._unique_id_handlers.items()
+    }
+    emitter._lookup_cache = {}
 
 
 def node_lists(emitter: Any) -> Iterator[NodeList]:
@@ -173,11 +177,10 @@ class BoundEvents(EventAliaser):
             return responses
         kwargs["event_name"] = name
         debug = _hooks_logger.isEnabledFor(_DEBUG)
-        for handler in handlers:
-            if type(handler) is Slot:
-                handler = handler.due(self)  # noqa: PLW2901  # the slot's filling is the handler
-                if handler is None:
-                    continue
+        for planned in handlers:
+            handler = planned.due(self) if type(planned) is Slot else planned
+            if handler is None:
+                continue
             if debug:
                 _hooks_logger.debug("Event %s: calling handler %s", event_name, handler)
             response = handler(**kwargs)

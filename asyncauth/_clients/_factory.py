@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 import anyio.to_thread
 
+from asyncauth._clients._building import CoreSession
 from asyncauth._clients._config import config_key
-from asyncauth._clients._core import Core, CoreSession, build_client
+from asyncauth._clients._core import Core
 from asyncauth._clients._http import Connections
 from asyncauth._clients._identity import BoundCredentials, Identity, Life
 from asyncauth._clients._isolated import isolate
@@ -241,7 +242,7 @@ class ClientFactory:
     async def _lead(self, key: Hashable, options: dict[str, Any], config: Config | None) -> Core:
         flight = self._flights[key] = _Flight()
         try:
-            core = await self._in_thread(lambda: self._build_core(options, config))
+            core: Core = await self._in_thread(lambda: self._build_core(options, config))
             self._built += 1
             self._cores[key] = core
             self._evict()
@@ -261,7 +262,7 @@ class ClientFactory:
 
     def _build_core(self, options: dict[str, Any], config: Config | None) -> Core:
         session = self._open_session()
-        client = build_client(session, options, self._max_connections, self._config, config)
+        client = session.build(options, self._max_connections, self._config, config)
         place = (options["service_name"], client.meta.region_name, options["endpoint_url"])
         return Core(client, session, place, connections=self._connections, states=self._states, life=self._life)
 
@@ -270,7 +271,7 @@ class ClientFactory:
     ) -> Any:
         def build() -> Any:
             session = self._open_session().signing_as(BoundCredentials(identity, self._life))
-            return build_client(session, options, self._max_connections, self._config, config)
+            return session.build(options, self._max_connections, self._config, config)
 
         client = await self._in_thread(build)
         self._isolated += 1
@@ -292,7 +293,8 @@ class ClientFactory:
 
     def _evict(self) -> None:
         """Drop cores until there are few enough. They hold nothing to be closed: the connections are the factory's."""
-        for key in [key for key, core in self._cores.items() if not core.leases][: len(self._cores) - self._max_cores]:
+        excess = max(0, len(self._cores) - self._max_cores)
+        for key in [key for key, core in self._cores.items() if not core.leases][:excess]:
             del self._cores[key]
             self._evicted += 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakValueDictionary
 
 import aiohttp
@@ -50,7 +50,7 @@ class SharedSession:
     def _adapt(arguments: dict[str, Any]) -> dict[str, Any]:
         return arguments
 
-    async def __aenter__(self) -> SharedSession:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -129,7 +129,8 @@ else:
                         self._ready[proxy_url] = await anyio.to_thread.run_sync(self._build, proxy_url)
                     if self._closed:
                         raise PoolClosed("the pool is closed, and its connections with it")
-            return await super()._get_session(proxy_url)
+            session: aiohttp.ClientSession = await super()._get_session(proxy_url)
+            return session
 
         def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
             return aiohttp.TCPConnector(

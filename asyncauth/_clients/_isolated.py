@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncauth._clients._calls import LentClient
-from asyncauth._clients._emitter import node_lists
+from asyncauth._clients._emitter import replace_handlers
 from asyncauth._clients._rules import account_wide
 
 if TYPE_CHECKING:
@@ -30,14 +30,8 @@ def isolate(
     It keeps everything of its own but the connections, and the memory of retries: those are the account's.
     """
     client._endpoint.http_session = connections.adopt(client._endpoint.http_session)
-    emitter = client.meta.events._emitter
     replaced = account_wide(client, retry_state)
-    for values in node_lists(emitter):
-        for section in values:
-            section[:] = [replaced.get(id(handler), handler) for handler in section]
-    for entry in emitter._unique_id_handlers.values():
-        entry["handler"] = replaced.get(id(entry["handler"]), entry["handler"])
-    emitter._lookup_cache = {}
+    replace_handlers(client.meta.events._emitter, lambda handler: replaced.get(id(handler), handler))
     kind = type(client)
     client.__class__ = type(kind.__name__, (LentClient, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
     client._identity = identity

@@ -43,7 +43,7 @@ _SHARED: Final = _types(
     (botocore.retries.standard, "MaxAttemptsSeeder"),  # holds a number
     (aiobotocore.retryhandler, "AioRetryHandler"),  # legacy mode: conditions without memory
     (botocore.monitoring, "Monitor"),  # client-side monitoring: one for the whole session in stock, too
-) | {AioClientCreator, MemoUserAgent}
+) | {MemoUserAgent}
 
 _RETRY_HANDLERS: Final = _types(
     (aiobotocore.retries.standard, "AioRetryHandler"), (aiobotocore.retries.standard, "AnyioRetryHandler")
@@ -176,7 +176,7 @@ def examine(client: Any, inherited: Iterable[Any]) -> Found:
         if id(handler) in known:
             continue
         holder = getattr(handler, "__self__", handler)
-        if _is_plain(handler) or type(holder) in _SHARED:
+        if _is_plain(handler) or type(holder) in _SHARED or isinstance(holder, AioClientCreator):
             shared.append(handler)
             continue
         owner = owners.get(id(holder))
@@ -241,7 +241,7 @@ def account_wide(client: Any, retry_state: RetryState) -> dict[int, Any]:
     """Return, by the id of a handler of `client`, the one that takes its place so that retries are the account's."""
     replaced: dict[int, Any] = {}
     for handler in handlers_of(client.meta.events):
-        holder = getattr(handler, "__self__", None)
+        holder: Any = getattr(handler, "__self__", None)
         if type(holder) is botocore.retries.standard.RetryQuotaChecker:
             # The handler of standard mode holds the same checker.
             holder._quota = retry_state.need_quota()
