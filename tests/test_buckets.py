@@ -90,7 +90,7 @@ def fan_out(
     seed: int = 0,
     most_seconds: float = 900,
 ) -> Result:
-    """Ask `service` once for each account through one learning bucket; what is throttled goes to the end of the line."""
+    """Ask `service` once for each account through one bucket; what is throttled goes to its end."""
     bucket, random, result = AdaptiveBucket(Learning(), 0.0), Random(seed), Result()
     events: list[tuple[float, int, tuple[object, ...]]] = []
     order = itertools.count()

@@ -1,0 +1,625 @@
+"""Budgets at the choke points that all accounts share: who may send now, who waits in line, and when it is no use.
+
+A request passes the budgets that match it (`Budgets.admit`), each of which is a line in front of a bucket (how many a
+second) or of places (how many at once), or both. Some budgets are built in, because AWS counts those calls against one
+account whatever the target is; users add theirs as `Limit`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random as random_module
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable, Iterable
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import lru_cache
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar, cast
+
+import anyio
+
+from asyncauth._buckets import AdaptiveBucket, Draw, Learning, TokenBucket
+from asyncauth._clock import SYSTEM_CLOCK
+from asyncauth._errors import AsyncAuthError, ConfigurationError
+
+if TYPE_CHECKING:
+    from random import Random
+    from types import TracebackType
+
+    from asyncauth._clock import Clock
+
+__all__ = ["DEFAULT_BUDGETS", "Budget", "BudgetExhausted", "BudgetStatistics", "Budgets", "Limit", "Ticket"]
+
+T = TypeVar("T")
+Per = Literal["account", "region", "action", "source"]
+
+logger: Final = logging.getLogger("asyncauth.budgets")
+
+_PER: Final = ("account", "region", "action", "source")
+_SERVICE: Final = re.compile(r"[a-z][a-z0-9.-]*")
+_ACTION: Final = re.compile(r"[A-Z*?][A-Za-z0-9*?]*")
+_REGION: Final = re.compile(r"[a-z0-9*?-]+")
+_ACCOUNT: Final = re.compile(r"[0-9]{12}")
+
+
+class BudgetExhausted(AsyncAuthError):
+    """A request was throttled too often, or everything is throttled there, so that asking again is no use for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much of a service a pool may use, beside what AWS itself refuses: to spare what others need too.
+
+    Args:
+        service: boto's name of the service, as in `client("ec2")`.
+        per: what is counted by itself. `("account", "region")`, the default, is how AWS counts most of its own API
+            limits: each account in each region has the whole `rate`. `()` shares it among all of the pool's calls.
+            "action" and "source" (the base credentials) can be in it too.
+        rate: requests a second; None: any number.
+        burst: how many requests may go at once after a pause; None: as many as a second allows, at least one.
+        action: only this operation, by AWS's name (`DescribeInstances`) or a pattern (`Describe*`); None: all.
+        account: only in this account, by its 12 digits; None: in all.
+        region: only in this region, or in those that a pattern matches (`us-*`); None: in all.
+        max_at_once: requests under way at the same time; None: any number.
+
+    Every attempt that the pool sends counts; retries that botocore makes inside a call do not.
+
+    Raises:
+        ConfigurationError: a value out of range, an action that is no AWS name, neither `rate` nor `max_at_once`.
+
+    Example:
+        Limit("ec2", rate=20, action="Describe*")
+        Limit("organizations", per=(), max_at_once=2)
+    """
+
+    service: str
+    per: tuple[Per, ...] = ("account", "region")
+    rate: float | None = None
+    burst: int | None = None
+    action: str | None = None
+    account: str | None = None
+    region: str | None = None
+    max_at_once: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "per", _check_per(self.per))
+        _check_text("service", self.service, _SERVICE, "boto's name of a service, such as 'ec2'")
+        if self.action is not None:
+            _check_text("action", self.action, _ACTION, "AWS's name of an operation, such as 'DescribeInstances'")
+        if self.account is not None:
+            _check_text("account", self.account, _ACCOUNT, "an account id of exactly 12 ASCII digits")
+        if self.region is not None:
+            _check_text("region", self.region, _REGION, "a region's name or a pattern, such as 'eu-west-1' or 'us-*'")
+        if self.rate is None and self.max_at_once is None:
+            raise ConfigurationError(f"a Limit on {self.service!r} limits nothing; give it a rate or max_at_once")
+        if self.rate is not None and not (_is_number(self.rate) and 0 < self.rate < math.inf):
+            raise ConfigurationError(f"rate={self.rate!r} must be a number of requests a second, more than 0")
+        for name in ("burst", "max_at_once"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ConfigurationError(f"{name}={value!r} must be a whole number of requests, at least 1")
+        if self.burst is not None and self.rate is None:
+            raise ConfigurationError(f"burst={self.burst} says how a rate may be exceeded; give a rate with it")
+
+    def matches(self, action: str, account: str | None, region: str | None) -> bool:
+        """Whether a request to this limit's service is one that it counts."""
+        return (
+            (self.action is None or _glob(self.action)(action) is not None)
+            and (self.account is None or self.account == account)
+            and (self.region is None or (region is not None and _glob(self.region)(region) is not None))
+        )
+
+
+def _check_per(per: object) -> tuple[Per, ...]:
+    names: tuple[object, ...] = (per,) if isinstance(per, str) else tuple(cast("Iterable[object]", per))
+    for name in names:
+        if name not in _PER:
+            raise ConfigurationError(f"per={per!r} holds {name!r}; it may hold {', '.join(_PER)}, or nothing")
+    return cast("tuple[Per, ...]", names)
+
+
+def _check_text(parameter: str, value: object, pattern: re.Pattern[str], said_as: str) -> None:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ConfigurationError(f"{parameter}={value!r} must be {said_as}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+@lru_cache(maxsize=256)
+def _glob(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    # Not fnmatch: that ignores case on some systems.
+    return re.compile(translate(pattern)).match
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Budget:
+    """A limit with fixed figures or, where `learning` is given, one that finds its rate by being throttled.
+
+    A learned rate never goes beyond `limit.rate`, and what is throttled for good is refused at once for a while.
+    """
+
+    limit: Limit
+    learning: Learning | None = None
+
+
+#: What all accounts of a pool share, so that a fan-out is what throttles itself there. The figures are AWS's, from the
+#: pages on the quotas of Organizations, Account Management (ListRegions: 5 a second, burst 5, per account) and IAM
+#: Identity Center (the portal: 20 a second). Where a quota differs from account to account, the rate is learned.
+DEFAULT_BUDGETS: Final = (
+    Budget(Limit("sts", per=("source", "region"), rate=10_000, action="AssumeRole"), Learning()),
+    Budget(Limit("organizations", per=("source", "region"), rate=100), Learning(start=10)),
+    Budget(Limit("sso", per=("source", "region"), rate=20), Learning(start=20)),
+    Budget(Limit("account", per=("account", "region"), rate=5, burst=5, action="ListRegions")),
+)
+
+#: Seconds for which everything is refused where everything is throttled; each time longer, up to the second figure.
+_PAUSE: Final = 5.0
+_LONGEST_PAUSE: Final = 60.0
+#: Seconds that a throttled request waits before it stands in line again; each time twice as long, up to the second.
+_WAIT: Final = 0.25
+_LONGEST_WAIT: Final = 8.0
+#: Lines that nobody stands in and that remember nothing are dropped from this many on.
+_MOST_IDLE_LINES: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetStatistics:
+    """A snapshot of one line: one budget for one key.
+
+    Args:
+        limit: what it keeps.
+        key: what it keeps it for, in the order of `limit.per`.
+        rate: requests a second that it lets through now; None: any number.
+        learned: whether that rate was found by being throttled.
+        running: requests under way.
+        waiting: requests in line.
+        admitted: requests let through so far.
+        throttled: of those, how many AWS throttled.
+        refused: requests that were told that it is no use.
+        waited_seconds: the seconds that all of them spent in line.
+    """
+
+    limit: Limit
+    key: tuple[Hashable, ...]
+    rate: float | None
+    learned: bool
+    running: int
+    waiting: int
+    admitted: int
+    throttled: int
+    refused: int
+    waited_seconds: float
+
+
+class _Place:
+    """Somebody's place in a line, and what became of it."""
+
+    __slots__ = ("call", "draw", "is_admitted", "is_refused")
+
+    def __init__(self) -> None:
+        self.call = anyio.Event()
+        self.draw: Draw | None = None
+        self.is_admitted = False
+        self.is_refused = False
+
+
+@dataclass(slots=True)
+class _Counters:
+    admitted: int = 0
+    throttled: int = 0
+    refused: int = 0
+    waited_seconds: float = 0.0
+
+
+class _Refused(Exception):
+    """Said to whoever stands in a line where it is no use; `seconds` until somebody may try again."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class _Line:
+    """The line before one budget's bucket and places: first come, first let through.
+
+    Nobody serves it. Whoever stands first sleeps until his token is due, and whoever moves calls up the next; all
+    decisions are in `_let_in`, which is synchronous.
+    """
+
+    __slots__ = ("_clock", "_most", "_pause", "_probe", "_queue", "_shut_until", "bucket", "counters", "running")
+
+    def __init__(self, bucket: TokenBucket | None, most: int | None, clock: Clock) -> None:
+        self.bucket = bucket
+        self._most = most
+        self._clock = clock
+        self._queue: OrderedDict[_Place, None] = OrderedDict()
+        self._shut_until: float | None = None
+        self._pause = _PAUSE
+        self._probe: Draw | None = None
+        self.running = 0
+        self.counters = _Counters()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing would be forgotten with it."""
+        nobody = not self.running and not self._queue
+        return (
+            nobody and not isinstance(self.bucket, AdaptiveBucket) and (self.bucket is None or self.bucket.is_full(now))
+        )
+
+    async def pass_through(self) -> Draw | None:
+        """Wait for your turn; return what the answer is to be reported with.
+
+        Raises:
+            _Refused: everything is throttled here.
+        """
+        now = self._clock.monotonic()
+        if self._shut_until is not None and now < self._shut_until:
+            self.counters.refused += 1
+            raise _Refused(self._shut_until - now)
+        if not self._queue and self._due_in(now) == 0.0:
+            return self._enter(now, waited=False)
+        place = _Place()
+        self._queue[place] = None
+        try:
+            while not (place.is_admitted or place.is_refused):
+                await self._stand(place)
+        except BaseException:
+            # Cancelled: it may have been let in just before, and nobody else may lose by that.
+            self._queue.pop(place, None)
+            if place.is_admitted:
+                self.give_back(place.draw)
+            else:
+                self._let_in()
+            raise
+        self.counters.waited_seconds += self._clock.monotonic() - now
+        if place.is_refused:
+            self.counters.refused += 1
+            raise _Refused(max(0.0, (self._shut_until or now) - now))
+        return place.draw
+
+    def leave(self, draw: Draw | None) -> None:
+        """Give the place back: the request that was let through on `draw` has ended."""
+        self.running -= 1
+        if draw is self._probe:
+            self._probe = None
+        self._let_in()
+
+    def answered(self, draw: Draw, *, throttled: bool) -> bool:
+        """Learn from an answer; return whether that made it refuse everybody for a while."""
+        now = self._clock.monotonic()
+        bucket = cast("AdaptiveBucket", self.bucket)
+        bucket.answered(draw, now, throttled=throttled)
+        if not throttled:
+            self._shut_until, self._pause = None, _PAUSE
+            return False
+        if not bucket.is_dry(now) or (self._shut_until is not None and now < self._shut_until):
+            return False
+        self._shut_until = now + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        while self._queue:
+            place, _ = self._queue.popitem(last=False)
+            place.is_refused = True
+            place.call.set()
+        return True
+
+    async def _stand(self, place: _Place) -> None:
+        place.call = anyio.Event()
+        if next(iter(self._queue)) is not place:
+            await place.call.wait()
+            return
+        due_in = self._due_in(self._clock.monotonic())
+        if due_in != 0.0:
+            with self._clock.move_on_after(due_in):
+                await place.call.wait()
+        self._let_in()
+
+    def _due_in(self, now: float) -> float | None:
+        """Return the seconds until the next may go, 0.0 for now, None when that depends on who runs."""
+        if self._most is not None and self.running >= self._most:
+            return None
+        if self._shut_until is not None and self._probe is not None:
+            return None
+        return 0.0 if self.bucket is None else self.bucket.due_in(now)
+
+    def _let_in(self) -> None:
+        """Let in from the head of the line whoever may go, and call up who stands first then."""
+        now = self._clock.monotonic()
+        while self._queue and self._due_in(now) == 0.0:
+            place, _ = self._queue.popitem(last=False)
+            place.draw = self._enter(now, waited=True)
+            place.is_admitted = True
+            place.call.set()
+        if self._queue:
+            next(iter(self._queue)).call.set()
+
+    def _enter(self, now: float, *, waited: bool) -> Draw | None:
+        self.running += 1
+        self.counters.admitted += 1
+        if isinstance(self.bucket, AdaptiveBucket):
+            draw = self.bucket.draw(now, waited=waited)
+            if self._shut_until is not None:
+                self._probe = draw
+            return draw
+        if self.bucket is not None:
+            self.bucket.take(now)
+        return None
+
+    def give_back(self, draw: Draw | None) -> None:
+        """Undo a passage that no request followed."""
+        self.counters.admitted -= 1
+        if self.bucket is not None:
+            self.bucket.give_back()
+        self.leave(draw)
+
+
+@dataclass(slots=True)
+class _Passage:
+    """That a request got through one line."""
+
+    key: _Key
+    line: _Line
+    draw: Draw | None
+    is_answered: bool = False
+
+
+class Ticket:
+    """The right to send one request: `async with budgets.admit(...) as ticket`.
+
+    Entering waits until every budget that matches lets it through, in a fixed order, so that two requests cannot wait
+    for each other. Leaving gives back the places. A body that ends well counts as an answer that was not throttled;
+    one that raises says nothing, unless it called `answered` first.
+    """
+
+    __slots__ = ("_budgets", "_keys", "_passed")
+
+    def __init__(self, budgets: Budgets, keys: tuple[_Key, ...]) -> None:
+        self._budgets = budgets
+        self._keys = keys
+        self._passed: list[_Passage] = []
+
+    async def __aenter__(self) -> Self:
+        for key in self._keys:
+            # A line is looked up when its turn comes: one that nobody stands in may be dropped while another is stood.
+            line = self._budgets._line(key)  # noqa: SLF001 - a ticket is half of Budgets
+            try:
+                draw = await line.pass_through()
+            except BaseException as error:
+                for passage in reversed(self._passed):
+                    passage.line.give_back(passage.draw)
+                self._passed.clear()
+                if isinstance(error, _Refused):
+                    raise self._budgets._exhausted(key, error.seconds) from None  # noqa: SLF001 - as above
+                raise
+            self._passed.append(_Passage(key, line, draw))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        if self._keys:
+            if error is None:
+                self.answered(throttled=False)
+            for passage in self._passed:
+                passage.line.leave(passage.draw)
+            self._passed.clear()
+
+    def answered(self, *, throttled: bool) -> None:
+        """Say what came back: only the first word on a ticket counts. A refusal of another kind is an answer too."""
+        for passage in self._passed:
+            if passage.is_answered:
+                continue
+            passage.is_answered = True
+            passage.line.counters.throttled += throttled
+            if passage.draw is not None and passage.line.answered(passage.draw, throttled=throttled):
+                said = _said(passage.key)
+                logger.warning(
+                    "%s: every request is throttled; none is sent for a while", said, extra=_extra(passage.key)
+                )
+
+
+_Key = tuple[Budget, tuple[Hashable, ...]]
+
+
+class Budgets:
+    """All budgets of a pool.
+
+    Args:
+        limits: the user's, beside the built-in ones.
+        defaults: the built-in ones.
+        clock: where all time comes from.
+        random: where the jitter of waits comes from.
+
+    Example:
+        async with budgets.admit(service="ec2", action="DescribeInstances", account="123456789012", region="eu-west-1"):
+            ...
+    """
+
+    def __init__(
+        self,
+        limits: Iterable[Limit] = (),
+        *,
+        defaults: Iterable[Budget] = DEFAULT_BUDGETS,
+        clock: Clock = SYSTEM_CLOCK,
+        random: Random | None = None,
+    ) -> None:
+        self._clock = clock
+        self._random = random or random_module.Random()  # noqa: S311 - spreads load, keeps no secret
+        self._by_service: dict[str, list[Budget]] = {}
+        self._lines: OrderedDict[_Key, _Line] = OrderedDict()
+        self._free = Ticket(self, ())
+        for limit in limits:
+            if not isinstance(limit, Limit):
+                raise ConfigurationError(
+                    f"limits= holds {limit!r}; it may hold Limit objects, such as Limit('ec2', rate=20)"
+                )
+            self._by_service.setdefault(limit.service, []).append(Budget(limit))
+        # Learned rates come last: their token is then taken when the request really goes.
+        for budget in defaults:
+            self._by_service.setdefault(budget.limit.service, []).append(budget)
+
+    def admit(
+        self,
+        *,
+        service: str,
+        action: str,
+        account: str | None = None,
+        region: str | None = None,
+        source: Hashable = None,
+    ) -> Ticket:
+        """Return the ticket of one request, to be used in `async with` at once.
+
+        Args:
+            service: boto's name of the service.
+            action: AWS's name of the operation.
+            account: the account that the request is made in: 12 digits.
+            region: the region that it goes to.
+            source: whose credentials sign it, where several accounts are reached by one source.
+
+        Raises:
+            BudgetExhausted: on entering, when everything is throttled there.
+        """
+        budgets = self._by_service.get(service)
+        if budgets is None:
+            return self._free
+        values = {"account": account, "region": region, "action": action, "source": source}
+        keys = tuple(
+            (budget, tuple(values[name] for name in budget.limit.per))
+            for budget in budgets
+            if budget.limit.matches(action, account, region)
+        )
+        return Ticket(self, keys) if keys else self._free
+
+    async def call(
+        self,
+        send: Callable[[], Awaitable[T]],
+        *,
+        is_throttled: Callable[[Exception], bool | None],
+        service: str,
+        action: str,
+        account: str | None = None,
+        region: str | None = None,
+        source: Hashable = None,
+        max_attempts: int = 6,
+    ) -> T:
+        """Send a request, and send it again while it is throttled, each time through the budgets.
+
+        Between attempts it waits for 0.25 s, doubling up to 8 s, with jitter, and then for its turn. So a service that
+        is merely crowded answers everybody, later; one that throttles everything is asked by few and refused to the
+        rest. `send` must not retry throttling by itself: a retry that the budgets do not see cannot be spared.
+
+        Args:
+            send: sends it once.
+            is_throttled: judges what `send` raised: True for throttling, False for any other answer of the service,
+                None when there was no answer.
+            service, action, account, region, source: as in `admit`.
+            max_attempts: how often it is sent at most.
+
+        Raises:
+            BudgetExhausted: throttled `max_attempts` times, or everything is throttled there. `.attempts` is how
+                often it was sent, which may be 0; the last throttled answer is its `__cause__`.
+        """
+        attempts = 0
+        cause: Exception | None = None
+        while True:
+            ticket = self.admit(service=service, action=action, account=account, region=region, source=source)
+            entered = False
+            try:
+                async with ticket:
+                    entered = True
+                    attempts += 1
+                    try:
+                        return await send()
+                    except Exception as error:
+                        verdict = is_throttled(error)
+                        if verdict is not None:
+                            ticket.answered(throttled=verdict)
+                        if not verdict:
+                            raise
+                        cause = error
+            except BudgetExhausted as error:
+                if entered:
+                    raise
+                error.attempts, error.account = attempts, account
+                raise error from cause
+            if attempts >= max_attempts:
+                raise BudgetExhausted(
+                    f"{service} {action} was throttled {attempts} times",
+                    account=account,
+                    region_name=region,
+                    code="Throttling",
+                    attempts=attempts,
+                ) from cause
+            wait = min(_LONGEST_WAIT, _WAIT * 2.0 ** (attempts - 1))
+            await self._clock.sleep(wait * self._random.uniform(0.5, 1.0))
+
+    def statistics(self) -> tuple[BudgetStatistics, ...]:
+        """Return a snapshot of every line there is, those of the most recent use last."""
+        return tuple(
+            BudgetStatistics(
+                limit=budget.limit,
+                key=key,
+                rate=None if line.bucket is None else line.bucket.rate,
+                learned=isinstance(line.bucket, AdaptiveBucket) and line.bucket.is_settled,
+                running=line.running,
+                waiting=line.waiting,
+                admitted=line.counters.admitted,
+                throttled=line.counters.throttled,
+                refused=line.counters.refused,
+                waited_seconds=line.counters.waited_seconds,
+            )
+            for (budget, key), line in self._lines.items()
+        )
+
+    def _line(self, key: _Key) -> _Line:
+        line = self._lines.get(key)
+        if line is None:
+            self._drop_idle()
+            line = self._lines[key] = _Line(self._bucket(key[0]), key[0].limit.max_at_once, self._clock)
+        self._lines.move_to_end(key)
+        return line
+
+    def _bucket(self, budget: Budget) -> TokenBucket | None:
+        limit, now = budget.limit, self._clock.monotonic()
+        if limit.rate is None:
+            return None
+        if budget.learning is not None:
+            return AdaptiveBucket(budget.learning, now, ceiling=limit.rate)
+        return TokenBucket(limit.rate, limit.burst or max(1, int(limit.rate)), now)
+
+    def _drop_idle(self) -> None:
+        """Make room: ten thousand accounts are ten thousand lines, and most of them remember nothing any more."""
+        now = self._clock.monotonic()
+        for key in list(islice(self._lines, 4)) if len(self._lines) >= _MOST_IDLE_LINES else ():
+            if self._lines[key].is_idle(now):
+                del self._lines[key]
+            else:
+                self._lines.move_to_end(key)
+
+    def _exhausted(self, key: _Key, seconds: float) -> BudgetExhausted:
+        return BudgetExhausted(
+            f"{_said(key)}: every request is throttled; the next is sent in {seconds:.0f} s at the earliest",
+            region_name=_extra(key)["region"],
+            code="Throttling",
+            attempts=0,
+        )
+
+
+def _said(key: _Key) -> str:
+    limit, (region, account) = key[0].limit, (_extra(key)[name] for name in ("region", "account"))
+    where = f" in {region}" if region else ""
+    return f"{limit.service} {limit.action or ''}".rstrip() + where + (f" for account {account}" if account else "")
+
+
+def _extra(key: _Key) -> dict[str, str | None]:
+    """Return account and region for a log record; None where they are not what the budget counts by."""
+    known = dict(zip(key[0].limit.per, key[1], strict=True))
+    return {name: cast("str | None", known.get(name)) for name in ("account", "region")}
