@@ -146,7 +146,7 @@ class Seeds:
         joined = datetime(2024, 1, 1)
         master: Any = backend.accounts[0]
         master.name, master.email, master.create_time = self._accounts[account]["name"], _email(account), joined
-        for one in self._accounts.values():
+        for number, one in enumerate(self._accounts.values(), 1):
             if one["partition"] != partition or one["id"] == account:
                 continue
             # __init__ would also make a role in an IAM backend of every account: the price of a fleet of thousands.
@@ -160,7 +160,8 @@ class Seeds:
                 id=one["id"],
                 name=one["name"],
                 email=_email(one["id"]),
-                create_time=joined,
+                # moto's pages go on from this stamp, so no two may be the same.
+                create_time=joined + timedelta(minutes=number),
                 status="SUSPENDED" if one.get("suspended") else "ACTIVE",
                 state="SUSPENDED" if one.get("suspended") else "ACTIVE",
                 joined_method="CREATED",
