@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 import threading
 import traceback
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -35,7 +37,6 @@ from tests.wire.stubs import SECRET, Wire, key_id_for
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-    from pathlib import Path
 
     from asyncauth._clock import Clock
     from asyncauth._sources import Source, SourceSpec
@@ -80,11 +81,11 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
 
 
 @pytest.fixture
-def write(_no_aws_from_outside: Path) -> Callable[[str, str], None]:
+def write() -> Callable[[str, str], None]:
     """Return what writes a file below the home directory."""
 
     def write(name: str, content: str) -> None:
-        path = _no_aws_from_outside / name
+        path = Path(os.environ["HOME"]) / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
 

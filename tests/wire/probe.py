@@ -1,6 +1,6 @@
 """A program of its own for one test: resolves the sources it is told, assumes a role with each, prints what came out.
 
-Usage: probe.py '{"sources": [{"profile": "prod"}, ...], "account": "111111111111", ...}'
+Usage: probe.py '[{"profile": "prod", "account": "111111111111", "role": "manage-role", ...}, ...]'
 It prints a JSON list, one object per source, with the last four characters of key ids and nothing secret. To standard
 error goes everything that anybody logs, at DEBUG: the tests look for secrets in it.
 """
@@ -16,10 +16,8 @@ from typing import Any
 
 import anyio
 
+from asyncauth import Account, AsyncAuthError, Keys, Profile, RefreshPolicy, SessionPool
 from asyncauth._clock import SYSTEM_CLOCK
-from asyncauth._errors import AsyncAuthError
-from asyncauth._expiring import RefreshPolicy
-from asyncauth._models import Account, Keys, Profile
 from asyncauth._secrets import quiet_botocore
 from asyncauth._sources import make_source
 
@@ -73,22 +71,19 @@ async def resolve(said: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-async def call(said: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+async def call(said: dict[str, Any]) -> dict[str, Any]:
     """Assume a role with the source, and make one call with it."""
-    from asyncauth._pool import SessionPool
-
-    account = Account(asked["account"], partition=asked.get("partition", "aws"))
-    async with SessionPool(role=asked.get("role", "manage-role"), source=spec_of(said)) as pool:
-        session = await pool.session(account)
+    async with SessionPool(role=said["role"], source=spec_of(said)) as pool:
+        session = await pool.session(Account(said["account"], partition=said["account_partition"]))
         async with session.client("sts") as sts:
             return {"called_as": (await sts.get_caller_identity())["Arn"]}
 
 
-async def probe(said: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+async def probe(said: dict[str, Any]) -> dict[str, Any]:
     """Return what is known of one source, or the error that it gave."""
     try:
         told = await resolve(said)
-        return told | (await call(said, asked) if "account" in asked else {})
+        return told | (await call(said) if "account" in said else {})
     except (AsyncAuthError, ExceptionGroup) as raised:
         error: BaseException = raised
         while isinstance(error, BaseExceptionGroup):
@@ -103,13 +98,13 @@ async def main() -> None:
     logging.basicConfig(level=logging.DEBUG)
     quiet_botocore()
     asked = json.loads(sys.argv[1])
-    answers: list[Any] = [None] * len(asked["sources"])
+    answers: list[Any] = [None] * len(asked)
     async with anyio.create_task_group() as tasks:
 
         async def one(index: int, said: dict[str, Any]) -> None:
-            answers[index] = await probe(said, asked)
+            answers[index] = await probe(said)
 
-        for index, said in enumerate(asked["sources"]):
+        for index, said in enumerate(asked):
             tasks.start_soon(one, index, said)
     print(json.dumps(answers))
 

@@ -15,8 +15,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from asyncauth._models import Keys
 
 #: Part of everything secret that is handed out, so a test can look for it wherever it must not be.
 SECRET = "s3cr3t"
@@ -48,12 +51,14 @@ class Wire:
         lifetime: seconds that the credentials it hands out live.
         gate: while it is cleared, STS does not answer.
         arrived: set once a request came to STS.
+        kept: the keys to hand out, by the name in the path, the SSO role, or the login; others are made up.
     """
 
     asked: list[Asked] = field(default_factory=list)
     lifetime: float = 3600.0
     gate: threading.Event = field(default_factory=threading.Event)
     arrived: threading.Event = field(default_factory=threading.Event)
+    kept: dict[str, Keys] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -64,6 +69,15 @@ class Wire:
             def note(self, asked: Asked) -> None:
                 with wire._lock:
                     wire.asked.append(asked)
+
+            def keys(self, name: str) -> dict[str, str]:
+                kept = wire.kept.get(name)
+                return {
+                    "AccessKeyId": kept.access_key_id if kept else key_id_for(name),
+                    "SecretAccessKey": kept.secret_access_key if kept else f"{SECRET}/of/{name}",
+                    "Token": (kept and kept.session_token) or f"{SECRET}/session/of/{name}==",
+                    "Expiration": _stamp(self.ends()),
+                }
 
             def ends(self) -> datetime:
                 return datetime.now(UTC) + timedelta(seconds=wire.lifetime)
@@ -107,6 +121,9 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def note(self, asked: Asked) -> None:
+        raise NotImplementedError
+
+    def keys(self, name: str) -> dict[str, str]:
         raise NotImplementedError
 
     def ends(self) -> datetime:
@@ -171,10 +188,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         name = f"{account}/{role}"
         self.note(Asked("sso", name))
+        given = self.keys(name)
         keys = {
-            "accessKeyId": key_id_for(name),
-            "secretAccessKey": "s3cr3t-sso",
-            "sessionToken": "s3cr3t-sso-session-token",
+            "accessKeyId": given["AccessKeyId"],
+            "secretAccessKey": given["SecretAccessKey"],
+            "sessionToken": given["Token"],
             "expiration": int(self.ends().timestamp() * 1000),
         }
         self.answer(200, json.dumps({"roleCredentials": keys}))
@@ -205,11 +223,12 @@ class _Handler(BaseHTTPRequestHandler):
                 400, json.dumps({"error": "TOKEN_EXPIRED", "message": "expired"}), error="AccessDeniedException"
             )
         else:
+            given = self.keys(name)
             token = {
                 "accessToken": {
-                    "accessKeyId": key_id_for(name),
-                    "secretAccessKey": "s3cr3t-login",
-                    "sessionToken": "s3cr3t-login-session-token",
+                    "accessKeyId": given["AccessKeyId"],
+                    "secretAccessKey": given["SecretAccessKey"],
+                    "sessionToken": given["Token"],
                 },
                 "tokenType": "aws_sigv4",
                 "expiresIn": 900,
@@ -256,14 +275,6 @@ class _Handler(BaseHTTPRequestHandler):
             "</ErrorResponse>"
         )
         self.answer(status, text, content_type="text/xml")
-
-    def keys(self, key_id: str) -> dict[str, Any]:
-        return {
-            "AccessKeyId": key_id,
-            "SecretAccessKey": f"s3cr3t/of/{key_id}",
-            "Token": f"s3cr3t/session/of/{key_id}==",
-            "Expiration": _stamp(self.ends()),
-        }
 
     def parts(self) -> tuple[str, str, str]:
         kind, _, rest = urlsplit(self.path).path.lstrip("/").partition("/")
