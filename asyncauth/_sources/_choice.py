@@ -38,13 +38,13 @@ def choose_source(
     """Return what to make the source of: `source`, else the profile, else the keys, else None (boto's chain).
 
     Raises:
-        ConfigurationError: `source` came together with one of the others.
+        ConfigurationError: `source` came together with one of the others, or nothing can be made of it.
     """
     if source is not None:
         beside = [name for name, value in (("keys", keys), ("profile", profile)) if value is not None]
         if beside:
             raise ConfigurationError(f"source= was given together with {' and '.join(f'{name}=' for name in beside)}")
-        return source
+        return _check(source)
     if profile is None:
         return keys
     chosen = profile if isinstance(profile, Profile) else Profile(profile)
@@ -90,11 +90,17 @@ def make_source(
         origin = KeysOrigin(spec, asked, clock=clock)
     elif (session := _aio_session(spec)) is not None:
         origin = SessionOrigin(session, asked, clock=clock)
-    elif callable(spec) and not isinstance(spec, type):
-        origin = CallableOrigin(spec, asked, clock=clock)
     else:
-        raise ConfigurationError(f"cannot make a source of {_kind(spec)}; {_hint(spec)}")
+        origin = CallableOrigin(_check(spec), asked, clock=clock)
     return Source(origin, spawn=spawn, clock=clock, random=random, policy=policy)
+
+
+def _check(spec: Any) -> Any:
+    if isinstance(spec, Keys | Profile) or _aio_session(spec) is not None:
+        return spec
+    if callable(spec) and not isinstance(spec, type):
+        return spec
+    raise ConfigurationError(f"cannot make a source of {_kind(spec)}; {_hint(spec)}")
 
 
 def _patient(policy: RefreshPolicy) -> RefreshPolicy:
