@@ -22,7 +22,13 @@ _TEXTS = [
     "true",
     "12",
 ]
-_STAMPS = ["2026-01-31T08:00:00.000Z", "2026-01-31T08:00:00Z", "2026-01-31T09:00:00+01:00", "1769846400", "1769846400.5"]
+_STAMPS = [
+    "2026-01-31T08:00:00.000Z",
+    "2026-01-31T08:00:00Z",
+    "2026-01-31T09:00:00+01:00",
+    "1769846400",
+    "1769846400.5",
+]
 _NUMBERS = [0, 1, -1, 80, 2**31, 2**40]
 _FLOATS = [0.0, 1.5, -2.25, 1e100, 100.0]
 
@@ -83,7 +89,12 @@ class XMLMaker(Maker):
         elif protocol == "ec2":
             inside = self.pick([self.element("requestId", request_id), ""]) + inside
         declaration = self.pick(
-            ["", '<?xml version="1.0" encoding="UTF-8"?>\n', "<?xml version='1.0'?>", '<?xml version="1.0" standalone="yes"?>']
+            [
+                "",
+                '<?xml version="1.0" encoding="UTF-8"?>\n',
+                "<?xml version='1.0'?>",
+                '<?xml version="1.0" standalone="yes"?>',
+            ]
         )
         attributes = self.pick(["", ' xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"', " xmlns='https://a.b/c'"])
         return f"{declaration}<Answer{attributes}>{inside}</Answer>{self.gap}"
@@ -95,7 +106,11 @@ class XMLMaker(Maker):
         if not inside.strip() and self.random.random() < 0.5:
             return f"<{tag}{attributes}{self.pick(['', ' '])}/>{self.gap}"
         if self.odd():
-            inside = self.pick(["", "stray text", "&amp;"]) + self.pick(["<!-- no -->", "<![CDATA[x<y]]>", "<?p i?>", "", inside]) + inside
+            inside = (
+                self.pick(["", "stray text", "&amp;"])
+                + self.pick(["<!-- no -->", "<![CDATA[x<y]]>", "<?p i?>", "", inside])
+                + inside
+            )
         end = self.pick([tag + " ", "other", ""]) if self.odd() else tag
         return f"<{tag}{attributes}>{inside}</{end}>{self.gap}"
 
@@ -109,7 +124,9 @@ class XMLMaker(Maker):
             if (self.has(depth) or shape.is_tagged_union) and "location" not in member.serialization and not prefixed:
                 parts.append(self.member(name, member, depth))
         if self.odd():
-            parts.append(self.pick([self.element("unknownThing", "1"), "<unknown><deep><er/></deep><a>b</a></unknown>"]))
+            parts.append(
+                self.pick([self.element("unknownThing", "1"), "<unknown><deep><er/></deep><a>b</a></unknown>"])
+            )
         if self.odd() and parts:
             parts.append(self.pick(parts))
         self.pick([parts.reverse, lambda: self.random.shuffle(parts), list, list])()
@@ -128,7 +145,9 @@ class XMLMaker(Maker):
     def value(self, shape: Any, depth: int) -> str:
         kind = shape.type_name
         if self.odd():
-            return self.pick(["", "12", "<nested>1</nested>", "text", "<a/>", "&quot;", "&#65;", "&#x0;", "&nope;", "]]>"])
+            return self.pick(
+                ["", "12", "<nested>1</nested>", "text", "<a/>", "&quot;", "&#65;", "&#x0;", "&nope;", "]]>"]
+            )
         if kind == "structure":
             return self.members(shape, depth)
         if kind == "list":
@@ -159,7 +178,9 @@ class XMLMaker(Maker):
             [
                 body[:at],
                 body[at:],
-                body[:at] + self.pick([b"\x00", b"\x0b", b"\r\n", b"\xff", b"\xef\xbf\xbe", b"<", b">", b"&", b" ", b"]]>"]) + body[at:],
+                body[:at]
+                + self.pick([b"\x00", b"\x0b", b"\r\n", b"\xff", b"\xef\xbf\xbe", b"<", b">", b"&", b" ", b"]]>"])
+                + body[at:],
                 b"\xef\xbb\xbf" + body,
                 b" " + body,
                 body + self.pick([b"<!-- end -->", b"<again/>", b"text", b"\n\n", b"\r\n"]),
@@ -182,7 +203,9 @@ class JSONMaker(Maker):
         body = json.dumps(value, ensure_ascii=self.pick([True, False])).encode()
         if self.odd():
             at = self.random.randrange(len(body) + 1)
-            return self.pick([b"", b"null", b"[]", b"3", b'"x"', body[:at], body[at:], body + b"x", b"\xff", b"\xef\xbb\xbf" + body])
+            return self.pick(
+                [b"", b"null", b"[]", b"3", b'"x"', body[:at], body[at:], body + b"x", b"\xff", b"\xef\xbb\xbf" + body]
+            )
         return body
 
     def members(self, shape: Any, depth: int) -> Any:
@@ -206,7 +229,9 @@ class JSONMaker(Maker):
 
     def value(self, shape: Any, depth: int) -> Any:
         if self.odd():
-            return self.pick([None, None, "", "text", 12, True, [], [None], {}, {"a": None}, ["x"], 1.5, "true", "2026"])
+            return self.pick(
+                [None, None, "", "text", 12, True, [], [None], {}, {"a": None}, ["x"], 1.5, "true", "2026"]
+            )
         kind = shape.type_name
         if kind == "structure":
             return self.members(shape, depth)
@@ -227,7 +252,9 @@ class CBORMaker(JSONMaker):
         body = self.encode(self.members(shape, 0))
         if self.odd():
             at = self.random.randrange(len(body) + 1)
-            return self.pick([b"", b"\xf6", b"\x80", body[:at], body[at:], body + b"\x00", b"\xff", b"\xdf", b"\xc2\x01"])
+            return self.pick(
+                [b"", b"\xf6", b"\x80", body[:at], body[at:], body + b"\x00", b"\xff", b"\xdf", b"\xc2\x01"]
+            )
         return body
 
     def wire_name(self, name: str, shape: Any) -> str:

@@ -2,7 +2,7 @@
 
 `fast_parser_factory()` is a drop-in for a session's `response_parser_factory` component. For each operation that it
 meets, it compiles the output shape once (see `_parsing_xml` and `_parsing_json`); a body above 64 KiB is parsed in a
-worker thread, slice by slice, so the loop runs on. What is not understood goes to the inherited parser, from the
+worker thread that leaves the loop its turns. What is not understood goes to the inherited parser, from the
 start and untouched: errors, event streams, streams, shapes and bodies off the beaten track. Its results and its
 exceptions are therefore stock in all those cases.
 
@@ -13,9 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.from_thread
-import anyio.to_thread
 from aiobotocore.parsers import (
     PROTOCOL_PARSERS,
     AioEC2QueryParser,
@@ -26,16 +23,16 @@ from aiobotocore.parsers import (
     AioRestXMLParser,
     AioRpcV2CBORParser,
 )
-from anyio.lowlevel import RunVar
 from botocore.compat import ETree, XMLParseError
 from botocore.parsers import BaseRpcV2Parser, JSONParser
 
+from asyncauth._clients._parsing_aside import run_aside
 from asyncauth._clients._parsing_json import CBORCompiler, JSONCompiler, RestJSONCompiler, decode_cbor, decode_json
 from asyncauth._clients._parsing_xml import GiveUp, Unsupported, XMLCompiler, parse_document
 from asyncauth._clients._timestamps import parse_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     Between = Callable[[], None] | None
     Plan = Callable[[Any, dict[str, Any], Between], Any]  # (parser, response, between two slices) -> parsed
@@ -46,19 +43,6 @@ INLINE_BYTES = 64 * 1024
 """Bodies up to this size, in bytes, are parsed where they arrive: that takes about a millisecond."""
 
 _MAX_PLANS = 4096
-
-# Threads share the interpreter's lock with the loop: a second parser would make every wait for it twice as long and
-# finish nothing sooner. One per event loop, made when first needed.
-_threads: RunVar[anyio.CapacityLimiter] = RunVar("asyncauth_parser_threads")
-
-
-def _limiter() -> anyio.CapacityLimiter:
-    try:
-        return _threads.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(1)
-        _threads.set(limiter)
-        return limiter
 
 
 class _Plans:
@@ -112,14 +96,10 @@ class _Fast:
         if type(body) is not bytes or response["status_code"] >= 300 or (shape is not None and shape.event_stream_name):
             return super()._do_parse(response, shape)  # type: ignore[misc]  # the next base is aiobotocore's
         if len(body) > INLINE_BYTES:
-            return self._parse_in_thread(response, shape)
-        return self._parse_here(response, shape, None)
+            return run_aside(lambda between: self._parse(response, shape, between))
+        return self._parse(response, shape, None)
 
-    def _parse_in_thread(self, response: dict[str, Any], shape: Any) -> Coroutine[Any, Any, Any]:
-        between = anyio.from_thread.check_cancelled
-        return anyio.to_thread.run_sync(self._parse_here, response, shape, between, limiter=_limiter())
-
-    def _parse_here(self, response: dict[str, Any], shape: Any, between: Between) -> Any:
+    def _parse(self, response: dict[str, Any], shape: Any, between: Between) -> Any:
         plan = self.plans.find(shape)
         if plan is not None:
             try:
@@ -132,9 +112,6 @@ class _Fast:
 
     def _parse_as_botocore(self, response: dict[str, Any], shape: Any) -> Any:
         return super()._do_parse(response, shape)  # type: ignore[misc]  # as above
-
-    def _located(self, shape: Any) -> bool:
-        return any("location" in member.serialization for member in shape.members.values())
 
 
 class _FastXML(_Fast):
@@ -245,7 +222,7 @@ def _rest_json_plan(compiler: RestJSONCompiler, shape: Any) -> Plan:
 
 
 def _read_json(structure: Any, body: bytes, between: Between) -> Any:
-    return structure(decode_json(body, yielding=between is not None))
+    return structure(decode_json(body, between))
 
 
 def _json_plan(compiler: JSONCompiler, shape: Any) -> Plan:

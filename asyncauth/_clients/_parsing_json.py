@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["CBORCompiler", "JSONCompiler", "RestJSONCompiler", "decode_cbor", "decode_json"]
 
 
-def decode_json(body: bytes, *, yielding: bool = False) -> Any:
+_OBJECTS_BETWEEN = 1000
+
+
+def decode_json(body: bytes, between: Callable[[], None] | None = None) -> Any:
     """Decode a JSON body as botocore does; an empty one is an empty object.
 
     Args:
         body: the whole document.
-        yielding: let other threads run between two objects, at some cost; the decoder alone would keep the
+        between: called after every thousandth object of a long body; without, the decoder would keep the
             interpreter's lock from the first byte to the last.
 
     Raises:
@@ -37,11 +40,20 @@ def decode_json(body: bytes, *, yielding: bool = False) -> Any:
     """
     if not body:
         return {}
-    return json.loads(body.decode(), object_hook=_breathe if yielding else None)
+    return json.loads(body.decode(), object_hook=None if between is None else _pausing(between))
 
 
-def _breathe(value: dict[str, Any]) -> dict[str, Any]:
-    return value
+def _pausing(between: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    seen = 0
+
+    def hook(value: dict[str, Any]) -> dict[str, Any]:
+        nonlocal seen
+        seen += 1
+        if not seen % _OBJECTS_BETWEEN:
+            between()
+        return value
+
+    return hook
 
 
 class JSONCompiler:
@@ -69,9 +81,7 @@ class JSONCompiler:
         if shape.is_document_type:
             return None
         if shape.name not in self._structures:
-            self._structures[shape.name] = _structure(
-                lambda: self._members(shape), union=bool(shape.is_tagged_union)
-            )
+            self._structures[shape.name] = _structure(lambda: self._members(shape), union=bool(shape.is_tagged_union))
         return self._structures[shape.name]
 
     def _members(self, shape: Any) -> list[tuple[str, str, Convert | None]]:

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["GiveUp", "Unsupported", "XMLCompiler", "parse_document", "tokenize"]
 
 
-class GiveUp(Exception):  # noqa: N818 -- no error: a signal that never leaves the package
+class GiveUp(Exception):
     """This body is for botocore's own parser to read or to refuse."""
 
 
-class Unsupported(Exception):  # noqa: N818 -- likewise
+class Unsupported(Exception):
     """This shape is for botocore's own parser, whatever the body."""
 
 
@@ -43,12 +43,13 @@ _SPACE = " \t\n"
 _NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII).fullmatch
 _EMPTY = re.compile(r"[A-Za-z_][\w.-]* ?/", re.ASCII).fullmatch
 _DECLARATION = re.compile(
-    r"""\?xml version=(?:"1\.0"|'1\.0')(?: encoding=(?:"utf-8"|'utf-8'))?(?: standalone=(?:"(?:yes|no)"|'(?:yes|no)'))? ?\?""",
+    r"""\?xml version=(?:"1\.0"|'1\.0')(?: encoding=(?:"utf-8"|'utf-8'))?"""
+    r"""(?: standalone=(?:"(?:yes|no)"|'(?:yes|no)'))? ?\?""",
     re.ASCII | re.IGNORECASE,
 ).fullmatch
 # The w3.org names are left out: XML reserves some of them, which a parser must refuse.
 _ROOT = re.compile(
-    r"""([A-Za-z_][\w.-]*)(?: xmlns=(?:"https?://(?!www\.w3\.org)[\w./-]+"|'https?://(?!www\.w3\.org)[\w./-]+'))?( ?/)?""",
+    r"""([A-Za-z_][\w.-]*)(?: xmlns=(["'])https?://(?!www\.w3\.org)[\w./-]+\2)?( ?/)?""",
     re.ASCII,
 ).fullmatch
 _REFERENCE = re.compile(r"&(?:#(?:x([0-9A-Fa-f]{1,6})|([0-9]{1,7}))|(amp|lt|gt|quot|apos));", re.ASCII)
@@ -142,10 +143,7 @@ def parse_document(body: bytes, root: Node, between: Callable[[], None] | None =
     match = _ROOT(tag)
     if match is None:
         raise GiveUp
-    if match[2]:
-        parsed = root(_nothing(), _END)
-    else:
-        parsed = root(tokens, f"/{match[1]}")
+    parsed = root(_nothing(), _END) if match[3] else root(tokens, f"/{match[1]}")
     if next(tokens, None) is not None:
         raise GiveUp
     return parsed
@@ -211,7 +209,9 @@ class _Fields:
 
         self.actions[f"{tag}/"] = self.actions[f"{tag} /"] = empty
 
-    def add_each(self, tag: str, key: str, convert: Convert, node: Node | None, collect: Callable[[Any, Any], None]) -> None:
+    def add_each(
+        self, tag: str, key: str, convert: Convert, node: Node | None, collect: Callable[[Any, Any], None]
+    ) -> None:
         """Expect elements `tag`, any number and anywhere, and `collect` their values into what is under `key`."""
         self._claim(tag, key)
         end = f"/{tag}"
@@ -402,9 +402,7 @@ class XMLCompiler:
         located: values of `location` that say a member is not in the body.
     """
 
-    def __init__(
-        self, timestamp: Callable[[Any], Any], blob: Callable[[Any], Any], located: tuple[str, ...]
-    ) -> None:
+    def __init__(self, timestamp: Callable[[Any], Any], blob: Callable[[Any], Any], located: tuple[str, ...]) -> None:
         self._located = located
         self._structures: dict[str, Any] = {}
         self._converts: dict[str, Any] = {
