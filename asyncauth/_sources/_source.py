@@ -118,6 +118,11 @@ class Source:
         """
         return (await self._resolved()).session
 
+    @property
+    def refreshing(self) -> bool:
+        """Whether the origin is being asked at this moment."""
+        return self._slot.refreshing
+
     def invalidate(self, rejected: Credentials) -> bool:
         """Drop credentials that AWS rejected, if they are still the cached ones; tell whether they were.
 
