@@ -172,7 +172,8 @@ class OpenSource:
             return
         partition = partition_of_region(region_name)
         if _sts.check_sts_endpoint(url, region_name, partition, allow_http=self._allow_http_sts):
-            logger.warning(
+            logger.log(
+                logging.INFO if _sts.is_loopback(url) else logging.WARNING,
                 "STS of %s is asked at %s instead of AWS's own endpoint (endpoint_url, AWS_ENDPOINT_URL or "
                 "AWS_ENDPOINT_URL_STS)",
                 region_name,

@@ -112,7 +112,7 @@ def check_sts_endpoint(url: str, region_name: str, partition: Partition, *, allo
     own = {f"sts.{region_name}.{partition.dns_suffix}", f"sts-fips.{region_name}.{partition.dns_suffix}"}
     if parts.scheme == "https" and host in own:
         return False
-    if parts.scheme != "https" and not _is_loopback(host) and not allow_http:
+    if parts.scheme != "https" and not is_loopback(url) and not allow_http:
         raise ConfigurationError(
             f"the STS endpoint {parts.scheme}://{host} is not encrypted, and credentials would pass through it in the "
             "clear; use https, or say allow_http_sts=True if you mean it",
@@ -121,7 +121,9 @@ def check_sts_endpoint(url: str, region_name: str, partition: Partition, *, allo
     return True
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether a URL leads to this machine."""
+    host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -408,9 +408,9 @@ class TestPartitions:
     async def test_an_override_is_honoured_and_said_once(
         self, fleet: SimulatedFleet, variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The environment's endpoint is used, and a warning in the log says where STS is."""
+        """The environment's endpoint is used, and the log says once where STS is."""
         monkeypatch.setenv(variable, fleet.endpoint_url)
-        with caplog.at_level(logging.WARNING, "asyncauth.sts"):
+        with caplog.at_level(logging.INFO, "asyncauth.sts"):
             async with SessionPool(sources={"aws": fleet.keys()}) as pool:
                 for account in fleet.accounts[:3]:
                     await pool.session(account)
