@@ -20,7 +20,7 @@ from aiobotocore.session import AioSession
 from asyncauth._errors import AsyncAuthError, ConfigurationError, PoolClosed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from anyio.from_thread import BlockingPortal
 
@@ -75,8 +75,12 @@ class _AsyncCredentials:
     async def get_frozen_credentials(self) -> Credentials:
         return await self._identity.get_frozen_credentials()
 
-    def get_account_id(self) -> str | None:
+    async def get_account_id(self) -> str | None:
         return self._identity.account_id
+
+    def get_deferred_property(self, _: str) -> Callable[[], Any]:
+        # The account id is the one property that botocore asks for so (endpoints that carry it).
+        return self.get_account_id
 
 
 class ThreadCredentials:
@@ -115,6 +119,10 @@ class ThreadCredentials:
     def get_account_id(self) -> str | None:
         """Return the 12-digit id of the account they are for."""
         return self._identity.account_id
+
+    def get_deferred_property(self, _: str) -> Callable[[], Any]:
+        """Return how to get the account id, the one property that botocore asks for so."""
+        return self.get_account_id
 
     @property
     def access_key(self) -> str:
