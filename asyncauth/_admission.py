@@ -62,10 +62,10 @@ _Entry: TypeAlias = tuple[float, int, Any]
 class Admission(Generic[T]):
     """Hand out tickets in a shuffled order, never more of a group than it has places.
 
-    A ticket is moved back by a random number of positions below `window`: neighbours (the regions of one account) are
-    spread, and no ticket is overtaken for ever. One whose group is full is parked with that group and holds up nobody;
-    a place that becomes free wakes one of those parked there. So a decision costs O(log window), not a walk over all
-    who wait; only a wake that finds the ticket blocked by its second group tries the next one.
+    Each `window` of tickets in a row is shuffled on its own: neighbours (the regions of one account) are spread, and no
+    ticket is overtaken for ever. One whose group is full is parked with that group and holds up nobody; a place that
+    becomes free wakes one of those parked there. So a decision costs O(log window), not a walk over all who wait; only
+    a wake that finds the ticket blocked by its second group tries the next one.
 
     Args:
         groups: what must not all run at once.
@@ -98,8 +98,9 @@ class Admission(Generic[T]):
             ticket.places = self._places_for(ticket.target)
             for places in ticket.places:
                 places.members += 1
-        delay = self._random.random() * self._window if self._random else 0.0
-        heappush(self._ready, (ticket.index + delay, ticket.index, ticket))
+        # A random delay for each would favour those at the very start, and those are the regions of one account.
+        priority = ticket.index // self._window + self._random.random() if self._random else 0.0
+        heappush(self._ready, (priority, ticket.index, ticket))
         self.waiting += 1
 
     def take(self) -> T | None:

@@ -94,7 +94,7 @@ class Answers(Generic[K, T]):
         self._buffer = buffer
         self._on_settled = on_settled
         self._on_broken = on_broken
-        self._listeners = list(listeners)
+        self.listeners = list(listeners)
         self._counts: Counter[Status] = Counter()
         self.unread: deque[Settlement[K, T]] = deque()
         self.bell = Bell()
@@ -120,15 +120,15 @@ class Answers(Generic[K, T]):
             except BaseException as error:  # noqa: BLE001 - the run ends with it
                 self._on_settled = None
                 self._on_broken(error)
-        if self._listeners:
+        if self.listeners:
             s = settlement
             self.tell(TargetSettled(s.index, s.target, s.status, s.phase, s.error, s.reason, s.attempts, s.elapsed))
 
     def tell(self, event: Event[K]) -> None:
         """Tell an event to all who listen."""
-        for listener in tuple(self._listeners):
+        for listener in tuple(self.listeners):
             try:
                 listener(event)
             except Exception:
-                self._listeners.remove(listener)
+                self.listeners.remove(listener)
                 logger.exception("%r failed at an event and is told no more; the run goes on", listener)

@@ -21,6 +21,8 @@ E = TypeVar("E", bound=BaseException)
 # A shared error (one failed refresh, told to all who waited) grows by the frames of each task that raises it. From
 # this many entries on, those of the first task alone are kept.
 LONGEST_TRACEBACK = 128
+# The instruction of an entry whose code is not at hand: the line that goes with it is told beside it.
+NOWHERE = -1
 
 
 def as_failure(raised: BaseException) -> Exception:
@@ -52,7 +54,8 @@ def being_cancelled() -> bool:
 def scrub(error: E, *, skip: int = 0) -> E:
     """Return `error` itself, its tracebacks (those of its causes, contexts and group members too) without locals.
 
-    `traceback.format_exception` prints what it printed before: file, line, function, the marks under the expression.
+    `traceback.format_exception` prints the file, line and function of each entry as before, without the marks under
+    the expression.
 
     `traceback.clear_frames` is the obvious tool and the wrong one: up to Python 3.12, to clear the frame of a
     suspended coroutine closes that coroutine, and an error that many tasks share has frames of tasks that run on. So
@@ -68,7 +71,7 @@ def scrub(error: E, *, skip: int = 0) -> E:
             entries = [entry for entry in entries if _is_empty(entry.tb_frame)] or entries
         traceback = None
         for entry in reversed(entries):
-            traceback = TracebackType(traceback, _empty_frame(entry.tb_frame), entry.tb_lasti, entry.tb_lineno)
+            traceback = TracebackType(traceback, _empty_frame(entry.tb_frame), NOWHERE, entry.tb_lineno)
         # Not by assignment: an exception that is a frozen dataclass refuses that.
         BaseException.with_traceback(each, traceback)
     return error
@@ -106,8 +109,9 @@ def _is_empty(frame: FrameType) -> bool:
 
 
 def _empty_frame(frame: FrameType) -> FrameType:
-    # The frame of a generator that never starts has neither locals nor a caller. With the name, file and line table
-    # of the real code, whatever prints tracebacks takes it for the real one.
+    # The frame of a generator that never starts has neither locals nor a caller. With the name and file of the real
+    # code, whatever prints tracebacks takes it for the real one. The real line table must not be lent to it: it maps
+    # instructions that are not there, and CPython 3.11 writes past its memory when such code is traced.
     if _is_empty(frame):
         return frame
     real = frame.f_code
@@ -116,7 +120,6 @@ def _empty_frame(frame: FrameType) -> FrameType:
         co_name=real.co_name,
         co_qualname=real.co_qualname,
         co_firstlineno=real.co_firstlineno,
-        co_linetable=real.co_linetable,
     )
     empty: FrameType = FunctionType(code, frame.f_globals)().gi_frame
     return empty

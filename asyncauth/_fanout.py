@@ -240,7 +240,10 @@ class FanOut(Generic[K, T]):
             self._close()
         if self._fatal is not None:
             raise self._fatal
-        return swallowed
+        if swallowed and exc is not None:
+            # It would look as if the body had come to its end.
+            raise RuntimeError("this run ended early: one of its tasks was cancelled by somebody outside")
+        return False
 
     def _close(self) -> None:
         until = self._clock.monotonic() + CLOSING_TIME
@@ -333,7 +336,8 @@ class FanOut(Generic[K, T]):
         now = target.admitted_at = self._clock.monotonic()
         target.deadline = target.attempt.deadline = self._deadline_from(now)
         self._running[target.index] = target
-        self._answers.tell(TargetStarted(target.index, target.target))
+        if self._answers.listeners:
+            self._answers.tell(TargetStarted(target.index, target.target))
         return True
 
     def _deadline_from(self, now: float) -> float | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 K = TypeVar("K")
 
-# Seconds. How long a producer that never awaits may keep the event loop, and how long it may take to close one.
+# Seconds. How long a producer that never awaits may keep the event loop; how long one may take to close.
 SLICE = 0.005
 CLOSING_TIME = 1.0
 
@@ -48,7 +48,7 @@ class Producer(Generic[K]):
         """Call `take` with one target after the other; it returns when there is room for the next."""
         try:
             with anyio.CancelScope() as self._reading:
-                await self._feed(take)
+                await self._feed(take, self._reading)
                 self.complete = True
         except BaseException as raised:  # noqa: BLE001 - raised again, unless it is a failure
             self.error = as_failure(raised)
@@ -62,20 +62,26 @@ class Producer(Generic[K]):
 
     def rest(self) -> Iterator[K]:
         """Return the targets that were not fed, for a producer that is foreseeable and was interrupted."""
-        if self.foreseeable and self.error is None:
-            yield from self._now
-            self.complete = True
+        if self.foreseeable:
+            try:
+                yield from self._now
+                self.complete = self.error is None
+            except Exception as error:  # noqa: BLE001 - told like any other error of a producer
+                self.error = error
 
-    async def _feed(self, take: Callable[[K], Awaitable[None]]) -> None:
+    async def _feed(self, take: Callable[[K], Awaitable[None]], scope: anyio.CancelScope) -> None:
         source = self._one_by_one() if self._later is None else aiter(self._later)
         try:
             async for target in source:
                 await take(target)
         finally:
             if (aclose := getattr(source, "aclose", None)) is not None:
-                with self._clock.move_on_after(CLOSING_TIME) as scope:
-                    scope.shield = True
-                    await aclose()
+                # Shielded, or what a generator awaits to clean up would be cancelled at once. The scope around all of
+                # it is stretched instead of a new one entered, since a generator may have a scope of its own open,
+                # and scopes end in the reverse order of their beginning.
+                scope.shield = True
+                scope.deadline = anyio.current_time() + CLOSING_TIME
+                await aclose()
 
     async def _one_by_one(self) -> AsyncIterator[K]:
         until = self._clock.monotonic() + SLICE
