@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import _report, _svg, bigpage, fleet, micro, server, sweep, tls
+from benchmarks import _report, _svg, bigpage, fleet, live, micro, server, sweep, tls
 from benchmarks._variants import VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SECTIONS: Final = ("fleet", "bigpage", "tls", "micro", "sweep")
+SECTIONS: Final = ("fleet", "live", "bigpage", "tls", "micro", "sweep")
 SIZES: Final = (10, 100, 1_000, 10_000)
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 _SECONDS_FOR_FLEET: Final = 540.0
@@ -40,6 +40,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "python": platform.python_version(),
             "platform": f"{platform.system()} {platform.machine()}",
             "cores": os.cpu_count(),
+            "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "quick": quick,
             "server_requests_per_second": speed["requests_per_core_second"],
         }
@@ -56,6 +57,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 slow_up_to=10 if quick else None,
                 say=_say,
             )
+        elif section == "live":
+            names = [name for name in chosen if not quick or VARIANTS[name].live > 10]
+            result[section] = live.run(names, say=_say)
         elif section == "bigpage":
             names = [name for name in bigpage.VARIANT_NAMES if name in chosen]
             few = {"accounts": 8, "runs": 1} if quick else {}
@@ -92,8 +96,8 @@ def _say(line: str) -> None:
 
 
 def _question(section: str) -> str:
-    module = {"fleet": fleet, "bigpage": bigpage, "tls": tls, "micro": micro, "sweep": sweep}[section]
-    return (module.__doc__ or "").partition("?")[0] + "?"
+    modules = {"fleet": fleet, "live": live, "bigpage": bigpage, "tls": tls, "micro": micro, "sweep": sweep}
+    return (modules[section].__doc__ or "").partition("?")[0] + "?"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

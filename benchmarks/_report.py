@@ -123,13 +123,14 @@ def markdown(result: Mapping[str, Any]) -> str:
             "not its milliseconds with another machine's.\n"
         ),
         (
-            f"{about['cores']} cores, Python {about['python']}, {about['platform']}; {about['when']}"
+            f"{about['cores']} cores, Python {about['python']}, {about['platform']}; {about['when']}{_load(about)}"
             f"{'; a quick run: too short to quote' if about.get('quick') else ''}. "
             f"The server answers {number(about['server_requests_per_second'])} requests/s on a core.\n"
         ),
     ]
     if fleet := result.get("fleet"):
-        parts += _fleet_parts(fleet)
+        live = {row["variant"]: row["kib_per_session"] for row in result.get("live", {}).get("rows", ())}
+        parts += _fleet_parts(fleet, live)
     if bigpage := result.get("bigpage"):
         parts += _bigpage_parts(bigpage)
     if tls := result.get("tls"):
@@ -157,7 +158,13 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _fleet_parts(fleet: Mapping[str, Any]) -> list[str]:
+def _load(about: Mapping[str, Any]) -> str:
+    """Say how busy the machine was before, when it tells: others' work stretches seconds, though not CPU time."""
+    load = about.get("load_before")
+    return f"; load average before the run {load:.2f}" if load is not None else ""
+
+
+def _fleet_parts(fleet: Mapping[str, Any], live: Mapping[str, float]) -> list[str]:
     rows = representative(fleet)
     ours = next((row["cpu_ms_per_account"] for row in rows if row["variant"] == OURS), None)
     main = [
@@ -169,7 +176,7 @@ def _fleet_parts(fleet: Mapping[str, Any]) -> list[str]:
             number(row["cpu_ms_per_account"] / ours if ours else None),
             number(row["accounts_per_second"]),
             number(row["peak_rss_mib"]),
-            number(_live(fleet, row["variant"])),
+            number(live.get(row["variant"])),
             number(row["loop_lag_p99_ms"]),
             count(row["assume_role"]),
             count(sum(row["connections"].values())),
@@ -206,6 +213,7 @@ def _fleet_parts(fleet: Mapping[str, Any]) -> list[str]:
         "### CPU ms per account, by the number of accounts\n",
         table(["how", *(f"{size:,}" for size in sizes)], sized),
     ]
+    parts.append(f"{_versions(rows)}.\n")
     if better := _not_faster(rows):
         parts += ["### Where asyncauth is not the best\n", *better]
     busy = max((row["server_busy"] for row in fleet["rows"]), default=0.0)
@@ -217,17 +225,18 @@ def _fleet_parts(fleet: Mapping[str, Any]) -> list[str]:
     return parts
 
 
+def _versions(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the versions of all packages, each with what it ran on when two stacks differ."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for package, version in row.get("versions", {}).items():
+            if package != "python" and version not in found.setdefault(package, []):
+                found[package].append(version)
+    return ", ".join(f"{package} {' and '.join(versions)}" for package, versions in sorted(found.items()))
+
+
 def _label(row: Mapping[str, Any]) -> str:
-    label = row["label"]
-    version = row.get("versions", {}).get(row["variant"].removesuffix("_older"))
-    if version and version != "this tree" and row["variant"] != OURS:
-        label = label.replace(row["variant"], f"{row['variant']} {version}", 1)
-    return f"**{label}**" if row["variant"] == OURS else label
-
-
-def _live(fleet: Mapping[str, Any], variant: str) -> float | None:
-    found = [row["live_session_kib"] for row in fleet["rows"] if row["variant"] == variant]
-    return next((value for value in found if value is not None), None)
+    return f"**{row['label']}**" if row["variant"] == OURS else str(row["label"])
 
 
 def _at(row: Mapping[str, Any] | None, of: Mapping[str, Any], size: int) -> str:
@@ -335,6 +344,10 @@ def sweep_table(sweep: Mapping[str, Any]) -> str:
         ["90 % of the best from", *(f"{one['enough_at_once']:,} at once" for one in found)],
         ["the CPU's limit, accounts/s", *(number(one["cpu_limit_accounts_per_second"]) for one in found)],
     ]
-    failed = sum(point["failed"] for one in found for point in one["points"])
+    failed = [point for one in found for point in one["points"] if point["failed"]]
     text = table(["accounts/s", *(one["label"] for one in found)], rows)
-    return text + (f"\n{failed} accounts failed; they are not counted in the rates.\n" if failed else "")
+    if failed:
+        codes = ", ".join(sorted({code for point in failed for code in point["codes"]}))
+        count_failed = sum(point["failed"] for point in failed)
+        text += f"\n{count_failed:,} accounts failed ({codes}); they are not counted in the rates.\n"
+    return text

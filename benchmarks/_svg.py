@@ -24,12 +24,12 @@ text { fill: #24292f }
 .limit { fill: #c6cdd5 }
 .spread { stroke: #24292f; stroke-width: 1.5; opacity: .55 }
 .line { fill: none; stroke-width: 2.25; stroke-linejoin: round }
-.cpu { stroke-width: 1.5; stroke-dasharray: 6 4; fill: none }
+.cpu { stroke: #57606a; stroke-width: 1.5; stroke-dasharray: 6 4 }
 .s0 { stroke: #0969da } .s1 { stroke: #bf5600 } .s2 { stroke: #1a7f37 } .s3 { stroke: #8250df }
 .f0 { fill: #0969da } .f1 { fill: #bf5600 } .f2 { fill: #1a7f37 } .f3 { fill: #8250df }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .note { fill: #9198a1 } .grid { stroke: #30363d } .bar { fill: #6e7681 }
-  .ours { fill: #4493f8 } .limit { fill: #484f58 } .spread { stroke: #e6edf3 }
+  .ours { fill: #4493f8 } .limit { fill: #484f58 } .cpu { stroke: #9198a1 } .spread { stroke: #e6edf3 }
   .s0 { stroke: #4493f8 } .s1 { stroke: #f0883e } .s2 { stroke: #3fb950 } .s3 { stroke: #ab7df8 }
   .f0 { fill: #4493f8 } .f1 { fill: #f0883e } .f2 { fill: #3fb950 } .f3 { fill: #ab7df8 }
 }
@@ -59,7 +59,7 @@ def cpu_chart(fleet: Mapping[str, Any]) -> str:
     values = [row["cpu_ms_per_account"] for row in rows]
     ticks = _decades(min(values), max(values))
     ours = next((row["cpu_ms_per_account"] for row in rows if row["variant"] == OURS), None)
-    left, right, top, step = 300.0, _WIDTH - 118.0, 84.0, 34
+    left, right, top, step = 345.0, _WIDTH - 140.0, 84.0, 34
     bottom = top + step * len(rows)
 
     def x(value: float) -> float:
@@ -69,11 +69,16 @@ def cpu_chart(fleet: Mapping[str, Any]) -> str:
     title = "CPU per account: AssumeRole, then DescribeInstances"
     body = [
         _text(16, 28, title, "title"),
-        _text(16, 49, "milliseconds on a logarithmic scale, median of the runs; the whisker is their spread", "note"),
+        _text(
+            16,
+            49,
+            "milliseconds on a logarithmic scale, median of the runs and their spread; in brackets: times asyncauth",
+            "note",
+        ),
     ]
     for tick in ticks:
         body.append(f'<line x1="{x(tick):.1f}" y1="{top - 8}" x2="{x(tick):.1f}" y2="{bottom}" class="grid"/>')
-        body.append(_text(x(tick), top - 14, number(tick, " ms"), "note", "middle"))
+        body.append(_text(x(tick), top - 14, f"{tick:,g} ms", "note", "middle"))
     for index, row in enumerate(rows):
         value, y = row["cpu_ms_per_account"], top + step * index
         kind = "ours" if row["variant"].startswith(OURS) else "limit" if row["variant"] in {"raw", "stock"} else "bar"
@@ -85,8 +90,8 @@ def cpu_chart(fleet: Mapping[str, Any]) -> str:
         body.append(
             f'<line x1="{max(left, x(low)):.1f}" y1="{y + 14}" x2="{x(high):.1f}" y2="{y + 14}" class="spread"/>'
         )
-        ratio = "" if ours is None or row["variant"] == OURS else f"  {number(value / ours)}x"
-        body.append(_text(max(left + width, x(high)) + 8, y + 18, f"{number(value)}{ratio}"))
+        ratio = "" if ours is None or row["variant"] == OURS else f" ({number(value / ours)} x)"
+        body.append(_text(max(left + width, x(high)) + 8, y + 18, f"{number(value)} ms{ratio}"))
     return _document(int(bottom) + 16, title, body)
 
 
@@ -117,7 +122,7 @@ def sweep_chart(sweep: Mapping[str, Any]) -> str:
     ]
     for tick in ticks:
         body.append(f'<line x1="{left}" y1="{y(tick):.1f}" x2="{right}" y2="{y(tick):.1f}" class="grid"/>')
-        body.append(_text(left - 8, y(tick) + 4, number(tick) if tick < 1 else f"{tick:,.0f}", "note", "end"))
+        body.append(_text(left - 8, y(tick) + 4, f"{tick:,g}", "note", "end"))
     body += [_text(x(column), bottom + 20, f"{column:,}", "note", "middle") for column in columns]
     body.append(_text((left + right) / 2, bottom + 42, "max_at_once", "note", "middle"))
     for index, one in enumerate(found):
@@ -137,6 +142,6 @@ def sweep_chart(sweep: Mapping[str, Any]) -> str:
     if ceilings:
         # One line: the CPU an account costs does not depend on the endpoint's latency.
         ceiling = max(ceilings)
-        body.append(f'<line x1="{left}" y1="{y(ceiling):.1f}" x2="{right}" y2="{y(ceiling):.1f}" class="cpu s1"/>')
+        body.append(f'<line x1="{left}" y1="{y(ceiling):.1f}" x2="{right}" y2="{y(ceiling):.1f}" class="cpu"/>')
         body.append(_text(left + 6, y(ceiling) - 7, f"one core's limit, {number(ceiling)}/s", "note"))
     return _document(int(bottom) + 58, title, body)

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks._bodies import SOURCE_ACCOUNT, account_ids
-from benchmarks._measure import LoopLag, Usage, calibrate, peak_rss_mib, rss_mib
+from benchmarks._measure import LoopLag, Usage, calibrate, peak_rss_mib
 from benchmarks._processes import ChildFailed, measure, missing_packages, versions
 from benchmarks._variants import VARIANTS, Answer, Variant
 from benchmarks.server import CannedServer, control
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 20
 _WARM_UP_FROM: Final = 900_000_000
+_SECONDS_FOR_REPEATS: Final = 60.0
 
 
 class CrossedIdentity(AssertionError):
@@ -71,14 +72,12 @@ def measure_variant(
     accounts: int,
     at_once: int = AT_ONCE,
     instances: int = 5,
-    live: int = 0,
     warm_up: int | None = None,
     lag_interval: float = 0.005,
 ) -> dict[str, Any]:
     """Measure one variant in this process (a measured process: nothing of the library may be imported yet).
 
     Args:
-        live: keep so many sessions with a client afterwards, twice, and measure what they hold.
         warm_up: how many other accounts are done first; None: the variant's own number.
         lag_interval: seconds between two samples of the event loop's lag.
     """
@@ -90,7 +89,6 @@ def measure_variant(
     port = int(os.environ["BENCHMARK_CONTROL_PORT"])
     ids = account_ids(accounts)
     warm_ids = account_ids(variant.warm_up if warm_up is None else warm_up, _WARM_UP_FROM)
-    live_ids = account_ids(2 * live, 2 * _WARM_UP_FROM)
     result: dict[str, Any] = {
         "variant": name,
         "accounts": accounts,
@@ -111,10 +109,6 @@ def measure_variant(
         if len(check.accounts) != accounts + len(warm_ids):
             raise AssertionError(f"asked for {accounts} accounts, {len(check.accounts) - len(warm_ids)} were answered")
 
-    def settled_rss_mib() -> float:
-        gc.collect()
-        return rss_mib()
-
     async def on_the_loop() -> None:
         usage, setting_up = Usage(), Usage()
         async with contextlib.AsyncExitStack() as stack:
@@ -127,11 +121,6 @@ def measure_variant(
                     await running.work(ids, check)
             done(usage)
             result["loop_lag_ms"] = lag.milliseconds()
-            if live:
-                await running.keep(live_ids[:live])
-                first = settled_rss_mib()
-                await running.keep(live_ids[live:])
-                result["live_session_kib"] = (settled_rss_mib() - first) * 1024 / live
 
     def in_threads() -> None:
         usage, setting_up = Usage(), Usage()
@@ -143,11 +132,6 @@ def measure_variant(
             with usage:
                 running.work(ids, check)
             done(usage)
-            if live:
-                running.keep(live_ids[:live])
-                first = settled_rss_mib()
-                running.keep(live_ids[live:])
-                result["live_session_kib"] = (settled_rss_mib() - first) * 1024 / live
 
     if variant.kind == "loop":
         asyncio.run(on_the_loop())
@@ -212,56 +196,64 @@ def run(
 ) -> dict[str, Any]:
     """Measure every variant at every size, in turns, and return the rows.
 
+    Everything is measured once. What is short is then repeated, `runs` times or for a minute in all; what is long once
+    more at the end, the shortest first. Nothing is repeated that would pass `seconds`, so each row says how many runs it
+    has.
+
     Args:
         runs: how often, at most.
         seconds: when to stop repeating.
-        slow_up_to: for a quick look: variants that build clients do no more accounts than this, and keep none alive.
-
-    The first round is always done whole. Later, a measurement is left out when `seconds` would be passed, or when it is
-    one of the long ones and was repeated already, so every row says how many runs it has.
+        slow_up_to: for a quick look: variants that build clients do no more accounts than this.
     """
-    started = time.perf_counter()
-    measured: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    plan: list[_Job] = []
     problems: dict[str, str] = {}
-    wanted = [VARIANTS[name] for name in variants]
-    for variant in wanted:
+    for variant in (VARIANTS[name] for name in variants):
         if missing := missing_packages(variant.stack, variant.packages):
             problems[variant.name] = f"not run: {', '.join(missing)} not installed in its environment"
-    took: dict[tuple[str, int], float] = {}
+            continue
+        largest = slow_up_to if slow_up_to and variant.builds_clients else variant.largest
+        plan += [_Job(variant, size) for size in sizes if size <= largest]
+    plan.sort(key=lambda job: job.size)
+    ends = time.perf_counter() + seconds
     with CannedServer() as server:
-        for round_number in range(runs):
-            for size in sizes:
-                # Another one begins each round, so no variant always runs in the wake of the same one.
-                turn = round_number % len(wanted)
-                for variant in (*wanted[turn:], *wanted[:turn]):
-                    key = variant.name, size
-                    slow = slow_up_to is not None and variant.largest < max(sizes, default=0) and variant.live < 1_000
-                    if size > (slow_up_to if slow else variant.largest) or variant.name in problems:
-                        continue
-                    left = seconds - (time.perf_counter() - started)
-                    if round_number and (left < took[key] or not _worth_repeating(took[key], round_number)):
-                        continue
-                    live = variant.live if size == min(sizes) and round_number == 0 and not slow else 0
-                    begun = time.perf_counter()
-                    try:
-                        result = run_one(variant, size, server, at_once=at_once, live=live)
-                    except ChildFailed as failure:
-                        problems[variant.name] = f"failed: {failure}"
-                        say(f"  {variant.name}: {failure}")
-                        continue
-                    took[key] = time.perf_counter() - begun
-                    measured.setdefault(key, []).append(result)
-                    say(
-                        f"  {size:>6} accounts  {variant.name:<15} {result['cpu_ms_per_account']:8.2f} ms each"
-                        f"  {result['accounts_per_second']:8.1f}/s  ({took[key]:.0f} s)"
-                    )
-    rows = [summary(VARIANTS[name], size, results) for (name, size), results in measured.items()]
-    return {"at_once": at_once, "rows": rows, "problems": problems, "raw": [r for rs in measured.values() for r in rs]}
+
+        def measure_one(job: _Job) -> None:
+            if job.variant.name in problems or (job.results and time.perf_counter() + job.took > ends):
+                return
+            started = time.perf_counter()
+            try:
+                result = run_one(job.variant, job.size, server, at_once=at_once)
+            except ChildFailed as failure:
+                problems[job.variant.name] = f"failed: {failure}"
+                say(f"  {job.variant.name}: {failure}")
+                return
+            job.took = time.perf_counter() - started
+            job.results.append(result)
+            say(
+                f"  {job.size:>6} accounts  {job.variant.name:<15} {result['cpu_ms_per_account']:8.2f} ms each"
+                f"  {result['accounts_per_second']:8.1f}/s  ({job.took:.0f} s)"
+            )
+
+        for number in range(runs):
+            # Backwards every other time, so no variant always runs in the wake of the same one.
+            for job in plan if number % 2 == 0 else reversed(plan):
+                if not job.results or job.took * (len(job.results) + 1) <= _SECONDS_FOR_REPEATS:
+                    measure_one(job)
+        if runs > 1:
+            for job in sorted((job for job in plan if len(job.results) == 1), key=lambda job: job.took):
+                measure_one(job)
+    rows = [summary(job.variant, job.size, job.results) for job in plan if job.results]
+    return {"at_once": at_once, "rows": rows, "problems": problems, "raw": [one for job in plan for one in job.results]}
 
 
-def _worth_repeating(took: float, done: int) -> bool:
-    """Tell whether a measurement of `took` seconds is done once more: as often as fits a minute, else twice."""
-    return took * (done + 1) <= 60 or done < 2
+@dataclass(slots=True)
+class _Job:
+    """One cell of the table: a variant, a number of accounts, and its runs so far."""
+
+    variant: Variant
+    size: int
+    results: list[dict[str, Any]] = field(default_factory=list)
+    took: float = 0.0
 
 
 def summary(variant: Variant, size: int, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -272,7 +264,6 @@ def summary(variant: Variant, size: int, results: Sequence[Mapping[str, Any]]) -
 
     cpu = [result["cpu_ms_per_account"] for result in results]
     lags = [result["loop_lag_ms"] for result in results if "loop_lag_ms" in result]
-    live = [result["live_session_kib"] for result in results if "live_session_kib" in result]
     return {
         "variant": variant.name,
         "label": variant.label,
@@ -285,7 +276,6 @@ def summary(variant: Variant, size: int, results: Sequence[Mapping[str, Any]]) -
         "peak_rss_mib": median("peak_rss_mib"),
         "setup_seconds": median("setup_seconds"),
         "setup_cpu_seconds": median("setup_cpu_seconds"),
-        "live_session_kib": statistics.median(live) if live else None,
         "loop_lag_p99_ms": statistics.median(lag["p99"] for lag in lags) if lags else None,
         "loop_lag_worst_ms": max(lag["worst"] for lag in lags) if lags else None,
         "assume_role": median("assume_role"),

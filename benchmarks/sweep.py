@@ -13,6 +13,8 @@ point assumes the roles anew.
 
 What would make the answer wrong:
 - connections and models made inside a short point: each point warms up first, and does not count that;
+- a point that ends while most of its accounts still wait: accounts are let in for a number of seconds, and all that
+  were let in are waited for;
 - cached tokens: each point has a pool of its own;
 - failures counted as throughput: only accounts that succeeded count, and the failures are shown with their code;
 - a throttled endpoint: then the number found is the throttle's, not yours; look at the failures.
@@ -37,15 +39,14 @@ from benchmarks._processes import ChildFailed, measure
 from benchmarks.server import CannedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from asyncauth import AccountSession
 
 AT_ONCE: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 LATENCIES_MS: Final = (5, 50, 200)
 _KNEE: Final = 0.9
-#: More than one event loop does in a second on today's machines, so no point is planned longer for nothing.
-_FASTEST: Final = 1_000
+_OWN_SECONDS: Final = 5.0
 
 
 def _job(call: str) -> Callable[[AccountSession], Awaitable[bool]]:
@@ -62,20 +63,29 @@ def _job(call: str) -> Callable[[AccountSession], Awaitable[bool]]:
     return {"describe_instances": describe_instances, "get_caller_identity": get_caller_identity}[call]
 
 
+def admitted(accounts: Iterable[str], seconds: float) -> Iterator[str]:
+    """Yield accounts until `seconds` have passed since the first was asked for, or there are no more."""
+    ends = time.perf_counter() + seconds
+    for account in accounts:
+        if time.perf_counter() > ends:
+            return
+        yield account
+
+
 async def measure_point(
-    accounts: Sequence[str],
+    accounts: Iterable[str],
     warm_up: Sequence[str],
     max_at_once: int,
     *,
     role: str,
+    seconds: float,
     endpoint_url: str | None = None,
     call: str = "describe_instances",
-    seconds: float = 20.0,
 ) -> dict[str, Any]:
-    """Do the work for `accounts` with a fresh pool and return what came of it.
+    """Do the work with a fresh pool, for as many of `accounts` as get their turn, and return what came of it.
 
     Args:
-        seconds: the point's deadline: accounts that are not done by then are not counted.
+        seconds: how long accounts are let in; those that are in have 30 more to end.
     """
     from asyncauth import SessionPool
 
@@ -84,10 +94,10 @@ async def measure_point(
     codes: Counter[str] = Counter()
     wrong = 0
     async with SessionPool(role=role, endpoint_url=endpoint_url, max_at_once=max_at_once) as pool:
-        await pool.map(job, warm_up, deadline=seconds)
-        async with LoopLag() as lag:
+        await pool.map(job, warm_up, deadline=30.0)
+        async with LoopLag(interval=0.02) as lag:
             with Usage() as usage:
-                async with pool.as_completed(job, accounts, deadline=seconds) as outcomes:
+                async with pool.as_completed(job, admitted(accounts, seconds), deadline=seconds + 30.0) as outcomes:
                     async for outcome in outcomes:
                         statuses[outcome.status] += 1
                         if outcome.status == "succeeded":
@@ -99,7 +109,7 @@ async def measure_point(
     done = statuses["succeeded"]
     return {
         "max_at_once": max_at_once,
-        "accounts": len(accounts),
+        "accounts": sum(statuses.values()),
         "succeeded": done,
         "failed": sum(statuses.values()) - done,
         "codes": dict(codes),
@@ -110,19 +120,13 @@ async def measure_point(
     }
 
 
-def accounts_for(max_at_once: int, seconds_each: float, seconds: float) -> int:
-    """Return how many accounts make a point of about `seconds`, when one alone takes `seconds_each`."""
-    rate = min(max_at_once / max(seconds_each, 1e-3), _FASTEST)
-    return max(5, min(max_at_once, 2 * _FASTEST), round(rate * seconds))
-
-
 def measure_latency(latency_ms: float, at_once: Sequence[int], seconds: float) -> dict[str, Any]:
     """Sweep one latency of the canned server (in a measured process)."""
     points = []
     for max_at_once in at_once:
-        accounts = account_ids(accounts_for(max_at_once, 2 * latency_ms / 1000 + 0.002, seconds))
+        accounts = account_ids(20_000)
         warm_up = account_ids(min(max_at_once, 100), start=900_000_000)
-        points.append(asyncio.run(measure_point(accounts, warm_up, max_at_once, role=ROLE, seconds=8 * seconds)))
+        points.append(asyncio.run(measure_point(accounts, warm_up, max_at_once, role=ROLE, seconds=seconds)))
     return series(f"{latency_ms:g} ms", points)
 
 
@@ -153,7 +157,7 @@ def run(
     """Sweep the canned server's latencies, each in a process of its own.
 
     Args:
-        seconds: about how long a point takes.
+        seconds: how long each point lets accounts in.
     """
     swept, problems = [], {}
     for latency_ms in latencies_ms:
@@ -164,7 +168,7 @@ def run(
                     "benchmarks.sweep:measure_latency",
                     arguments,
                     server.environment(),
-                    timeout=60 + 10 * seconds * len(at_once),
+                    timeout=30 + (seconds + 10) * len(at_once),
                 )
             except ChildFailed as failure:
                 problems[f"{latency_ms:g} ms"] = f"failed: {failure}"
@@ -181,19 +185,15 @@ def run(
 async def sweep_own(
     accounts: Sequence[str], at_once: Sequence[int], *, say: Callable[[str], None] = print, **point: Any
 ) -> dict[str, Any]:
-    """Sweep the user's own endpoint or fleet, in this process; a point never takes more accounts than there are."""
-    started = time.perf_counter()
-    alone = await measure_point(accounts[:3], accounts[:1], 1, **point)
-    if not alone["succeeded"]:
-        raise SystemExit(f"none of the first accounts could be reached: {alone['codes']}")
-    seconds_each = (time.perf_counter() - started) / (alone["succeeded"] + 1)
-    points = []
+    """Sweep the user's own endpoint or fleet, in this process, each account at most once per point."""
+    points: list[dict[str, Any]] = []
     for max_at_once in at_once:
-        count = min(len(accounts), accounts_for(max_at_once, seconds_each, seconds=5.0))
-        if max_at_once > count:
-            say(f"  {max_at_once} at once needs more accounts than {count}; the sweep ends here")
+        if max_at_once > len(accounts):
+            say(f"  {max_at_once:,} at once needs more than {len(accounts):,} accounts; the sweep ends here")
             break
-        found = await measure_point(accounts[:count], accounts[:1], max_at_once, **point)
+        found = await measure_point(accounts, accounts[:1], max_at_once, **point)
+        if not found["succeeded"]:
+            raise SystemExit(f"not one account could be worked on: {found['codes']}")
         points.append(found)
         say(
             f"  {max_at_once:>5} at once: {found['accounts_per_second']:8.1f} accounts/s, {found['failed']} failed"
@@ -231,10 +231,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         accounts = read_accounts(options.accounts or "200")
         if not accounts:
             parser.error("no accounts to sweep")
-        calls = sum(min(len(accounts), 5 * _FASTEST) for _ in at_once)
         print(
-            f"Up to {calls} accounts will be asked in all: AssumeRole and {options.call} each,"
-            f" at {options.endpoint_url or 'AWS'}. Interrupt now if that is too much.",
+            f"{len(at_once)} points, each {_OWN_SECONDS:g} s or {len(accounts):,} accounts, whatever comes first:\n"
+            f"AssumeRole and {options.call} for each, at {options.endpoint_url or 'AWS'}. Interrupt if it is too much.",
             file=sys.stderr,
         )
         time.sleep(0 if options.endpoint_url else 3)
@@ -245,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 role=options.role,
                 endpoint_url=options.endpoint_url,
                 call=options.call,
-                seconds=60.0,
+                seconds=_OWN_SECONDS,
             )
         )
     else:

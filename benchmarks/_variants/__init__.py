@@ -58,6 +58,7 @@ class Variant:
 
     Attributes:
         largest: the most accounts it is asked for; past that, a run would take minutes to say the same again.
+        builds_clients: whether each account costs a client built anew, so that a run is long.
         signs_as_asked: False for the one variant that is wrong by design.
         live: how many sessions are kept to see what one holds; 0 when it keeps no session of an account.
     """
@@ -70,6 +71,7 @@ class Variant:
     live: int
     stack: Literal["new", "aioboto3"] = "new"
     module: str = ""
+    builds_clients: bool = False
     signs_as_asked: bool = True
     warm_up: int = 5
 
@@ -79,6 +81,7 @@ class Variant:
         return f"benchmarks._variants.{self.module or self.name}"
 
 
+_SESSION_EACH: Final[dict[str, Any]] = {"largest": 100, "live": 8, "warm_up": 2, "builds_clients": True}
 _ALL = (
     Variant("asyncauth", "asyncauth", "loop", ("asyncauth", "aiobotocore"), largest=10_000, live=1_000, warm_up=20),
     Variant(
@@ -103,19 +106,25 @@ _ALL = (
         signs_as_asked=False,
         warm_up=20,
     ),
-    Variant("boto3_careful", "boto3 with care, in threads", "threads", ("boto3",), largest=1_000, live=50),
+    Variant(
+        "boto3_careful",
+        "boto3 with care, in threads",
+        "threads",
+        ("boto3",),
+        largest=1_000,
+        live=50,
+        builds_clients=True,
+    ),
     Variant(
         "aioboto3",
         "aioboto3, a session per account",
         "loop",
         ("aioboto3", "aiobotocore"),
-        100,
-        8,
         stack="aioboto3",
-        warm_up=2,
+        **_SESSION_EACH,
     ),
-    Variant("boto3_session", "boto3, a session per account", "threads", ("boto3",), 100, 8, warm_up=2),
-    Variant("botocove", "botocove", "threads", ("botocove", "boto3"), 100, 8, warm_up=2),
-    Variant("runacross", "runacross", "threads", ("runacross", "boto3"), 100, 8, warm_up=2),
+    Variant("boto3_session", "boto3, a session per account", "threads", ("boto3",), **_SESSION_EACH),
+    Variant("botocove", "botocove", "threads", ("botocove", "boto3"), **_SESSION_EACH),
+    Variant("runacross", "runacross", "threads", ("runacross", "boto3"), **_SESSION_EACH),
 )
 VARIANTS: Final = {variant.name: variant for variant in _ALL}

@@ -1,0 +1,82 @@
+"""What does one live account session hold? Sessions with an EC2 client that was used once, all kept open.
+
+A process of its own keeps n of them, then n more; the resident set may only have grown by the second n.
+
+What would make the answer wrong:
+- memory that garbage left behind and that the next session fills: nothing but the sessions is done in that process, and
+  the first n are not counted;
+- sessions that are not ready: each has assumed its role, built its client and had an answer through it;
+- too few of them: pages are 4 KiB, so a thousand cheap ones are kept, but only eight of those that hold 20 MiB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+from contextlib import AsyncExitStack, ExitStack
+from typing import TYPE_CHECKING, Any
+
+from benchmarks._bodies import account_ids
+from benchmarks._measure import rss_mib
+from benchmarks._processes import ChildFailed, measure, missing_packages
+from benchmarks._variants import VARIANTS
+from benchmarks.server import CannedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def measure_live(name: str, sessions: int) -> dict[str, Any]:
+    """Keep `sessions` and then as many again (in a measured process)."""
+    variant = VARIANTS[name]
+    module = importlib.import_module(variant.path)
+    ids = account_ids(2 * sessions)
+
+    def settled() -> float:
+        gc.collect()
+        return rss_mib()
+
+    async def on_the_loop() -> float:
+        async with AsyncExitStack() as stack:
+            running = await stack.enter_async_context(module.open_variant(8))
+            await running.keep(ids[:sessions])
+            first = settled()
+            await running.keep(ids[sessions:])
+            return settled() - first
+
+    def in_threads() -> float:
+        with ExitStack() as stack:
+            running = stack.enter_context(module.open_variant(8))
+            running.keep(ids[:sessions])
+            first = settled()
+            running.keep(ids[sessions:])
+            return settled() - first
+
+    grown = asyncio.run(on_the_loop()) if variant.kind == "loop" else in_threads()
+    return {"variant": name, "sessions": sessions, "kib_per_session": grown * 1024 / sessions}
+
+
+def run(variants: Sequence[str], *, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Measure every variant that keeps sessions at all."""
+    rows, problems = [], {}
+    with CannedServer() as server:
+        for name in variants:
+            variant = VARIANTS[name]
+            if not variant.live:
+                continue
+            if missing := missing_packages(variant.stack, variant.packages):
+                problems[name] = f"not run: {', '.join(missing)} not installed in its environment"
+                continue
+            arguments = {"name": name, "sessions": variant.live}
+            try:
+                row = measure(
+                    "benchmarks.live:measure_live", arguments, server.environment(), stack=variant.stack, timeout=120
+                )
+            except ChildFailed as failure:
+                problems[name] = f"failed: {failure}"
+                say(f"  {name}: {failure}")
+                continue
+            rows.append(row)
+            say(f"  {name:<15} {row['kib_per_session']:,.1f} KiB")
+    return {"rows": rows, "problems": problems}
