@@ -197,8 +197,7 @@ def run(
     """Measure every variant at every size, in turns, and return the rows.
 
     Everything is measured once. What is short is then repeated, `runs` times or for a minute in all; what is long once
-    more at the end, the shortest first. Nothing is repeated that would pass `seconds`, so each row says how many runs it
-    has.
+    more at the end, the shortest first. Nothing is repeated that would pass `seconds`; each row says its runs.
 
     Args:
         runs: how often, at most.
