@@ -1,0 +1,420 @@
+"""How a run goes, shown while it goes: a live display on a terminal, a line every few seconds anywhere else.
+
+A display is a callable that takes the run's events. `Board` keeps the score; the displays only word it. Neither shows
+what a job returned or the words of an error: targets, counts, times, and AWS's codes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
+
+from asyncauth._clock import SYSTEM_CLOCK
+from asyncauth._errors import ConfigurationError
+from asyncauth._events import Event, RunFinished, RunStarted, Status, TargetRetried, TargetSettled, TargetStarted
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+    from asyncauth._clock import Clock
+
+__all__ = ["Board", "Display", "LinesDisplay", "LiveDisplay", "Running", "Score", "choose_display", "error_code"]
+
+Listener: TypeAlias = Callable[[Event[Any]], None]
+ProgressSpec: TypeAlias = "bool | Literal['live', 'lines'] | Listener | None"
+
+_WORDS: Final[dict[Status, str]] = {
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "timed_out": "timed out",
+    "skipped": "skipped",
+    "cancelled": "cancelled",
+}
+_STYLES: Final[dict[Status, str]] = {
+    "succeeded": "green",
+    "failed": "bold red",
+    "timed_out": "red",
+    "skipped": "yellow",
+    "cancelled": "magenta",
+}
+_RATE_SECONDS: Final = 10
+_LONGEST_NAME: Final = 40
+
+
+def choose_display(
+    progress: ProgressSpec, *, clock: Clock = SYSTEM_CLOCK, stream: IO[str] | None = None
+) -> Listener | None:
+    """Return what is to be told a run's events; None if nothing is.
+
+    Args:
+        progress: True shows what fits: live on a terminal and in Jupyter where rich is installed, lines otherwise.
+            "live" and "lines" insist. A callable is returned as it is.
+        clock: where all time comes from.
+        stream: where it is shown; None: stderr, so that a pipe gets only what the program itself prints.
+
+    Raises:
+        ConfigurationError: "live" without rich, or something that is none of these.
+    """
+    if progress is None or progress is False:
+        return None
+    if progress is True:
+        live = _can_be_live(stream)
+        return LiveDisplay(clock=clock, stream=stream) if live else LinesDisplay(clock=clock, stream=stream)
+    if progress == "live":
+        return LiveDisplay(clock=clock, stream=stream)
+    if progress == "lines":
+        return LinesDisplay(clock=clock, stream=stream)
+    if callable(progress):
+        return progress
+    raise ConfigurationError(f"progress={progress!r} must be True, False, 'live', 'lines', or a callable taking events")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A target that is being worked on: its name, since how many seconds, and which attempt it is."""
+
+    name: str
+    seconds: float
+    attempt: int
+    waits_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Where a run stands.
+
+    Args:
+        total: how many targets there are; None: nobody knows.
+        counts: how many ended how.
+        running: how many are being worked on.
+        elapsed: seconds since the run began.
+        rate: targets that ended per second, over the last ten seconds; skipped ones cost nothing and do not count.
+        left: seconds that the rest will take at that rate; None: nobody knows.
+        slowest: those that have been running for the longest, the first of them first.
+        codes: the most frequent codes of failures, each with how often.
+    """
+
+    total: int | None
+    counts: dict[Status, int]
+    running: int
+    elapsed: float
+    rate: float
+    left: float | None
+    slowest: tuple[Running, ...]
+    codes: tuple[tuple[str, int], ...]
+
+    @property
+    def done(self) -> int:
+        """How many targets were answered."""
+        return sum(self.counts.values())
+
+
+@dataclass(slots=True)
+class _Begun:
+    target: Any
+    at: float
+    attempt: int = 1
+    waits_until: float | None = None
+
+
+class Board:
+    """Keeps the score of a run from its events.
+
+    Args:
+        clock: what time it is.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._begin(None)
+
+    def tell(self, event: Event[Any]) -> None:
+        """Take note of an event."""
+        match event:
+            case RunStarted(total):
+                self._begin(total)
+            case TargetStarted(index, target):
+                self._running[index] = _Begun(target, self._clock.monotonic())
+            case TargetRetried(index, _, attempt, _, wait_seconds):
+                begun = self._running.get(index)
+                if begun is not None:
+                    begun.attempt, begun.waits_until = attempt + 1, self._clock.monotonic() + wait_seconds
+            case TargetSettled():
+                self._settle(event)
+            case RunFinished():
+                self._running.clear()
+
+    def score(self, slowest: int = 5, codes: int = 3) -> Score:
+        """Return where the run stands, with so many of the slowest targets and of the codes of failures."""
+        now = self._clock.monotonic()
+        rate = self._rate(now)
+        rest = None if self._total is None else self._total - sum(self._counts.values())
+        return Score(
+            total=self._total,
+            counts=dict(self._counts),
+            running=len(self._running),
+            elapsed=now - self._began,
+            rate=rate,
+            left=rest / rate if rest is not None and rate else None,
+            # A dict keeps the order of admission, so the slowest are its first.
+            slowest=tuple(_running(begun, now) for begun in islice(self._running.values(), slowest)),
+            codes=tuple(self._codes.most_common(codes)),
+        )
+
+    def _begin(self, total: int | None) -> None:
+        self._total = total
+        self._began = self._clock.monotonic()
+        self._counts: Counter[Status] = Counter()
+        self._codes: Counter[str] = Counter()
+        self._running: dict[int, _Begun] = {}
+        self._ended_in: deque[list[int]] = deque(maxlen=_RATE_SECONDS)
+
+    def _settle(self, event: TargetSettled[Any]) -> None:
+        self._running.pop(event.index, None)
+        self._counts[event.status] += 1
+        if event.error is not None and event.status in ("failed", "timed_out"):
+            self._codes[error_code(event.error)] += 1
+        if event.status != "skipped":
+            second = int(self._clock.monotonic() - self._began)
+            if not self._ended_in or self._ended_in[-1][0] != second:
+                self._ended_in.append([second, 0])
+            self._ended_in[-1][1] += 1
+
+    def _rate(self, now: float) -> float:
+        elapsed = now - self._began
+        first = max(0, int(elapsed) - _RATE_SECONDS + 1)
+        recent = sum(count for second, count in self._ended_in if second >= first)
+        return recent / max(1.0, elapsed - first)
+
+
+class Display(ABC):
+    """Shows the events it is called with, at most every `every` seconds.
+
+    Events alone do not come while all targets hang, so have `keep_drawn` run beside the run.
+
+    Args:
+        clock: where all time comes from.
+        stream: where it is shown; None: whatever `sys.stderr` is at that moment.
+        every: seconds.
+    """
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, stream: IO[str] | None = None, every: float) -> None:
+        self.board = Board(clock)
+        self._clock = clock
+        self._stream = stream
+        self._every = every
+        self._drawn_at = clock.monotonic()
+        self._shown = False
+
+    def __call__(self, event: Event[Any]) -> None:
+        """Take note of an event, and draw if it is time to."""
+        self.board.tell(event)
+        if isinstance(event, RunStarted):
+            self._drawn_at = self._clock.monotonic()
+            self._shown = True
+            self._begin()
+        elif isinstance(event, RunFinished):
+            self._shown = False
+            self._end(event)
+        else:
+            self._draw_if_due()
+
+    async def keep_drawn(self) -> None:
+        """Draw every so often, until cancelled."""
+        while True:
+            await self._clock.sleep(self._every)
+            self._draw_if_due()
+
+    def _draw_if_due(self) -> None:
+        now = self._clock.monotonic()
+        if self._shown and now - self._drawn_at >= self._every:
+            self._drawn_at = now
+            self._draw(self.board.score())
+
+    def _write(self, line: str) -> None:
+        print(line, file=self._stream or sys.stderr, flush=True)
+
+    @abstractmethod
+    def _begin(self) -> None: ...
+
+    @abstractmethod
+    def _draw(self, score: Score) -> None: ...
+
+    @abstractmethod
+    def _end(self, event: RunFinished) -> None: ...
+
+
+class LinesDisplay(Display):
+    """A line every five seconds and one at the end: for pipes, logs of CI, and terminals without rich."""
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, stream: IO[str] | None = None, every: float = 5.0) -> None:
+        super().__init__(clock=clock, stream=stream, every=every)
+
+    def _begin(self) -> None: ...
+
+    def _draw(self, score: Score) -> None:
+        parts = [f"asyncauth: {_done(score)} done", f"{score.running:,} running"]
+        parts += [f"{count:,} {_WORDS[status]}" for status, count in _bad(score)]
+        parts += [f"{score.rate:.1f}/s", f"{_duration(score.elapsed)} so far"]
+        if score.left is not None:
+            parts.append(f"{_duration(score.left)} left")
+        if score.slowest:
+            parts.append(f"slowest {score.slowest[0].name} ({_duration(score.slowest[0].seconds)})")
+        self._write(", ".join(parts))
+
+    def _end(self, event: RunFinished) -> None:
+        self._write(_summary(event, self.board.score()))
+
+
+class LiveDisplay(Display):
+    """A live display with rich: a bar, the counts, and the targets that have been running for the longest.
+
+    Only one can be live at a time; what comes second writes a line at its end.
+
+    Raises:
+        ConfigurationError: rich is not installed.
+    """
+
+    _live_one: ClassVar[LiveDisplay | None] = None
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, stream: IO[str] | None = None, every: float = 0.25) -> None:
+        super().__init__(clock=clock, stream=stream, every=every)
+        self._console = _console(stream)
+        self._live: Live | None = None
+
+    def _begin(self) -> None:
+        from rich.live import Live
+
+        if LiveDisplay._live_one is None:
+            LiveDisplay._live_one = self
+            # It is refreshed from the event loop: a thread of rich's own would read the board while it changes.
+            self._live = Live(self._picture(self.board.score()), console=self._console, auto_refresh=False)
+            self._live.start(refresh=True)
+
+    def _draw(self, score: Score) -> None:
+        if self._live is not None:
+            self._live.update(self._picture(score), refresh=True)
+
+    def _end(self, event: RunFinished) -> None:
+        summary = _summary(event, self.board.score())
+        if self._live is None:
+            self._write(summary)
+            return
+        from rich.text import Text
+
+        try:
+            self._live.update(Text(summary), refresh=True)
+        finally:
+            self._live.stop()
+            self._live = LiveDisplay._live_one = None
+
+    def _picture(self, score: Score) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        bar = Table.grid(padding=(0, 1), expand=True)
+        bar.add_column(ratio=1)
+        bar.add_column(justify="right", no_wrap=True)
+        times = f"{score.rate:.1f}/s  {_duration(score.elapsed)}"
+        times += "" if score.left is None else f"  {_duration(score.left)} left"
+        drawn = ProgressBar(total=score.total, completed=score.done, pulse=score.total is None)
+        bar.add_row(drawn, f"{_done(score)}  {times}")
+
+        counts = Text(f"{score.running:,} running", style="cyan", no_wrap=True, overflow="ellipsis")
+        for status, count in score.counts.items():
+            counts.append(f"  {count:,} {_WORDS[status]}", style=_STYLES[status])
+        if score.codes:
+            counts.append("  " + ", ".join(f"{code} {count:,}" for code, count in score.codes), style="dim")
+
+        slowest = Table.grid(padding=(0, 2))
+        slowest.add_column(no_wrap=True, overflow="ellipsis")
+        slowest.add_column(justify="right", no_wrap=True, min_width=8)
+        slowest.add_column(no_wrap=True)
+        for running in score.slowest:
+            attempt = "" if running.attempt == 1 else f"attempt {running.attempt}"
+            waits = "" if running.waits_seconds is None else f" in {_duration(running.waits_seconds)}"
+            slowest.add_row(Text(running.name), _duration(running.seconds), Text(attempt + waits, style="yellow"))
+        return Group(bar, counts, slowest)
+
+
+def error_code(error: BaseException) -> str:
+    """Return AWS's code of an error, ours, or the name of its class; never its words."""
+    response = getattr(error, "response", None)
+    code = response.get("Error", {}).get("Code") if isinstance(response, dict) else getattr(error, "code", None)
+    return _printable(code) if isinstance(code, str) and code else type(error).__name__
+
+
+def _console(stream: IO[str] | None) -> Console:
+    try:
+        from rich.console import Console
+    except ImportError:
+        raise ConfigurationError(
+            "progress='live' needs rich: pip install 'asyncauth[cli]'; progress=True shows lines without it"
+        ) from None
+    return Console(file=stream, stderr=stream is None)
+
+
+def _can_be_live(stream: IO[str] | None) -> bool:
+    if importlib.util.find_spec("rich") is None:
+        return False
+    console = _console(stream)
+    if console.is_jupyter:
+        return importlib.util.find_spec("ipywidgets") is not None
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+def _running(begun: _Begun, now: float) -> Running:
+    waits = None if begun.waits_until is None or begun.waits_until <= now else begun.waits_until - now
+    return Running(_name(begun.target), now - begun.at, begun.attempt, waits)
+
+
+def _name(target: Any) -> str:
+    account, region = getattr(target, "account", None), getattr(target, "region_name", None)
+    if account is None or region is None:
+        return _printable(str(target))
+    name = getattr(account, "name", None)
+    return f"{getattr(account, 'id', account)} {region}" + (f" {_printable(name)}" if name else "")
+
+
+def _printable(text: str) -> str:
+    # Account names come from outside, and a terminal obeys escape sequences wherever they come from.
+    kept = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return kept if len(kept) <= _LONGEST_NAME else f"{kept[: _LONGEST_NAME - 3]}..."
+
+
+def _done(score: Score) -> str:
+    return f"{score.done:,}" if score.total is None else f"{score.done:,} of {score.total:,}"
+
+
+def _bad(score: Score) -> list[tuple[Status, int]]:
+    return [(status, count) for status, count in score.counts.items() if status != "succeeded"]
+
+
+def _summary(event: RunFinished, score: Score) -> str:
+    done = sum(event.counts.values())
+    ended = [f"{event.counts[status]:,} {_WORDS[status]}" for status in _WORDS if event.counts.get(status)]
+    codes = f" ({', '.join(f'{code} {count:,}' for code, count in score.codes)})" if score.codes else ""
+    unread = "" if event.complete else "; left before all targets were read"
+    text = ", ".join(ended) or "nothing to do"
+    targets = "target" if done == 1 else "targets"
+    return f"asyncauth: {done:,} {targets} in {_duration(event.elapsed)}: {text}{codes}{unread}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, seconds = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"
