@@ -19,14 +19,14 @@ A call to `get`, from the top:
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import anyio
 
+from asyncauth._back_off import BackOff
 from asyncauth._failures import as_failure, scrub
 from asyncauth._refresh_policy import RefreshPolicy
 from asyncauth._told import own_copy
@@ -48,8 +48,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-logger: Final = logging.getLogger("asyncauth.tokens")
 
 
 class RefreshError(Exception):
@@ -135,12 +133,8 @@ class ExpiringSlot(Generic[T]):
         self._token: Expiring[T] | None = None
         # Moments on the monotonic clock.
         self._fresh_until = self._mandatory_from = self._ends = -math.inf
-        self._not_before = self._denied_until = -math.inf
         self._flight: _Flight[T] | None = None
-        self._failure: Exception | None = None
-        self._denial: Exception | None = None
-        self._failures_in_a_row = self._retries = 0
-        self._said: set[str] = set()
+        self._back_off = BackOff(policy, random, name)
         self.loads = self.failures = self.denials = self.served_through_failure = self.waiting = 0
 
     async def get(self) -> T:
@@ -177,7 +171,8 @@ class ExpiringSlot(Generic[T]):
             return False
         if rejected is not None and rejected is not token.value and rejected != token.value:
             return False
-        self._fresh_until = self._mandatory_from = self._ends = self._not_before = -math.inf
+        self._fresh_until = self._mandatory_from = self._ends = -math.inf
+        self._back_off.cut_short()
         if self._flight is not None:
             self._flight.rejected = token
         return True
@@ -231,23 +226,24 @@ class ExpiringSlot(Generic[T]):
         refusal = self._refusal(now, seen, usable=usable)
         if refusal is not None:
             return _Step(error=refusal)
-        launch = None
-        if now >= max(self._fresh_until, self._not_before) and self._flight is None and not (usable and seen):
+        has_waited, launch = seen is not None, None
+        due = now >= max(self._fresh_until, self._back_off.not_before)
+        if due and self._flight is None and not (usable and has_waited):
             launch = self._flight = _Flight()
-        if usable and (seen is not None or self._flight is None or now < self._mandatory_from):
-            self.served_through_failure += self._failure is not None
+        if usable and (has_waited or self._flight is None or now < self._mandatory_from):
+            self.served_through_failure += self._back_off.error is not None
             return _Step(launch, serve=self._token)
         if self._flight is not None:
             return _Step(launch, join=self._flight)
         if now >= give_up:
-            return _Step(error=self._failure)
-        return _Step(pause=min(self._not_before, give_up) - now)
+            return _Step(error=self._back_off.error)
+        return _Step(pause=min(self._back_off.not_before, give_up) - now)
 
     def _refusal(self, now: float, seen: _Flight[T] | None, *, usable: bool) -> Exception | None:
         if usable and not self._policy.deny_with_valid_token:
             return None
-        if now < self._denied_until:
-            return self._denial
+        if now < self._back_off.denied_until:
+            return self._back_off.denial
         if seen is not None and (seen.final or self._token is None):
             return seen.error
         return None
@@ -309,47 +305,19 @@ class ExpiringSlot(Generic[T]):
     def _accept(self, token: Expiring[T], now: float) -> None:
         lifetime = math.inf if token.lifetime is None else token.lifetime
         obtained_at = min(token.obtained_at, now)
-        if self._failure is not None:
-            logger.info("%s: refreshed again after %d failures", self.name, self._failures_in_a_row)
         self._token = token
         self._ends = obtained_at + lifetime
         self._mandatory_from = obtained_at + self._policy.served_at_once_for(lifetime)
         self._fresh_until = obtained_at + self._policy.fresh_for(lifetime, self._random)
-        self._not_before = self._denied_until = -math.inf
-        self._failure = self._denial = None
-        self._failures_in_a_row = self._retries = 0
-        self._said.clear()
+        self._back_off.succeeded()
 
     def _fail(self, flight: _Flight[T], error: Exception, now: float) -> None:
-        policy, usable, denied = self._policy, self._usable(now), self._is_denial(error)
+        denied = self._is_denial(error)
         self.denials += denied
         self.failures += not denied
-        self._failure = error
-        self._failures_in_a_row += 1
-        # From here on every call is looked at, and counted.
-        self._fresh_until = -math.inf
-        if denied and (policy.deny_with_valid_token or not usable):
-            self._denial, self._denied_until = error, now + self._random.uniform(*policy.denial_memory)
-        elif self._token is not None:
-            self._not_before = now + self._pause(now)
-        self._say(error, "denied" if denied else "failed", now)
+        left = None if self._token is None else self._ends - now
+        self._back_off.failed(error, now, denied=denied, left=left, until_mandatory=self._mandatory_from - now)
         self._end(flight, error, final=denied)
-
-    def _say(self, error: Exception, what: str, now: float) -> None:
-        # Once for each time that it begins: a source that is down for an hour is one line, not one per try.
-        loud = self._token is not None and what not in self._said
-        self._said.add(what)
-        left = f"the value at hand is kept, good for {self._ends - now:.0f} s" if now < self._ends else "none is left"
-        logger.log(
-            logging.WARNING if loud else logging.DEBUG, "%s: refresh %s (%s), %s", self.name, what, _kind(error), left
-        )
-
-    def _pause(self, now: float) -> float:
-        until_mandatory = self._mandatory_from - now
-        if until_mandatory > 0 or self._policy.serve_expired:
-            return self._policy.pause_with_good_token(until_mandatory, self._random)
-        self._retries += 1
-        return self._policy.pause_before_retry(self._retries, self._random)
 
     def _usable(self, now: float) -> bool:
         return self._token is not None and (now < self._ends or self._policy.serve_expired)
@@ -401,9 +369,3 @@ class _Step(NamedTuple, Generic[T]):
     error: Exception | None = None
     join: _Flight[T] | None = None
     pause: float = 0.0
-
-
-def _kind(error: Exception) -> str:
-    # Not its words: what a source says in an exception may hold a secret.
-    code = getattr(error, "code", None)
-    return f"{type(error).__name__}: {code}" if isinstance(code, str) else type(error).__name__

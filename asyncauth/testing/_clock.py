@@ -74,11 +74,13 @@ class FakeClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait until the clock was advanced by `seconds`."""
-        if seconds <= 0:
+        until = self._monotonic + seconds
+        # Compared as moments: a few femtoseconds of rounding are no time that anybody could let pass.
+        if until <= self._monotonic:
             await anyio.lowlevel.checkpoint()
             return
         woken = anyio.Event()
-        timer = self._call_at(self._monotonic + seconds, woken.set)
+        timer = self._call_at(until, woken.set)
         self._sleepers += 1
         try:
             await woken.wait()
