@@ -259,7 +259,7 @@ def summary(variant: Variant, size: int, results: Sequence[Mapping[str, Any]]) -
     """Return one row: medians of the runs, with the least and the most of CPU per account as its spread."""
 
     def median(key: str) -> float:
-        return statistics.median(result[key] for result in results)
+        return float(statistics.median(result[key] for result in results))
 
     cpu = [result["cpu_ms_per_account"] for result in results]
     lags = [result["loop_lag_ms"] for result in results if "loop_lag_ms" in result]

@@ -24,6 +24,7 @@ import ssl
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -211,7 +212,7 @@ async def _serve(options: argparse.Namespace) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for name, listener in (*server.listeners.items(), ("control", None)):
             listening = await loop.create_server(
-                lambda listener=listener: _Connection(server, listener),  # type: ignore[misc]
+                partial(_Connection, server, listener),
                 "127.0.0.1",
                 0,
                 ssl=context if listener is not None else None,

@@ -32,6 +32,7 @@ class Running:
             async for outcome in outcomes:
                 if outcome.error is not None:
                     raise outcome.error
+                assert outcome.value is not None
                 seen(outcome.account.id, outcome.value)
 
     async def keep(self, accounts: Sequence[str]) -> None:
