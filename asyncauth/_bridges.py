@@ -172,7 +172,7 @@ def _with_default_endpoint(base: type, endpoint_url: str | None) -> type:
     if endpoint_url is None:
         return base
 
-    class Session(base):  # type: ignore[misc]  # the base comes without types
+    class Session(base):
         def create_client(self, *args: Any, **kwargs: Any) -> Any:
             # boto3 passes endpoint_url=None explicitly.
             if len(args) < 6 and kwargs.get("endpoint_url") is None:

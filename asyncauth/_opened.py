@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import anyio
+from aiobotocore.config import AioConfig
 
 from asyncauth import _sts
 from asyncauth._bridges import CredentialServer
+from asyncauth._budgets import Budgets, Limit
+from asyncauth._circuit import Circuits
 from asyncauth._clients import ClientFactory
 from asyncauth._errors import PartitionMismatch, SourceError
 from asyncauth._failures import scrub
+from asyncauth._gate import Gate
 from asyncauth._models import Account
 from asyncauth._partitions import partition_of_region
 from asyncauth._sources import make_source
@@ -22,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from random import Random
 
-    from aiobotocore.config import AioConfig
     from anyio.abc import TaskGroup
     from anyio.from_thread import BlockingPortal
 
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("asyncauth.sts")
 
+#: One request per call: what is throttled is sent again by the budget that all accounts share, not by each client.
+STS_CONFIG: Final = AioConfig(retries={"mode": "standard", "total_max_attempts": 1})
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -46,6 +52,7 @@ class Settings:
     max_connections: int
     allow_long_term: bool
     allow_http_sts: bool
+    limits: tuple[Limit, ...]
     policy: RefreshPolicy
     cache: TokenCache
     config: AioConfig | None
@@ -60,6 +67,7 @@ class OpenSource:
     Args:
         source, facts: the source and what it said of itself.
         clients: the factory of clients that read their configuration where the source reads it.
+        gate: what stands around each call.
         endpoint_url: goes before every endpoint, for all its clients.
         allow_http_sts: let STS be asked over plain http on another machine.
         check_open: raises PoolClosed when the pool is not open.
@@ -72,6 +80,7 @@ class OpenSource:
         facts: SourceFacts,
         clients: ClientFactory,
         *,
+        gate: Gate,
         endpoint_url: str | None,
         allow_http_sts: bool,
         check_open: Callable[[], object],
@@ -82,6 +91,7 @@ class OpenSource:
         self.facts = facts
         self.identity = SourceIdentity(source, facts)
         self.clients = clients
+        self._gate = gate
         self.endpoint_url = endpoint_url
         self.portal = portal
         self.credential_server = credential_server
@@ -121,7 +131,8 @@ class OpenSource:
 
     async def lend(self, session: AccountSession, service_name: str, region_name: str, **options: Any) -> Any:
         """Return a client of a service that signs as a session's identity."""
-        return await self._bind(session.identity, service_name, region_name, **options)
+        hook = self._gate.hook(service_name, region_name, session.account.id, self.identity.key)
+        return await self._bind(session.identity, service_name, region_name, call_hook=hook, **options)
 
     async def sts_client(self, identity: Identity, region_name: str) -> Any:
         """Return an STS client that signs as `identity`, at a regional endpoint that may be used.
@@ -129,7 +140,7 @@ class OpenSource:
         Raises:
             ConfigurationError: the endpoint settings lead over plain http to another machine.
         """
-        client = await self._bind(identity, "sts", region_name)
+        client = await self._bind(identity, "sts", region_name, config=STS_CONFIG)
         self._check_endpoint(client.meta.endpoint_url, region_name)
         return client
 
@@ -198,8 +209,18 @@ class OpenParts:
     ) -> None:
         self.portal = portal
         self.credential_server = CredentialServer(portal)
+        self.gate = Gate(
+            Budgets(settings.limits, clock=settings.clock, random=settings.random),
+            Circuits(clock=settings.clock),
+            settings.clock,
+        )
         self.tokens = RoleTokens(
-            settings.cache, spawn=self._spawn, clock=settings.clock, random=settings.random, policy=settings.policy
+            settings.cache,
+            gate=self.gate,
+            spawn=self._spawn,
+            clock=settings.clock,
+            random=settings.random,
+            policy=settings.policy,
         )
         self._settings = settings
         self._flights = flights
@@ -271,6 +292,7 @@ class OpenParts:
             source,
             facts,
             clients,
+            gate=self.gate,
             endpoint_url=settings.endpoint_url,
             allow_http_sts=settings.allow_http_sts,
             check_open=self._check_open,

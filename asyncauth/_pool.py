@@ -14,6 +14,7 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from asyncauth import _sts
+from asyncauth._budgets import Limit
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import ConfigurationError, LongTermCredentialsError, PoolClosed
 from asyncauth._expiring import RefreshPolicy
@@ -80,6 +81,8 @@ class SessionPool:
         max_at_once: how many targets a run works on, unless it says otherwise; connections are sized by it.
         allow_long_term: let `source_session` act with long-term keys.
         allow_http_sts: let STS be asked over plain http on another machine, credentials in the clear.
+        limits: what the pool's calls must spare beside what AWS refuses: `Limit("ec2", rate=20)`. Budgets for STS,
+            Organizations, the Identity Center portal and ListRegions are in force anyway.
         refresh: when tokens are renewed, and what happens when that fails.
         token_cache: where tokens are kept; None: in memory, bounded.
         config: an `AioConfig` that all clients start from.
@@ -110,6 +113,7 @@ class SessionPool:
         max_at_once: int = 100,
         allow_long_term: bool = False,
         allow_http_sts: bool = False,
+        limits: Iterable[Limit] = (),
         refresh: RefreshPolicy | None = None,
         token_cache: TokenCache | None = None,
         config: AioConfig | None = None,
@@ -127,6 +131,7 @@ class SessionPool:
             max_connections=max_at_once,
             allow_long_term=allow_long_term,
             allow_http_sts=allow_http_sts,
+            limits=tuple(limits),
             policy=refresh or RefreshPolicy(),
             cache=token_cache or MemoryTokenCache(),
             config=config,
@@ -356,10 +361,7 @@ class SessionPool:
             return f"<SessionPool {self.role.name!r} [{self._state}]>"
         running, waiting = self._targets_now()
         tokens = f"{len(self._settings.cache)} cached, {self._parts.tokens.refreshing} refreshing"
-        return (
-            f"<SessionPool {self.role.name!r} [targets: {running} running, {waiting} waiting | "
-            f"tokens: {tokens}]>"
-        )
+        return f"<SessionPool {self.role.name!r} [targets: {running} running, {waiting} waiting | tokens: {tokens}]>"
 
     def _targets_now(self) -> tuple[int, int]:
         return sum(run.running for run in self._runs), sum(run.waiting for run in self._runs)

@@ -219,6 +219,14 @@ def attempts_of(error: BaseException) -> int:
     return 1
 
 
+def is_transient(error: AsyncAuthError) -> bool:
+    """Whether a connection broke or STS had trouble of its own, so that one more request is worth it."""
+    cause = error.__cause__
+    if isinstance(cause, ClientError):
+        return int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
+    return isinstance(cause, BotoConnectionError | HTTPClientError)
+
+
 def is_final(error: Exception) -> bool:
     """Whether asking again would bring the same answer: a denial that is worth remembering for some seconds."""
     if isinstance(error, (AssumeRoleDenied, RegionDisabled, SourceExpired, ConfigurationError)):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from asyncauth import _sts
-from asyncauth._errors import AssumeRoleError, PoolClosed, SourceError
-from asyncauth._expiring import Expiring, ExpiringSlot, LoadTimeout, RefreshAbandoned, RefreshPolicy
+from asyncauth._budgets import BudgetExhausted
+from asyncauth._circuit import EndpointDown
+from asyncauth._errors import AssumeRoleError, AssumeRoleThrottled, PoolClosed, SourceError
+from asyncauth._expiring import Expiring, ExpiringSlot, RefreshAbandoned, RefreshPolicy
+from asyncauth._gate import NO_ANSWER
 from asyncauth._models import Account, Credentials, Role
 from asyncauth._partitions import get_partition
 from asyncauth._sources import Source, SourceFacts
@@ -22,9 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
     from asyncauth._clock import Clock
+    from asyncauth._gate import Gate
     from asyncauth.caches import TokenCache
 
 logger: Final = logging.getLogger("asyncauth.tokens")
+
+#: Seconds before an AssumeRole is sent again, after a connection that broke or trouble of STS's own.
+_WAITS: Final = (0.2, 0.5)
 
 
 class Identity(Protocol):
@@ -78,16 +85,6 @@ class SlotIdentity:
         """Return credentials that are good now."""
         try:
             return await self.slot.get()
-        except LoadTimeout as error:
-            raise AssumeRoleError(
-                f"{error} from STS in {self.region_name}; check the network, a proxy, and the endpoint settings "
-                "(AWS_ENDPOINT_URL_STS)",
-                account=self.account_id,
-                role_arn=self.role_arn,
-                region_name=self.region_name,
-                code="LoadTimeout",
-                attempts=1,
-            ) from None
         except RefreshAbandoned:
             raise PoolClosed("the pool was closed while a role was being assumed", account=self.account_id) from None
 
@@ -150,17 +147,13 @@ class Asker(Protocol):
         ...
 
 
-Call: TypeAlias = "Callable[[], Awaitable[Expiring[Credentials]]]"
-Admit: TypeAlias = "Callable[[Asker, Account, str, Call], Awaitable[Expiring[Credentials]]]"
-
-
 class RoleTokens:
     """The slots of roles, found by everything that changes their token, and loaded through every link.
 
     Args:
         cache: keeps the slots.
         spawn: starts a refresh in the pool's task group.
-        admit: runs one AssumeRole call; the place for a budget.
+        gate: what stands around each AssumeRole.
 
     Attributes:
         assumed, failed: AssumeRole calls that brought a token, and that did not.
@@ -171,21 +164,20 @@ class RoleTokens:
         self,
         cache: TokenCache,
         *,
+        gate: Gate,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
         clock: Clock,
         random: random.Random,
         policy: RefreshPolicy,
-        admit: Callable[
-            [Asker, Account, str, Callable[[], Awaitable[Expiring[Credentials]]]], Awaitable[Expiring[Credentials]]
-        ]
-        | None = None,
     ) -> None:
         self._cache = cache
         self._spawn = spawn
         self._clock = clock
         self._random = random
         self._policy = policy
-        self._admit = admit
+        # Requests have their deadline in `_assume`; and where a person types a code, there is none.
+        self._slot_policy = replace(policy, load_timeout=None)
+        self._gate = gate
         self._identities: WeakValueDictionary[Hashable, SlotIdentity] = WeakValueDictionary()
         self.assumed = self.failed = self.refreshing = 0
 
@@ -212,9 +204,8 @@ class RoleTokens:
             client = await asker.sts_client(asker.identity, region)
             return await _sts.get_session_token(client, role, clock=self._clock, label=asker.source.label)
 
-        # A person types the code: no deadline of ten seconds, and a wrong one is not asked for again at once.
         name = f"MFA session of {asker.source.label}"
-        return self._identity(key, self._slot(key, load, name, by_hand=True), region_name=region)
+        return self._identity(key, self._slot(key, load, name), region_name=region)
 
     def _identity(self, key: Hashable, slot: ExpiringSlot[Credentials], **fields: Any) -> SlotIdentity:
         # One object for all who hold it at the same time: clients keep an account's retry quota on it.
@@ -227,12 +218,38 @@ class RoleTokens:
         who = self._link_before(asker, role, region)
         client = await asker.sts_client(who, region)
 
-        async def call() -> Expiring[Credentials]:
-            return await _sts.assume_role(client, role, account, clock=self._clock)
+        async def send() -> Expiring[Credentials]:
+            # The deadline is each request's: the wait for a turn, in a run of thousands, may well be longer.
+            with self._clock.move_on_after(self._policy.load_timeout):
+                return await self._send_patiently(client, role, account)
+            raise self._no_answer(role.arn(account), account.id, region)
 
         self.refreshing += 1
         try:
-            token = await (call() if self._admit is None else self._admit(asker, account, region, call))
+            token: Expiring[Credentials] = await self._gate.assume(
+                send, account_id=account.id, region_name=region, source=who.key
+            )
+        except BudgetExhausted as error:
+            self.failed += 1
+            raise AssumeRoleThrottled(
+                f"cannot assume {role.arn(account)}: STS in {region} throttles, and {error.attempts or 'no'} requests "
+                f"for it did not get through ({error})",
+                account=account.id,
+                role_arn=role.arn(account),
+                region_name=region,
+                code="Throttling",
+                attempts=error.attempts,
+            ) from None
+        except EndpointDown as error:
+            self.failed += 1
+            raise AssumeRoleError(
+                f"cannot assume {role.arn(account)}: {error}; check the network, a proxy, and the endpoint settings",
+                account=account.id,
+                role_arn=role.arn(account),
+                region_name=region,
+                code=error.code,
+                attempts=0,
+            ) from None
         except Exception:
             self.failed += 1
             raise
@@ -241,6 +258,28 @@ class RoleTokens:
         self.assumed += 1
         logger.debug("assumed %s", role.arn(account), extra={"account": account.id, "region_name": region})
         return token
+
+    async def _send_patiently(self, client: Any, role: Role, account: Account) -> Expiring[Credentials]:
+        """Send AssumeRole, again if the connection broke or STS had trouble of its own; throttling is the gate's."""
+        for wait in _WAITS:
+            try:
+                return await _sts.assume_role(client, role, account, clock=self._clock)
+            except AssumeRoleError as error:
+                if not _sts.is_transient(error):
+                    raise
+            await self._clock.sleep(wait * self._random.uniform(0.5, 1.0))
+        return await _sts.assume_role(client, role, account, clock=self._clock)
+
+    def _no_answer(self, arn: str, account_id: str, region: str) -> AssumeRoleError:
+        return AssumeRoleError(
+            f"cannot assume {arn}: no answer from STS in {region} within {self._policy.load_timeout:g} s; check the "
+            "network, a proxy, and the endpoint settings (AWS_ENDPOINT_URL_STS)",
+            account=account_id,
+            role_arn=arn,
+            region_name=region,
+            code=NO_ANSWER,
+            attempts=1,
+        )
 
     def _link_before(self, asker: Asker, role: Role, region: str) -> Identity:
         if role.via:
@@ -258,17 +297,15 @@ class RoleTokens:
         return asker.identity
 
     def _slot(
-        self, key: Hashable, load: Callable[[], Awaitable[Expiring[Credentials]]], name: str, *, by_hand: bool = False
+        self, key: Hashable, load: Callable[[], Awaitable[Expiring[Credentials]]], name: str
     ) -> ExpiringSlot[Credentials]:
-        policy = replace(self._policy, load_timeout=None) if by_hand else self._policy
-
         def make() -> ExpiringSlot[Credentials]:
             return ExpiringSlot(
                 load,
                 spawn=self._spawn,
                 clock=self._clock,
                 random=self._random,
-                policy=policy,
+                policy=self._slot_policy,
                 is_denial=_is_final,
                 name=name,
             )

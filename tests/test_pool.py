@@ -100,21 +100,22 @@ class TestSessions:
                 session = await pool.session(account)
                 survivors.append(session.account.id)
 
-        fault = await fleet.fault("hang", service="sts", action="AssumeRole")
         async with pool_over(fleet) as pool, anyio.create_task_group() as group:
+            await ask(accounts.pop(), None)  # an endpoint that has never answered is entered gently
+            fault = await fleet.fault("hang", service="sts", action="AssumeRole")
             scopes = []
             for account in accounts:
                 for number in range(10):
                     scope = anyio.CancelScope() if number < 9 else None
                     scopes += [scope] if scope else []
                     group.start_soon(ask, account, scope)
-            await fleet.wait_until(in_flight=100)
+            await fleet.wait_until(in_flight=99)
             for scope in scopes:
                 scope.cancel()
             await anyio.wait_all_tasks_blocked()
             await fault.remove()
 
-        assert sorted(survivors) == sorted(account.id for account in accounts)
+        assert len(survivors) == len(set(survivors)) == 100
         assert await assume_role_calls(fleet) == 100
 
     async def test_a_failed_flight_is_one_failure_for_all_who_waited(

@@ -1,0 +1,132 @@
+"""What stands around every request of a pool: the budgets it must spare, and the circuit of its endpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as BotoConnectionError
+
+from asyncauth import _sts
+from asyncauth._errors import AsyncAuthError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable
+
+    from asyncauth._budgets import Budgets
+    from asyncauth._circuit import Circuits
+    from asyncauth._clients import CallHook
+    from asyncauth._clock import Clock
+
+T = TypeVar("T")
+
+#: Seconds. A call that is given up after waiting so long for its first answer says that nobody answers there; one that
+#: is given up sooner says nothing: the job may just have changed its mind.
+SILENCE: Final = 1.0
+
+#: The code of an error that says how long nobody answered.
+NO_ANSWER: Final = "LoadTimeout"
+
+
+class Gate:
+    """Budgets and circuits, as the pool's requests meet them.
+
+    An endpoint is a service in a region. What is learned of it is told to the region's own circuit, too, by which a
+    run decides whether to begin targets there.
+
+    Attributes:
+        throttled: requests that were answered with throttling.
+    """
+
+    def __init__(self, budgets: Budgets, circuits: Circuits, clock: Clock) -> None:
+        self.budgets = budgets
+        self.circuits = circuits
+        self.throttled = 0
+        self._clock = clock
+
+    def hook(self, service_name: str, region_name: str, account_id: str | None, source: Hashable) -> CallHook:
+        """Return what stands around each call of one client."""
+
+        async def call(_: str, operation_name: str, invoke: Callable[[], Awaitable[Any]]) -> Any:
+            ticket = self.budgets.admit(
+                service=service_name, action=operation_name, account=account_id, region=region_name, source=source
+            )
+            async with ticket:
+                try:
+                    return await self._send(service_name, region_name, invoke)
+                except Exception as error:
+                    throttled = self._is_throttled(error)
+                    if throttled is not None:
+                        ticket.answered(throttled=throttled)
+                    raise
+
+        return call
+
+    async def assume(
+        self, send: Callable[[], Awaitable[T]], *, account_id: str, region_name: str, source: Hashable
+    ) -> T:
+        """Send an AssumeRole, and send it again while it is throttled, through the budget that all accounts share.
+
+        Args:
+            send: sends it once.
+            account_id: the role's account.
+            region_name: where STS is asked.
+            source: whose calls AWS counts together: the identity that asks.
+
+        Raises:
+            BudgetExhausted: it was throttled too often, or everything is throttled there.
+            EndpointDown: STS did not answer others just now.
+        """
+        return await self.budgets.call(
+            # Where tokens come from says nothing of the region as a target.
+            lambda: self._send("sts", region_name, send, tells_of_region=False),
+            is_throttled=self._is_throttled,
+            service="sts",
+            action="AssumeRole",
+            account=account_id,
+            region=region_name,
+            source=source,
+        )
+
+    async def _send(
+        self, service_name: str, region_name: str, invoke: Callable[[], Awaitable[T]], *, tells_of_region: bool = True
+    ) -> T:
+        async with self.circuits.enter((service_name, region_name)) as permit:
+            began = self._clock.monotonic()
+            down: bool | None = False
+            why = "no answer"
+            try:
+                return await invoke()
+            except Exception as error:
+                down, why = is_down(error), type(error).__name__
+                raise
+            except BaseException:
+                down = True if self._clock.monotonic() - began >= SILENCE else None
+                raise
+            finally:
+                if down:
+                    permit.failed(why)
+                elif down is False:
+                    permit.succeeded()
+                if tells_of_region and down:
+                    self.circuits.failed(region_name, why)
+                elif tells_of_region and down is False:
+                    self.circuits.succeeded(region_name)
+
+    def _is_throttled(self, error: Exception) -> bool | None:
+        if is_down(error) is not False:
+            return None
+        throttled = _sts.error_code(error) in _sts.THROTTLED
+        self.throttled += throttled
+        return throttled
+
+
+def is_down(error: BaseException | None) -> bool | None:
+    """Whether an error says that nobody answers at an endpoint: False when somebody did, None when it says nothing."""
+    if isinstance(error, ClientError):
+        return False
+    if isinstance(error, BotoConnectionError | HTTPClientError):
+        return True
+    if isinstance(error, AsyncAuthError) and not isinstance(error, SourceError):
+        return True if error.code == NO_ANSWER else is_down(error.__cause__)
+    return None
