@@ -1,0 +1,126 @@
+"""Signature V4 in one pass over the request, for the plain requests that nearly all API calls are.
+
+botocore prepares the whole request to get at its body, goes over the headers twice through `email.message`, and makes
+an `hmac` object for each of five digests: 75 microseconds for what takes 25. What is not plain (a query string, a
+stream, a payload that is not signed, a date header, the same header twice) is signed by botocore's code, and so is
+everything while the log of `botocore.auth` is at DEBUG, which wants the intermediate strings.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from hashlib import sha256
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import botocore.auth
+from botocore.auth import SIGNED_HEADERS_BLACKLIST, SIGV4_TIMESTAMP, SigV4Auth, _host_from_url
+from botocore.awsrequest import AWSRequest
+
+__all__ = ["QuickSigV4Auth", "QuickSigning"]
+
+_NOT_SIGNED: Final = frozenset(SIGNED_HEADERS_BLACKLIST)
+_MAX_URLS: Final = 512
+_log = logging.getLogger("botocore.auth")
+
+
+class QuickSigning:
+    """A base for a request signer, to go before aiobotocore's: plain signatures are made the quick way."""
+
+    async def get_auth_instance(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what signs one request, as in botocore."""
+        auth = await super().get_auth_instance(*args, **kwargs)  # type: ignore[misc]  # the next base is aiobotocore's
+        if type(auth) is SigV4Auth:
+            auth.__class__ = QuickSigV4Auth  # it was made for this request, and nobody else has it
+        return auth
+
+
+class QuickSigV4Auth(SigV4Auth):
+    """botocore's `SigV4Auth`, with the same headers for the same request at the same second."""
+
+    _region_name: str
+    _service_name: str
+    credentials: Any
+
+    def add_auth(self, request: Any) -> None:
+        """Sign a request: set its `X-Amz-Date`, `X-Amz-Security-Token` and `Authorization`."""
+        body = _plain_body(request)
+        if body is None or self.credentials is None or _log.isEnabledFor(logging.DEBUG):
+            super().add_auth(request)
+            return
+        timestamp = request.context["timestamp"] = botocore.auth.get_current_datetime().strftime(SIGV4_TIMESTAMP)
+        self._modify_request_before_signing(request)
+        host, path = _where(request.url)
+        headers = {"host": host}
+        for name, value in request.headers.items():
+            lower = name.lower()
+            if lower in _NOT_SIGNED:
+                continue
+            if type(value) is not str or (lower in headers and lower != "host"):
+                super().add_auth(request)
+                return
+            headers[lower] = " ".join(value.split())
+        names = sorted(headers)
+        canonical = "\n".join(
+            [
+                f"{request.method.upper()}\n{path}\n",
+                *[f"{name}:{headers[name]}" for name in names],
+                f"\n{';'.join(names)}\n{sha256(body).hexdigest()}",
+            ]
+        )
+        scope = f"{timestamp[:8]}/{self._region_name}/{self._service_name}/aws4_request"
+        signature = self._key_signs(
+            scope, f"AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
+        )
+        request.headers["Authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={self.credentials.access_key}/{scope}, "
+            f"SignedHeaders={';'.join(names)}, Signature={signature}"
+        )
+
+    def _key_signs(self, scope: str, text: str) -> str:
+        key = f"AWS4{self.credentials.secret_key}".encode()
+        for part in scope.split("/"):
+            key = hmac.digest(key, part.encode(), sha256)
+        return hmac.digest(key, text.encode(), sha256).hex()
+
+
+def _plain_body(request: Any) -> bytes | None:
+    """Return the bytes that will be sent, or None for a request that is not plain."""
+    headers, context, data = request.headers, request.context, request.data
+    if (
+        type(request) is not AWSRequest
+        or request.params
+        or "?" in request.url
+        or "checksum" in context
+        or not context.get("payload_signing_enabled", True)
+        or "X-Amz-Content-SHA256" in headers
+        or "Date" in headers
+    ):
+        return None
+    kind = type(data)
+    if kind is dict:
+        return urlencode([(_encoded(key), _encoded(value)) for key, value in data.items()], doseq=True).encode()
+    if kind is bytes:
+        return bytes(data)
+    if kind is str:
+        return str(data).encode()
+    return None
+
+
+def _encoded(value: Any) -> Any:
+    return value.encode() if isinstance(value, str) else value
+
+
+_known_urls: dict[str, tuple[str, str]] = {}
+
+
+def _where(url: str) -> tuple[str, str]:
+    """Return the host as signed, and the path in canonical form, of a URL without a query."""
+    known = _known_urls.get(url)
+    if known is None:
+        path = SigV4Auth(None, "", "")._normalize_url_path(urlsplit(url).path)
+        if len(_known_urls) >= _MAX_URLS:
+            _known_urls.clear()
+        known = _known_urls[url] = (_host_from_url(url), path)
+    return known
