@@ -8,6 +8,7 @@ import itertools
 import logging
 import subprocess
 import sys
+import threading
 import traceback
 import weakref
 from collections import Counter
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 import asyncauth
@@ -619,6 +621,20 @@ class TestTime:
         assert [answer.target for answer in rest] == ["b"]
         assert "'a' does not react to being cancelled" in caplog.text
 
+    async def test_a_thread_that_cannot_be_cancelled_delays_no_answer(self) -> None:
+        """In real time: a blocking call in a worker thread is answered for within 0.2 s of its timeout."""
+        release = threading.Event()
+
+        async def work(target: str, attempt: Attempt) -> None:
+            await anyio.to_thread.run_sync(release.wait)
+
+        async with fan_out(work, "a", limits=Limits(timeout=0.1)) as answers:
+            answer = await anext(answers)
+            release.set()
+
+        assert answer.status == "timed_out"
+        assert 0.1 <= answer.elapsed < 0.3
+
     async def test_the_stream_ends_while_an_answered_target_still_runs(self, clock: FakeClock) -> None:
         """Its answer was given, so the consumer need not wait; the block does, for no task is abandoned."""
         release = anyio.Event()
@@ -713,6 +729,7 @@ class TestFailures:
         async with run as answers:
             error = (await anext(answers)).error
         del run, answers
+        await anyio.lowlevel.checkpoint()  # until its next turn, the loop itself holds what it did last
 
         gc.collect()
         assert error is not None
