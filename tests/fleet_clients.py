@@ -1,11 +1,12 @@
-"""What the tests of the simulated fleet share: stock clients that go to it and never retry, and a way into an account."""
+"""What the tests of the simulated fleet share: stock clients that go to it and never retry, and a way in."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
+from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import ClientError
 
 from asyncauth import Account, Keys
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 ONCE = AioConfig(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=10)
 
 
+@lru_cache(maxsize=1)
+def _session() -> AioSession:
+    """Return one session for all: what it keeps is models, and the keys are given to each client."""
+    return get_session()
+
+
 def client(
     fleet: SimulatedFleet,
     service: str,
@@ -28,7 +35,7 @@ def client(
 ) -> Any:
     """Return a stock client for the fleet; without keys it signs as the base identity of the region's partition."""
     keys = keys or fleet.keys("aws-cn" if region.startswith("cn-") else "aws")
-    return get_session().create_client(
+    return _session().create_client(
         service,
         region_name=region,
         endpoint_url=fleet.endpoint_url,

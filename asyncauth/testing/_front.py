@@ -256,6 +256,11 @@ class Front:
             return self._regions.describe_regions(principal, call.form)
         if call.service == "account" and call.action in ACCOUNT_ACTIONS.values():
             return self._regions.account_management(call.action, principal, request.body)
+        member = principal.account not in self._sts.management_accounts
+        if call.service == "organizations" and call.action != "DescribeOrganization" and member:
+            # moto answers members too; AWS answers the management account (delegated administrators aside).
+            message = "You don't have permissions to access this resource."
+            raise refusal("denied", call.protocol, call.service, message)
         region = call.region
         response: Response = await asyncio.wrap_future(
             self._moto.run(

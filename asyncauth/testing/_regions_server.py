@@ -125,7 +125,11 @@ class RegionsServer:
         if wanted is None or wanted == caller.account:
             return self._sts.accounts[caller.account]
         account = self._sts.accounts.get(wanted)
-        if account is None or account.partition != caller.partition or caller.account not in self._sts.trusted_accounts:
+        if (
+            account is None
+            or account.partition != caller.partition
+            or caller.account not in self._sts.management_accounts
+        ):
             raise AwsError(
                 "AccessDeniedException", 403, f"User: {caller.arn} is not authorized to perform: account:{action}"
             )

@@ -130,6 +130,7 @@ class Fleet:
         )
         if account.get("management"):
             self.sts.trusted_accounts.add(account["id"])
+            self.sts.management_accounts.add(account["id"])
         for role in account.get("roles", ()):
             self._add_role(account["id"], role)
 

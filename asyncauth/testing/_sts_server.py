@@ -105,6 +105,7 @@ class SecurityTokenService:
         self.principals: dict[str, Principal] = {}
         self.accounts: dict[str, AccountState] = {}
         self.roles: dict[str, Role] = {}
+        self.management_accounts: set[str] = set()
         self.trusted_accounts: set[str] = set()
         self.assumed: deque[dict[str, Any]] = deque(maxlen=_ASSUMED_KEPT)
         self._wall = wall
