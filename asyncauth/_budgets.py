@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
 from fnmatch import translate
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar, cast
 
@@ -231,12 +231,26 @@ class _Line:
     decisions are in `_let_in`, which is synchronous.
     """
 
-    __slots__ = ("_clock", "_most", "_pause", "_probe", "_queue", "_shut_until", "bucket", "counters", "running")
+    __slots__ = (
+        "_clock",
+        "_most",
+        "_on_waited",
+        "_pause",
+        "_probe",
+        "_queue",
+        "_shut_until",
+        "bucket",
+        "counters",
+        "running",
+    )
 
-    def __init__(self, bucket: TokenBucket | None, most: int | None, clock: Clock) -> None:
+    def __init__(
+        self, bucket: TokenBucket | None, most: int | None, clock: Clock, on_waited: Callable[[float], None] | None
+    ) -> None:
         self.bucket = bucket
         self._most = most
         self._clock = clock
+        self._on_waited = on_waited
         self._queue: OrderedDict[_Place, None] = OrderedDict()
         self._shut_until: float | None = None
         self._pause = _PAUSE
@@ -280,7 +294,10 @@ class _Line:
             else:
                 self._let_in()
             raise
-        self.counters.waited_seconds += self._clock.monotonic() - now
+        seconds = self._clock.monotonic() - now
+        self.counters.waited_seconds += seconds
+        if self._on_waited is not None:
+            self._on_waited(seconds)
         if place.is_refused:
             self.counters.refused += 1
             raise _Refused(max(0.0, (self._shut_until or now) - now))
@@ -437,6 +454,10 @@ class Budgets:
         defaults: the built-in ones.
         clock: where all time comes from.
         random: where the jitter of waits comes from.
+        on_waited: called with the limit and the seconds whenever a request has stood in line.
+
+    Raises:
+        ConfigurationError: `limits` holds something else than limits.
 
     Example:
         async with budgets.admit(service="ec2", action="DescribeInstances", account="123456789012", region="eu-west-1"):
@@ -450,8 +471,10 @@ class Budgets:
         defaults: Iterable[Budget] = DEFAULT_BUDGETS,
         clock: Clock = SYSTEM_CLOCK,
         random: Random | None = None,
+        on_waited: Callable[[Limit, float], None] | None = None,
     ) -> None:
         self._clock = clock
+        self._on_waited = on_waited
         self._random = random or random_module.Random()  # noqa: S311 - spreads load, keeps no secret
         self._by_service: dict[str, list[Budget]] = {}
         self._lines: OrderedDict[_Key, _Line] = OrderedDict()
@@ -583,7 +606,9 @@ class Budgets:
         line = self._lines.get(key)
         if line is None:
             self._drop_idle()
-            line = self._lines[key] = _Line(self._bucket(key[0]), key[0].limit.max_at_once, self._clock)
+            limit = key[0].limit
+            on_waited = None if self._on_waited is None else partial(self._on_waited, limit)
+            line = self._lines[key] = _Line(self._bucket(key[0]), limit.max_at_once, self._clock, on_waited)
         self._lines.move_to_end(key)
         return line
 
@@ -607,19 +632,20 @@ class Budgets:
     def _exhausted(self, key: _Key, seconds: float) -> BudgetExhausted:
         return BudgetExhausted(
             f"{_said(key)}: every request is throttled; the next is sent in {seconds:.0f} s at the earliest",
-            region_name=_extra(key)["region"],
+            region_name=_extra(key)["region_name"],
             code="Throttling",
             attempts=0,
         )
 
 
 def _said(key: _Key) -> str:
-    limit, (region, account) = key[0].limit, (_extra(key)[name] for name in ("region", "account"))
-    where = f" in {region}" if region else ""
-    return f"{limit.service} {limit.action or ''}".rstrip() + where + (f" for account {account}" if account else "")
+    limit, where = key[0].limit, _extra(key)
+    region = f" in {where['region_name']}" if where["region_name"] else ""
+    account = f" for account {where['account']}" if where["account"] else ""
+    return f"{limit.service} {limit.action or ''}".rstrip() + region + account
 
 
 def _extra(key: _Key) -> dict[str, str | None]:
     """Return account and region for a log record; None where they are not what the budget counts by."""
     known = dict(zip(key[0].limit.per, key[1], strict=True))
-    return {name: cast("str | None", known.get(name)) for name in ("account", "region")}
+    return {"account": cast("str | None", known.get("account")), "region_name": cast("str | None", known.get("region"))}

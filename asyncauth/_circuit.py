@@ -134,7 +134,7 @@ class Circuits:
         circuit = self._circuit(key)
         changed = not circuit.is_wide
         if circuit.is_shut:
-            logger.info("%s answers again", said(key), extra={"region": _region_of(key)})
+            logger.info("%s answers again", said(key), extra={"region_name": _region_of(key)})
         circuit.open_wide()
         if changed:
             self._tell(key)
@@ -151,7 +151,7 @@ class Circuits:
                 circuit.failures,
                 why,
                 pause,
-                extra={"region": _region_of(key)},
+                extra={"region_name": _region_of(key)},
             )
         if was_wide or circuit.is_shut != was_shut or pause is not None:
             self._tell(key)

@@ -356,7 +356,7 @@ async def test_shutting_and_opening_are_logged_once(clock: FakeClock, caplog: py
         ("WARNING", "ec2 in eu-west-1 did not answer 5 times in a row (ReadTimeout); nothing is sent there for 15 s"),
         ("INFO", "ec2 in eu-west-1 answers again"),
     ]
-    assert {record.region for record in caplog.records} == {"eu-west-1"}  # type: ignore[attr-defined]
+    assert {record.region_name for record in caplog.records} == {"eu-west-1"}  # type: ignore[attr-defined]
 
 
 async def test_only_the_first_word_on_a_permit_counts(clock: FakeClock) -> None:
