@@ -8,6 +8,8 @@ NEWEST := .venv
 WITH_AIOBOTO3 := .venv-aioboto3
 BENCH := .venv-bench
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
+SWEEP_ARGS ?=
 
 .PHONY: demo test test-newest test-aioboto3 check format bench sweep clean
 
@@ -32,6 +34,12 @@ check: $(NEWEST)/.check ## lint, format, types, import floors
 	$(NEWEST)/bin/basedpyright
 	$(NEWEST)/bin/lint-imports
 
+bench: $(BENCH)/.ready $(BENCH)-aioboto3/.ready ## asyncauth beside its peers; writes benchmarks/results/
+	$(BENCH)/bin/python -m benchmarks $(BENCH_ARGS)
+
+sweep: $(BENCH)/.ready ## accounts per second over max_at_once, against your own endpoint: SWEEP_ARGS="--endpoint-url ..."
+	$(BENCH)/bin/python -m benchmarks.sweep $(SWEEP_ARGS)
+
 format: $(NEWEST)/.check
 	$(NEWEST)/bin/ruff check --fix .
 	$(NEWEST)/bin/ruff format .
@@ -44,7 +52,7 @@ clean:
 	.venv-uv/bin/pip --quiet --disable-pip-version-check install 'uv>=0.8'
 	@touch $@
 
-$(NEWEST)/.made $(WITH_AIOBOTO3)/.made: .venv-uv/.ready
+$(NEWEST)/.made $(WITH_AIOBOTO3)/.made $(BENCH)/.made $(BENCH)-aioboto3/.made: .venv-uv/.ready
 	$(UV) venv --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(@D)
 	@touch $@
 
@@ -64,4 +72,13 @@ $(NEWEST)/.check: $(NEWEST)/.test
 
 $(WITH_AIOBOTO3)/.test: $(WITH_AIOBOTO3)/.made pyproject.toml
 	$(UV) pip install --python $(WITH_AIOBOTO3)/bin/python --editable '.[aioboto3,cli,simulate]' --group test
+	@touch $@
+
+$(BENCH)/.ready: $(BENCH)/.made pyproject.toml
+	$(UV) pip install --python $(BENCH)/bin/python --editable . --group bench
+	@touch $@
+
+# aioboto3's pin keeps it out of the newest stack, so it has an environment of its own.
+$(BENCH)-aioboto3/.ready: $(BENCH)-aioboto3/.made pyproject.toml
+	$(UV) pip install --python $(BENCH)-aioboto3/bin/python --editable '.[aioboto3]'
 	@touch $@

@@ -24,24 +24,32 @@ class Group(Generic[K]):
     Args:
         name: what kind of thing it is, for messages: "account".
         key: which of these things a target leans on; None: on none, so this limit does not concern it.
-        max_at_once: how many targets with the same key may run at the same time; None: no limit.
+        max_at_once: how many targets with the same key may run at the same time; None: no limit. A callable is given
+            the key each time that somebody wants to start; who makes its answer grow calls `Admission.reconsider`.
     """
 
     name: str
     key: Callable[[K], Hashable | None]
-    max_at_once: int | None
+    max_at_once: int | Callable[[Hashable], int | None] | None
 
 
 class _Places:
     """The places of one group (one account, one region), and who waits for one of them."""
 
-    __slots__ = ("free", "id", "members", "parked")
+    __slots__ = ("_most", "id", "members", "parked", "taken")
 
-    def __init__(self, identity: tuple[int, Hashable], free: int) -> None:
+    def __init__(self, identity: tuple[int, Hashable], most: _Most) -> None:
         self.id = identity
-        self.free = free
+        self._most = most
         self.members = 0
+        self.taken = 0
         self.parked: list[_Entry] = []
+
+    @property
+    def free(self) -> bool:
+        """Whether one more may start."""
+        most = self._most if isinstance(self._most, int) else self._most(self.id[1])
+        return most is None or self.taken < most
 
 
 class Ticket(Generic[K]):
@@ -56,6 +64,7 @@ class Ticket(Generic[K]):
 
 
 T = TypeVar("T", bound=Ticket[Any])
+_Most: TypeAlias = int | Callable[[Hashable], int | None]
 _Entry: TypeAlias = tuple[float, int, Any]
 
 
@@ -111,7 +120,7 @@ class Admission(Generic[T]):
             full = next((places for places in ticket.places if not places.free), None)
             if full is None:
                 for places in ticket.places:
-                    places.free -= 1
+                    places.taken += 1
                 self.waiting -= 1
                 self.admitted += 1
                 return ticket
@@ -124,9 +133,15 @@ class Admission(Generic[T]):
         """Give back the places of a ticket that was taken."""
         self.admitted -= 1
         for places in ticket.places:
-            places.free += 1
+            places.taken -= 1
         self._wake(ticket)
         self._forget(ticket)
+
+    def reconsider(self) -> None:
+        """Let those who are parked try again: a group that a callable decides on may have more places now."""
+        for places in self._places.values():
+            while places.parked and places.free:
+                heappush(self._ready, heappop(places.parked))
 
     def drain(self) -> list[T]:
         """Return all who wait, in the order of their index, and let none wait any longer."""
@@ -144,7 +159,7 @@ class Admission(Generic[T]):
         identities = [(at, key(target), most) for at, key, most in self._groups]
         return tuple(self._place((at, key), most) for at, key, most in identities if key is not None)
 
-    def _place(self, identity: tuple[int, Hashable], most: int) -> _Places:
+    def _place(self, identity: tuple[int, Hashable], most: _Most) -> _Places:
         places = self._places.get(identity)
         if places is None:
             places = self._places[identity] = _Places(identity, most)

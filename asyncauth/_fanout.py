@@ -191,6 +191,12 @@ class FanOut(Generic[K, T]):
         """How many targets were read and have not begun."""
         return self._admission.waiting
 
+    def reconsider(self, _: object = None) -> None:
+        """Look again at who may start, because what a group's callable says has changed."""
+        self._admission.reconsider()
+        if self._entered:
+            self._wake.ring()
+
     @property
     def counts(self) -> Mapping[Status, int]:
         """How many targets were answered how, so far."""

@@ -30,6 +30,7 @@ from asyncauth._targets import Targets
 from asyncauth.caches import MemoryTokenCache
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
     from asyncauth._clock import Clock
     from asyncauth._models._account import AccountLike
+    from asyncauth._plan import Confirm
+    from asyncauth._progress import ProgressSpec
     from asyncauth._sources import SourceSpec
     from asyncauth.caches import TokenCache
 
@@ -60,6 +63,10 @@ class RunLimits(TypedDict, total=False):
     failure_tolerance: float | None
     failure_mode: FailureMode
     retry: Retry | int | None
+    journal: str | os.PathLike[str] | None
+    progress: ProgressSpec
+    confirm: Confirm
+    dry_run: bool
 
 
 class SessionPool:
@@ -270,6 +277,10 @@ class SessionPool:
         failure_tolerance: float | None = None,
         failure_mode: FailureMode = "strict",
         retry: Retry | int | None = DEFAULT_RETRY,
+        journal: str | os.PathLike[str] | None = None,
+        progress: ProgressSpec = None,
+        confirm: Confirm = False,
+        dry_run: bool = False,
     ) -> Run[T]:
         """Run a job in every account and region, and give the outcomes in the order in which they finish.
 
@@ -293,6 +304,14 @@ class SessionPool:
                 `soft` keeps the concurrency. As in CloudFormation StackSets.
             retry: which errors are tried again, how often, how fast; a number is short for `Retry(attempts=...)`.
                 As a default throttling and tokens that expired on the way, three attempts in all. None: no retry.
+            journal: a file that remembers what is done: a second run with it does only what is not, or had failed.
+                It is for one job and role, one run at a time, and holds no values and no secrets.
+            progress: True shows how the run goes: live on a terminal (with the extra `cli`), else a line every few
+                seconds. Or any callable that takes the run's events.
+            confirm: for jobs that change something: True shows what will be touched (a `Plan`: accounts, regions,
+                partitions, roles) and asks at the terminal; a callable is given the plan and returns whether to go on.
+                Without consent every target is skipped.
+            dry_run: do everything up to calling the job; reached targets are skipped with the reason "dry run".
 
         Raises:
             ConfigurationError: a limit out of range, an unknown region, a bad account in a sequence.
@@ -303,7 +322,7 @@ class SessionPool:
                 async for outcome in outcomes:
                     print(outcome)
         """
-        self._open_parts()
+        parts = self._open_parts()
         limits = Limits(
             max_at_once=self._settings.max_connections if max_at_once is None else max_at_once,
             max_at_once_per_account=max_at_once_per_account,
@@ -317,8 +336,14 @@ class SessionPool:
         run = Run(
             job,
             Targets(accounts, regions),
+            role=self.role,
             session=self.session,
+            circuits=parts.gate.circuits,
             limits=limits,
+            journal=journal,
+            progress=progress,
+            confirm=confirm,
+            dry_run=dry_run,
             clock=self._settings.clock,
             random=self._settings.random,
         )
@@ -343,7 +368,7 @@ class SessionPool:
         began = self._settings.clock.monotonic()
         async with self.as_completed(job, accounts, regions, **limits) as run:
             outcomes = await run.collect()
-        return Report(outcomes, self._settings.clock.monotonic() - began)
+        return Report(outcomes, self._settings.clock.monotonic() - began, run.journal, run.done_before)
 
     def invalidate(self, account: AccountLike) -> bool:
         """Drop the cached token of an account's role, so that the next use assumes it anew.

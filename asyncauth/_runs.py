@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import anyio
+import anyio.to_thread
 
 from asyncauth import _sts
 from asyncauth._admission import Group
+from asyncauth._circuit import EndpointDown
 from asyncauth._errors import TargetTimeout
-from asyncauth._fanout import fan_out
+from asyncauth._fanout import SkipTarget, fan_out
+from asyncauth._journal import DONE_BEFORE, Journal, RunIdentity
 from asyncauth._models import Outcome
-from asyncauth._targets import Target, Targets
+from asyncauth._plan import NOT_CONFIRMED, Plan, check_confirm, is_confirmed
+from asyncauth._progress import Display, choose_display
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Awaitable, Callable
     from random import Random
     from types import TracebackType
     from typing import Self
 
+    from asyncauth._circuit import Circuits
     from asyncauth._clock import Clock
     from asyncauth._fanout import Attempt, FanOut, Settlement
     from asyncauth._limits import Limits
-    from asyncauth._models import Account, Phase
+    from asyncauth._models import Account, Phase, Role
+    from asyncauth._plan import Confirm
+    from asyncauth._progress import ProgressSpec
     from asyncauth._session import AccountSession
+    from asyncauth._targets import Target, Targets
 
 T = TypeVar("T")
+
+DRY_RUN = "dry run"
 
 
 def passes_by_itself(error: Exception) -> bool:
@@ -36,6 +50,10 @@ class Run(Generic[T]):
 
     Use it as `async with pool.as_completed(...) as outcomes`, and iterate. Leaving the block cancels what still runs,
     waits for its end, and leaves what had finished unread in `unread()`.
+
+    Attributes:
+        journal: the journal's path, None without one.
+        done_before: how many targets were skipped because an earlier run with the journal has done them.
     """
 
     def __init__(
@@ -43,13 +61,33 @@ class Run(Generic[T]):
         job: Callable[[AccountSession], Awaitable[T]],
         targets: Targets,
         *,
+        role: Role,
         session: Callable[[Account, str], Awaitable[AccountSession]],
+        circuits: Circuits,
         limits: Limits,
+        journal: str | os.PathLike[str] | None,
+        progress: ProgressSpec,
+        confirm: Confirm,
+        dry_run: bool,
         clock: Clock,
         random: Random,
     ) -> None:
+        check_confirm(confirm, targets.total)
         self._job = job
+        self._targets = targets
+        self._role = role
         self._session = session
+        self._circuits = circuits
+        self._confirm = confirm
+        self._dry_run = dry_run
+        self._clock = clock
+        self._journal_path = journal
+        self._journal: Journal | None = None
+        self._refused: str | None = None
+        self._stack = AsyncExitStack()
+        self.journal = None if journal is None else str(journal)
+        self.done_before = 0
+        self._display = choose_display(progress, clock=clock)
         self._answers: FanOut[Target, T] = fan_out(
             self._work,
             targets.iterate(),
@@ -57,12 +95,15 @@ class Run(Generic[T]):
             groups=[
                 Group("account", _account_of, limits.max_at_once_per_account),
                 Group("region", _region_of, limits.max_at_once_per_region),
+                Group("endpoint", _region_of, self._places),
             ],
             clock=clock,
             random=random,
             total=targets.total,
-            check=lambda target: target.unreachable,
+            check=self._check,
             timeout_error=_timed_out,
+            on_settled=None if journal is None else self._record,
+            on_event=[] if self._display is None else [self._display],
         )
 
     @property
@@ -75,14 +116,39 @@ class Run(Generic[T]):
         """How many targets were read and have not begun."""
         return self._answers.waiting
 
+    # -- the block -----------------------------------------------------------------------------------------------
+
     async def __aenter__(self) -> Self:
-        await self._answers.__aenter__()
+        if self._confirm is not False:
+            plan = Plan.of(self._targets.all(), self._role, dry_run=self._dry_run)
+            self._refused = None if await is_confirmed(self._confirm, plan) else NOT_CONFIRMED
+        async with AsyncExitStack() as stack:
+            if self._journal_path is not None:
+                identity = RunIdentity.of(self._job, f"{self._role.path}{self._role.name}")
+                self._journal = await anyio.to_thread.run_sync(self._open_journal, identity)
+                stack.push_async_callback(anyio.to_thread.run_sync, self._journal.close)
+            helpers = anyio.create_task_group()
+            await helpers.__aenter__()
+            stack.push_async_callback(_end, helpers)
+            if self._journal is not None:
+                helpers.start_soon(self._journal.keep_synced)
+            if isinstance(self._display, Display):
+                helpers.start_soon(self._display.keep_drawn)
+            stack.callback(self._circuits.subscribe(self._answers.reconsider))
+            await self._answers.__aenter__()
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> bool | None:
-        return await self._answers.__aexit__(kind, error, frames)
+        try:
+            return await self._answers.__aexit__(kind, error, frames)
+        finally:
+            # What the body raised is not handed to the helpers' task group, which would wrap it.
+            await self._stack.aclose()
+
+    # -- outcomes ------------------------------------------------------------------------------------------------
 
     def __aiter__(self) -> Self:
         return self
@@ -98,30 +164,73 @@ class Run(Generic[T]):
         """Return the outcomes that were not read yet, without waiting; also after the block was left."""
         return tuple(as_outcome(settlement) for settlement in self._answers.unread())
 
+    def __repr__(self) -> str:
+        return f"<Run [targets: {self.running} running, {self.waiting} waiting]>"
+
+    # -- what the engine asks ------------------------------------------------------------------------------------
+
     async def _work(self, target: Target, attempt: Attempt) -> T:
         attempt.phase = "credentials"
         session = await self._session(target.account, target.region_name)
         attempt.phase = "job"
+        if self._dry_run:
+            raise SkipTarget(DRY_RUN)
         return await self._job(session)
 
-    def __repr__(self) -> str:
-        return f"<Run [targets: {self.running} running, {self.waiting} waiting]>"
+    def _check(self, target: Target) -> str | None:
+        """Say why a target is not to be begun, None if it is; raise what makes it fail at once."""
+        if self._refused is not None or target.unreachable is not None:
+            return self._refused or target.unreachable
+        if self._journal is not None and self._journal.done(_journal_key(target)):
+            self.done_before += 1
+            return DONE_BEFORE
+        refusal = self._circuits.refusal(target.region_name)
+        if refusal is not None:
+            raise refusal
+        return None
+
+    def _places(self, region_name: Any) -> int | None:
+        """Return how many targets may run in a region at once; where nobody answers, each begins, and fails at once."""
+        return None if self._circuits.refusal(region_name) else self._circuits.places(region_name)
+
+    def _record(self, settlement: Settlement[Target, T]) -> None:
+        assert self._journal is not None
+        outcome = as_outcome(settlement)
+        self._journal.record(
+            _journal_key(settlement.target),
+            status=outcome.status,
+            phase=outcome.phase,
+            error_code=outcome.error_code or (type(outcome.error).__name__ if outcome.error else None),
+            reason=outcome.reason,
+            attempts=outcome.attempts,
+            elapsed=outcome.elapsed,
+        )
+
+    def _open_journal(self, identity: RunIdentity) -> Journal:
+        assert self._journal_path is not None
+        return Journal.open(self._journal_path, run=identity, clock=self._clock)
 
 
 def as_outcome(settlement: Settlement[Target, T]) -> Outcome[T]:
     """Return what the engine says of a target in the words of accounts."""
+    error = settlement.error
     return Outcome(
         settlement.target.account,
         settlement.target.region_name,
         settlement.status,
-        cast("Phase | None", settlement.phase),
+        "region" if isinstance(error, EndpointDown) else cast("Phase | None", settlement.phase),
         settlement.value,
-        settlement.error,
-        None if settlement.error is None else _sts.error_code(settlement.error),
+        error,
+        None if error is None else _sts.error_code(error),
         settlement.reason,
         settlement.attempts,
         settlement.elapsed,
     )
+
+
+async def _end(helpers: anyio.abc.TaskGroup) -> None:
+    helpers.cancel_scope.cancel()
+    await helpers.__aexit__(None, None, None)
 
 
 def _account_of(target: Target) -> tuple[str, str]:
@@ -130,6 +239,10 @@ def _account_of(target: Target) -> tuple[str, str]:
 
 def _region_of(target: Target) -> str:
     return target.region_name
+
+
+def _journal_key(target: Target) -> tuple[str, str, str]:
+    return (target.account.partition, target.account.id, target.region_name)
 
 
 def _timed_out(target: Target, message: str) -> TargetTimeout:

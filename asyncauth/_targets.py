@@ -64,6 +64,10 @@ class Targets:
             return sum(len(self._of(as_account(account))) for account in self._accounts)
         return None
 
+    def all(self) -> list[Target]:
+        """Return all targets of a run whose accounts are a sequence."""
+        return list(self._iterate())
+
     def iterate(self) -> Iterator[Target] | AsyncIterator[Target]:
         """Return the targets one by one, reading the accounts no faster than they are asked for."""
         return self._iterate_async() if isinstance(self._accounts, AsyncIterable) else self._iterate()
@@ -81,10 +85,7 @@ class Targets:
 
     def _of(self, account: Account) -> list[Target]:
         partition = get_partition(account.partition)
-        if self._asked is None:
-            wanted = account.regions or (partition.default_region,)
-        else:
-            wanted = self._asked
+        wanted = self._asked or account.regions or (partition.default_region,)
         names: dict[str, None] = {}
         for name in wanted:
             names |= dict.fromkeys(partition.match_regions(name) if _WILD & set(name) else (name,))

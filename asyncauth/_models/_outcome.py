@@ -79,6 +79,12 @@ class Outcome(Generic[T]):
 class Report(Sequence[Outcome[T]]):
     """The outcomes of a run, in the order in which the targets were asked for.
 
+    Attributes:
+        outcomes: all of them.
+        elapsed: seconds that the run took.
+        journal: the path of its journal, None without one.
+        done_before: how many targets were skipped because an earlier run with that journal has done them.
+
     Example:
         report = await pool.map(job, accounts)
         print(report.summary())
@@ -88,6 +94,7 @@ class Report(Sequence[Outcome[T]]):
     outcomes: tuple[Outcome[T], ...]
     elapsed: float = 0.0
     journal: str | None = None
+    done_before: int = 0
     _by_status: dict[str, int] = field(init=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -137,8 +144,9 @@ class Report(Sequence[Outcome[T]]):
         statuses = ", ".join(
             f"{count:,} {status.replace('_', ' ')}" for status, count in sorted(self._by_status.items())
         )
+        before = f"{self.done_before:,} done in an earlier run; " if self.done_before else ""
         return (
-            f"{len(self):,} targets: {statuses or 'none'}; {len(reached):,} accounts reached, "
+            f"{len(self):,} targets: {statuses or 'none'}; {before}{len(reached):,} accounts reached, "
             f"{len(failed):,} with failures; {self.elapsed:.1f} s"
         )
 
