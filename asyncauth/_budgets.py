@@ -19,11 +19,10 @@ from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar, cast
 
-import anyio
-
 from asyncauth._buckets import AdaptiveBucket, Draw, Learning, TokenBucket
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import AsyncAuthError, ConfigurationError
+from asyncauth._line import Line, Refused
 
 if TYPE_CHECKING:
     from random import Random
@@ -157,9 +156,6 @@ DEFAULT_BUDGETS: Final = (
     Budget(Limit("account", per=("account", "region"), rate=5, burst=5, action="ListRegions")),
 )
 
-#: Seconds for which everything is refused where everything is throttled; each time longer, up to the second figure.
-_PAUSE: Final = 5.0
-_LONGEST_PAUSE: Final = 60.0
 #: Seconds that a throttled request waits before it stands in line again; each time twice as long, up to the second.
 _WAIT: Final = 0.25
 _LONGEST_WAIT: Final = 8.0
@@ -196,194 +192,12 @@ class BudgetStatistics:
     waited_seconds: float
 
 
-class _Place:
-    """Somebody's place in a line, and what became of it."""
-
-    __slots__ = ("call", "draw", "is_admitted", "is_refused")
-
-    def __init__(self) -> None:
-        self.call = anyio.Event()
-        self.draw: Draw | None = None
-        self.is_admitted = False
-        self.is_refused = False
-
-
-@dataclass(slots=True)
-class _Counters:
-    admitted: int = 0
-    throttled: int = 0
-    refused: int = 0
-    waited_seconds: float = 0.0
-
-
-class _Refused(Exception):
-    """Said to whoever stands in a line where it is no use; `seconds` until somebody may try again."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
-
-
-class _Line:
-    """The line before one budget's bucket and places: first come, first let through.
-
-    Nobody serves it. Whoever stands first sleeps until his token is due, and whoever moves calls up the next; all
-    decisions are in `_let_in`, which is synchronous.
-    """
-
-    __slots__ = (
-        "_clock",
-        "_most",
-        "_on_waited",
-        "_pause",
-        "_probe",
-        "_queue",
-        "_shut_until",
-        "bucket",
-        "counters",
-        "running",
-    )
-
-    def __init__(
-        self, bucket: TokenBucket | None, most: int | None, clock: Clock, on_waited: Callable[[float], None] | None
-    ) -> None:
-        self.bucket = bucket
-        self._most = most
-        self._clock = clock
-        self._on_waited = on_waited
-        self._queue: OrderedDict[_Place, None] = OrderedDict()
-        self._shut_until: float | None = None
-        self._pause = _PAUSE
-        self._probe: Draw | None = None
-        self.running = 0
-        self.counters = _Counters()
-
-    @property
-    def waiting(self) -> int:
-        return len(self._queue)
-
-    def is_idle(self, now: float) -> bool:
-        """Whether nothing would be forgotten with it."""
-        nobody = not self.running and not self._queue
-        return (
-            nobody and not isinstance(self.bucket, AdaptiveBucket) and (self.bucket is None or self.bucket.is_full(now))
-        )
-
-    async def pass_through(self) -> Draw | None:
-        """Wait for your turn; return what the answer is to be reported with.
-
-        Raises:
-            _Refused: everything is throttled here.
-        """
-        now = self._clock.monotonic()
-        if self._shut_until is not None and now < self._shut_until:
-            self.counters.refused += 1
-            raise _Refused(self._shut_until - now)
-        if not self._queue and self._due_in(now) == 0.0:
-            return self._enter(now, waited=False)
-        place = _Place()
-        self._queue[place] = None
-        try:
-            while not (place.is_admitted or place.is_refused):
-                await self._stand(place)
-        except BaseException:
-            # Cancelled: it may have been let in just before, and nobody else may lose by that.
-            self._queue.pop(place, None)
-            if place.is_admitted:
-                self.give_back(place.draw)
-            else:
-                self._let_in()
-            raise
-        seconds = self._clock.monotonic() - now
-        self.counters.waited_seconds += seconds
-        if self._on_waited is not None:
-            self._on_waited(seconds)
-        if place.is_refused:
-            self.counters.refused += 1
-            raise _Refused(max(0.0, (self._shut_until or now) - now))
-        return place.draw
-
-    def leave(self, draw: Draw | None) -> None:
-        """Give the place back: the request that was let through on `draw` has ended."""
-        self.running -= 1
-        if draw is self._probe:
-            self._probe = None
-        self._let_in()
-
-    def answered(self, draw: Draw, *, throttled: bool) -> bool:
-        """Learn from an answer; return whether that made it refuse everybody for a while."""
-        now = self._clock.monotonic()
-        bucket = cast("AdaptiveBucket", self.bucket)
-        bucket.answered(draw, now, throttled=throttled)
-        if not throttled:
-            self._shut_until, self._pause = None, _PAUSE
-            return False
-        if not bucket.is_dry(now) or (self._shut_until is not None and now < self._shut_until):
-            return False
-        self._shut_until = now + self._pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
-        while self._queue:
-            place, _ = self._queue.popitem(last=False)
-            place.is_refused = True
-            place.call.set()
-        return True
-
-    async def _stand(self, place: _Place) -> None:
-        place.call = anyio.Event()
-        if next(iter(self._queue)) is not place:
-            await place.call.wait()
-            return
-        due_in = self._due_in(self._clock.monotonic())
-        if due_in != 0.0:
-            with self._clock.move_on_after(due_in):
-                await place.call.wait()
-        self._let_in()
-
-    def _due_in(self, now: float) -> float | None:
-        """Return the seconds until the next may go, 0.0 for now, None when that depends on who runs."""
-        if self._most is not None and self.running >= self._most:
-            return None
-        if self._shut_until is not None and self._probe is not None:
-            return None
-        return 0.0 if self.bucket is None else self.bucket.due_in(now)
-
-    def _let_in(self) -> None:
-        """Let in from the head of the line whoever may go, and call up who stands first then."""
-        now = self._clock.monotonic()
-        while self._queue and self._due_in(now) == 0.0:
-            place, _ = self._queue.popitem(last=False)
-            place.draw = self._enter(now, waited=True)
-            place.is_admitted = True
-            place.call.set()
-        if self._queue:
-            next(iter(self._queue)).call.set()
-
-    def _enter(self, now: float, *, waited: bool) -> Draw | None:
-        self.running += 1
-        self.counters.admitted += 1
-        if isinstance(self.bucket, AdaptiveBucket):
-            draw = self.bucket.draw(now, waited=waited)
-            if self._shut_until is not None:
-                self._probe = draw
-            return draw
-        if self.bucket is not None:
-            self.bucket.take(now)
-        return None
-
-    def give_back(self, draw: Draw | None) -> None:
-        """Undo a passage that no request followed."""
-        self.counters.admitted -= 1
-        if self.bucket is not None:
-            self.bucket.give_back()
-        self.leave(draw)
-
-
 @dataclass(slots=True)
 class _Passage:
     """That a request got through one line."""
 
     key: _Key
-    line: _Line
+    line: Line
     draw: Draw | None
     is_answered: bool = False
 
@@ -413,7 +227,7 @@ class Ticket:
                 for passage in reversed(self._passed):
                     passage.line.give_back(passage.draw)
                 self._passed.clear()
-                if isinstance(error, _Refused):
+                if isinstance(error, Refused):
                     raise self._budgets._exhausted(key, error.seconds) from None  # noqa: SLF001 - as above
                 raise
             self._passed.append(_Passage(key, line, draw))
@@ -477,7 +291,7 @@ class Budgets:
         self._on_waited = on_waited
         self._random = random or random_module.Random()  # noqa: S311 - spreads load, keeps no secret
         self._by_service: dict[str, list[Budget]] = {}
-        self._lines: OrderedDict[_Key, _Line] = OrderedDict()
+        self._lines: OrderedDict[_Key, Line] = OrderedDict()
         self._free = Ticket(self, ())
         for limit in limits:
             if not isinstance(limit, Limit):
@@ -602,13 +416,13 @@ class Budgets:
             for (budget, key), line in self._lines.items()
         )
 
-    def _line(self, key: _Key) -> _Line:
+    def _line(self, key: _Key) -> Line:
         line = self._lines.get(key)
         if line is None:
             self._drop_idle()
             limit = key[0].limit
             on_waited = None if self._on_waited is None else partial(self._on_waited, limit)
-            line = self._lines[key] = _Line(self._bucket(key[0]), limit.max_at_once, self._clock, on_waited)
+            line = self._lines[key] = Line(self._bucket(key[0]), limit.max_at_once, self._clock, on_waited)
         self._lines.move_to_end(key)
         return line
 

@@ -16,11 +16,13 @@ import anyio.lowlevel
 import pytest
 
 from asyncauth import Account
+from asyncauth._codes import error_code
 from asyncauth._errors import AssumeRoleDenied, ConfigurationError
 from asyncauth._events import Event, RunFinished, RunStarted, TargetRetried, TargetSettled, TargetStarted
 from asyncauth._fanout import fan_out
 from asyncauth._limits import Limits
-from asyncauth._progress import Board, LinesDisplay, LiveDisplay, choose_display, error_code
+from asyncauth._progress import LinesDisplay, LiveDisplay, choose_display
+from asyncauth._score import Board
 from asyncauth._targets import Target
 from asyncauth.testing import FakeClock
 
@@ -149,6 +151,16 @@ def test_nobody_knows_when_it_ends_without_a_total_or_a_rate(clock: FakeClock) -
 def test_an_error_is_shown_by_its_code(error: Exception, code: str) -> None:
     """AWS's code, ours, or the class; never the words, which may hold anything."""
     assert error_code(error) == code
+
+
+def test_codes_without_end_are_not_kept_without_end(clock: FakeClock) -> None:
+    """A job that gives each error a code of its own does not make memory grow with its targets."""
+    board = Board(clock)
+    board.tell(RunStarted(None))
+    for index in range(1000):
+        board.tell(settled(index, "failed", AssumeRoleDenied(code=f"code {index}")))
+
+    assert board.score(codes=1).codes == (("others", 900),)
 
 
 # Lines.
