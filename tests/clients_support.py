@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from aiobotocore.session import AioSession
 from aiohttp import web
 
@@ -155,6 +156,11 @@ class Server:
         """The accounts that signed, in the order of their requests."""
         return [seen.account for seen in self.seen]
 
+    async def all_closed(self) -> None:
+        """Wait until the other side has closed every connection."""
+        while not all(transport.is_closing() for transport in self.connections):  # noqa: ASYNC110  # no event tells
+            await anyio.sleep(0.001)
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.connections.add(request.transport)
         seen = Seen(
@@ -176,7 +182,7 @@ async def serving(**options: Any) -> AsyncIterator[Server]:
     server = Server()
     app = web.Application(client_max_size=2**26)
     app.router.add_route("*", "/{rest:.*}", server.handle)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.01, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, **options)
     await site.start()

@@ -30,10 +30,13 @@ class CallHook(Protocol):
         ...
 
 
-class Leases(Protocol):
-    """Something that counts how many clients of it are inside `async with`."""
+class Leases:
+    """How many clients of a kind are inside `async with`."""
 
-    leases: int
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
 
 
 class LentClient:
@@ -49,12 +52,12 @@ class LentClient:
 
     async def __aenter__(self) -> Self:
         self._life.check(self._identity.account_id)
-        self._leases.leases += 1
+        self._leases.count += 1
         return self
 
     async def __aexit__(self, *_: object) -> None:
         # The connections are the pool's. It is good for calls afterwards, too.
-        self._leases.leases -= 1
+        self._leases.count -= 1
 
     async def close(self) -> None:
         """Do nothing: the connections belong to the pool."""

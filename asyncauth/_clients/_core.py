@@ -11,12 +11,16 @@ from weakref import proxy, ref
 
 from botocore.regions import EndpointResolverBuiltins
 
-from asyncauth._clients._calls import CallHook, LentClient
+from asyncauth._clients._calls import CallHook, Leases, LentClient
 from asyncauth._clients._emitter import BoundEvents, Plans
+from asyncauth._clients._endpoints import EndpointMemory, MemoEndpoints
 from asyncauth._clients._identity import NOBODY, BoundCredentials, Identity, Life
 from asyncauth._clients._reach import reached
+from asyncauth._clients._retries import RetryState
 from asyncauth._clients._rules import Found, examine, handlers_of
+from asyncauth._clients._signing import QuickSigning
 from asyncauth._clients._template import template
+from asyncauth._clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -85,7 +89,7 @@ class Core:
         states: RetryStates,
         life: Life,
     ) -> None:
-        self.leases = 0
+        self.leases = Leases()
         self._life = life
         self._unsigned = client._request_signer._credentials is None
         client._exceptions = client.exceptions
@@ -146,7 +150,7 @@ class Core:
         )
         self._meta_class = template(client.meta, own={"events"}, shared=_META_SHARED)
         self._signer_class = template(
-            client._request_signer, own={"_credentials", "_event_emitter"}, shared=_SIGNER_SHARED
+            client._request_signer, own={"_credentials", "_event_emitter"}, shared=_SIGNER_SHARED, mixin=QuickSigning
         )
         self._endpoint_class = template(client._endpoint, own={"_event_emitter"}, shared=_ENDPOINT_SHARED)
         self._resolver_class = _resolver_class(client._ruleset_resolver)
@@ -154,13 +158,14 @@ class Core:
             client,
             own=_CLIENT_OWN,
             shared=_CLIENT_SHARED,
-            extra={"_life": self._life, "_leases": self},
+            extra={"_life": self._life, "_leases": self.leases},
             mixin=LentClient,
         )
 
     def _leak(self, client: Any, found: Found) -> str | None:
         """Return how a binding would lead back to the core's own identity, if it would: the rule's second net."""
         probe = self.bind(_Nobody())
+        probe.meta.events._retry_state = RetryState(SYSTEM_CLOCK)
         classes = (
             self._meta_class,
             self._signer_class,
@@ -179,7 +184,7 @@ class Core:
 def _resolver_class(resolver: Any) -> type[Any] | None:
     if resolver is None:
         return None
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {"remembered": EndpointMemory(resolver)}
     own = {"_event_emitter"}
     builtins = resolver._builtins
     if builtins.get(EndpointResolverBuiltins.ACCOUNT_ID) is not None:
@@ -191,7 +196,7 @@ def _resolver_class(resolver: Any) -> type[Any] | None:
             return rest | {EndpointResolverBuiltins.ACCOUNT_ID: self._credentials.get_account_id}
 
         extra["_builtins"] = property(with_account_id)
-    return template(resolver, own=own, shared=_RESOLVER_SHARED, extra=extra)
+    return template(resolver, own=own, shared=_RESOLVER_SHARED, extra=extra, mixin=MemoEndpoints)
 
 
 class _Nobody:

@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 
 from asyncauth._clients._building import CoreSession
+from asyncauth._clients._calls import Leases
 from asyncauth._clients._config import config_key
 from asyncauth._clients._core import Core
 from asyncauth._clients._http import Connections
@@ -101,7 +102,7 @@ class ClientFactory:
         self._flights: dict[Hashable, _Flight] = {}
         # One at a time: building is bound by the interpreter's lock, and botocore's sessions are not safe for threads.
         self._builder = anyio.CapacityLimiter(1)
-        self._isolated_leases = _Leases()
+        self._isolated_leases = Leases()
         self._built = self._evicted = self._bound = self._isolated = 0
 
     async def bind(
@@ -198,7 +199,7 @@ class ClientFactory:
         """Return counters and gauges of this moment."""
         return ClientStatistics(
             cores=len(self._cores),
-            leased=self._isolated_leases.leases + sum(core.leases for core in self._cores.values()),
+            leased=self._isolated_leases.count + sum(core.leases.count for core in self._cores.values()),
             built=self._built,
             evicted=self._evicted,
             bound=self._bound,
@@ -294,15 +295,10 @@ class ClientFactory:
     def _evict(self) -> None:
         """Drop cores until there are few enough. They hold nothing to be closed: the connections are the factory's."""
         excess = max(0, len(self._cores) - self._max_cores)
-        for key in [key for key, core in self._cores.items() if not core.leases][:excess]:
+        for key in [key for key, core in self._cores.items() if not core.leases.count][:excess]:
             del self._cores[key]
             self._evicted += 1
 
     def _check_open(self) -> None:
         if self._life.closed:
             raise PoolClosed("the pool is closed, and lends no clients any more")
-
-
-class _Leases:
-    def __init__(self) -> None:
-        self.leases = 0

@@ -81,7 +81,7 @@ def _dereferenced(value: Any) -> Any:
 
 
 def _referents(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
+    if isinstance(value, (dict, types.MappingProxyType)):
         yield from value.keys()
         yield from value.values()
     elif isinstance(value, (list, tuple, set, frozenset, deque)):
@@ -91,6 +91,8 @@ def _referents(value: Any) -> Iterator[Any]:
         yield value.__func__
     elif isinstance(value, types.BuiltinMethodType):
         yield value.__self__
+    elif isinstance(value, (staticmethod, classmethod)):
+        yield value.__func__
     elif isinstance(value, types.FunctionType):
         yield from _of_function(value)
     elif isinstance(value, partial):

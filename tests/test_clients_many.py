@@ -1,0 +1,76 @@
+"""Isolation in large numbers: a transport that echoes who signed, and twenty thousand calls at random."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from aiobotocore.awsrequest import AioAWSResponse
+from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
+
+from asyncauth._clients import ClientFactory
+from tests.clients_support import FakeIdentity
+
+pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
+
+
+class EchoSession(AIOHTTPSession):
+    """A transport without a network: answers every request with the account that signed it, after a turn or two."""
+
+    turns = itertools.cycle((0, 1, 2))
+
+    async def send(self, request: Any) -> Any:
+        seen = re.search(rb"Credential=\w+?(\d{12})/", request.headers["Authorization"])
+        token = request.headers["X-Amz-Security-Token"]
+        assert seen is not None
+        for _ in range(next(self.turns)):
+            await anyio.lowlevel.checkpoint()
+        body = (
+            b"<GetCallerIdentityResponse><GetCallerIdentityResult><Account>%b</Account><UserId>%b</UserId>"
+            b"</GetCallerIdentityResult></GetCallerIdentityResponse>" % (seen[1], token)
+        )
+        return AioAWSResponse(request.url, 200, {"content-type": "text/xml"}, _Raw(body))
+
+
+class _Raw:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def read(self) -> bytes:
+        return self._body
+
+
+async def test_every_reply_belongs_to_the_account_that_asked() -> None:
+    """200 tasks make 20,000 calls for 50 accounts at random, with clients new and old: every reply is the asker's."""
+    factory = ClientFactory(max_connections=200, config=AioConfig(http_session_cls=EchoSession))
+    await factory.warm("sts", "eu-west-1")
+    identities = [FakeIdentity(f"{number:012}") for number in range(50)]
+    held = [await factory.bind(identity, "sts", "eu-west-1") for identity in identities]
+    chance = random.Random(7)
+    crossed: list[Any] = []
+    calls = 0
+
+    async def work() -> None:
+        nonlocal calls
+        for _ in range(100):
+            number = chance.randrange(50)
+            identity = identities[number]
+            client = held[number] if chance.random() < 0.5 else factory.try_bind(identity, "sts", "eu-west-1")
+            reply = await client.get_caller_identity()
+            calls += 1
+            if (reply["Account"], reply["UserId"]) != (identity.key, f"token-of-{identity.key}-0"):
+                crossed.append((identity.key, reply))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(200):
+            tasks.start_soon(work)
+    await factory.aclose()
+
+    assert calls == 20_000
+    assert crossed == []
