@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import http.client
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import anyio
@@ -40,7 +40,7 @@ class Address:
     """Where a fleet listens for commands, and what shows that they come from its owner."""
 
     port: int
-    token: str
+    token: str = field(repr=False)
 
     def request(self, command: Command[Any]) -> tuple[bytes, dict[str, str]]:
         """Return the body and headers of a command."""

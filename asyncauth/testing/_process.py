@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import threading
 import weakref
 from pathlib import Path
 from typing import IO, Any, Final
+
+logger: Final = logging.getLogger("asyncauth.testing")
 
 _CHILD: Final = Path(__file__).with_name("_child.py")
 _STDERR_SHOWN: Final = 8_000
@@ -78,8 +81,11 @@ class ChildProcess:
 
     def stop(self) -> None:
         """End the child and wait for it; calling it again does nothing."""
-        if self._finalizer.detach() is not None:
-            _end(self._process, self._log, 3.0)
+        if self._finalizer.detach() is None:
+            return
+        if said := self.log():
+            logger.warning("the simulated fleet wrote:\n%s", said)
+        _end(self._process, self._log, 3.0)
 
     def log(self) -> str:
         """Return the end of what the child wrote to standard error."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from asyncauth.testing import _http
 from asyncauth.testing._faults import Fault, Limit, Match, Weather
 from asyncauth.testing._front import Front
+from asyncauth.testing._gate import Gate
 from asyncauth.testing._http import Request, Response
 from asyncauth.testing._moto import Moto, prepare_environment
 from asyncauth.testing._regions_server import Regions, RegionsServer
@@ -64,14 +65,12 @@ class Fleet:
         self.moto = Moto(seeds, regions.by_partition)
         self.front = Front(
             sts=self.sts,
+            gate=Gate(self.sts, regions.partition_of, self.wall, spec["max_clock_skew"]),
             moto=self.moto,
             weather=self.weather,
             seen=self.seen,
             regions=RegionsServer(regions, self.sts),
-            partition_of=regions.partition_of,
             default_regions=spec["default_regions"],
-            wall=self.wall,
-            max_clock_skew=spec["max_clock_skew"],
         )
         for account in spec["accounts"]:
             self._add_account(account)
@@ -117,7 +116,10 @@ class Fleet:
         command = self._commands.get(request.path[len(CONTROL_PATH) :])
         if command is None:
             return Response(404, b"{}")
-        answer = await command(json.loads(request.body or b"{}"))
+        try:
+            answer = await command(json.loads(request.body or b"{}"))
+        except KeyError as error:
+            return Response(400, f"there is no {error}".encode())
         return Response(200, json.dumps(answer).encode(), [("Content-Type", "application/json")])
 
     def _add_account(self, account: dict[str, Any]) -> None:

@@ -67,7 +67,8 @@ _S3_SUBRESOURCES: Final = frozenset(
 class Signed:
     """What a request says about its signature; nothing in it is proven yet.
 
-    `date` is `X-Amz-Date` as sent; `expires` is the lifetime in seconds of a presigned URL.
+    `date` is `X-Amz-Date` as sent. `expires` is the lifetime in seconds of a presigned URL; in the old kind
+    (`legacy`), the Unix time at which it ends.
     """
 
     access_key_id: str
@@ -99,19 +100,7 @@ def read(request: Request) -> Signed | None:
     if "X-Amz-Signature=" in request.query:
         return _read_query(dict(parse_qsl(request.query, keep_blank_values=True)))
     if "AWSAccessKeyId=" in request.query:
-        query = dict(parse_qsl(request.query, keep_blank_values=True))
-        token = query.get("x-amz-security-token")
-        expires = float(query.get("Expires", "0"))
-        return Signed(
-            query["AWSAccessKeyId"],
-            "",
-            "s3",
-            token,
-            query.get("Signature", ""),
-            expires=expires,
-            presigned=True,
-            legacy=True,
-        )
+        return _read_legacy_query(dict(parse_qsl(request.query, keep_blank_values=True)))
     if header.startswith("AWS4-ECDSA"):
         raise Malformed("SigV4A signatures are not simulated")
     return None
@@ -155,6 +144,22 @@ def _read_query(query: dict[str, str]) -> Signed:
         )
     except (KeyError, ValueError):
         raise Malformed("a presigned URL requires X-Amz-Credential, -Date, -SignedHeaders and -Signature") from None
+
+
+def _read_legacy_query(query: dict[str, str]) -> Signed:
+    try:
+        return Signed(
+            query["AWSAccessKeyId"],
+            "",
+            "s3",
+            query.get("x-amz-security-token"),
+            query["Signature"],
+            expires=float(query["Expires"]),
+            presigned=True,
+            legacy=True,
+        )
+    except (KeyError, ValueError):
+        raise Malformed("query string authentication requires AWSAccessKeyId, Signature and Expires") from None
 
 
 def verify(request: Request, signed: Signed, secret: str) -> bool:

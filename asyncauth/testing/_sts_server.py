@@ -29,7 +29,7 @@ _ROLE_ARN: Final = re.compile(r"arn:(aws[a-z-]*):iam::([0-9]{12}):role/([!-~]+)"
 _ASSUMED_KEPT: Final = 20_000
 #: How many codes an MFA device has in it.
 MFA_CODES: Final = 1_000
-_KEYS_KEPT: Final = 500_000
+_KEYS_KEPT: Final = 100_000
 _NAMESPACE: Final = "https://sts.amazonaws.com/doc/2011-06-15/"
 
 
@@ -110,6 +110,7 @@ class SecurityTokenService:
         self.assumed: deque[dict[str, Any]] = deque(maxlen=_ASSUMED_KEPT)
         self._wall = wall
         self._mfa_secret = mfa_secret.encode()
+        self._sweep_at = _KEYS_KEPT
         self._codes: Counter[str] | None = None
         self._actions: dict[str, Callable[[Principal, Mapping[str, str], str], str]] = {
             "AssumeRole": self._assume_role,
@@ -373,14 +374,16 @@ class SecurityTokenService:
         access_key_id = _unique("ASIA")
         principal.token = "SimulatedSessionToken//" + secrets.token_urlsafe(150)
         principal.ends = time.monotonic() + seconds
-        if len(self.principals) >= _KEYS_KEPT:
+        if len(self.principals) >= self._sweep_at:
             self._forget_expired()
         self.principals[access_key_id] = principal
         return principal, access_key_id, seconds
 
     def _forget_expired(self) -> None:
         now = time.monotonic()
-        self.principals = {key: one for key, one in self.principals.items() if not one.expired(now)}
+        for key in [key for key, one in self.principals.items() if one.expired(now)]:
+            del self.principals[key]
+        self._sweep_at = max(_KEYS_KEPT, 2 * len(self.principals))
 
     def _credentials(self, access_key_id: str, principal: Principal, seconds: float) -> str:
         return (
