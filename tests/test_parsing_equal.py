@@ -407,6 +407,24 @@ def test_a_shape_that_is_not_understood_is_botocores(both: Both) -> None:
     assert both.asked == 2
 
 
+def test_a_shape_whose_bodies_are_never_plain_is_left_to_botocore(both: Both) -> None:
+    """After sixteen bodies in a row that were not for the fast parser, it does not try the shape any more."""
+    path = Path(__file__).parent / "data" / "responses" / "s3.GetBucketAcl.xml"
+    shape = model_of("s3").operation_model("GetBucketAcl").output_shape
+    known = both.fast.create_parser("rest-xml").plans.find(shape)
+    plain = re.sub(b' xmlns:xsi.*?"CanonicalUser"', b"", path.read_bytes())
+    for _ in range(7):
+        both.check("s3", "GetBucketAcl", path.read_bytes(), HEADERS)
+    both.check("s3", "GetBucketAcl", plain, HEADERS)
+    assert known.misses == 0
+    assert known.plan is not None
+
+    for _ in range(8):
+        both.check("s3", "GetBucketAcl", path.read_bytes(), HEADERS)
+
+    assert known.plan is None
+
+
 def test_every_result_is_fresh(both: Both) -> None:
     """Changing what one call returned changes nothing of what the next returns."""
     shape = model_of("ec2").operation_model("DescribeVpcs").output_shape
@@ -454,10 +472,10 @@ def test_shapes_are_compiled_ahead_and_once(both: Both) -> None:
     operation = model_of("sts").operation_model("AssumeRole")
     both.fast.prepare(operation)
     parser = both.fast.create_parser("query")
-    plan = parser.plans.find(operation.output_shape)
+    known = parser.plans.find(operation.output_shape)
 
-    assert plan is not None
-    assert parser.plans.find(operation.output_shape) is plan
+    assert known.plan is not None
+    assert parser.plans.find(operation.output_shape) is known
     assert both.fast.create_parser("query") is parser
 
 

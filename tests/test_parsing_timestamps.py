@@ -12,6 +12,7 @@ from botocore.utils import parse_timestamp as botocore_parse_timestamp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from asyncauth._clients import _timestamps
 from asyncauth._clients._timestamps import parse_timestamp
 
 if TYPE_CHECKING:
@@ -130,7 +131,10 @@ values = st.one_of(
 @example(value=1 << 70)
 def test_any_value_is_parsed_or_refused_as_by_botocore(value: Any) -> None:
     """Every value gives botocore's moment, wall time, fold and kind of zone, or botocore's exception word for word."""
-    assert outcome(parse_timestamp, value) == outcome(botocore_parse_timestamp, value)
+    expected = outcome(botocore_parse_timestamp, value)
+
+    assert outcome(parse_timestamp, value) == expected
+    assert outcome(parse_timestamp, value) == expected  # from memory
 
 
 @pytest.mark.parametrize(
@@ -164,3 +168,11 @@ def test_a_common_stamp_never_reaches_dateutil(monkeypatch: pytest.MonkeyPatch) 
     assert parse_timestamp("Sat, 31 Jan 2026 08:00:00 GMT").isoformat() == "2026-01-31T08:00:00+00:00"
     assert parse_timestamp(1_769_846_400).timestamp() == 1_769_846_400
     assert parse_timestamp("1769846400.5").timestamp() == 1_769_846_400.5
+
+
+def test_the_memory_is_bounded() -> None:
+    """A page of ten thousand different stamps does not stay in memory."""
+    for second in range(10_000):
+        parse_timestamp(second)
+
+    assert len(_timestamps._zones.seen) <= 4096

@@ -42,7 +42,31 @@ __all__ = ["INLINE_BYTES", "FastParserFactory", "fast_parser_factory"]
 INLINE_BYTES = 64 * 1024
 """Bodies up to this size, in bytes, are parsed where they arrive: that takes about a millisecond."""
 
-_MAX_PLANS = 4096
+_MAX_SHAPES = 4096
+_MAX_MISSES = 16
+
+
+class _Known:
+    """What is known of one output shape.
+
+    Attributes:
+        shape: keeps it alive, so that its id stays its own.
+        plan: its compiled parser; None: it is botocore's to parse.
+        misses: how many bodies in a row the plan gave up on.
+    """
+
+    __slots__ = ("misses", "plan", "shape")
+
+    def __init__(self, shape: Any, plan: Plan | None) -> None:
+        self.shape = shape
+        self.plan = plan
+        self.misses = 0
+
+    def missed(self) -> None:
+        """Note that a body was not for the plan; a shape with none but such bodies is botocore's."""
+        self.misses += 1
+        if self.misses >= _MAX_MISSES:
+            self.plan = None
 
 
 class _Plans:
@@ -51,30 +75,23 @@ class _Plans:
     def __init__(self, compile_plan: Callable[[Any, Any], Plan], new_compiler: Callable[[], Any]) -> None:
         self._compile = compile_plan
         self._new_compiler = new_compiler
-        self._plans: dict[int, tuple[Any, Plan | None]] = {}
+        self._known: dict[int, _Known] = {}
         self._compilers: dict[int, tuple[Any, Any]] = {}
 
-    def find(self, shape: Any) -> Plan | None:
-        """Return the plan for an output shape (None is one too), or None if it is botocore's to parse."""
-        known = self._plans.get(id(shape))
-        if known is not None:  # the entry keeps its shape alive, so an id is never another shape's
-            return known[1]
+    def find(self, shape: Any) -> _Known:
+        """Return what is known of an output shape (None is one too), compiling it if it is new."""
+        known = self._known.get(id(shape))
+        if known is not None:
+            return known
         try:
             plan = self._compile(self._compiler(shape), shape)
         except Unsupported:
             plan = None
-        self._remember(shape, plan)
-        return plan
-
-    def forget(self, shape: Any) -> None:
-        """Leave a shape to botocore from now on."""
-        self._remember(shape, None)
-
-    def _remember(self, shape: Any, plan: Plan | None) -> None:
-        if len(self._plans) >= _MAX_PLANS:
-            self._plans.clear()
+        if len(self._known) >= _MAX_SHAPES:
+            self._known.clear()
             self._compilers.clear()
-        self._plans[id(shape)] = (shape, plan)
+        known = self._known[id(shape)] = _Known(shape, plan)
+        return known
 
     def _compiler(self, shape: Any) -> Any:
         # Shapes are named within one service's model, whose operations share the compiled structures.
@@ -100,14 +117,17 @@ class _Fast:
         return self._parse(response, shape, None)
 
     def _parse(self, response: dict[str, Any], shape: Any, between: Between) -> Any:
-        plan = self.plans.find(shape)
-        if plan is not None:
+        known = self.plans.find(shape)
+        if known.plan is not None:
             try:
-                return plan(self, response, between)
+                parsed = known.plan(self, response, between)
             except Unsupported:
-                self.plans.forget(shape)
-            except Exception:  # noqa: BLE001, S110 -- whatever it was, botocore's parser says it in its own words
-                pass
+                known.plan = None
+            except Exception:  # noqa: BLE001 -- whatever it was, botocore's parser says it in its own words
+                known.missed()
+            else:
+                known.misses = 0
+                return parsed
         return self._parse_as_botocore(response, shape)
 
     def _parse_as_botocore(self, response: dict[str, Any], shape: Any) -> Any:

@@ -154,8 +154,15 @@ class CBORCompiler(JSONCompiler):
 
 def _structure(members: Callable[[], list[tuple[str, str, Convert | None]]], *, union: bool) -> Convert:
     fields: list[tuple[str, str, Convert | None]] = []
-    known: set[str] = set()
+    by_wire: dict[str, tuple[str, Convert | None]] = {}
     waiting = True  # a model's shapes form a large graph, of which a response touches a little
+
+    def choose(value: Any) -> Any:
+        ((wire, raw),) = value.items()
+        if raw is None:
+            raise GiveUp
+        name, convert = by_wire[wire]
+        return {name: raw if convert is None else convert(raw)}
 
     def parse(value: Any) -> Any:
         nonlocal waiting
@@ -163,11 +170,13 @@ def _structure(members: Callable[[], list[tuple[str, str, Convert | None]]], *, 
             return None
         if waiting:
             fresh = members()
-            known.update(wire for _, wire, _ in fresh)
+            by_wire.update({wire: (name, convert) for name, wire, convert in fresh})
+            if union and len(by_wire) < len(fresh):
+                raise Unsupported  # two members with one name
             fields[:] = fresh
             waiting = False
-        if union and (len(value) != 1 or not known.issuperset(value) or None in value.values()):
-            raise GiveUp
+        if union:
+            return choose(value)
         parsed = {}
         get = value.get
         for name, wire, convert in fields:

@@ -33,6 +33,9 @@ _NAIVE = dt.datetime.fromisoformat
 _FROM_EPOCH = dt.datetime.fromtimestamp
 
 
+_MAX_SEEN = 4096
+
+
 class _Zones:
     """The two zones that botocore would attach on this machine, as long as its time zone stays what it is.
 
@@ -43,9 +46,11 @@ class _Zones:
         local: the zone of a numeric stamp, and None where the machine has daylight saving time, which takes dateutil's
             own conversion.
         offset: what is added to UTC to get `local`.
+        seen: stamps parsed of late. Answers repeat them: an instance and its interfaces start together, and a hundred
+            metrics have their points at the same minutes.
     """
 
-    __slots__ = ("local", "names", "offset", "zulu")
+    __slots__ = ("local", "names", "offset", "seen", "zulu")
 
     def __init__(self) -> None:
         self.names = time.tzname
@@ -55,13 +60,14 @@ class _Zones:
         self.zulu: dt.tzinfo | None = UTC
         if "UTC" in self.names:
             self.zulu = self.local if self.names[0] == "UTC" else None
+        self.seen: dict[str | float, dt.datetime] = {}
 
 
 _zones = _Zones()
 
 
 def parse_timestamp(value: Any) -> dt.datetime:
-    """Parse a timestamp as `botocore.utils.parse_timestamp` does, about fifty times faster on AWS's usual shapes.
+    """Parse a timestamp as `botocore.utils.parse_timestamp` does, many times faster on AWS's usual shapes.
 
     Args:
         value: ISO 8601 in UTC ("2026-01-31T08:00:00.000Z"), RFC 822 ("Sat, 31 Jan 2026 08:00:00 GMT"), or seconds
@@ -74,31 +80,37 @@ def parse_timestamp(value: Any) -> dt.datetime:
         ValueError: botocore's, if it is no timestamp.
         RuntimeError: botocore's, if it is a number out of every range.
     """
-    try:
-        parsed = _parse_known(value)
-    except (ValueError, OverflowError, OSError):
-        parsed = None
-    return _botocore_parse_timestamp(value) if parsed is None else parsed
-
-
-def _parse_known(value: Any) -> dt.datetime | None:
     global _zones
     zones = _zones
     if time.tzname is not zones.names:
         _zones = zones = _Zones()
     kind = type(value)
-    if kind is str:
+    if kind is str or kind is int or kind is float:
+        known = zones.seen.get(value)
+        if known is not None:
+            return known
+        parsed = _parse_known(value, zones)
+        if parsed is not None:
+            if len(zones.seen) >= _MAX_SEEN:
+                zones.seen.clear()
+            zones.seen[value] = parsed
+            return parsed
+    moment: dt.datetime = _botocore_parse_timestamp(value)
+    return moment
+
+
+def _parse_known(value: str | float, zones: _Zones) -> dt.datetime | None:
+    try:
+        if not isinstance(value, str):
+            return _from_epoch(value, zones)
         if _ISO_8601(value):
-            return _NAIVE(value[:-1]).replace(tzinfo=zones.zulu) if zones.zulu is not None else None
+            return None if zones.zulu is None else _NAIVE(value[:-1]).replace(tzinfo=zones.zulu)
         if match := _RFC_822(value):
             day, month, year, hour, minute, second = match.groups()
             return dt.datetime(int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC)
-        if not _EPOCH(value):
-            return None
-        value = float(value)
-    elif kind is not int and kind is not float:
+        return _from_epoch(float(value), zones) if _EPOCH(value) else None
+    except (ValueError, OverflowError, OSError):
         return None
-    return _from_epoch(value, zones)
 
 
 def _from_epoch(value: float, zones: _Zones) -> dt.datetime | None:
