@@ -1,9 +1,9 @@
 """Fan out over AWS accounts with asyncio: roles assumed once, tokens kept fresh, a ready client per account.
 
-    async with SessionPool(role="manage-role") as pool:
-        session = await pool.session("123456789012", region_name="eu-west-1")
-        async with session.client("ec2") as ec2:
-            await ec2.describe_instances()
+async with SessionPool(role="manage-role") as pool:
+    session = await pool.session("123456789012", region_name="eu-west-1")
+    async with session.client("ec2") as ec2:
+        await ec2.describe_instances()
 """
 
 from asyncauth._errors import (

@@ -321,7 +321,7 @@ class TestSessions:
         """Not six digits, or refused by STS: the error speaks of the source."""
         role = Role("with-mfa", mfa_serial=fleet.mfa_serial(), mfa_token=lambda: code)
         async with pool_over(fleet, role=role) as pool:
-            with pytest.raises(error, match="mfa_token|MFA device"):
+            with pytest.raises(error, match=r"mfa_token|MFA device"):
                 await pool.session(fleet.accounts[0])
 
 
@@ -601,12 +601,16 @@ class TestLifeCycle:
             with pytest.raises((PoolClosed, AssumeRoleError)):
                 await pool.session(account)
 
+        async def leave() -> None:
+            async with pool:
+                group.start_soon(ask)
+                await fleet.wait_until(in_flight=1)
+                raise KeyError("mine")
+
+        pool = pool_over(fleet)
         async with anyio.create_task_group() as group:
             with pytest.raises(KeyError, match="mine"):
-                async with pool_over(fleet) as pool:
-                    group.start_soon(ask)
-                    await fleet.wait_until(in_flight=1)
-                    raise KeyError("mine")
+                await leave()
 
     async def test_cancelling_closes_cleanly(self, fleet: SimulatedFleet, account: Account) -> None:
         """A cancelled pool leaves no connection, no task and no warning behind."""

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from typing import assert_type
 
-from typing_extensions import assert_type
+from types_aiobotocore_cloudwatch.client import CloudWatchClient
+from types_aiobotocore_ec2.client import EC2Client
+from types_aiobotocore_sts.client import STSClient
 
 from asyncauth import Account, AccountSession, Keys, Outcome, Profile, Report, Role, SessionPool
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from types_aiobotocore_cloudwatch.client import CloudWatchClient
-    from types_aiobotocore_ec2.client import EC2Client
-    from types_aiobotocore_sts.client import STSClient
 
 
 async def clients_have_their_services_type(session: AccountSession) -> None:
     async with session.client("ec2") as ec2:
-        assert_type(ec2, "EC2Client")
+        assert_type(ec2, EC2Client)
         answer = await ec2.describe_instances(MaxResults=5)
-        assert_type(answer["Reservations"][0]["Instances"][0]["InstanceId"], str)
+        assert_type(answer["ResponseMetadata"]["HTTPStatusCode"], int)
     async with session.client("cloudwatch", "eu-west-1") as cloudwatch:
-        assert_type(cloudwatch, "CloudWatchClient")
+        assert_type(cloudwatch, CloudWatchClient)
     async with session.client("sts", region_name="cn-north-1") as sts:
-        assert_type(sts, "STSClient")
+        assert_type(sts, STSClient)
 
 
 async def count_instances(session: AccountSession) -> int:
