@@ -580,6 +580,8 @@ async def test_failure_with_good_token(rig: Rig, policy: RefreshPolicy) -> None:
 
     assert rig.source.calls == 3
     assert await slot.get() == "token-3"
+    rig.clock.advance(2701)
+    assert await slot.get() == "token-3"
     assert slot.served_through_failure == 11
 
 
@@ -863,6 +865,19 @@ async def test_specification_denies_with_good_token(rig: Rig) -> None:
 
     assert await slot.get() == "token-3"
     assert rig.source.calls == 3
+
+
+async def test_denial_with_expired_token_served(rig: Rig) -> None:
+    """Where expired tokens are served and denials are not raised over them, a denial is a failure like any other."""
+    slot = rig.remake(replace(PLAIN, serve_expired=True))
+    await slot.get()
+    rig.clock.advance(7200)
+    rig.source.error = Denied("no")
+    for _ in range(2):
+        assert await slot.get() == "token-1"
+        rig.clock.advance(299)
+
+    assert rig.source.calls == 2
 
 
 async def test_denial_ends_the_waiting(rig: Rig) -> None:
@@ -1243,7 +1258,10 @@ class Picky(Exception):
 )
 def test_own_copy(error: Exception) -> None:
     """A copy has the type, words, fields, chain and notes of the error, and none of its later changes."""
-    error.__cause__, error.__suppress_context__ = ValueError("cause"), True
+    error.__context__ = ValueError("context")
+    assert own_copy(error).__context__ is error.__context__
+    assert not own_copy(error).__suppress_context__
+    error.__cause__ = ValueError("cause")
     error.add_note("note")
     twin = own_copy(error)
     twin.add_note("mine")
@@ -1251,6 +1269,7 @@ def test_own_copy(error: Exception) -> None:
     assert twin is not error
     assert (type(twin), str(twin), twin.args) == (type(error), str(error), error.args)
     assert twin.__cause__ is error.__cause__
+    assert twin.__suppress_context__
     assert error.__notes__ == ["note"]
     assert {name: value for name, value in vars(twin).items() if name != "__notes__"} == {
         name: value for name, value in vars(error).items() if name != "__notes__"
