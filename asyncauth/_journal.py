@@ -276,7 +276,8 @@ def _read(file: IO[bytes], path: Path, run: RunIdentity, clock: Clock) -> list[b
     *lines, torn = data.split(b"\n")
     if torn:
         # Nothing is cut from a file that is somebody else's.
-        if not (_is_header(lines[0]) if lines else torn == _HEADER_START[: len(torn)] or _HEADER_START in torn):
+        start = lines[0] if lines else torn
+        if not (_is_header(start) if lines else _HEADER_START.startswith(start) or start.startswith(_HEADER_START)):
             raise _refused(path, "is no journal of asyncauth")
         logger.info("the last line of the journal %s was torn (%d bytes) and is cut off", path, len(torn))
         os.ftruncate(file.fileno(), len(data) - len(torn))

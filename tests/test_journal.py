@@ -226,7 +226,18 @@ def test_another_jobs_or_roles_journal_is_refused(path: Path) -> None:
         Journal.open(path, run=RunIdentity("inventory.list_instances", "audit"))
 
 
-@pytest.mark.parametrize("text", ["hello", "hello\n", '{"a": 1}\n', "[]\n", "\n", '{"kind":"asyncauth'[:3] + "x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hello",
+        "hello\n",
+        'see {"kind":"asyncauth journal",',
+        '{"a": 1}\n',
+        "[]\n",
+        "\n",
+        '{"kind":"asyncauth'[:3] + "x",
+    ],
+)
 def test_a_file_that_is_no_journal_is_refused_and_left_alone(path: Path, text: str) -> None:
     """Not a byte of somebody else's file is changed."""
     path.write_text(text)

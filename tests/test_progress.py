@@ -107,6 +107,15 @@ def test_the_slowest_are_those_that_began_first(clock: FakeClock) -> None:
     assert [running.seconds for running in later] == [10]
 
 
+def test_targets_of_other_kinds_are_named_by_themselves(clock: FakeClock) -> None:
+    """The engine runs over anything; what is no account in a region is shown as it prints."""
+    board = Board(clock)
+    board.tell(RunStarted(1))
+    board.tell(TargetStarted(0, "host-1\x07"))
+
+    assert board.score().slowest[0].name == "host-1\ufffd"
+
+
 def test_the_rate_is_that_of_the_last_ten_seconds(clock: FakeClock) -> None:
     """A burst long ago does not promise an early end, and skipped targets, which cost nothing, do not either."""
     board = Board(clock)
