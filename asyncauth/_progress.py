@@ -213,15 +213,14 @@ class LiveDisplay(Display):
         if score.codes:
             counts.append("  " + ", ".join(f"{code} {count:,}" for code, count in score.codes), style="dim")
 
-        slowest = Table.grid(padding=(0, 2))
-        slowest.add_column(no_wrap=True, overflow="ellipsis")
-        slowest.add_column(justify="right", no_wrap=True, min_width=8)
-        slowest.add_column(no_wrap=True)
+        lines: list[RenderableType] = [bar, counts]
         for running in score.slowest:
-            attempt = "" if running.attempt == 1 else f"attempt {running.attempt}"
-            waits = "" if running.waits_seconds is None else f" in {_duration(running.waits_seconds)}"
-            slowest.add_row(Text(running.name), _duration(running.seconds), Text(attempt + waits, style="yellow"))
-        return Group(bar, counts, slowest)
+            line = Text(f"{_duration(running.seconds):>10}  {running.name}", no_wrap=True, overflow="ellipsis")
+            if running.attempt > 1:
+                waits = "" if running.waits_seconds is None else f" in {_duration(running.waits_seconds)}"
+                line.append(f"  attempt {running.attempt}{waits}", style="yellow")
+            lines.append(line)
+        return Group(*lines)
 
 
 def _console(stream: IO[str] | None) -> Console:

@@ -270,8 +270,8 @@ def test_a_terminal_gets_a_live_display(clock: FakeClock) -> None:
     assert picture[0].endswith("3 of 100  1.5/s  2.0 s  1 min 4 s left")
     assert picture[0].startswith("━")
     assert picture[1].rstrip() == "2 running  2 succeeded  1 failed  AccessDenied 1"
-    assert picture[2].split() == ["000000000000", "eu-west-1", "billing", "2.0", "s"]
-    assert picture[3].split() == ["000000000001", "eu-west-1", "2.0", "s", "attempt", "2", "in", "1.0", "s"]
+    assert picture[2].split() == ["2.0", "s", "000000000000", "eu-west-1", "billing"]
+    assert picture[3].split() == ["2.0", "s", "000000000001", "eu-west-1", "attempt", "2", "in", "1.0", "s"]
     assert "asyncauth: 100 targets in 12 s: 99 succeeded, 1 failed (AccessDenied 1)" in plain(end)
     assert end.rstrip().endswith("\x1b[?25h"), "the cursor is shown again"
 
