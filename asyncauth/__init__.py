@@ -6,6 +6,8 @@ async with SessionPool(role="manage-role") as pool:
         await ec2.describe_instances()
 """
 
+from asyncauth._budgets import BudgetExhausted, Limit
+from asyncauth._circuit import EndpointDown
 from asyncauth._errors import (
     AssumeRoleDenied,
     AssumeRoleError,
@@ -25,9 +27,12 @@ from asyncauth._errors import (
 from asyncauth._expiring import RefreshPolicy
 from asyncauth._limits import Retry
 from asyncauth._models import Account, Keys, Outcome, Profile, Report, Role
+from asyncauth._plan import Plan
 from asyncauth._pool import SessionPool
+from asyncauth._preflight import Coverage, Unreachable
 from asyncauth._runs import Run
 from asyncauth._session import AccountSession
+from asyncauth._statistics import Statistics
 
 __all__ = [
     "Account",
@@ -36,13 +41,18 @@ __all__ = [
     "AssumeRoleError",
     "AssumeRoleThrottled",
     "AsyncAuthError",
+    "BudgetExhausted",
     "ConfigurationError",
+    "Coverage",
     "CredentialsRejected",
+    "EndpointDown",
     "Keys",
+    "Limit",
     "LongTermCredentialsError",
     "NoSourceCredentials",
     "Outcome",
     "PartitionMismatch",
+    "Plan",
     "PoolClosed",
     "Profile",
     "RefreshPolicy",
@@ -54,5 +64,7 @@ __all__ = [
     "SessionPool",
     "SourceError",
     "SourceExpired",
+    "Statistics",
     "TargetTimeout",
+    "Unreachable",
 ]

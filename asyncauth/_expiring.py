@@ -188,6 +188,11 @@ class ExpiringSlot(Generic[T]):
         return self._token is not None and self._now() < self._ends
 
     @property
+    def has_loaded(self) -> bool:
+        """Whether a load ever brought a value."""
+        return self._token is not None
+
+    @property
     def expires_in(self) -> float:
         """Seconds until the value ends; 0 when there is none, infinity when it never does."""
         return max(0.0, self._ends - self._now())

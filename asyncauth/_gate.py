@@ -8,6 +8,7 @@ from botocore.exceptions import ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from asyncauth import _sts
+from asyncauth._circuit import said
 from asyncauth._errors import AsyncAuthError, SourceError
 
 if TYPE_CHECKING:
@@ -17,15 +18,13 @@ if TYPE_CHECKING:
     from asyncauth._circuit import Circuits
     from asyncauth._clients import CallHook
     from asyncauth._clock import Clock
+    from asyncauth._telemetry import Telemetry
 
 T = TypeVar("T")
 
 #: Seconds. A call that is given up after waiting so long for its first answer says that nobody answers there; one that
 #: is given up sooner says nothing: the job may just have changed its mind.
 SILENCE: Final = 1.0
-
-#: The code of an error that says how long nobody answered.
-NO_ANSWER: Final = "LoadTimeout"
 
 
 class Gate:
@@ -38,11 +37,12 @@ class Gate:
         throttled: requests that were answered with throttling.
     """
 
-    def __init__(self, budgets: Budgets, circuits: Circuits, clock: Clock) -> None:
+    def __init__(self, budgets: Budgets, circuits: Circuits, clock: Clock, telemetry: Telemetry | None = None) -> None:
         self.budgets = budgets
         self.circuits = circuits
         self.throttled = 0
         self._clock = clock
+        self._telemetry = telemetry
 
     def hook(self, service_name: str, region_name: str, account_id: str | None, source: Hashable) -> CallHook:
         """Return what stands around each call of one client."""
@@ -55,7 +55,7 @@ class Gate:
                 try:
                     return await self._send(service_name, region_name, invoke)
                 except Exception as error:
-                    throttled = self._is_throttled(error)
+                    throttled = self._is_throttled(error, service_name, operation_name, region_name)
                     if throttled is not None:
                         ticket.answered(throttled=throttled)
                     raise
@@ -80,13 +80,17 @@ class Gate:
         return await self.budgets.call(
             # Where tokens come from says nothing of the region as a target.
             lambda: self._send("sts", region_name, send, tells_of_region=False),
-            is_throttled=self._is_throttled,
+            is_throttled=lambda error: self._is_throttled(error, "sts", "AssumeRole", region_name),
             service="sts",
             action="AssumeRole",
             account=account_id,
             region=region_name,
             source=source,
         )
+
+    def endpoints_down(self) -> dict[str, str]:
+        """Return which endpoints nothing is sent to now, in words, and how they failed last."""
+        return {said(key): refusal.code or "no answer" for key, refusal in self.circuits.shut().items()}
 
     async def _send(
         self, service_name: str, region_name: str, invoke: Callable[[], Awaitable[T]], *, tells_of_region: bool = True
@@ -113,11 +117,14 @@ class Gate:
                 elif tells_of_region and down is False:
                     self.circuits.succeeded(region_name)
 
-    def _is_throttled(self, error: Exception) -> bool | None:
+    def _is_throttled(self, error: Exception, service: str, action: str, region_name: str) -> bool | None:
         if is_down(error) is not False:
             return None
         throttled = _sts.error_code(error) in _sts.THROTTLED
-        self.throttled += throttled
+        if throttled:
+            self.throttled += 1
+            if self._telemetry is not None:
+                self._telemetry.throttled(service, action, region_name)
         return throttled
 
 
@@ -128,5 +135,5 @@ def is_down(error: BaseException | None) -> bool | None:
     if isinstance(error, BotoConnectionError | HTTPClientError):
         return True
     if isinstance(error, AsyncAuthError) and not isinstance(error, SourceError):
-        return True if error.code == NO_ANSWER else is_down(error.__cause__)
+        return True if error.code == _sts.NO_ANSWER else is_down(error.__cause__)
     return None

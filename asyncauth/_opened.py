@@ -13,13 +13,14 @@ from asyncauth import _sts
 from asyncauth._bridges import CredentialServer
 from asyncauth._budgets import Budgets, Limit
 from asyncauth._circuit import Circuits
-from asyncauth._clients import ClientFactory
+from asyncauth._clients import ClientFactory, ClientStatistics
 from asyncauth._errors import PartitionMismatch, SourceError
 from asyncauth._failures import scrub
 from asyncauth._gate import Gate
 from asyncauth._models import Account
 from asyncauth._partitions import partition_of_region
 from asyncauth._sources import make_source
+from asyncauth._telemetry import open_telemetry
 from asyncauth._tokens import RoleTokens, SourceIdentity
 
 if TYPE_CHECKING:
@@ -209,14 +210,20 @@ class OpenParts:
     ) -> None:
         self.portal = portal
         self.credential_server = CredentialServer(portal)
+        self.telemetry = telemetry = open_telemetry(clock=settings.clock)
+        if telemetry is not None:
+            flights.start_soon(telemetry.watch_loop)
+        waited = None if telemetry is None else telemetry.waited_for_budget
         self.gate = Gate(
-            Budgets(settings.limits, clock=settings.clock, random=settings.random),
+            Budgets(settings.limits, clock=settings.clock, random=settings.random, on_waited=waited),
             Circuits(clock=settings.clock),
             settings.clock,
+            telemetry,
         )
         self.tokens = RoleTokens(
             settings.cache,
             gate=self.gate,
+            telemetry=telemetry,
             spawn=self._spawn,
             clock=settings.clock,
             random=settings.random,
@@ -248,6 +255,10 @@ class OpenParts:
                     opened = self._opened[key] = await self._open(key)
         opened.check_partition(partition, account)
         return opened
+
+    def client_statistics(self) -> dict[str, ClientStatistics]:
+        """Return what each source's client factory has done, by the source's name."""
+        return {opened.source.label: opened.clients.statistics() for opened in self._opened.values()}
 
     async def close_clients(self) -> None:
         """Close every connection."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import random as random_module
+from collections import Counter
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypedDict, TypeVar, Unpack
 from weakref import WeakSet
 
@@ -19,13 +21,15 @@ from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import ConfigurationError, LongTermCredentialsError, PoolClosed
 from asyncauth._expiring import RefreshPolicy
 from asyncauth._limits import FailureMode, Limits, Retry, check_count
-from asyncauth._models import Account, Keys, Profile, Report, Role, as_account
+from asyncauth._models import Account, Keys, Profile, Report, Role, Status, as_account
 from asyncauth._opened import OpenParts, Settings
 from asyncauth._partitions import get_partition
+from asyncauth._preflight import Coverage, coverage
 from asyncauth._runs import Run, passes_by_itself
 from asyncauth._secrets import quiet_botocore
 from asyncauth._session import AccountSession
 from asyncauth._sources import choose_source
+from asyncauth._statistics import Statistics
 from asyncauth._targets import Targets
 from asyncauth.caches import MemoryTokenCache
 
@@ -151,6 +155,7 @@ class SessionPool:
         self._stack = AsyncExitStack()
         self._parts: OpenParts | None = None
         self._runs: WeakSet[Run[Any]] = WeakSet()
+        self._counts: Counter[Status] = Counter()
 
     # -- life cycle ----------------------------------------------------------------------------------------------
 
@@ -322,7 +327,6 @@ class SessionPool:
                 async for outcome in outcomes:
                     print(outcome)
         """
-        parts = self._open_parts()
         limits = Limits(
             max_at_once=self._settings.max_connections if max_at_once is None else max_at_once,
             max_at_once_per_account=max_at_once_per_account,
@@ -333,22 +337,15 @@ class SessionPool:
             failure_mode=failure_mode,
             retry=_retry(retry),
         )
-        run = Run(
+        return self._run(
             job,
             Targets(accounts, regions),
-            role=self.role,
-            session=self.session,
-            circuits=parts.gate.circuits,
-            limits=limits,
+            limits,
             journal=journal,
             progress=progress,
             confirm=confirm,
             dry_run=dry_run,
-            clock=self._settings.clock,
-            random=self._settings.random,
         )
-        self._runs.add(run)
-        return run
 
     async def map(
         self,
@@ -365,8 +362,42 @@ class SessionPool:
             report = await pool.map(job, accounts, timeout=60)
             print(report.summary())
         """
+        return await self._report(self.as_completed(job, accounts, regions, **limits))
+
+    def _run(
+        self,
+        job: Callable[[AccountSession], Awaitable[T]],
+        targets: Targets,
+        limits: Limits,
+        *,
+        journal: str | os.PathLike[str] | None = None,
+        progress: ProgressSpec = None,
+        confirm: Confirm = False,
+        dry_run: bool = False,
+    ) -> Run[T]:
+        parts, settings = self._open_parts(), self._settings
+        run = Run(
+            job,
+            targets,
+            role=self.role,
+            session=self.session,
+            circuits=parts.gate.circuits,
+            limits=limits,
+            counts=self._counts,
+            telemetry=None if parts.telemetry is None else parts.telemetry.run(),
+            journal=journal,
+            progress=progress,
+            confirm=confirm,
+            dry_run=dry_run,
+            clock=settings.clock,
+            random=settings.random,
+        )
+        self._runs.add(run)
+        return run
+
+    async def _report(self, run: Run[T]) -> Report[T]:
         began = self._settings.clock.monotonic()
-        async with self.as_completed(job, accounts, regions, **limits) as run:
+        async with run:
             outcomes = await run.collect()
         return Report(outcomes, self._settings.clock.monotonic() - began, run.journal, run.done_before)
 
@@ -380,6 +411,61 @@ class SessionPool:
         parts = self._open_parts()
         opened = parts.opened_for(account.partition)
         return opened is not None and parts.tokens.forget(opened, account, account.effective_role(self.role))
+
+    async def warm(
+        self,
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        *,
+        max_at_once: int | None = None,
+        timeout: float | None = None,
+        progress: ProgressSpec = None,
+    ) -> Coverage:
+        """Assume every account's role ahead, and say who cannot be reached and what it probably was.
+
+        The preflight of a run: the tokens are cached, so the run that follows begins with its jobs.
+
+        Args:
+            accounts: as for `as_completed`; each is one target, whatever its regions.
+            max_at_once: how many at the same time; None: the pool's number.
+            timeout: seconds per account; None: no limit beside that of each request.
+            progress: as for `as_completed`.
+
+        Raises:
+            ConfigurationError, PoolClosed: as `as_completed`.
+
+        Example:
+            coverage = await pool.warm(accounts)
+            print(coverage.summary())
+        """
+        run = self._run(
+            _nothing,
+            Targets(accounts, once=True),
+            Limits(max_at_once=max_at_once or self._settings.max_connections, timeout=timeout),
+            progress=progress,
+        )
+        return coverage(await self._report(run), self.role)
+
+    def statistics(self) -> Statistics:
+        """Return counters and gauges of this moment.
+
+        Raises:
+            PoolClosed: the pool is not open.
+        """
+        parts = self._open_parts()
+        running, waiting = self._targets_now()
+        return Statistics(
+            targets=MappingProxyType(dict(self._counts)),
+            targets_running=running,
+            targets_waiting=waiting,
+            tokens_cached=len(self._settings.cache),
+            tokens_refreshing=parts.tokens.refreshing,
+            tokens_assumed=parts.tokens.assumed,
+            tokens_failed=parts.tokens.failed,
+            throttled=parts.gate.throttled,
+            clients=parts.client_statistics(),
+            budgets=parts.gate.budgets.statistics(),
+            endpoints_down=parts.gate.endpoints_down(),
+        )
 
     def __repr__(self) -> str:
         if self._state != "open" or self._parts is None:
@@ -421,6 +507,10 @@ def _by_partition(sources: Mapping[str, SourceSpec] | None, single: SourceSpec) 
     if not sources:
         raise ConfigurationError('sources is empty; it maps partitions to sources, {"aws": ..., "aws-cn": ...}')
     return {get_partition(name).name: choose_source(source=spec) for name, spec in sources.items()}
+
+
+async def _nothing(_: AccountSession) -> None:
+    """Be the job of a preflight: once there is a session, all is done."""
 
 
 def _retry(retry: Retry | int | None) -> Retry | None:

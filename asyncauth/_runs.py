@@ -20,6 +20,7 @@ from asyncauth._progress import Display, choose_display
 
 if TYPE_CHECKING:
     import os
+    from collections import Counter
     from collections.abc import Awaitable, Callable
     from random import Random
     from types import TracebackType
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
     from asyncauth._clock import Clock
     from asyncauth._fanout import Attempt, FanOut, Settlement
     from asyncauth._limits import Limits
-    from asyncauth._models import Account, Phase, Role
+    from asyncauth._models import Account, Phase, Role, Status
     from asyncauth._plan import Confirm
     from asyncauth._progress import ProgressSpec
     from asyncauth._session import AccountSession
     from asyncauth._targets import Target, Targets
+    from asyncauth._telemetry import RunTelemetry
 
 T = TypeVar("T")
 
@@ -65,6 +67,8 @@ class Run(Generic[T]):
         session: Callable[[Account, str], Awaitable[AccountSession]],
         circuits: Circuits,
         limits: Limits,
+        counts: Counter[Status],
+        telemetry: RunTelemetry | None,
         journal: str | os.PathLike[str] | None,
         progress: ProgressSpec,
         confirm: Confirm,
@@ -81,6 +85,7 @@ class Run(Generic[T]):
         self._confirm = confirm
         self._dry_run = dry_run
         self._clock = clock
+        self._counts = counts
         self._journal_path = journal
         self._journal: Journal | None = None
         self._refused: str | None = None
@@ -89,7 +94,7 @@ class Run(Generic[T]):
         self.done_before = 0
         self._display = choose_display(progress, clock=clock)
         self._answers: FanOut[Target, T] = fan_out(
-            self._work,
+            self._work if telemetry is None else telemetry.wrap(self._work),
             targets.iterate(),
             limits=limits,
             groups=[
@@ -102,8 +107,8 @@ class Run(Generic[T]):
             total=targets.total,
             check=self._check,
             timeout_error=_timed_out,
-            on_settled=None if journal is None else self._record,
-            on_event=[] if self._display is None else [self._display],
+            on_settled=self._record,
+            on_event=[listener for listener in (self._display, telemetry) if listener is not None],
         )
 
     @property
@@ -194,7 +199,9 @@ class Run(Generic[T]):
         return None if self._circuits.refusal(region_name) else self._circuits.places(region_name)
 
     def _record(self, settlement: Settlement[Target, T]) -> None:
-        assert self._journal is not None
+        self._counts[settlement.status] += 1
+        if self._journal is None:
+            return
         outcome = as_outcome(settlement)
         self._journal.record(
             _journal_key(settlement.target),

@@ -78,6 +78,9 @@ _FINAL_CODES: Final = frozenset(
     {"IDPRejectedClaim", "InvalidIdentityToken", "MalformedPolicyDocument", "PackedPolicyTooLarge", "ValidationError"}
 )
 
+#: The code of an error that says how long nobody answered.
+NO_ANSWER: Final = "LoadTimeout"
+
 _HINTS: Final[Mapping[str, str]] = {
     "MalformedPolicyDocument": "check the session policy's JSON and its elements",
     "PackedPolicyTooLarge": "shorten the session policy, or pass fewer tags or policy ARNs",
@@ -161,9 +164,9 @@ async def assume_role(client: Any, role: Role, account: Account, *, clock: Clock
         AssumeRoleDenied, AssumeRoleThrottled, RegionDisabled, CredentialsRejected, AssumeRoleError: STS's answer.
         SourceExpired, SourceError: the credentials that asked are the problem.
     """
-    asked = _Asked(account.id, role.arn(account), client.meta.region_name, clock.monotonic())
+    asked, at = Asked.of(role, account, client.meta.region_name), clock.monotonic()
     try:
-        read = _read(await client.assume_role(**assume_role_parameters(role, account)), asked, clock)
+        read = _read(await client.assume_role(**assume_role_parameters(role, account)), asked, at, clock)
     except (ClientError, BotoCoreError) as error:
         raise explain(error, role, account, client.meta.region_name) from scrub(error)
     if isinstance(read, CredentialsRejected):
@@ -186,9 +189,9 @@ async def get_session_token(client: Any, role: Role, *, clock: Clock, label: str
         token = await token
     if not (isinstance(token, str) and len(token) == 6 and token.isascii() and token.isdigit()):
         raise ConfigurationError("mfa_token must return the six-digit code as a string")
-    asked = _Asked(None, None, client.meta.region_name, clock.monotonic())
+    asked, at = Asked(None, None, client.meta.region_name), clock.monotonic()
     try:
-        read = _read(await client.get_session_token(SerialNumber=role.mfa_serial, TokenCode=token), asked, clock)
+        read = _read(await client.get_session_token(SerialNumber=role.mfa_serial, TokenCode=token), asked, at, clock)
     except (ClientError, BotoCoreError) as error:
         code = error_code(error)
         raise SourceError(
@@ -278,19 +281,58 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
+    """What STS was asked for, and the errors that are not its answer."""
+
     account_id: str | None
     role_arn: str | None
     region_name: str
-    at: float
 
-    def rejected(self, message: str) -> CredentialsRejected:
-        return CredentialsRejected(
-            message, account=self.account_id, role_arn=self.role_arn, region_name=self.region_name, attempts=1
+    @classmethod
+    def of(cls, role: Role, account: Account, region_name: str) -> Asked:
+        """Return what an AssumeRole asks for."""
+        return cls(account.id, role.arn(account), region_name)
+
+    def no_answer(self, seconds: float | None) -> AssumeRoleError:
+        """Return the error of a request that was given up."""
+        return AssumeRoleError(
+            f"cannot assume {self.role_arn}: no answer from STS in {self.region_name} within {seconds:g} s; check the "
+            "network, a proxy, and the endpoint settings (AWS_ENDPOINT_URL_STS)",
+            **self._fields(NO_ANSWER, 1),
         )
 
+    def nobody_answers(self, down: AsyncAuthError) -> AssumeRoleError:
+        """Return the error of a request that was not sent, because STS did not answer others just now."""
+        return AssumeRoleError(
+            f"cannot assume {self.role_arn}: {down}; check the network, a proxy, and the endpoint settings",
+            **self._fields(down.code, 0),
+        )
 
-def _read(answer: Mapping[str, Any], asked: _Asked, clock: Clock) -> Expiring[Credentials] | CredentialsRejected:
+    def throttled(self, exhausted: AsyncAuthError) -> AssumeRoleThrottled:
+        """Return the error of a request that was throttled too often, or not sent because all are."""
+        return AssumeRoleThrottled(
+            f"cannot assume {self.role_arn}: STS in {self.region_name} throttles, and {exhausted.attempts or 'no'} "
+            f"requests for it were sent in vain ({exhausted})",
+            **self._fields("Throttling", exhausted.attempts),
+        )
+
+    def rejected(self, message: str) -> CredentialsRejected:
+        """Return the error of an answer that cannot be used."""
+        return CredentialsRejected(message, **self._fields(None, 1))
+
+    def _fields(self, code: str | None, attempts: int | None) -> dict[str, Any]:
+        return {
+            "account": self.account_id,
+            "role_arn": self.role_arn,
+            "region_name": self.region_name,
+            "code": code,
+            "attempts": attempts,
+        }
+
+
+def _read(
+    answer: Mapping[str, Any], asked: Asked, at: float, clock: Clock
+) -> Expiring[Credentials] | CredentialsRejected:
     """Read STS's answer; what is wrong with it is returned, not raised: this frame's locals hold the secrets."""
     try:
         given = answer["Credentials"]
@@ -308,7 +350,7 @@ def _read(answer: Mapping[str, Any], asked: _Asked, clock: Clock) -> Expiring[Cr
     lifetime = (expiration - _answered_at(answer, clock)) / timedelta(seconds=1)
     if lifetime <= 0:
         return asked.rejected(f"STS's answer holds credentials that ended at {expiration:%Y-%m-%dT%H:%M:%SZ} already")
-    return Expiring(credentials, lifetime, asked.at)
+    return Expiring(credentials, lifetime, at)
 
 
 def _answered_at(answer: Mapping[str, Any], clock: Clock) -> datetime:

@@ -38,18 +38,24 @@ class Targets:
             before anything starts; what comes out of an iterator is checked as it comes.
         regions: names, or patterns such as `us-*`; a region of another partition than an account's is not tried
             there. None: each account's own `regions`, else its partition's default region.
+        once: make each account one target, in its partition's default region.
 
     Raises:
         ConfigurationError: a bad account in a sequence, an unknown region, a pattern that matches none.
     """
 
     def __init__(
-        self, accounts: Iterable[AccountLike] | AsyncIterable[AccountLike], regions: Iterable[str] | None
+        self,
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        regions: Iterable[str] | None = None,
+        *,
+        once: bool = False,
     ) -> None:
         if isinstance(accounts, (str, Account)):
             raise ConfigurationError(
                 f"accounts must be an iterable of accounts, got a single one: write [{accounts!r}]"
             )
+        self._once = once
         self._asked = None if regions is None else _check_regions(regions)
         if isinstance(accounts, Sequence | set | frozenset):
             accounts = [as_account(account) for account in accounts]
@@ -85,6 +91,8 @@ class Targets:
 
     def _of(self, account: Account) -> list[Target]:
         partition = get_partition(account.partition)
+        if self._once:
+            return [Target(account, partition.default_region)]
         wanted = self._asked or account.regions or (partition.default_region,)
         names: dict[str, None] = {}
         for name in wanted:

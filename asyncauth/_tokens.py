@@ -13,9 +13,8 @@ from weakref import WeakValueDictionary
 from asyncauth import _sts
 from asyncauth._budgets import BudgetExhausted
 from asyncauth._circuit import EndpointDown
-from asyncauth._errors import AssumeRoleError, AssumeRoleThrottled, PoolClosed, SourceError
+from asyncauth._errors import AssumeRoleError, PoolClosed, SourceError
 from asyncauth._expiring import Expiring, ExpiringSlot, RefreshAbandoned, RefreshPolicy
-from asyncauth._gate import NO_ANSWER
 from asyncauth._models import Account, Credentials, Role
 from asyncauth._partitions import get_partition
 from asyncauth._sources import Source, SourceFacts
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from asyncauth._clock import Clock
     from asyncauth._gate import Gate
+    from asyncauth._telemetry import Telemetry
     from asyncauth.caches import TokenCache
 
 logger: Final = logging.getLogger("asyncauth.tokens")
@@ -154,6 +154,7 @@ class RoleTokens:
         cache: keeps the slots.
         spawn: starts a refresh in the pool's task group.
         gate: what stands around each AssumeRole.
+        telemetry: where tokens are counted for others to see, None: nowhere.
 
     Attributes:
         assumed, failed: AssumeRole calls that brought a token, and that did not.
@@ -165,6 +166,7 @@ class RoleTokens:
         cache: TokenCache,
         *,
         gate: Gate,
+        telemetry: Telemetry | None,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
         clock: Clock,
         random: random.Random,
@@ -178,6 +180,7 @@ class RoleTokens:
         # Requests have their deadline in `_assume`; and where a person types a code, there is none.
         self._slot_policy = replace(policy, load_timeout=None)
         self._gate = gate
+        self._telemetry = telemetry
         self._identities: WeakValueDictionary[Hashable, SlotIdentity] = WeakValueDictionary()
         self.assumed = self.failed = self.refreshing = 0
 
@@ -215,49 +218,44 @@ class RoleTokens:
         return identity
 
     async def _assume(self, asker: Asker, account: Account, role: Role, region: str) -> Expiring[Credentials]:
+        """Load a role's slot: assume the role, as whoever is the link before it, and count how that went."""
         who = self._link_before(asker, role, region)
-        client = await asker.sts_client(who, region)
-
-        async def send() -> Expiring[Credentials]:
-            # The deadline is each request's: the wait for a turn, in a run of thousands, may well be longer.
-            with self._clock.move_on_after(self._policy.load_timeout):
-                return await self._send_patiently(client, role, account)
-            raise self._no_answer(role.arn(account), account.id, region)
-
         self.refreshing += 1
         try:
-            token: Expiring[Credentials] = await self._gate.assume(
-                send, account_id=account.id, region_name=region, source=who.key
-            )
-        except BudgetExhausted as error:
+            token = await self._ask(await asker.sts_client(who, region), who.key, account, role)
+        except Exception as error:
             self.failed += 1
-            raise AssumeRoleThrottled(
-                f"cannot assume {role.arn(account)}: STS in {region} throttles, and {error.attempts or 'no'} requests "
-                f"for it did not get through ({error})",
-                account=account.id,
-                role_arn=role.arn(account),
-                region_name=region,
-                code="Throttling",
-                attempts=error.attempts,
-            ) from None
-        except EndpointDown as error:
-            self.failed += 1
-            raise AssumeRoleError(
-                f"cannot assume {role.arn(account)}: {error}; check the network, a proxy, and the endpoint settings",
-                account=account.id,
-                role_arn=role.arn(account),
-                region_name=region,
-                code=error.code,
-                attempts=0,
-            ) from None
-        except Exception:
-            self.failed += 1
+            if self._telemetry is not None:
+                self._telemetry.token("failed", account.partition, error)
             raise
         finally:
             self.refreshing -= 1
         self.assumed += 1
+        if self._telemetry is not None:
+            slot = self._cache.get(_key(asker, account, role))
+            before = slot is not None and slot.has_loaded
+            self._telemetry.token("refreshed" if before else "assumed", account.partition)
         logger.debug("assumed %s", role.arn(account), extra={"account": account.id, "region_name": region})
         return token
+
+    async def _ask(self, client: Any, source: Hashable, account: Account, role: Role) -> Expiring[Credentials]:
+        """Send AssumeRole when the gate lets it through, each request with its own deadline."""
+        asked = _sts.Asked.of(role, account, client.meta.region_name)
+
+        async def send() -> Expiring[Credentials]:
+            # Not around the wait for a turn: in a run of thousands that may well be longer.
+            with self._clock.move_on_after(self._policy.load_timeout):
+                return await self._send_patiently(client, role, account)
+            raise asked.no_answer(self._policy.load_timeout)
+
+        try:
+            return await self._gate.assume(
+                send, account_id=account.id, region_name=client.meta.region_name, source=source
+            )
+        except BudgetExhausted as error:
+            raise asked.throttled(error) from None
+        except EndpointDown as error:
+            raise asked.nobody_answers(error) from None
 
     async def _send_patiently(self, client: Any, role: Role, account: Account) -> Expiring[Credentials]:
         """Send AssumeRole, again if the connection broke or STS had trouble of its own; throttling is the gate's."""
@@ -269,17 +267,6 @@ class RoleTokens:
                     raise
             await self._clock.sleep(wait * self._random.uniform(0.5, 1.0))
         return await _sts.assume_role(client, role, account, clock=self._clock)
-
-    def _no_answer(self, arn: str, account_id: str, region: str) -> AssumeRoleError:
-        return AssumeRoleError(
-            f"cannot assume {arn}: no answer from STS in {region} within {self._policy.load_timeout:g} s; check the "
-            "network, a proxy, and the endpoint settings (AWS_ENDPOINT_URL_STS)",
-            account=account_id,
-            role_arn=arn,
-            region_name=region,
-            code=NO_ANSWER,
-            attempts=1,
-        )
 
     def _link_before(self, asker: Asker, role: Role, region: str) -> Identity:
         if role.via:

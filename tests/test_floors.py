@@ -45,13 +45,18 @@ def test_the_door_shows_what_it_should() -> None:
         "AssumeRoleError",
         "AssumeRoleThrottled",
         "AsyncAuthError",
+        "BudgetExhausted",
         "ConfigurationError",
+        "Coverage",
         "CredentialsRejected",
+        "EndpointDown",
         "Keys",
+        "Limit",
         "LongTermCredentialsError",
         "NoSourceCredentials",
         "Outcome",
         "PartitionMismatch",
+        "Plan",
         "PoolClosed",
         "Profile",
         "RefreshPolicy",
@@ -63,7 +68,9 @@ def test_the_door_shows_what_it_should() -> None:
         "SessionPool",
         "SourceError",
         "SourceExpired",
+        "Statistics",
         "TargetTimeout",
+        "Unreachable",
     }
     for name in door.__all__:
         assert getattr(door, name).__doc__, f"{name} has no docstring"
