@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asyncauth.testing._clock import FakeClock
-    from asyncauth.testing._fleet import BlockingControls, BlockingFault, Fault, SimulatedFleet
+    from asyncauth.testing._controls import BlockingControls, BlockingFault, Fault
+    from asyncauth.testing._fleet import SimulatedFleet
     from asyncauth.testing._process import FleetError
     from asyncauth.testing._records import AssumedRole, CallCount, Counts
 
@@ -24,12 +25,12 @@ __all__ = [
 
 _HOME = {
     "AssumedRole": "_records",
-    "BlockingControls": "_fleet",
-    "BlockingFault": "_fleet",
+    "BlockingControls": "_controls",
+    "BlockingFault": "_controls",
     "CallCount": "_records",
     "Counts": "_records",
     "FakeClock": "_clock",
-    "Fault": "_fleet",
+    "Fault": "_controls",
     "FleetError": "_process",
     "SimulatedFleet": "_fleet",
 }

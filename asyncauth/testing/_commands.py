@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.client
 import json
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 import anyio
 
+from asyncauth._models import Keys
 from asyncauth.testing._process import FleetError
 from asyncauth.testing._records import AssumedRole, Counts, account_id, signing_name
 
@@ -117,6 +120,18 @@ def blocking(build: Callable[P, Command[T]]) -> Callable[Concatenate[Commander, 
     return method
 
 
+def blocking_handle(
+    build: Callable[P, Command[int]], handle: Callable[[Address, int], T]
+) -> Callable[Concatenate[Commander, P], T]:
+    """Make a blocking method of a command whose answer is a number by which the thing is known."""
+
+    @functools.wraps(build)
+    def method(self: Commander, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return handle(self._address, self._address.send(build(*args, **kwargs)))
+
+    return method
+
+
 def _match(
     service: str | None, action: str | None, account: Account | str | None, region: str | None
 ) -> dict[str, str | None]:
@@ -164,7 +179,7 @@ def fault(
     probability: float = 1.0,
     headers: Mapping[str, str] | None = None,
 ) -> Command[int]:
-    """Build the command of `SimulatedFleet.fault`."""
+    """Let matching calls go wrong from now on: see `SimulatedFleet.fault`."""
     if kind in {"delay", "drip"} and seconds is None:
         raise ValueError(f"a fault of kind {kind!r} needs seconds=")
     if not 0.0 <= probability <= 1.0:
@@ -196,7 +211,7 @@ def limit(
     burst: float | None = None,
     shared: bool = False,
 ) -> Command[int]:
-    """Build the command of `SimulatedFleet.limit`."""
+    """Throttle matching calls beyond a rate: see `SimulatedFleet.limit`."""
     if per_second < 0:
         raise ValueError(f"per_second must not be negative, got {per_second}")
     return Command(
@@ -311,3 +326,54 @@ def preload(*services: str) -> Command[None]:
         services: boto's names, such as `ec2` and `cloudwatch`.
     """
     return Command("preload", {"services": list(services)}, _nothing)
+
+
+def add_role(
+    home: Account,
+    name: str,
+    *,
+    trusted: Collection[str] | None,
+    external_id: str | None,
+    mfa: bool,
+    max_session_duration: int,
+) -> Command[str]:
+    """Build the command of `SimulatedFleet.add_role`."""
+    arn = f"arn:{home.partition}:iam::{home.id}:role/{name}"
+    arguments = {
+        "account": home.id,
+        "arn": arn,
+        "trusted": None if trusted is None else sorted(trusted),
+        "external_id": external_id,
+        "mfa": mfa,
+        "max_session_duration": max_session_duration,
+    }
+    return Command("add_role", arguments, lambda _: arn)
+
+
+def add_identity(home: Account, name: str, *, role: str | None, lifetime: float | None) -> Command[Keys]:
+    """Build the command of `SimulatedFleet.add_identity`."""
+    keys = new_keys("AKIA" if role is None else "ASIA")
+    arguments = {
+        "account": home.id,
+        "partition": home.partition,
+        "name": name,
+        "role": role,
+        "lifetime": 3600.0 if role is not None and lifetime is None else lifetime,
+        "access_key_id": keys.access_key_id,
+        "secret_access_key": keys.secret_access_key,
+        "session_token": keys.session_token,
+    }
+    return Command("add_identity", arguments, lambda _: keys)
+
+
+def web_identity_token(subject: str = "workload", *, seconds: float = 3600.0) -> Command[str]:
+    """Return a token that AssumeRoleWithWebIdentity accepts, in every partition and of every role, for so long."""
+    arguments = {"subject": subject, "audience": "sts.amazonaws.com", "seconds": seconds}
+    return Command("web_identity", arguments, lambda answer: str(answer["token"]))
+
+
+def new_keys(prefix: Literal["AKIA", "ASIA"]) -> Keys:
+    """Return keys of a user (`AKIA`), or of a session with its token (`ASIA`); nobody knows them yet."""
+    access_key_id = prefix + base64.b32encode(secrets.token_bytes(10)).decode()
+    token = "SimulatedSessionToken//" + secrets.token_urlsafe(150) if prefix == "ASIA" else None
+    return Keys(access_key_id, secrets.token_urlsafe(30), token)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import secrets
 from types import MappingProxyType, TracebackType
@@ -14,92 +13,18 @@ import anyio.to_thread
 from asyncauth._models import Account, Keys
 from asyncauth._partitions import get_partition, partitions
 from asyncauth.testing import _commands, _spec
+from asyncauth.testing._controls import BlockingControls, Fault
 from asyncauth.testing._process import ChildProcess, FleetError
 from asyncauth.testing._records import account_id
 from asyncauth.testing._sts_server import mfa_code
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import datetime
     from typing import Self
 
     from asyncauth.testing._commands import FaultKind
 
 _USER: Final = "fleet-operator"
-
-
-class Fault:
-    """A fault or limit in force, as `await fleet.fault(...)` and `await fleet.limit(...)` return it."""
-
-    def __init__(self, address: _commands.Address, number: int) -> None:
-        self._address = address
-        self._number = number
-
-    async def remove(self) -> int:
-        """Take it away, let the calls that it holds go on, and return how often it struck."""
-        return await self._address.send_async(_commands.remove(self._number))
-
-    async def hits(self) -> int:
-        """Return how often it struck so far (a limit does not count itself: see `Counts.throttled`)."""
-        return await self._address.send_async(_commands.hits(self._number))
-
-
-class BlockingFault:
-    """A fault or limit in force, as `fleet.blocking.fault(...)` and `fleet.blocking.limit(...)` return it."""
-
-    def __init__(self, address: _commands.Address, number: int) -> None:
-        self._address = address
-        self._number = number
-
-    def remove(self) -> int:
-        """Take it away, let the calls that it holds go on, and return how often it struck."""
-        return self._address.send(_commands.remove(self._number))
-
-    def hits(self) -> int:
-        """Return how often it struck so far (a limit does not count itself: see `Counts.throttled`)."""
-        return self._address.send(_commands.hits(self._number))
-
-
-class BlockingControls:
-    """The controls of a running fleet for code without an event loop: the same names, not awaited."""
-
-    def __init__(self, fleet: SimulatedFleet) -> None:
-        self._fleet = fleet
-
-    @property
-    def _address(self) -> _commands.Address:
-        return self._fleet._address  # noqa: SLF001 - the other face of the same object
-
-    def fault(self, kind: FaultKind = "error", **options: Any) -> BlockingFault:
-        """Let matching calls go wrong from now on: see `SimulatedFleet.fault`."""
-        return BlockingFault(self._address, self._address.send(_commands.fault(kind, **options)))
-
-    def limit(self, **options: Any) -> BlockingFault:
-        """Throttle matching calls beyond a rate: see `SimulatedFleet.limit`."""
-        return BlockingFault(self._address, self._address.send(_commands.limit(**options)))
-
-    def add_role(self, account: Account | str, name: str, **options: Any) -> str:
-        """Add a role: see `SimulatedFleet.add_role`."""
-        arn, command = self._fleet._role_command(account, name, **options)  # noqa: SLF001
-        self._address.send(command)
-        return arn
-
-    def add_identity(self, name: str, **options: Any) -> Keys:
-        """Add somebody who may call: see `SimulatedFleet.add_identity`."""
-        keys, command = self._fleet._identity_command(name, **options)  # noqa: SLF001
-        self._address.send(command)
-        return keys
-
-    counts = _commands.blocking(_commands.counts)
-    reset_counts = _commands.blocking(_commands.reset_counts)
-    assumed = _commands.blocking(_commands.assumed)
-    clear_faults = _commands.blocking(_commands.clear_faults)
-    wait_until = _commands.blocking(_commands.wait_until)
-    expire_tokens = _commands.blocking(_commands.expire_tokens)
-    change_account = _commands.blocking(_commands.change_account)
-    set_token_lifetime = _commands.blocking(_commands.set_token_lifetime)
-    set_clock_offset = _commands.blocking(_commands.set_clock_offset)
-    preload = _commands.blocking(_commands.preload)
 
 
 class SimulatedFleet:
@@ -171,7 +96,7 @@ class SimulatedFleet:
         self._accounts = tuple(_spec.with_regions(account, self._regions) for account in given)
         self._management = {name: _spec.management_account(name) for name in names}
         self._role = _spec.default_role(role)
-        self._keys = {name: _new_keys("AKIA") for name in names}
+        self._keys = {name: _commands.new_keys("AKIA") for name in names}
         self._instances = {
             (account.id, region): _spec.count_instances(instances_per_region, account, region, seed)
             for account in self._accounts
@@ -286,6 +211,18 @@ class SimulatedFleet:
         """Return a partition's management account, where the base identity lives."""
         return self._management[self._own_partition(partition)]
 
+    def find(self, account: Account | str) -> Account:
+        """Return an account of the fleet, a management account too, by itself or its id.
+
+        Raises:
+            ValueError: it is not one of the fleet's.
+        """
+        wanted = account_id(account)
+        for one in (*self._accounts, *self._management.values()):
+            if one.id == wanted:
+                return one
+        raise ValueError(f"account {wanted} is not one of the fleet's")
+
     def keys(self, partition: str = "aws") -> Keys:
         """Return the long-term keys of a partition's base identity."""
         return self._keys[self._own_partition(partition)]
@@ -303,7 +240,7 @@ class SimulatedFleet:
 
     def role_arn(self, account: Account | str) -> str:
         """Return the ARN of the role by which an account of the fleet is entered."""
-        home = self._find(account)
+        home = self.find(account)
         return home.effective_role(self._role).arn(home)
 
     def instances(self, account: Account | str | None = None, region: str | None = None) -> int:
@@ -431,16 +368,15 @@ class SimulatedFleet:
             mfa: only callers who authenticated with MFA.
             max_session_duration: seconds, 3,600 to 43,200.
         """
-        arn, command = self._role_command(
-            account,
+        command = _commands.add_role(
+            self.find(account),
             name,
             trusted=trusted,
             external_id=external_id,
             mfa=mfa,
             max_session_duration=max_session_duration,
         )
-        await self._address.send_async(command)
-        return arn
+        return await self._address.send_async(command)
 
     async def add_identity(
         self,
@@ -460,19 +396,10 @@ class SimulatedFleet:
             role: a role whose session it is, as on an EC2 instance: temporary keys with a token.
             lifetime: seconds until the keys end; None: never, for a user; for a session an hour.
         """
-        keys, command = self._identity_command(name, account=account, partition=partition, role=role, lifetime=lifetime)
-        await self._address.send_async(command)
-        return keys
+        home = self.management(partition) if account is None else self.find(account)
+        return await self._address.send_async(_commands.add_identity(home, name, role=role, lifetime=lifetime))
 
-    async def web_identity_token(self, subject: str = "workload", *, seconds: float = 3600.0) -> str:
-        """Return a token that AssumeRoleWithWebIdentity accepts in every partition for so many seconds."""
-        command: _commands.Command[str] = _commands.Command(
-            "web_identity",
-            {"subject": subject, "audience": "sts.amazonaws.com", "seconds": seconds},
-            lambda answer: str(answer["token"]),
-        )
-        return await self._address.send_async(command)
-
+    web_identity_token = _commands.awaited(_commands.web_identity_token)
     counts = _commands.awaited(_commands.counts)
     reset_counts = _commands.awaited(_commands.reset_counts)
     assumed = _commands.awaited(_commands.assumed)
@@ -504,16 +431,9 @@ class SimulatedFleet:
             raise ValueError(f"the fleet has no account in {partition!r}, only in {', '.join(self._management)}")
         return partition
 
-    def _find(self, account: Account | str) -> Account:
-        wanted = account_id(account)
-        for one in (*self._accounts, *self._management.values()):
-            if one.id == wanted:
-                return one
-        raise ValueError(f"account {wanted} is not one of the fleet's")
-
     def _refuse_strangers(self) -> None:
         for number in (*self._denied, *self._suspended):
-            self._find(number)
+            self.find(number)
 
     def _mentioned_regions(self) -> set[str]:
         mentioned = {region for regions in self._regions.values() for region in regions}
@@ -553,54 +473,3 @@ class SimulatedFleet:
                 for name, keys in self._keys.items()
             ],
         }
-
-    def _role_command(
-        self,
-        account: Account | str,
-        name: str,
-        *,
-        trusted: Collection[str] | None = None,
-        external_id: str | None = None,
-        mfa: bool = False,
-        max_session_duration: int = 43_200,
-    ) -> tuple[str, _commands.Command[None]]:
-        home = self._find(account)
-        arn = f"arn:{home.partition}:iam::{home.id}:role/{name}"
-        arguments = {
-            "account": home.id,
-            "arn": arn,
-            "trusted": None if trusted is None else sorted(trusted),
-            "external_id": external_id,
-            "mfa": mfa,
-            "max_session_duration": max_session_duration,
-        }
-        return arn, _commands.Command("add_role", arguments, lambda _: None)
-
-    def _identity_command(
-        self,
-        name: str,
-        *,
-        account: Account | str | None = None,
-        partition: str = "aws",
-        role: str | None = None,
-        lifetime: float | None = None,
-    ) -> tuple[Keys, _commands.Command[None]]:
-        home = self.management(partition) if account is None else self._find(account)
-        keys = _new_keys("AKIA" if role is None else "ASIA")
-        arguments = {
-            "account": home.id,
-            "partition": home.partition,
-            "name": name,
-            "role": role,
-            "lifetime": 3600.0 if role is not None and lifetime is None else lifetime,
-            "access_key_id": keys.access_key_id,
-            "secret_access_key": keys.secret_access_key,
-            "session_token": keys.session_token,
-        }
-        return keys, _commands.Command("add_identity", arguments, lambda _: None)
-
-
-def _new_keys(prefix: str, expiration: datetime | None = None) -> Keys:
-    access_key_id = prefix + base64.b32encode(secrets.token_bytes(10)).decode()
-    token = "SimulatedSessionToken//" + secrets.token_urlsafe(150) if prefix == "ASIA" else None
-    return Keys(access_key_id, secrets.token_urlsafe(30), token, expiration)

@@ -57,10 +57,6 @@ class Moto:
         """Run something in moto's thread."""
         return self._worker.submit(call)
 
-    def close(self) -> None:
-        """Begin nothing new."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
-
     def _preload(self, services: list[str]) -> None:
         self._load()
         for service in services:
