@@ -6,15 +6,16 @@ async with SessionPool(role="manage-role") as pool:
         await ec2.describe_instances()
 """
 
-from asyncauth._budgets import BudgetExhausted, Limit
-from asyncauth._circuit import EndpointDown
+from asyncauth._budgets import Limit
 from asyncauth._errors import (
     AssumeRoleDenied,
     AssumeRoleError,
     AssumeRoleThrottled,
     AsyncAuthError,
+    BudgetExhausted,
     ConfigurationError,
     CredentialsRejected,
+    EndpointDown,
     LongTermCredentialsError,
     NoSourceCredentials,
     PartitionMismatch,

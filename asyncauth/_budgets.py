@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar, cast
 
 from asyncauth._buckets import AdaptiveBucket, Draw, Learning, TokenBucket
 from asyncauth._clock import SYSTEM_CLOCK
-from asyncauth._errors import AsyncAuthError, ConfigurationError
+from asyncauth._errors import BudgetExhausted, ConfigurationError
 from asyncauth._line import Line, Refused
 
 if TYPE_CHECKING:
@@ -42,10 +42,6 @@ _SERVICE: Final = re.compile(r"[a-z][a-z0-9.-]*")
 _ACTION: Final = re.compile(r"[A-Z*?][A-Za-z0-9*?]*")
 _REGION: Final = re.compile(r"[a-z0-9*?-]+")
 _ACCOUNT: Final = re.compile(r"[0-9]{12}")
-
-
-class BudgetExhausted(AsyncAuthError):
-    """A request was throttled too often, or everything is throttled there, so that asking again is no use for now."""
 
 
 @dataclass(frozen=True, slots=True)

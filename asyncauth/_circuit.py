@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import anyio
 
 from asyncauth._clock import SYSTEM_CLOCK
-from asyncauth._errors import AsyncAuthError
+from asyncauth._errors import EndpointDown
 from asyncauth._limits import check_count, check_seconds
 
 if TYPE_CHECKING:
@@ -29,10 +29,6 @@ __all__ = ["CircuitPolicy", "Circuits", "EndpointDown", "Permit"]
 T = TypeVar("T")
 
 logger: Final = logging.getLogger("asyncauth.circuit")
-
-
-class EndpointDown(AsyncAuthError):
-    """Nothing was sent: the endpoint did not answer several times in a row. `.code` is how it failed last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@
     |   |-- RegionDisabled
     |   `-- CredentialsRejected
     |-- TargetTimeout (also TimeoutError)
+    |-- EndpointDown
+    |-- BudgetExhausted
     `-- PoolClosed
 
 A job's own exception is never wrapped in one of these.
@@ -115,6 +117,14 @@ class CredentialsRejected(AssumeRoleError):
 
 class TargetTimeout(AsyncAuthError, TimeoutError):
     """A target did not finish in the seconds that were allowed; the message carries that number."""
+
+
+class EndpointDown(AsyncAuthError):
+    """Nothing was sent: the endpoint did not answer several times in a row. `.code` is how it failed last."""
+
+
+class BudgetExhausted(AsyncAuthError):
+    """A request was throttled too often, or everything is throttled there, so that asking again is no use for now."""
 
 
 class PoolClosed(AsyncAuthError):

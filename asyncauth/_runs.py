@@ -10,13 +10,13 @@ import anyio.to_thread
 
 from asyncauth import _sts
 from asyncauth._admission import Group
-from asyncauth._circuit import EndpointDown
-from asyncauth._errors import TargetTimeout
+from asyncauth._errors import AssumeRoleDenied, AssumeRoleError, EndpointDown, TargetTimeout
 from asyncauth._fanout import SkipTarget, fan_out
 from asyncauth._journal import DONE_BEFORE, Journal, RunIdentity
 from asyncauth._models import Outcome
 from asyncauth._plan import NOT_CONFIRMED, Plan, check_confirm, is_confirmed
 from asyncauth._progress import Display, choose_display
+from asyncauth._unavailable import why_suspended, why_unavailable
 
 if TYPE_CHECKING:
     import os
@@ -43,8 +43,11 @@ DRY_RUN = "dry run"
 
 
 def passes_by_itself(error: Exception) -> bool:
-    """Whether an error is one that another attempt may not meet: throttling, or a token that ended on the way."""
-    return _sts.error_code(error) in (_sts.THROTTLED | _sts.EXPIRED)
+    """Whether an error is one that another attempt may not meet: throttling, or a token that ended on the way.
+
+    Not throttling of AssumeRole: that was sent again already, by the budget that all accounts share.
+    """
+    return not isinstance(error, AssumeRoleError) and _sts.error_code(error) in (_sts.THROTTLED | _sts.EXPIRED)
 
 
 class Run(Generic[T]):
@@ -176,11 +179,25 @@ class Run(Generic[T]):
 
     async def _work(self, target: Target, attempt: Attempt) -> T:
         attempt.phase = "credentials"
-        session = await self._session(target.account, target.region_name)
+        try:
+            session = await self._session(target.account, target.region_name)
+        except AssumeRoleDenied as error:
+            reason = why_suspended(error, target.account.effective_role(self._role))
+            if reason is not None:
+                raise SkipTarget(reason) from error
+            raise
         attempt.phase = "job"
         if self._dry_run:
             raise SkipTarget(DRY_RUN)
-        return await self._job(session)
+        try:
+            return await self._job(session)
+        except Exception as error:
+            attempt.phase = "region"
+            reason = await why_unavailable(session, error)
+            if reason is not None:
+                raise SkipTarget(reason) from error
+            attempt.phase = "job"
+            raise
 
     def _check(self, target: Target) -> str | None:
         """Say why a target is not to be begun, None if it is; raise what makes it fail at once."""

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from asyncauth import _sts
-from asyncauth._budgets import BudgetExhausted
-from asyncauth._circuit import EndpointDown
-from asyncauth._errors import AssumeRoleError, PoolClosed, SourceError
+from asyncauth._errors import AssumeRoleError, BudgetExhausted, EndpointDown, PoolClosed, SourceError
 from asyncauth._expiring import Expiring, ExpiringSlot, RefreshAbandoned, RefreshPolicy
 from asyncauth._models import Account, Credentials, Role
 from asyncauth._partitions import get_partition

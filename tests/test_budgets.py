@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncauth._buckets import Learning
-from asyncauth._budgets import DEFAULT_BUDGETS, Budget, BudgetExhausted, Budgets, Limit
-from asyncauth._errors import ConfigurationError
+from asyncauth._budgets import DEFAULT_BUDGETS, Budget, Budgets, Limit
+from asyncauth._errors import BudgetExhausted, ConfigurationError
 from asyncauth.testing import FakeClock
 
 pytestmark = pytest.mark.anyio

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncauth._circuit import CircuitPolicy, Circuits, EndpointDown, said
-from asyncauth._errors import ConfigurationError
+from asyncauth._circuit import CircuitPolicy, Circuits, said
+from asyncauth._errors import ConfigurationError, EndpointDown
 from asyncauth.testing import FakeClock
 
 pytestmark = pytest.mark.anyio

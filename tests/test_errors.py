@@ -25,6 +25,8 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
         "RegionDisabled": ("AssumeRoleError",),
         "CredentialsRejected": ("AssumeRoleError",),
         "TargetTimeout": ("AsyncAuthError", "TimeoutError"),
+        "EndpointDown": ("AsyncAuthError",),
+        "BudgetExhausted": ("AsyncAuthError",),
         "PoolClosed": ("AsyncAuthError",),
     }
 

@@ -12,7 +12,7 @@ from asyncauth._models import _checks
 from asyncauth._models._frozen import FrozenMapping
 
 if TYPE_CHECKING:
-    from asyncauth._models._account import Account  # noqa: TC004 - only read by type checkers; at run time a cycle
+    from asyncauth._models._account import Account
 
 #: STS gives a session obtained through another role's session at most one hour.
 LONGEST_CHAINED_SECONDS: Final = 3600
