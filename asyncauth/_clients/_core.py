@@ -14,12 +14,10 @@ from botocore.regions import EndpointResolverBuiltins
 from asyncauth._clients._calls import CallHook, Leases, LentClient
 from asyncauth._clients._emitter import BoundEvents, Plans
 from asyncauth._clients._endpoints import EndpointMemory, MemoEndpoints
-from asyncauth._clients._endpoints import EndpointMemory, MemoEndpoints
 from asyncauth._clients._identity import NOBODY, BoundCredentials, Identity, Life
 from asyncauth._clients._reach import reached
 from asyncauth._clients._retries import RetryState
 from asyncauth._clients._rules import Found, examine, handlers_of
-from asyncauth._clients._signing import QuickSigning
 from asyncauth._clients._signing import QuickSigning
 from asyncauth._clients._template import template
 from asyncauth._clock import SYSTEM_CLOCK
