@@ -271,6 +271,13 @@ class SlotMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.portal.call(self.world.advance, seconds)
 
+    @precondition(lambda self: self.world.slot.peek())
+    @rule(moment=st.sampled_from(["_fresh_until", "_mandatory_from", "_ends"]), off=st.sampled_from([-0.01, 0.0, 0.01]))
+    def time_passes_to_a_border(self, moment: str, off: float) -> None:
+        seconds = getattr(self.world.slot, moment) - self.world.clock.monotonic() + off
+        if 0 < seconds < math.inf:
+            self.portal.call(self.world.advance, seconds)
+
     @precondition(lambda self: self.world.clock.next_timer is not None)
     @rule()
     def time_passes_to_the_next_timer(self) -> None:
@@ -290,6 +297,15 @@ class SlotMachine(RuleBasedStateMachine):
         elif cached is not None:
             assert dropped
             assert self.world.slot.peek() is not cached
+
+    @precondition(lambda self: self.world.pending and self.world.slot.peek())
+    @rule(same=st.booleans())
+    def invalidate_and_answer(self, same: bool) -> None:
+        self.invalidate("cached")
+        if same:
+            self.answer_same_token(3600.0)
+        else:
+            self.answer_token(3600.0)
 
     @rule()
     def owner_ends(self) -> None:
