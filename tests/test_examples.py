@@ -64,11 +64,13 @@ def test_every_block_of_the_readme_runs(
     fleet: SimulatedFleet,
     environ: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In order, in one namespace, with the environment of a fleet that has the README's accounts."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "readme", "database": Database(fleet)}
 
     for block in BLOCKS:
@@ -78,7 +80,7 @@ def test_every_block_of_the_readme_runs(
             asyncio.run(result)
 
     shown = capsys.readouterr().out
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     assert "4 targets: 4 succeeded; 2 accounts reached" in shown
     assert re.search(r"210987654321 cn-north-1 succeeded 2", shown)
     assert "cannot assume" not in shown
