@@ -910,6 +910,7 @@ async def test_denial_that_is_not_remembered(rig: Rig) -> None:
 
 async def test_invalidate_is_guarded(rig: Rig) -> None:
     """Only the cached value is dropped, only once, and the next call waits for another."""
+    assert not rig.slot.has_loaded
     assert not rig.slot.invalidate()
     assert await rig.slot.get() == "token-1"
     assert not rig.slot.invalidate("token-0")
@@ -918,6 +919,7 @@ async def test_invalidate_is_guarded(rig: Rig) -> None:
     assert not rig.slot.invalidate("token-1")
     assert rig.slot.peek() is None
     assert not rig.slot.has_value
+    assert rig.slot.has_loaded
 
     assert await rig.slot.get() == "token-2"
     assert not rig.slot.invalidate("token-1")
