@@ -14,6 +14,7 @@ from asyncauth._bridges import CredentialServer
 from asyncauth._budgets import Budgets, Limit
 from asyncauth._circuit import Circuits
 from asyncauth._clients import ClientFactory, ClientStatistics
+from asyncauth._endpoints import is_loopback
 from asyncauth._errors import PartitionMismatch, SourceError
 from asyncauth._failures import scrub
 from asyncauth._gate import Gate
@@ -185,7 +186,7 @@ class OpenSource:
         partition = partition_of_region(region_name)
         if _sts.check_sts_endpoint(url, region_name, partition, allow_http=self._allow_http_sts):
             logger.log(
-                logging.INFO if _sts.is_loopback(url) else logging.WARNING,
+                logging.INFO if is_loopback(url) else logging.WARNING,
                 "STS of %s is asked at %s instead of AWS's own endpoint (endpoint_url, AWS_ENDPOINT_URL or "
                 "AWS_ENDPOINT_URL_STS)",
                 region_name,
@@ -290,6 +291,7 @@ class OpenParts:
             clock=settings.clock,
             random=settings.random,
             policy=settings.policy,
+            allow_http_sts=settings.allow_http_sts,
         )
         facts = await source.facts()
         clients = ClientFactory(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import ipaddress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -20,6 +19,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
+from asyncauth._endpoints import refuse_plain_http
 from asyncauth._errors import (
     AssumeRoleDenied,
     AssumeRoleError,
@@ -115,22 +115,9 @@ def check_sts_endpoint(url: str, region_name: str, partition: Partition, *, allo
     own = {f"sts.{region_name}.{partition.dns_suffix}", f"sts-fips.{region_name}.{partition.dns_suffix}"}
     if parts.scheme == "https" and host in own:
         return False
-    if parts.scheme != "https" and not is_loopback(url) and not allow_http:
-        raise ConfigurationError(
-            f"the STS endpoint {parts.scheme}://{host} is not encrypted, and credentials would pass through it in the "
-            "clear; use https, or say allow_http_sts=True if you mean it",
-            region_name=region_name,
-        )
+    if not allow_http:
+        refuse_plain_http(url, "STS", region_name=region_name)
     return True
-
-
-def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this machine."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def assume_role_parameters(role: Role, account: Account) -> dict[str, Any]:

@@ -608,6 +608,31 @@ async def test_a_rejected_role_token_is_assumed_anew(wire: Wire, write: Callable
     assert wire.count("AssumeRole") == 2
 
 
+async def test_what_was_rejected_while_it_was_renewed_is_not_kept(
+    wire: Wire, write: Callable[[str, str], None]
+) -> None:
+    """A rejection that comes while a renewal is under way is not undone when the renewal lands."""
+    write(".aws/config", ROLE_PROFILE)
+    wire.lifetime = 600
+    clock = FakeClock()
+    async with opened(Profile("p"), clock=clock) as source:
+        first = await source.credentials()
+        wire.gate.clear()
+        wire.arrived.clear()
+        clock.advance(420)
+        await source.credentials()
+        await anyio.to_thread.run_sync(wire.arrived.wait, 10)
+        source.invalidate(first)
+        wire.gate.set()
+        await source.credentials()
+        source.invalidate(await source.credentials())
+        await source.credentials()
+
+    sessions = {asked.name for asked in wire.asked}
+    assert sessions == {ROLE}
+    assert wire.count("AssumeRole") >= 3
+
+
 @pytest.mark.parametrize(
     ("arn", "region_name"),
     [("arn:aws-cn:iam::222222222222:role/r", "cn-north-1"), ("arn:aws:iam::222222222222:role/r", "us-east-1")],

@@ -41,13 +41,16 @@ def world() -> Iterator[World]:
 class Ran:
     """The processes, by the name of their scenario or failure."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, threads: ThreadPoolExecutor, homes: pytest.TempPathFactory) -> None:
         self._world = world
+        self._threads = threads
+        self._homes = homes
         self._futures: dict[str, Future[list[Any]]] = {}
         self.made: dict[str, Any] = {}
 
-    def start(self, threads: ThreadPoolExecutor, name: str, home: Path) -> None:
+    def start(self, name: str) -> None:
         """Start the process of one scenario, or of a failure that needs one."""
+        home = self._homes.mktemp("home")
         asked: list[dict[str, Any]]
         if name in SCENARIOS:
             made = self.made[name] = SCENARIOS[name](self._world, home)
@@ -63,10 +66,12 @@ class Ran:
             if not failing.own_process:
                 return
             made, asked = failing, [failing.source]
-        self._futures[name] = threads.submit(self._world.run, home, made.env, made.files, asked)
+        self._futures[name] = self._threads.submit(self._world.run, home, made.env, made.files, asked)
 
     def answers(self, name: str) -> list[Any]:
         """Wait for a process, and return what it printed."""
+        if name not in self._futures:
+            self.start(name)
         return self._futures[name].result()
 
     def has_process(self, name: str) -> bool:
@@ -83,10 +88,10 @@ def target(name: str, number: int) -> str:
 def ran(world: World, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
     """Start the processes of all the tests that were selected, a few at a time, and hand out what each gave."""
     with ThreadPoolExecutor(max_workers=(os.cpu_count() or 1) + 1) as threads:
-        runs = Ran(world)
+        runs = Ran(world, threads, tmp_path_factory)
         for item in request.session.items:
             if item.path == request.path and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-                runs.start(threads, item.callspec.params["name"], tmp_path_factory.mktemp("home"))
+                runs.start(item.callspec.params["name"])
         yield runs
 
 

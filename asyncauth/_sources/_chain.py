@@ -6,10 +6,12 @@ resolves once per client that asks, and its profile resolver has raced (aiobotoc
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.session import Session
 
+from asyncauth._endpoints import refuse_plain_http
 from asyncauth._errors import AsyncAuthError, SourceExpired
 from asyncauth._expiring import Expiring
 from asyncauth._models import Credentials
@@ -39,12 +41,23 @@ PATIENCE_SECONDS: Final = 60.0
 _NAMED_BY_THE_PROFILE: Final = frozenset({"assume-role", "assume-role-with-web-identity", "sso", "login"})
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What gave credentials, to be asked again; `age` tells whether it was told to be forgotten since."""
+
+    age: int
+    session: Session
+    configuration: Configuration
+    credentials: Any = field(repr=False)
+
+
 class ChainOrigin:
     """What boto finds by itself.
 
     Args:
         profile: the profile's name; None is the chain as it is, AWS_PROFILE included.
         asked: the partition and region that the caller named.
+        allow_http: let the chain's own requests go in the clear to other machines.
     """
 
     def __init__(
@@ -54,15 +67,17 @@ class ChainOrigin:
         *,
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
         clock: Clock,
+        allow_http: bool = False,
     ) -> None:
         self.label = "boto's default chain" if profile is None else f"profile {profile!r}"
         self._profile = profile
         self._asked = asked
         self._clock = clock
+        self._allow_http = allow_http
         self._worker: Worker[Loaded | AsyncAuthError] = Worker(self._resolve, spawn)
-        self._opened: tuple[Session, Configuration] | None = None
+        self._found: _Found | None = None
+        self._forgotten = 0
         self._key: Hashable = None
-        self._credentials: Any = None
 
     async def load(self) -> Loaded:
         """Resolve the chain, or let the credentials found before renew themselves."""
@@ -73,35 +88,38 @@ class ChainOrigin:
 
     def forget(self) -> None:
         """Resolve from the files again at the next load."""
-        self._credentials = None
-        self._opened = None
+        self._forgotten += 1
 
     def _resolve(self) -> Loaded | AsyncAuthError:
         """Run in the thread; an error is returned, since a frame that raises keeps its locals, and they are secret."""
+        age = self._forgotten
+        found = self._found if self._found is not None and self._found.age == age else None
         place = Place(self.label, self._profile)
         try:
-            opened = self._opened or self._open()
-            self._opened = opened
-            session, configuration = opened
+            session, configuration = self._open() if found is None else (found.session, found.configuration)
             place = Place(self.label, session.profile)
-            credentials = self._credentials or session.get_credentials()
+            credentials = session.get_credentials() if found is None else found.credentials
             if credentials is None:
-                self._opened = None
                 return nothing_found(session, self.label)
             loaded = self._read(credentials, configuration)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told as an error of ours, without secrets
-            if self._credentials is None:
-                self._opened = None  # a file that is mended meanwhile shall be read
+            # What never gave credentials is not kept: a file that is mended meanwhile shall be read.
             return error if isinstance(error, AsyncAuthError) else explain(error, place)
         if isinstance(loaded, Loaded):
-            self._credentials = credentials
+            self._found = _Found(age, session, configuration, credentials)
         return loaded
 
     def _open(self) -> tuple[Session, Configuration]:
         configuration = read_configuration(open_session(self._profile), self._asked, self.label)
         session = Session(profile=self._profile)
         settle_region(session, configuration)
+        if not self._allow_http:
+            session.register("before-send", self._refuse_plain_http)
         return session, configuration
+
+    def _refuse_plain_http(self, request: Any, event_name: str, **_: Any) -> None:
+        """Look at each request that the chain sends; where an endpoint may be set is botocore's affair."""
+        refuse_plain_http(request.url, event_name.split(".")[1])
 
     def _read(self, credentials: Any, configuration: Configuration) -> Loaded | AsyncAuthError:
         frozen = credentials.get_frozen_credentials()

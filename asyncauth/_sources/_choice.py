@@ -66,6 +66,7 @@ def make_source(
     clock: Clock,
     random: random_module.Random,
     policy: RefreshPolicy,
+    allow_http_sts: bool = False,
 ) -> Source:
     """Return the source for what was given; nothing is read or asked yet.
 
@@ -75,6 +76,7 @@ def make_source(
         partition: the partition these credentials are of, where the caller knows it.
         region_name: goes before the region that the source is configured with.
         spawn: starts a task in the pool's task group.
+        allow_http_sts: let boto send requests for credentials in the clear to other machines (STS, SSO, sign-in).
         clock, random, policy: as for every expiring slot. What boto resolves may take 60 s where the policy allows a
             load less: there may be a person to type a code, or a program that opens a browser.
 
@@ -84,7 +86,9 @@ def make_source(
     asked = Asked(partition, region_name)
     origin: Origin
     if spec is None or isinstance(spec, Profile):
-        origin = ChainOrigin(None if spec is None else spec.name, asked, spawn=spawn, clock=clock)
+        origin = ChainOrigin(
+            None if spec is None else spec.name, asked, spawn=spawn, clock=clock, allow_http=allow_http_sts
+        )
         policy = _patient(policy)
     elif isinstance(spec, Keys):
         origin = KeysOrigin(spec, asked, clock=clock)

@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError
 
 from asyncauth._errors import AsyncAuthError, NoSourceCredentials, SourceError, SourceExpired
 from asyncauth._expiring import Expiring
@@ -172,7 +172,7 @@ class SessionOrigin(_Given):
             lifetime = seconds_left(credentials)
         except AsyncAuthError as error:
             return error
-        except (BotoCoreError, ClientError, OSError, ValueError, RuntimeError, KeyError) as error:
+        except Exception as error:  # noqa: BLE001 - a session of the user's may hold any class of credentials
             return explain(error, Place(self.label, self._session.profile))
         if lifetime is not None and lifetime <= 0:
             return SourceExpired(f"the credentials of {self.label} that was given as source have ended")

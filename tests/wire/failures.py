@@ -296,6 +296,32 @@ def role_without_an_answer(world: World, home: Path) -> Failure:
 
 
 @failure
+def role_asked_for_in_the_clear(world: World, home: Path) -> Failure:
+    """AssumeRole's answer would come back over plain http from another machine; nothing is sent there."""
+    return Failure(
+        "ConfigurationError",
+        ["the sts endpoint http://sts.example.invalid is not encrypted"],
+        env={"AWS_ENDPOINT_URL_STS": "http://sts.example.invalid"},
+        files={
+            ".aws/config": "[profile p]\nrole_arn = arn:aws:iam::222222222222:role/r\nregion = us-east-1\n"
+            "source_profile = base\n",
+            ".aws/credentials": keys_in("base", world.user("in-the-clear")),
+        },
+        source={"profile": "p"},
+    )
+
+
+@failure
+def role_asked_for_in_the_clear_on_purpose(world: World, home: Path) -> Failure:
+    """When it is asked for, it is tried; here there is nobody of that name."""
+    failing = role_asked_for_in_the_clear(world, home)
+    failing.error, failing.says = "SourceError", ["no answer from http://sts.example.invalid"]
+    failing.env |= {"AWS_MAX_ATTEMPTS": "1"}
+    failing.source |= {"allow_http_sts": True}
+    return failing
+
+
+@failure
 def config_file_that_cannot_be_read(world: World, home: Path) -> Failure:
     return Failure("ConfigurationError", [".aws/config"], files={".aws/config": "aws_secret_access_key = s3cr3t\n"})
 

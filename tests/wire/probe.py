@@ -52,6 +52,7 @@ async def resolve(said: dict[str, Any]) -> dict[str, Any]:
             clock=SYSTEM_CLOCK,
             random=random.Random(),
             policy=RefreshPolicy(),
+            allow_http_sts=said.get("allow_http_sts", False),
         )
 
         async def ask() -> None:
