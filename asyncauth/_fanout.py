@@ -11,6 +11,7 @@ It knows nothing of AWS, and runs on asyncio and on trio.
 
 from __future__ import annotations
 
+from itertools import takewhile
 from random import Random
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -40,8 +41,8 @@ __all__ = ["Attempt", "FanOut", "Group", "Settlement", "SkipTarget", "fan_out"]
 K = TypeVar("K")
 T = TypeVar("T")
 
-# Seconds. How long after its deadline a target that does not react to being cancelled is answered for.
-UNRESPONSIVE_AFTER = 0.1
+# Seconds. How long after its deadline a target is looked for, and how long it then has to react to being cancelled.
+GRACE = 0.05
 # Seconds. How long leaving a run may take to answer for targets that were never read.
 CLOSING_TIME = 0.5
 
@@ -52,7 +53,7 @@ DEADLINE_REACHED = "deadline reached"
 class _Target(Ticket[K]):
     """What the run itself keeps about a target."""
 
-    __slots__ = ("admitted_at", "answered", "attempt", "deadline", "last_error")
+    __slots__ = ("admitted_at", "answered", "attempt", "deadline", "last_error", "scope")
 
     def __init__(self, index: int, target: K) -> None:
         super().__init__(index, target)
@@ -61,6 +62,7 @@ class _Target(Ticket[K]):
         self.admitted_at: float | None = None
         self.answered = False
         self.last_error: Exception | None = None
+        self.scope: anyio.CancelScope | None = None
 
 
 def fan_out(
@@ -357,9 +359,9 @@ class FanOut(Generic[K, T]):
     async def _run(self, target: _Target[K]) -> None:
         try:
             left = None if target.deadline is None else target.deadline - self._clock.monotonic()
-            with self._clock.move_on_after(left) as scope:
+            with self._clock.move_on_after(left) as target.scope:
                 await self._try(target)
-            if scope.cancelled_caught:
+            if target.scope.cancelled_caught:
                 self._time_out(target)
         except self._cancelled:
             self._settle(target, "cancelled", error=target.last_error)
@@ -421,21 +423,32 @@ class FanOut(Generic[K, T]):
         self._wake.ring()
 
     async def _answer_for_unresponsive(self) -> None:
-        """Answer for targets that do not react to being cancelled (a thread, a shield): their consumers wait no longer.
+        """Answer for targets that do not react to being cancelled (a thread, a shield): nobody waits for them longer.
 
         A task cannot be abandoned, so the place of such a target is free only when its task really ends.
         """
         shortest = min(limit for limit in (self._limits.timeout, self._limits.deadline) if limit is not None)
         while True:
-            now = self._clock.monotonic()
-            # All targets have the same time, so the first admitted is the first due.
             oldest = next(iter(self._running.values()), None)
+            now = self._clock.monotonic()
             due = now + shortest if oldest is None or oldest.deadline is None else oldest.deadline
-            if oldest is None or now < due + UNRESPONSIVE_AFTER:
-                await self._clock.sleep(due + UNRESPONSIVE_AFTER - now)
-            else:
-                logger.warning("%r does not react to being cancelled: answered for, and still running", oldest.target)
-                self._time_out(oldest)
+            await self._clock.sleep(due + GRACE - now)
+            overdue = self._overdue()
+            for target in overdue:
+                if target.scope is not None:
+                    # The loop's timers stand still while the machine is suspended, and the clock does not.
+                    target.scope.cancel()
+            if overdue:
+                await self._clock.sleep(GRACE)
+            for target in overdue:
+                if not target.answered:
+                    logger.warning("%r does not react to being cancelled and runs on", target.target)
+                    self._time_out(target)
+
+    def _overdue(self) -> list[_Target[K]]:
+        # All targets have the same time, so those admitted first are due first.
+        now = self._clock.monotonic()
+        return list(takewhile(lambda target: (target.deadline or now) <= now - GRACE, self._running.values()))
 
     # The consumer's side.
 

@@ -271,6 +271,22 @@ class TestAdmission:
             await gates.open(*targets)
             assert statuses(await answers.collect()) == ["succeeded"] * 5
 
+    async def test_a_limit_that_changes_is_asked_again(self) -> None:
+        """A group's limit can be a callable: what it denies waits, until the run is told to look again."""
+        gates = Gates()
+        most = {"a": 0, "b": None}
+        by_account: Group[str] = Group("account", lambda target: target[0], lambda account: most[str(account)])
+
+        async with fan_out(gates, ["a1", "a2", "b1", "b2"], groups=[by_account], shuffle=False) as answers:
+            await idle()
+            assert sorted(gates.started) == ["b1", "b2"]
+            most["a"] = 1
+            answers.reconsider()
+            await idle()
+            assert gates.started[2:] == ["a1"]
+            await gates.open("a1", "a2", "b1", "b2")
+            assert statuses(await answers.collect()) == ["succeeded"] * 4
+
     async def test_a_group_whose_key_fails_ends_the_reading(self) -> None:
         """A target that cannot be assigned is an error of the targets: what was read before it is answered."""
         by_length: Group[Any] = Group("length", len, 1)
@@ -492,20 +508,42 @@ class TestFlow:
         async with fan_out(Gates(), listing(), window=5):
             await idle()
 
-    async def test_a_producer_that_was_cancelled_from_inside_has_failed(self, anyio_backend_name: str) -> None:
-        """A cancellation of the producer's own making is an error, not the end of the run."""
-        if anyio_backend_name == "trio":
-            pytest.skip("trio does not let code cancel without a scope")
+    async def test_a_producer_that_fails_when_the_run_is_over_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Going through the rest, to answer for it, meets an error: that is logged, and leaving goes on."""
 
-        async def listing() -> AsyncIterator[int]:
-            yield 1
-            raise anyio.get_cancelled_exc_class()
+        class Broken:
+            def __len__(self) -> int:
+                return 9
 
-        seen: list[int] = []
-        with pytest.raises(RuntimeError, match="cancelled from inside"):
-            await read(fan_out(echo, listing()), seen)
+            def __iter__(self) -> Iterator[int]:
+                yield from range(3)
+                raise LookupError("no fourth account")
 
-        assert seen == [1]
+        reported: list[Any] = []
+        async with fan_out(Gates(), Broken(), window=1, limits=Limits(max_at_once=1), on_settled=reported.append):
+            await idle()
+
+        assert statuses(reported) == ["cancelled"] * 3
+        assert "producer's error could be raised: LookupError" in caplog.text
+
+    async def test_a_producer_need_not_be_a_generator(self) -> None:
+        """Any async iterator will do, closable or not."""
+
+        class Counting:
+            def __init__(self) -> None:
+                self.at = 0
+
+            def __aiter__(self) -> Counting:
+                return self
+
+            async def __anext__(self) -> int:
+                self.at += 1
+                if self.at > 3:
+                    raise StopAsyncIteration
+                return self.at
+
+        async with fan_out(echo, Counting()) as answers:
+            assert [answer.value for answer in await answers.collect()] == [1, 2, 3]
 
 
 class TestTime:
@@ -605,10 +643,10 @@ class TestTime:
         limits = Limits(max_at_once=1, timeout=5)
         async with fan_out(stubborn, "ab", limits=limits, clock=clock, shuffle=False) as answers:
             await idle()
-            clock.advance(5)
-            await idle()
-            assert not answers.unread()
-            clock.advance(0.1)
+            for seconds in (5, 0.05, 0.05):
+                assert not answers.unread()
+                clock.advance(seconds)
+                await idle()
             answer = await anext(answers)
             assert (answer.status, round(answer.elapsed, 6)) == ("timed_out", 5.1)
             await idle()
@@ -647,12 +685,32 @@ class TestTime:
 
         async with fan_out(stubborn, "a", limits=Limits(deadline=5), clock=clock) as answers:
             await idle()
-            clock.advance(5.1)
+            for seconds in (5, 0.05, 0.05):
+                clock.advance(seconds)
+                await idle()
             assert statuses(await answers.collect()) == ["timed_out"]
             assert ended == []
             release.set()
 
         assert ended == ["a"]
+
+    async def test_a_suspended_machine_wakes_up_to_targets_that_are_due(self) -> None:
+        """The loop's timers stand still in the meantime; the targets are cancelled all the same."""
+
+        class Suspended(FakeClock):
+            def suspend(self, seconds: float) -> None:
+                self._monotonic += seconds
+                self._timers = [(due + seconds, timer, fire) for due, timer, fire in self._timers]
+
+        clock = Suspended()
+        gates = Gates()
+        async with fan_out(gates, "ab", limits=Limits(timeout=60), clock=clock) as answers:
+            await idle()
+            clock.suspend(3_600)
+            clock.advance(60.05)
+            await idle()
+            assert gates.running == 0
+            assert statuses(await answers.collect()) == ["timed_out"] * 2
 
     async def test_work_that_finishes_although_cancelled_has_succeeded(self, clock: FakeClock) -> None:
         """What it returned is there, and somebody may need it; its time shows that it was late."""
@@ -767,6 +825,22 @@ class TestFailures:
 
         assert caught.value is error
         assert caught.value.__context__ is None
+
+    async def test_a_bug_of_ours_is_not_hidden(self) -> None:
+        """Should the engine itself fail (here its clock does), the block raises that, whatever ended the body."""
+
+        class Stopped(FakeClock):
+            async def sleep(self, seconds: float) -> None:
+                raise ZeroDivisionError
+
+        async def caller() -> None:
+            async with fan_out(Gates(), range(5), limits=Limits(deadline=5), clock=Stopped()) as answers:
+                await anext(answers)
+
+        with pytest.raises(ExceptionGroup) as caught:
+            await caller()
+
+        assert caught.group_contains(ZeroDivisionError)
 
 
 class TestTolerance:
@@ -1047,11 +1121,13 @@ class TestEvents:
     async def test_an_answer_that_cannot_be_recorded_ends_the_run(self) -> None:
         """A journal whose disk is full must not be followed by more work; the block raises its error."""
         begun = []
+        asked = []
 
         async def work(target: int, attempt: Attempt) -> None:
             begun.append(target)
 
         def full(answer: object) -> None:
+            asked.append(answer)
             raise OSError("no space left")
 
         with pytest.raises(OSError, match="no space left"):
@@ -1059,6 +1135,7 @@ class TestEvents:
                 await answers.collect()
 
         assert len(begun) <= 6
+        assert len(asked) == 1
 
     @pytest.mark.parametrize(
         ("targets", "complete"), [([1, 2, 3], True), (iter(range(50)), False), (itertools.count(), False)]

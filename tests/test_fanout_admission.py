@@ -94,6 +94,22 @@ def test_a_group_without_a_limit_costs_nothing() -> None:
     assert take_all(admission) == [0]
 
 
+def test_reconsidering_wakes_those_whose_limit_has_grown() -> None:
+    """Where a callable says how many, a larger answer takes effect when somebody says that it has changed."""
+    most = 1
+    admission: Admission[Ticket[Where]] = Admission(
+        groups=[Group("account", lambda where: where.account, lambda account: most)], window=9, random=None
+    )
+    offer(admission, *[Where("a")] * 5)
+    assert take_all(admission) == [0]
+
+    most = 3
+    assert take_all(admission) == []
+    admission.reconsider()
+
+    assert take_all(admission) == [1, 2]
+
+
 def test_groups_that_nobody_leans_on_are_forgotten() -> None:
     """Ten thousand accounts leave nothing behind when they are done."""
     admission = make(per_account=2)

@@ -397,6 +397,25 @@ class TestNativeCancellation:
         assert watched.statuses == {"failed": COUNT}
         assert all(isinstance(answer.error, RuntimeError) for answer in watched.answers)
 
+    async def test_a_producer_that_was_cancelled_from_inside_has_failed(self) -> None:
+        """A cancellation of the producer's own making is an error, told after what it gave, not the end of the run."""
+
+        async def listing() -> AsyncIterator[int]:
+            yield 0
+            raise asyncio.CancelledError
+
+        watched = Watched()
+
+        async def caller() -> None:
+            async with watched.run(quick, listing()) as answers:
+                await answers.collect()
+
+        with pytest.raises(RuntimeError, match="cancelled from inside"):
+            await caller()
+
+        watched.check(count=1)
+        assert watched.statuses == {"succeeded": 1}
+
     async def test_every_task_cancelled_at_once(self) -> None:
         """A loop that is being shut down cancels each task natively; the run still ends, and is answered."""
         watched = Watched()
