@@ -20,6 +20,7 @@ from aiobotocore.session import AioSession
 from botocore.credentials import Credentials as StaticCredentials
 from botocore.credentials import RefreshableCredentials
 
+from asyncauth import SessionPool
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import (
     ConfigurationError,
@@ -110,6 +111,14 @@ def test_a_profile_wins_over_keys_and_says_so() -> None:
 
     assert chosen == Profile("prod")
     assert SECRET not in str(warned[0].message)
+
+
+def test_the_warning_points_at_whoever_made_the_pool() -> None:
+    """The warning names the line that gave both, not one of ours."""
+    with pytest.warns(SourceIgnoredWarning) as warned:
+        SessionPool(keys=Keys(ID, SECRET), profile="prod")
+
+    assert warned[0].filename == __file__
 
 
 def test_the_order_of_choice() -> None:
@@ -364,6 +373,19 @@ def shown(error: BaseException) -> str:
     """Return all that an error tracker would show of an error, local variables included."""
     told = traceback.TracebackException.from_exception(error, capture_locals=True)
     return "".join(told.format()) + repr(error.__dict__)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_sources_resolve_on_trio_too(wire: Wire, write: Callable[[str, str], None], anyio_backend: str) -> None:
+    """Keys, a callable and a role profile are resolved on trio as on asyncio: none of them needs aiohttp."""
+    write(".aws/config", ROLE_PROFILE)
+    kept = Kept(Keys(ID, SECRET))
+    found = []
+    for spec in (Keys(ID, SECRET), kept.fetch, Profile("p")):
+        async with opened(spec) as source:
+            found.append((await source.credentials()).access_key_id)
+
+    assert found == [ID, ID, key_id_for(ROLE)]
 
 
 # -- given sessions ----------------------------------------------------------------------------------------------------
