@@ -2,9 +2,9 @@
 
 `fast_parser_factory()` is a drop-in for a session's `response_parser_factory` component. For each operation that it
 meets, it compiles the output shape once (see `_parsing_xml` and `_parsing_json`); a body above 64 KiB is parsed in a
-worker thread that leaves the loop its turns. What is not understood goes to the inherited parser, from the
-start and untouched: errors, event streams, streams, shapes and bodies off the beaten track. Its results and its
-exceptions are therefore stock in all those cases.
+worker thread that leaves the loop its turns. What is not understood goes to the inherited parser, from the start and
+untouched: errors, event streams, streams, shapes and bodies off the beaten track. So results and exceptions are stock
+in all those cases.
 
 Only `_do_parse` is overridden; status, headers and metadata stay with aiobotocore's `parse`.
 """
@@ -135,7 +135,7 @@ class _Fast:
 
 
 class _FastXML(_Fast):
-    _SLICE_BYTES = 64 * 1024
+    _SLICE_BYTES = 64 * 1024  # as in _parsing_xml
 
     def _parse_xml_string_to_dom(self, xml_string: Any) -> Any:
         if not isinstance(xml_string, bytes) or len(xml_string) <= self._SLICE_BYTES:
@@ -310,15 +310,6 @@ class FastParserFactory(AioResponseParserFactory):
         if parser is None:
             parser = self._parsers[protocol_name] = self._make_parser(protocol_name)
         return parser
-
-    def prepare(self, operation_model: Any) -> None:
-        """Compile an operation's output shape ahead of its first response; call it in a worker thread.
-
-        Structures inside are compiled when the first of their kind arrives: a model may have thousands.
-        """
-        parser = self.create_parser(operation_model.service_model.resolved_protocol)
-        if isinstance(parser, _Fast):
-            parser.plans.find(operation_model.output_shape)
 
     def _make_parser(self, protocol_name: str) -> Any:
         stock = PROTOCOL_PARSERS[protocol_name]

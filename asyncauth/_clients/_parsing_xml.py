@@ -43,9 +43,9 @@ _SPACE = " \t\n"
 _NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII).fullmatch
 _EMPTY = re.compile(r"[A-Za-z_][\w.-]* ?/", re.ASCII).fullmatch
 _DECLARATION = re.compile(
-    r"""\?xml version=(?:"1\.0"|'1\.0')(?: encoding=(?:"utf-8"|'utf-8'))?"""
+    r"""\?xml version=(?:"1\.0"|'1\.0')(?: encoding=(?:"(?i:utf-8)"|'(?i:utf-8)'))?"""
     r"""(?: standalone=(?:"(?:yes|no)"|'(?:yes|no)'))? ?\?""",
-    re.ASCII | re.IGNORECASE,
+    re.ASCII,
 ).fullmatch
 # The w3.org names are left out: XML reserves some of them, which a parser must refuse.
 _ROOT = re.compile(
@@ -102,9 +102,10 @@ def _pairs(part: bytes) -> Tokens:
         raise GiveUp from None
     if not part.isascii() and ("\ufffe" in text or "\uffff" in text):
         raise GiveUp
-    pieces: Iterable[str] = text.replace("<", ">").split(">")
-    if references:
-        pieces = [_resolve(piece) if "&" in piece else piece for piece in pieces]
+    pieces = text.replace("<", ">").split(">")
+    if references:  # in texts only: a tag with one stays as it is, and is no name
+        texts = [_resolve(piece) if "&" in piece else piece for piece in pieces[2::2]]
+        return zip(pieces[1::2], texts, strict=True)
     flow = iter(pieces)
     next(flow)
     return zip(flow, flow, strict=True)
