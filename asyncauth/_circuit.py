@@ -152,8 +152,16 @@ class Circuits:
         if was_wide or circuit.is_shut != was_shut or pause is not None:
             self._tell(key)
 
+    def passed(self, key: Hashable) -> None:
+        """Say that one of those under way is not held up by an endpoint, though nobody answered: one more may go.
+
+        It changes nothing where somebody has answered, nor where a failure is the last that was heard.
+        """
+        if self._circuit(key).make_room():
+            self._tell(key)
+
     def subscribe(self, listener: Callable[[Hashable], None]) -> Callable[[], None]:
-        """Call `listener(key)` whenever an endpoint opens wide, becomes doubtful, or is shut; return how to end that.
+        """Call `listener(key)` whenever `places` or `refusal` would say something new; return how to end that.
 
         Time alone changes `places` and `refusal` too: from the end of a pause on, one request may go.
         """
@@ -233,6 +241,7 @@ class _Circuit:
         "_policy",
         "_probing",
         "_queue",
+        "_room",
         "_until",
         "_why",
         "failures",
@@ -247,6 +256,7 @@ class _Circuit:
         self._pause = policy.pause
         self._probing = False
         self._why = ""
+        self._room = policy.gently
         self._queue: OrderedDict[_Waiter, None] = OrderedDict()
         self.failures = 0
         self.running = 0
@@ -265,7 +275,7 @@ class _Circuit:
         if self.is_wide:
             return None
         # One that has just failed is not replaced: else each of the first five lets another one in before it is shut.
-        return max(1, self._policy.gently - self.failures)
+        return max(1, self._room - self.failures)
 
     def refusal(self, now: float) -> EndpointDown | None:
         if self._until is None or self.places(now):
@@ -313,9 +323,16 @@ class _Circuit:
         while self._queue:
             self._call_first()
 
+    def make_room(self) -> bool:
+        if self.failures or self._answered:
+            return False
+        self._room += 1
+        return True
+
     def fail(self, why: str, now: float) -> float | None:
         """Count a failure; return for how many seconds that shuts the endpoint, None if it does not."""
         self.failures += 1
+        self._room = self._policy.gently
         self._why = why
         # What was sent before it was shut, and fails only now, proves nothing new.
         is_late = self._until is not None and now < self._until

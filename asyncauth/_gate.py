@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import ClientError, HTTPClientError
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
     from asyncauth._budgets import Budgets
-    from asyncauth._circuit import Circuits
+    from asyncauth._circuit import Circuits, Permit
     from asyncauth._clients import CallHook
     from asyncauth._clock import Clock
     from asyncauth._telemetry import Telemetry
@@ -41,6 +43,7 @@ class Gate:
         self.budgets = budgets
         self.circuits = circuits
         self.throttled = 0
+        self._under_way: Counter[str] = Counter()
         self._clock = clock
         self._telemetry = telemetry
 
@@ -54,7 +57,7 @@ class Gate:
             async with ticket:
                 try:
                     return await self._send(service_name, region_name, invoke)
-                except Exception as error:
+                except ClientError as error:
                     throttled = self._is_throttled(error, service_name, operation_name, region_name)
                     if throttled is not None:
                         ticket.answered(throttled=throttled)
@@ -92,30 +95,43 @@ class Gate:
         """Return which endpoints nothing is sent to now, in words, and how they failed last."""
         return {said(key): refusal.code or "no answer" for key, refusal in self.circuits.shut().items()}
 
+    def under_way(self, region_name: str) -> int:
+        """Return how many requests were sent to a region, or wait to be, and are not answered yet."""
+        return self._under_way[region_name]
+
     async def _send(
         self, service_name: str, region_name: str, invoke: Callable[[], Awaitable[T]], *, tells_of_region: bool = True
     ) -> T:
-        async with self.circuits.enter((service_name, region_name)) as permit:
-            began = self._clock.monotonic()
-            down: bool | None = False
-            why = "no answer"
-            try:
-                return await invoke()
-            except Exception as error:
-                down, why = is_down(error), type(error).__name__
-                raise
-            except BaseException:
-                down = True if self._clock.monotonic() - began >= SILENCE else None
-                raise
-            finally:
-                if down:
-                    permit.failed(why)
-                elif down is False:
-                    permit.succeeded()
-                if tells_of_region and down:
-                    self.circuits.failed(region_name, why)
-                elif tells_of_region and down is False:
-                    self.circuits.succeeded(region_name)
+        self._under_way[region_name] += tells_of_region
+        try:
+            async with self.circuits.enter((service_name, region_name)) as permit:
+                learn = partial(self._learn, permit, region_name if tells_of_region else None)
+                began = self._clock.monotonic()
+                try:
+                    answer = await invoke()
+                except Exception as error:
+                    # A call that found no credentials to be signed with says nothing of where it was to go.
+                    is_unsent = tells_of_region and isinstance(error, AsyncAuthError)
+                    learn(down=None if is_unsent else is_down(error), why=type(error).__name__)
+                    raise
+                except BaseException:
+                    learn(down=True if self._clock.monotonic() - began >= SILENCE else None)
+                    raise
+                learn(down=False)
+                return answer
+        finally:
+            self._under_way[region_name] -= tells_of_region
+
+    def _learn(self, permit: Permit, region_name: str | None, *, down: bool | None, why: str = "no answer") -> None:
+        """Tell the circuits of an endpoint and of its region; `down` is None when nothing was learned."""
+        if down:
+            permit.failed(why)
+        elif down is False:
+            permit.succeeded()
+        if region_name is not None and down:
+            self.circuits.failed(region_name, why)
+        elif region_name is not None and down is False:
+            self.circuits.succeeded(region_name)
 
     def _is_throttled(self, error: Exception, service: str, action: str, region_name: str) -> bool | None:
         if is_down(error) is not False:

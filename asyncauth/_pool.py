@@ -381,7 +381,7 @@ class SessionPool:
             targets,
             role=self.role,
             session=self.session,
-            circuits=parts.gate.circuits,
+            gate=parts.gate,
             limits=limits,
             counts=self._counts,
             telemetry=None if parts.telemetry is None else parts.telemetry.run(),

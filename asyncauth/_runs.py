@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 
 from asyncauth import _sts
 from asyncauth._admission import Group
+from asyncauth._doors import Doors
 from asyncauth._errors import AssumeRoleDenied, AssumeRoleError, EndpointDown, TargetTimeout
 from asyncauth._fanout import SkipTarget, fan_out
 from asyncauth._journal import DONE_BEFORE, Journal, RunIdentity
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from asyncauth._circuit import Circuits
     from asyncauth._clock import Clock
     from asyncauth._fanout import Attempt, FanOut, Settlement
+    from asyncauth._gate import Gate
     from asyncauth._limits import Limits
     from asyncauth._models import Account, Phase, Role, Status
     from asyncauth._plan import Confirm
@@ -68,7 +69,7 @@ class Run(Generic[T]):
         *,
         role: Role,
         session: Callable[[Account, str], Awaitable[AccountSession]],
-        circuits: Circuits,
+        gate: Gate,
         limits: Limits,
         counts: Counter[Status],
         telemetry: RunTelemetry | None,
@@ -84,7 +85,7 @@ class Run(Generic[T]):
         self._targets = targets
         self._role = role
         self._session = session
-        self._circuits = circuits
+        self._doors = Doors(gate, clock)
         self._confirm = confirm
         self._dry_run = dry_run
         self._clock = clock
@@ -103,7 +104,7 @@ class Run(Generic[T]):
             groups=[
                 Group("account", _account_of, limits.max_at_once_per_account),
                 Group("region", _region_of, limits.max_at_once_per_region),
-                Group("endpoint", _region_of, self._places),
+                Group("endpoint", _region_of, self._doors.places),
             ],
             clock=clock,
             random=random,
@@ -138,11 +139,12 @@ class Run(Generic[T]):
             helpers = anyio.create_task_group()
             await helpers.__aenter__()
             stack.push_async_callback(_end, helpers)
+            helpers.start_soon(self._doors.keep_watching)
             if self._journal is not None:
                 helpers.start_soon(self._journal.keep_synced)
             if isinstance(self._display, Display):
                 helpers.start_soon(self._display.keep_drawn)
-            stack.callback(self._circuits.subscribe(self._answers.reconsider))
+            stack.callback(self._doors.subscribe(self._answers.reconsider))
             await self._answers.__aenter__()
             self._stack = stack.pop_all()
         return self
@@ -179,6 +181,10 @@ class Run(Generic[T]):
 
     async def _work(self, target: Target, attempt: Attempt) -> T:
         attempt.phase = "credentials"
+        with self._doors.inside(attempt, target.region_name):
+            return await self._do(target, attempt)
+
+    async def _do(self, target: Target, attempt: Attempt) -> T:
         try:
             session = await self._session(target.account, target.region_name)
         except AssumeRoleDenied as error:
@@ -206,14 +212,10 @@ class Run(Generic[T]):
         if self._journal is not None and self._journal.done(_journal_key(target)):
             self.done_before += 1
             return DONE_BEFORE
-        refusal = self._circuits.refusal(target.region_name)
+        refusal = self._doors.refusal(target.region_name)
         if refusal is not None:
             raise refusal
         return None
-
-    def _places(self, region_name: Any) -> int | None:
-        """Return how many targets may run in a region at once; where nobody answers, each begins, and fails at once."""
-        return None if self._circuits.refusal(region_name) else self._circuits.places(region_name)
 
     def _record(self, settlement: Settlement[Target, T]) -> None:
         self._counts[settlement.status] += 1
