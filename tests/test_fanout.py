@@ -309,12 +309,12 @@ class TestAdmission:
 
         assert begun == list(range(50))
 
-    async def test_order_is_spread_by_the_chance_it_is_given(self) -> None:
+    async def test_order_is_spread_by_the_chance_it_is_given(self, clock: FakeClock) -> None:
         """The same seed gives the same order, which is not the order given."""
 
         async def order(seed: int) -> list[int]:
             gates = Gates()
-            async with fan_out(gates, range(100), limits=Limits(max_at_once=10), random=Random(seed)):
+            async with fan_out(gates, range(100), limits=Limits(max_at_once=10), random=Random(seed), clock=clock):
                 await idle()
             return sorted(gates.started)
 
