@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 import io
 import logging
 from typing import Any
@@ -30,7 +31,11 @@ def _second_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_: NOW)
 
 
-def signed(auth_class: type[Any], arguments: dict[str, Any], context: dict[str, Any], token: str | None) -> object:
+def quick(*arguments: Any) -> QuickSigV4Auth:
+    return QuickSigV4Auth(SigV4Auth(*arguments))
+
+
+def signed(auth_class: Any, arguments: dict[str, Any], context: dict[str, Any], token: str | None) -> object:
     """Sign a new request twice, as a retry does, and tell all that became of it; or the exception."""
     data = arguments.get("data")
     request = AWSRequest(**{**arguments, "data": io.BytesIO(data[1]) if isinstance(data, tuple) else data})
@@ -115,7 +120,7 @@ def test_any_request_is_signed_as_by_botocore(
         monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_: NOW)
         expected = signed(SigV4Auth, arguments, context, token)
 
-        assert signed(QuickSigV4Auth, arguments, context, token) == expected
+        assert signed(quick, arguments, context, token) == expected
 
 
 def plain_request() -> AWSRequest:
@@ -128,7 +133,7 @@ def test_a_plain_request_is_not_prepared(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(SigV4Auth, "canonical_request", None)
     request = plain_request()
 
-    QuickSigV4Auth(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "ec2", "eu-west-1").add_auth(request)
+    quick(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "ec2", "eu-west-1").add_auth(request)
 
     assert request.headers["Authorization"].startswith(
         "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20260131/eu-west-1/ec2/aws4_request, SignedHeaders=host;x-amz-date, "
@@ -138,7 +143,7 @@ def test_a_plain_request_is_not_prepared(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_debug_logs_are_botocores(caplog: pytest.LogCaptureFixture) -> None:
     """At DEBUG, botocore's own code signs, and logs what it always logs."""
     with caplog.at_level(logging.DEBUG, "botocore.auth"):
-        QuickSigV4Auth(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "ec2", "eu-west-1").add_auth(plain_request())
+        quick(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "ec2", "eu-west-1").add_auth(plain_request())
 
     assert [record.message.partition(":")[0] for record in caplog.records] == [
         "Calculating signature using v4 auth.",
@@ -151,12 +156,12 @@ def test_debug_logs_are_botocores(caplog: pytest.LogCaptureFixture) -> None:
 def test_no_credentials_is_botocores_error() -> None:
     """Signing without credentials raises what botocore raises."""
     with pytest.raises(NoCredentialsError):
-        QuickSigV4Auth(None, "ec2", "eu-west-1").add_auth(plain_request())
+        quick(None, "ec2", "eu-west-1").add_auth(plain_request())
 
 
 def test_the_memory_of_urls_is_bounded() -> None:
     """A service whose resources are in its paths does not fill the memory."""
-    auth = QuickSigV4Auth(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "lambda", "eu-west-1")
+    auth = quick(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "lambda", "eu-west-1")
     for number in range(2 * _MAX_URLS):
         auth.add_auth(AWSRequest("POST", f"https://lambda.eu-west-1.amazonaws.com/f/{number}", data=b""))
 
@@ -173,16 +178,30 @@ class Credentials:
 
 
 @pytest.mark.parametrize(
-    ("version", "quick"), [("v4", True), ("s3v4", False), ("v4-query", False), ("v2", False), ("s3v4-query", False)]
+    ("version", "replaced"), [("v4", True), ("s3v4", False), ("v4-query", False), ("v2", False), ("s3v4-query", False)]
 )
-async def test_only_plain_v4_is_replaced(version: str, quick: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Presigning, S3's signatures and the older ones stay with botocore."""
-    monkeypatch.setitem(botocore.auth.AUTH_TYPE_MAPS, "v4", SigV4Auth)  # where awscrt is installed it has this place
+async def test_only_plain_v4_is_replaced(version: str, replaced: bool) -> None:
+    """Presigning, S3's signatures and the older ones stay with botocore; v4 is replaced, with and without awscrt."""
     events = AioHierarchicalEmitter()
     signer = Signer("id", "eu-west-1", "ec2", version, Credentials(), events)
 
     auth = await signer.get_auth_instance("ec2", "eu-west-1", version)
 
-    assert (type(auth) is QuickSigV4Auth) == quick
-    if not quick:
-        assert type(auth) is botocore.auth.AUTH_TYPE_MAPS[version]
+    stock = botocore.auth.AUTH_TYPE_MAPS[version]
+    assert type(auth) is (QuickSigV4Auth if replaced else stock)
+    assert not replaced or type(auth._auth) is stock
+
+
+def test_awscrt_signs_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where awscrt is installed, its signature of a plain request is ours."""
+    pytest.importorskip("awscrt")
+    crt: Any = importlib.import_module("botocore.crt.auth")
+    monkeypatch.setattr(crt, "get_current_datetime", lambda **_: NOW.replace(tzinfo=dt.UTC))
+    credentials = ReadOnlyCredentials("AKIAEXAMPLE", "secret", "token")
+    signatures = []
+    for auth in (crt.CrtSigV4Auth(credentials, "ec2", "eu-west-1"), quick(credentials, "ec2", "eu-west-1")):
+        request = plain_request()
+        auth.add_auth(request)
+        signatures.append(request.headers["Authorization"])
+
+    assert signatures[0] == signatures[1]
