@@ -26,21 +26,26 @@ class Group(Generic[K]):
         key: which of these things a target leans on; None: on none, so this limit does not concern it.
         max_at_once: how many targets with the same key may run at the same time; None: no limit. A callable is given
             the key each time that somebody wants to start; who makes its answer grow calls `Admission.reconsider`.
+        aside: so many of those that wait for a place do not count in the window. Else those that wait for the one
+            thing that is stuck fill it, and nobody else is read on.
     """
 
     name: str
     key: Callable[[K], Hashable | None]
     max_at_once: int | Callable[[Hashable], int | None] | None
+    aside: int = 0
 
 
 class _Places:
     """The places of one group (one account, one region), and who waits for one of them."""
 
-    __slots__ = ("_most", "id", "members", "parked", "taken")
+    __slots__ = ("_most", "id", "is_aside", "members", "parked", "taken")
 
-    def __init__(self, identity: tuple[int, Hashable], most: _Most) -> None:
+    def __init__(self, identity: tuple[int, Hashable], group: Group[Any]) -> None:
+        assert group.max_at_once is not None
         self.id = identity
-        self._most = most
+        self.is_aside = group.aside > 0
+        self._most: _Most = group.max_at_once
         self.members = 0
         self.taken = 0
         self.parked: list[_Entry] = []
@@ -78,13 +83,16 @@ class Admission(Generic[T]):
 
     Args:
         groups: what must not all run at once.
-        window: how many tickets may wait here. The caller keeps to it by asking `has_room`.
+        window: how many tickets may wait here, those set aside not counted. The caller keeps to it by asking
+            `has_room`.
         random: None keeps the order of arrival.
     """
 
     def __init__(self, *, groups: Sequence[Group[Any]], window: int, random: Random | None) -> None:
-        self._groups = [(at, group.key, group.max_at_once) for at, group in enumerate(groups) if group.max_at_once]
+        self._groups = [(at, group) for at, group in enumerate(groups) if group.max_at_once]
         self._window = window
+        self._most_aside = sum(group.aside for group in groups)
+        self._aside = 0
         self._random = random
         self._ready: list[_Entry] = []
         self._places: dict[tuple[int, Hashable], _Places] = {}
@@ -94,12 +102,16 @@ class Admission(Generic[T]):
     @property
     def has_room(self) -> bool:
         """Whether one more ticket may be offered."""
-        return self.waiting < self._window
+        return self._in_window < self._window
 
     @property
     def runs_low(self) -> bool:
         """Whether so few wait that reading on is due; half a window at a time costs fewer wake-ups than one by one."""
-        return self.waiting <= self._window // 2
+        return self._in_window <= self._window // 2
+
+    @property
+    def _in_window(self) -> int:
+        return self.waiting - min(self._aside, self._most_aside)
 
     def offer(self, ticket: T) -> None:
         """Let `ticket` wait for its turn. Whatever a group's `key` raises is raised here, and nothing was taken."""
@@ -125,6 +137,7 @@ class Admission(Generic[T]):
                 self.admitted += 1
                 return ticket
             heappush(full.parked, entry)
+            self._aside += full.is_aside
             # It may have been woken for a place that it now leaves to the next in line.
             self._wake(ticket)
         return None
@@ -141,7 +154,7 @@ class Admission(Generic[T]):
         """Let those who are parked try again: a group that a callable decides on may have more places now."""
         for places in self._places.values():
             while places.parked and places.free:
-                heappush(self._ready, heappop(places.parked))
+                self._unpark(places)
 
     def drain(self) -> list[T]:
         """Return all who wait, in the order of their index, and let none wait any longer."""
@@ -149,26 +162,30 @@ class Admission(Generic[T]):
         for places in self._places.values():
             places.parked.clear()
         self._ready.clear()
-        self.waiting = 0
+        self.waiting = self._aside = 0
         tickets: list[T] = sorted((entry[2] for entry in entries), key=lambda ticket: ticket.index)
         for ticket in tickets:
             self._forget(ticket)
         return tickets
 
     def _places_for(self, target: Any) -> tuple[_Places, ...]:
-        identities = [(at, key(target), most) for at, key, most in self._groups]
-        return tuple(self._place((at, key), most) for at, key, most in identities if key is not None)
+        keys = [(at, group, group.key(target)) for at, group in self._groups]
+        return tuple(self._place((at, key), group) for at, group, key in keys if key is not None)
 
-    def _place(self, identity: tuple[int, Hashable], most: _Most) -> _Places:
+    def _place(self, identity: tuple[int, Hashable], group: Group[Any]) -> _Places:
         places = self._places.get(identity)
         if places is None:
-            places = self._places[identity] = _Places(identity, most)
+            places = self._places[identity] = _Places(identity, group)
         return places
 
     def _wake(self, ticket: T) -> None:
         for places in ticket.places:
             if places.free and places.parked:
-                heappush(self._ready, heappop(places.parked))
+                self._unpark(places)
+
+    def _unpark(self, places: _Places) -> None:
+        heappush(self._ready, heappop(places.parked))
+        self._aside -= places.is_aside
 
     def _forget(self, ticket: T) -> None:
         # Ten thousand accounts are ten thousand groups: one that nobody leans on any more is dropped.

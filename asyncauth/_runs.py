@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DRY_RUN = "dry run"
+#: How many targets wait for a region that does not answer, for each that runs, before they hold up the other regions.
+ASIDE = 20
 
 
 def passes_by_itself(error: Exception) -> bool:
@@ -104,7 +106,7 @@ class Run(Generic[T]):
             groups=[
                 Group("account", _account_of, limits.max_at_once_per_account),
                 Group("region", _region_of, limits.max_at_once_per_region),
-                Group("endpoint", _region_of, self._doors.places),
+                Group("endpoint", _region_of, self._doors.places, aside=ASIDE * limits.max_at_once),
             ],
             clock=clock,
             random=random,

@@ -110,6 +110,28 @@ def test_reconsidering_wakes_those_whose_limit_has_grown() -> None:
     assert take_all(admission) == [1, 2]
 
 
+def test_those_who_wait_for_the_one_thing_that_is_stuck_leave_room_for_others() -> None:
+    """Set aside, they do not fill the window, up to a number; once they may start, or are drained, they count again."""
+    most = 0
+    stuck: Group[Where] = Group("account", lambda where: where.account, lambda account: most, aside=5)
+    admission: Admission[Ticket[Where]] = Admission(groups=[stuck], window=3, random=None)
+
+    offered = 0
+    while admission.has_room:
+        admission.offer(Ticket(offered, Where("a")))
+        offered += 1
+        assert take_all(admission) == []
+    assert offered == admission.waiting == 5 + 3
+
+    most = 4
+    admission.reconsider()
+    assert len(take_all(admission)) == 4
+    assert admission.has_room
+    admission.drain()
+    assert admission.has_room
+    assert admission.runs_low
+
+
 def test_groups_that_nobody_leans_on_are_forgotten() -> None:
     """Ten thousand accounts leave nothing behind when they are done."""
     admission = make(per_account=2)
