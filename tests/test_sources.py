@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import random
+import re
 import threading
 import traceback
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ import pytest
 from aiobotocore.session import AioSession
 from botocore.credentials import Credentials as StaticCredentials
 from botocore.credentials import RefreshableCredentials
+from botocore.exceptions import ProfileNotFound, ReadTimeoutError
+from botocore.session import Session
 
 from asyncauth import SessionPool
 from asyncauth._clock import SYSTEM_CLOCK
@@ -33,7 +36,10 @@ from asyncauth._expiring import RefreshPolicy
 from asyncauth._models import Keys, Profile
 from asyncauth._sources import SourceIgnoredWarning, choose_source, make_source
 from asyncauth._sources._chain import PATIENCE_SECONDS
+from asyncauth._sources._explain import Place, explain
 from asyncauth._sources._lifetime import LEASE_SECONDS, seconds_left
+from asyncauth._sources._tried import nothing_found
+from asyncauth._sources._worker import Worker
 from asyncauth.testing._clock import FakeClock
 from tests.wire.stubs import SECRET, Wire, key_id_for
 
@@ -155,8 +161,6 @@ async def test_what_is_no_source_is_refused(spec: Any, hint: str) -> None:
 
 async def test_a_synchronous_session_is_refused() -> None:
     """A boto3 session would block the event loop; the message says what to give instead."""
-    from botocore.session import Session
-
     with pytest.raises(ConfigurationError, match="aioboto3"):
         async with opened(Session()):
             pass
@@ -473,6 +477,7 @@ def test_credentials_that_do_not_end_have_no_lifetime() -> None:
     """Static keys have no end; keys that ended have none left; a foreign class is believed for a while."""
     assert seconds_left(StaticCredentials(ID, SECRET)) is None
     assert seconds_left(refreshable(-5)) == 0
+    assert seconds_left(refreshable(100 * 365 * 86_400)) is None
     assert seconds_left(Renewing()) == LEASE_SECONDS
 
 
@@ -672,6 +677,30 @@ async def test_a_role_profile_without_region_asks_its_own_partition(
     assert (facts.region_name, facts.partition) == (None, arn.split(":")[1])
 
 
+async def test_a_junk_role_arn_is_told_by_the_profile_that_has_it(write: Callable[[str, str], None]) -> None:
+    """A role_arn that is none tells no partition, and boto's refusal names the profile and what to check."""
+    write(".aws/config", ROLE_PROFILE.replace(ROLE, "junk"))
+    async with opened(Profile("p")) as source:
+        with pytest.raises(SourceError, match="profile 'p': boto refuses .* check its role_arn"):
+            await source.credentials()
+
+
+async def test_a_chain_that_gives_ended_credentials_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials that end in the moment they are given are not used."""
+
+    class Stuck:
+        method = "somewhere"
+        refresh_needed = refreshable(-5).refresh_needed
+
+        def get_frozen_credentials(self) -> StaticCredentials:
+            return StaticCredentials(ID, SECRET, "token")
+
+    monkeypatch.setattr(Session, "get_credentials", lambda session: Stuck())
+    async with opened(None) as source:
+        with pytest.raises(SourceExpired, match=r"that boto found \(somewhere\) have ended"):
+            await source.credentials()
+
+
 async def test_an_error_of_the_chain_shows_no_secret_to_an_error_tracker(
     write: Callable[[str, str], None], tmp_path: Path
 ) -> None:
@@ -705,3 +734,152 @@ async def test_a_source_whose_pool_closed_says_so(wire: Wire, write: Callable[[s
         wire.gate.set()
 
     assert [str(error) for error in raised] == ["the pool was closed while profile 'p' was being resolved"]
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def named(name: str, words: str = SECRET) -> Exception:
+    """Return an exception of botocore's by its name, also of a botocore that is newer than the one installed."""
+    return type(name, (Exception,), {})(words)
+
+
+PLACE = Place("profile 'p'", "p")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (named("LoginInsufficientPermissions"), SourceError, "signin:CreateOAuth2Token is not permitted"),
+        (named("LoginError"), SourceError, "try: aws login --profile p"),
+        (named("LoginRefreshRequired"), SourceExpired, "run: aws login --profile p"),
+        (named("TokenRetrievalError"), SourceExpired, "run: aws sso login --profile p"),
+        (named("MissingDependencyException"), SourceError, r"pip install 'botocore\[crt\]'"),
+        (named("RefreshWithMFAUnsupportedError"), SourceExpired, "one MFA code"),
+        (named("CredentialRetrievalError"), SourceError, "boto's provider 'a provider' failed"),
+        (RuntimeError("Credentials were refreshed, but they are still expired."), SourceExpired, "have ended"),
+        (RuntimeError(SECRET), SourceError, "boto failed with RuntimeError"),
+        (ZeroDivisionError(SECRET), SourceError, "boto failed with ZeroDivisionError"),
+        (PermissionError(13, "Permission denied", "/token"), SourceError, "Permission denied: '/token'"),
+        (ProfileNotFound(profile="q"), ConfigurationError, "the profile 'q' is neither .* there are no profiles"),
+        (ReadTimeoutError(endpoint_url="https://sts"), SourceError, "no answer from https://sts"),
+    ],
+)
+def test_what_botocore_raises_is_told_in_our_words(error: Exception, kind: type[Exception], message: str) -> None:
+    """Each of botocore's errors has its type and its way out, names the source, and quotes none of botocore's words."""
+    told = explain(error, PLACE)
+
+    assert type(told) is kind
+    assert re.search(message, str(told))
+    assert str(told).startswith("profile 'p'")
+    assert SECRET not in str(told)
+    assert told.code == type(error).__name__
+
+
+def test_profiles_are_listed_even_when_the_file_is_broken(write: Callable[[str, str], None]) -> None:
+    """A config file that cannot be read does not hide which profile was missing."""
+    write(".aws/config", "no section\n")
+
+    assert "there are no profiles" in str(explain(ProfileNotFound(profile="q"), PLACE))
+
+
+def test_a_provider_of_ones_own_is_listed_too() -> None:
+    """Where somebody added a provider to boto's chain, the list of what was tried has it by its own name."""
+    session = Session()
+    session.get_component("credential_provider").insert_before("env", type("Own", (), {"METHOD": "vault"})())
+
+    assert "\n  - vault\n  - the environment" in str(nothing_found(session, "boto's default chain"))
+
+
+async def test_a_region_that_does_not_exist_is_refused_with_keys_too() -> None:
+    """A mistyped region is told before anything is asked of it."""
+    async with opened(Keys(ID, SECRET), region_name="eu-wset-1") as source:
+        with pytest.raises(ConfigurationError, match=r"keys \.\.\.MPLE: unknown region 'eu-wset-1'"):
+            await source.credentials()
+
+
+class Broken:
+    """A session's credentials that cannot be had."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def get_frozen_credentials(self) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (SourceExpired("as it is"), SourceExpired, "^as it is$"),
+        (OSError(2, "No such file or directory", "/token"), SourceError, "the AioSession: No such file"),
+        (LookupError(SECRET), SourceError, "boto failed with LookupError"),
+    ],
+)
+async def test_a_given_session_that_fails_is_told_without_its_words(
+    error: Exception, kind: type[Exception], message: str
+) -> None:
+    """Whatever a given session's credentials raise becomes one error of the source, and an error of ours stays."""
+    session = AioSession()
+    session._credentials = Broken(error)
+    async with opened(session) as source:
+        with pytest.raises(kind, match=message) as raised:
+            await source.credentials()
+
+    assert SECRET not in str(raised.value)
+    assert raised.value.__cause__ is None
+    assert raised.value.__context__ is None
+
+
+async def test_a_given_session_whose_token_ended_is_told_so() -> None:
+    """A session that goes on returning a token past its end has ended as a source."""
+    session = AioSession()
+    ended = refreshable(-5)
+
+    class Stuck:
+        refresh_needed = ended.refresh_needed
+
+        async def get_frozen_credentials(self) -> StaticCredentials:
+            return StaticCredentials(ID, SECRET, "token")
+
+    session._credentials = Stuck()
+    async with opened(session) as source:
+        with pytest.raises(SourceExpired, match="the credentials of the AioSession"):
+            await source.credentials()
+
+
+async def test_a_patient_policy_stays_as_it_is(wire: Wire, write: Callable[[str, str], None]) -> None:
+    """A policy that allows a load a minute or more, or any time, is taken as it is."""
+    write(".aws/config", ROLE_PROFILE)
+    for seconds in (None, 3600.0):
+        async with opened(Profile("p"), policy=RefreshPolicy(load_timeout=seconds)) as source:
+            await source.credentials()
+
+    assert wire.count("AssumeRole") == 2
+
+
+async def test_a_worker_whose_task_group_ends_says_that_the_pool_closed() -> None:
+    """Who waits for a thread that was left behind is told that the pool closed."""
+    held, arrived = threading.Event(), threading.Event()
+
+    def call() -> str:
+        arrived.set()
+        held.wait(10)
+        return "too late"
+
+    raised: list[PoolClosed] = []
+
+    async def ask(worker: Worker[str]) -> None:
+        try:
+            await worker.run()
+        except PoolClosed as error:
+            raised.append(error)
+
+    async with anyio.create_task_group() as askers:
+        async with anyio.create_task_group() as flights:
+            askers.start_soon(ask, Worker(call, flights.start_soon))
+            await anyio.to_thread.run_sync(arrived.wait, 10)
+            flights.cancel_scope.cancel()
+        held.set()
+
+    assert len(raised) == 1

@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
 
+from asyncauth import Role, SessionPool
 from asyncauth._secrets import quiet_botocore
 from asyncauth.testing import SimulatedFleet
 from tests.wire.failures import FAILURES
+from tests.wire.files import keys_in
 from tests.wire.probe import probe
 from tests.wire.scenarios import HAS_LOGIN, SCENARIOS
 from tests.wire.stubs import Wire
@@ -167,3 +170,31 @@ def test_instance_metadata_was_asked_in_its_own_version(ran: Ran, world: World) 
 
     assert world.wire.count("imds token", "v2") > 0
     assert (world.wire.count("imds-v2", "v2"), world.wire.count("imds-v1", "v1")) == (2, 2)
+
+
+@pytest.mark.anyio
+async def test_two_hundred_sessions_at_once_resolve_a_profile_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many sessions a pool is asked for at the same moment, the profile's own role is assumed once."""
+    arn = world.role("profile-of-a-pool")
+    home = Path(os.environ["HOME"])
+    write_files(
+        home,
+        {
+            ".aws/config": f"[profile p]\nrole_arn = {arn}\nsource_profile = base\n",
+            ".aws/credentials": keys_in("base", world.user("pool")),
+        },
+    )
+    for variable, value in world.environ().items():
+        monkeypatch.setenv(variable, value)
+    entered = world.account("aws")
+    async with SessionPool(profile="p") as pool, anyio.create_task_group() as tasks:
+        for number in range(200):
+            role = Role(name="manage-role", role_session_name=f"session-{number % 10}")
+            tasks.start_soon(pool.session, replace(entered, role=role))
+
+    assumed = world.fleet.blocking.assumed()
+    by_the_profile = arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/")
+    assert len([each for each in assumed if each.role_arn == arn]) == 1
+    assert len([each for each in assumed if each.caller.startswith(f"{by_the_profile}/")]) == 10

@@ -170,6 +170,15 @@ def _missing(error: Exception, place: Place) -> AsyncAuthError:
     return _told("this kind of source needs the AWS CRT: pip install 'botocore[crt]'", error, place)
 
 
+def _parameters(error: Exception, place: Place) -> AsyncAuthError:
+    return _told(
+        "boto refuses what the profile would send; check its role_arn, external_id, role_session_name and "
+        "duration_seconds",
+        error,
+        place,
+    )
+
+
 def _no_json(error: Exception, place: Place) -> AsyncAuthError:
     return _told(
         "what a credential_process or a metadata service answered is not JSON (it is not shown, it may hold secrets)",
@@ -209,6 +218,7 @@ _MEANINGS: Final[Mapping[str, Callable[[Exception, Place], AsyncAuthError]]] = {
     "NoRegionError": _quoted,
     "ConnectionError": _unreachable,
     "HTTPClientError": _unreachable,
+    "ParamValidationError": _parameters,
     "JSONDecodeError": _no_json,
     "RuntimeError": _still_expired,
 }

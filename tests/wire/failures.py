@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tests.wire.files import env_of, keys_in, login_files, sso_files
-from tests.wire.scenarios import HAS_LOGIN
+from tests.wire.scenarios import HAS_LOGIN, KNOWS_LOGIN
 from tests.wire.world import stamp
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def nothing_at_all(world: World, home: Path) -> Failure:
             "AWS_WEB_IDENTITY_TOKEN_FILE",
             "sso_account_id",
             "~/.aws/credentials: there is no such file",
-            *(["login_session"] if HAS_LOGIN else []),
+            *(["login_session"] if KNOWS_LOGIN else []),
             "credential_process",
             "~/.aws/config: there is no such file",
             "AWS_CREDENTIAL_FILE is not set",
@@ -144,6 +144,18 @@ if HAS_LOGIN:
             "SourceExpired",
             ["aws login --profile p"],
             files={".aws/config": "[profile p]\nlogin_session = never\n"},
+            source={"profile": "p"},
+        )
+
+
+if KNOWS_LOGIN and not HAS_LOGIN:
+
+    @failure
+    def login_without_the_crt(world: World, home: Path) -> Failure:
+        return Failure(
+            "SourceError",
+            ["pip install 'botocore[crt]'"],
+            files={".aws/config": "[profile p]\nlogin_session = any\n"},
             source={"profile": "p"},
         )
 

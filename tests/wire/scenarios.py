@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from tests.wire.world import World
 
 #: `aws login` came to botocore after the version that aioboto3 is bound to.
-HAS_LOGIN: Final = hasattr(botocore.credentials, "LoginProvider")
+KNOWS_LOGIN: Final = hasattr(botocore.credentials, "LoginProvider")
+#: It signs with an elliptic curve, for which botocore needs the AWS CRT (`botocore[crt]`).
+HAS_LOGIN: Final = KNOWS_LOGIN and importlib.util.find_spec("awscrt") is not None
 
 
 @dataclass
