@@ -681,7 +681,7 @@ async def test_a_junk_role_arn_is_told_by_the_profile_that_has_it(write: Callabl
     """A role_arn that is none tells no partition, and boto's refusal names the profile and what to check."""
     write(".aws/config", ROLE_PROFILE.replace(ROLE, "junk"))
     async with opened(Profile("p")) as source:
-        with pytest.raises(SourceError, match="profile 'p': boto refuses .* check its role_arn"):
+        with pytest.raises(SourceError, match=r"profile 'p': boto refuses .* check its role_arn"):
             await source.credentials()
 
 
