@@ -18,7 +18,7 @@ from botocore.regions import BaseEndpointResolver
 from botocore.serialize import Serializer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 #: Made from models and options alone, and large.
 _INERT: Final = (
@@ -82,10 +82,10 @@ def _dereferenced(value: Any) -> Any:
 
 def _referents(value: Any) -> Iterator[Any]:
     if isinstance(value, (dict, types.MappingProxyType)):
-        yield from value.keys()
-        yield from value.values()
+        for pair in _snapshot(value.items):
+            yield from pair
     elif isinstance(value, (list, tuple, set, frozenset, deque)):
-        yield from value
+        yield from _snapshot(value.__iter__)
     elif isinstance(value, types.MethodType):
         yield value.__self__
         yield value.__func__
@@ -104,6 +104,15 @@ def _referents(value: Any) -> Iterator[Any]:
     yield from _attributes(value)
 
 
+def _snapshot(iterate: Callable[[], Iterable[Any]]) -> list[Any]:
+    """Return what a container holds at one moment; the event loop may change it meanwhile, this runs in a thread."""
+    while True:
+        try:
+            return list(iterate())
+        except RuntimeError:
+            continue
+
+
 def _of_function(function: types.FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         try:
@@ -115,7 +124,7 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
 
 
 def _attributes(value: Any) -> Iterator[Any]:
-    yield from getattr(value, "__dict__", {}).values()
+    yield from _snapshot(getattr(value, "__dict__", {}).values)
     for cls in type(value).__mro__:
         names = cls.__dict__.get("__slots__", ())
         for name in (names,) if isinstance(names, str) else names:
