@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, Self
 from weakref import WeakValueDictionary
 
@@ -25,7 +26,7 @@ _contexts_lock: Final = threading.Lock()
 
 _classes: Final[dict[type, type[Any]]] = {}
 
-#: aiobotocore 3.8 builds TLS contexts in a thread; before it, on the event loop and without checking host names.
+#: aiobotocore 3.9 builds TLS contexts in a thread and checks host names; before it, one or both were missing.
 _BUILDS_OFF_THE_LOOP: Final = hasattr(AIOHTTPSession, "_build_ssl_contexts")
 
 
@@ -98,7 +99,7 @@ class _SharedAiohttpSession(SharedSession, AIOHTTPSession):
 if _BUILDS_OFF_THE_LOOP:
 
     class SharedAiohttpSession(_SharedAiohttpSession):
-        """The default transport, on aiobotocore 3.8 and later."""
+        """The default transport, on aiobotocore 3.9 and later."""
 
         def _build_ssl_contexts(self, proxy_url: str | None) -> tuple[ssl.SSLContext, ssl.SSLContext | None]:
             def build() -> tuple[ssl.SSLContext, ssl.SSLContext | None]:
@@ -112,7 +113,7 @@ if _BUILDS_OFF_THE_LOOP:
 else:
 
     class SharedAiohttpSession(_SharedAiohttpSession):  # type: ignore[no-redef]
-        """The default transport, on aiobotocore before 3.8.
+        """The default transport, on aiobotocore before 3.9.
 
         Its contexts are made here instead: in a thread, with the host name checked, and verifying behind a proxy too.
         """
@@ -132,10 +133,18 @@ else:
             session: aiohttp.ClientSession = await super()._get_session(proxy_url)
             return session
 
-        def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
+        def _connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
             return aiohttp.TCPConnector(
                 limit=self._max_pool_connections, ssl=self._ready[proxy_url], **self._connector_args
             )
+
+        if iscoroutinefunction(AIOHTTPSession._create_connector):
+
+            async def _create_connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
+                return self._connector(proxy_url)
+
+        else:
+            _create_connector = _connector  # type: ignore[assignment]  # as the base had it then
 
         def _build(self, proxy_url: str | None) -> ssl.SSLContext:
             if proxy_url is None:
