@@ -10,6 +10,7 @@ from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import ClientError
 
 from asyncauth import Account, Keys
+from asyncauth._partitions import get_partition, partition_of_region
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -34,7 +35,7 @@ def client(
     config: AioConfig = ONCE,
 ) -> Any:
     """Return a stock client for the fleet; without keys it signs as the base identity of the region's partition."""
-    keys = keys or fleet.keys("aws-cn" if region.startswith("cn-") else "aws")
+    keys = keys or fleet.keys(partition_of_region(region).name)
     return _session().create_client(
         service,
         region_name=region,
@@ -54,7 +55,7 @@ def as_keys(answer: dict[str, Any]) -> Keys:
 
 async def enter(fleet: SimulatedFleet, account: Account, region: str | None = None, **parameters: Any) -> Keys:
     """Assume the fleet's role in an account, as the base identity of its partition."""
-    region = region or ("cn-north-1" if account.partition == "aws-cn" else "us-east-1")
+    region = region or get_partition(account.partition).default_region
     parameters = {"RoleArn": fleet.role_arn(account), "RoleSessionName": "test", **parameters}
     async with client(fleet, "sts", region=region) as sts:
         return as_keys(await sts.assume_role(**parameters))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import pathlib
 import select
@@ -18,6 +19,7 @@ from botocore.exceptions import ClientError
 from fleet_clients import client, enter
 
 from asyncauth import Account, ConfigurationError, Role
+from asyncauth._partitions import partitions
 from asyncauth.testing import FleetError, SimulatedFleet, _process
 
 if TYPE_CHECKING:
@@ -248,6 +250,29 @@ def test_what_needs_a_running_fleet_says_so() -> None:
         _ = SimulatedFleet(1).endpoint_url
 
 
+def test_what_the_child_wrote_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings and tracebacks of the child are there while it runs, and logged when it ends."""
+    with SimulatedFleet(1) as fleet:
+        connection = http.client.HTTPConnection("127.0.0.1", fleet.port)
+        connection.request("POST", "/.simulated-fleet/fault", b"no json", {"X-Control-Token": fleet._address.token})
+        assert connection.getresponse().status == 501
+        connection.close()
+
+        assert "JSONDecodeError" in fleet.log()
+
+    assert "the simulated fleet wrote:" in caplog.text
+    assert "JSONDecodeError" in caplog.text
+
+
+def test_its_secrets_are_not_shown() -> None:
+    """Neither the fleet's repr nor that of its address shows the keys or the token of its control."""
+    with SimulatedFleet(1) as fleet:
+        shown = f"{fleet!r} {fleet._address!r} {fleet.keys()!r} {vars(fleet.blocking)!r}"
+
+        assert fleet.keys().secret_access_key not in shown
+        assert fleet._address.token not in shown
+
+
 def test_its_child_takes_nothing_from_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither a profile that does not exist nor a proxy of the machine reaches moto or boto in the child."""
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
@@ -367,6 +392,26 @@ async def test_the_same_seed_gives_the_same_fleet(shared: SimulatedFleet) -> Non
         SimulatedFleet(3, instances_per_region=(1, 100), seed=2).instances()
     )
     assert SimulatedFleet(3, instances_per_region=lambda account, region: len(region)).instances() == 3 * 18
+
+
+async def test_every_partition_that_botocore_knows() -> None:
+    """In each of the partitions the base identity enters an account, and moto answers as that account."""
+    async with SimulatedFleet(dict.fromkeys(partitions(), 1), instances_per_region=1) as fleet:
+        for account in fleet.accounts:
+            region = account.regions[0]
+            keys = await enter(fleet, account, region)
+            async with client(fleet, "ec2", keys, region) as ec2:
+                answer = await ec2.describe_instances()
+
+            assert [page["OwnerId"] for page in answer["Reservations"]] == [account.id]
+
+
+async def test_what_instances_may_be_had(shared: SimulatedFleet) -> None:
+    """The lists of instance types, which are read late, are there when they are asked for."""
+    async with client(shared, "ec2", region="eu-west-1") as ec2:
+        offered = await ec2.describe_instance_type_offerings(LocationType="availability-zone")
+
+    assert {one["Location"][:-1] for one in offered["InstanceTypeOfferings"]} == {"eu-west-1"}
 
 
 async def test_metrics_are_there_for_every_instance(shared: SimulatedFleet) -> None:

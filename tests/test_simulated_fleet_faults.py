@@ -13,7 +13,7 @@ from aiobotocore.config import AioConfig
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 from fleet_clients import ONCE, client, enter, refusal
 
-from asyncauth.testing import Counts, SimulatedFleet
+from asyncauth.testing import Counts, FleetError, SimulatedFleet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -266,6 +266,8 @@ async def test_faults_are_checked_where_they_are_made(fleet: SimulatedFleet) -> 
         await fleet.limit(per_second=-1)
     with pytest.raises(ValueError, match="needs calls= or in_flight="):
         await fleet.wait_until(service="sts")
+    with pytest.raises(FleetError, match="there is no '000000000000'"):
+        await fleet.change_account("000000000000", denied=True)
     with pytest.raises(TimeoutError, match="did not see"):
         await fleet.wait_until(service="sts", calls=1, timeout=0.01)
 

@@ -150,15 +150,16 @@ class Connection(asyncio.Protocol):
         return request
 
     async def _serve(self, request: Request) -> None:
+        keep = request.headers.get("connection", "").lower() != "close"
         try:
             response = await self._app(request)
         except Exception:
             logger.exception("the fleet failed over %s %s", request.method, request.path)
-            response = Response(501, b"the simulated fleet failed; see its log", [("Connection", "close")])
+            response = Response(501, b"the simulated fleet failed; see its log")
+            keep = False
         if self._transport is None:
             return
         self._transport.resume_reading()
-        keep = request.headers.get("connection", "").lower() != "close"
         if response.reset:
             self._reset()
             return

@@ -47,15 +47,29 @@ def postpone_offerings() -> None:
     _loader.append(load)
 
 
-def restore_offerings() -> None:
-    """Once EC2 was imported: read those lists when they are asked for. Cheap enough to call before every request."""
+def complete_ec2(regions: Mapping[str, Sequence[str]]) -> None:
+    """Once EC2 was imported: read those lists when asked, and give a zone to every region.
+
+    moto knows no zones, and so has no subnets, in partitions other than aws, aws-cn and aws-us-gov. Cheap enough to
+    call before every request.
+    """
     module = sys.modules.get("moto.ec2.models.instance_types")
     if module is None or not _loader:
         return
     load = _loader.pop()
+    _complete_zones(regions)
     offerings = getattr(module, "INSTANCE_TYPE_OFFERINGS", {})
     for location_type, by_region in list(offerings.items()):
         offerings[location_type] = _Offerings(location_type, by_region, load)
+
+
+def _complete_zones(regions: Mapping[str, Sequence[str]]) -> None:
+    from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend, Zone
+
+    zones = RegionsAndZonesBackend.zones
+    for region in (region for names in regions.values() for region in names):
+        if region not in zones:
+            zones[region] = [Zone(f"{region}{letter}", region, f"{region}-az{letter}") for letter in "abc"]
 
 
 class _Offerings(dict[str, Any]):

@@ -72,7 +72,7 @@ class Moto:
                 if service is None:
                     raise NotImplementedError("it does not have this service")
                 app = create_backend_app(service)
-                _light.restore_offerings()
+                _light.complete_ec2(self._regions)
                 # moto's exceptions come to us instead of becoming a page of HTML.
                 app.config["PROPAGATE_EXCEPTIONS"] = True
                 app.config["TESTING"] = True
@@ -98,8 +98,6 @@ class Moto:
             AwsError: moto does not have that action, or broke over it.
         """
         app = self._load()
-        _light.restore_offerings()
-        self._seeds.ensure(service, account, region)
         environ = _environ(request, service=service, account=account, region=region, key=key)
         started: list[Any] = []
 
@@ -107,6 +105,8 @@ class Moto:
             started[:] = [status, headers]
 
         try:
+            _light.complete_ec2(self._regions)
+            self._seeds.ensure(service, account, region)
             chunks = app(environ, start_response)
             body = b"".join(chunks)
         except NotImplementedError as error:
