@@ -33,6 +33,7 @@ from asyncauth._pool import SessionPool
 from asyncauth._preflight import Coverage, Unreachable
 from asyncauth._runs import Run
 from asyncauth._session import AccountSession
+from asyncauth._sources import SourceIgnoredWarning
 from asyncauth._statistics import Statistics
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "SessionPool",
     "SourceError",
     "SourceExpired",
+    "SourceIgnoredWarning",
     "Statistics",
     "TargetTimeout",
     "Unreachable",

@@ -68,6 +68,7 @@ def test_the_door_shows_what_it_should() -> None:
         "SessionPool",
         "SourceError",
         "SourceExpired",
+        "SourceIgnoredWarning",
         "Statistics",
         "TargetTimeout",
         "Unreachable",
