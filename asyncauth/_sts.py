@@ -297,9 +297,11 @@ class Asked:
 
     def throttled(self, exhausted: AsyncAuthError) -> AssumeRoleThrottled:
         """Return the error of a request that was throttled too often, or not sent because all are."""
+        sent = exhausted.attempts or 0
+        tried = f"{sent} request{'s' if sent > 1 else ''} did not get through" if sent else "it was not asked"
         return AssumeRoleThrottled(
-            f"cannot assume {self.role_arn}: STS in {self.region_name} throttles, and {exhausted.attempts or 'no'} "
-            f"requests for it were sent in vain ({exhausted})",
+            f"cannot assume {self.role_arn}: STS throttles its caller, and {tried} ({exhausted}); try again later, or "
+            "use another STS region",
             **self._fields("Throttling", exhausted.attempts),
         )
 
