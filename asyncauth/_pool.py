@@ -17,6 +17,7 @@ from anyio.from_thread import BlockingPortal
 
 from asyncauth import _sts
 from asyncauth._budgets import Limit
+from asyncauth._clients import check_open_files
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import ConfigurationError, LongTermCredentialsError, PoolClosed
 from asyncauth._expiring import RefreshPolicy
@@ -163,6 +164,9 @@ class SessionPool:
         if self._state != "never opened":
             raise PoolClosed(f"a pool is opened once, and this one is {self._state} already; make another SessionPool")
         quiet_botocore()
+        too_few_files = check_open_files(self._settings.max_connections)
+        if too_few_files is not None:
+            logger.warning("%s", too_few_files)
         async with AsyncExitStack() as stack:
             # Left in the opposite order: no more requests from outside, no more flights, then the connections.
             connections = await stack.enter_async_context(AsyncExitStack())

@@ -92,7 +92,7 @@ class AccountSession:
                 PartitionMismatch: a region of another partition.
                 PoolClosed: the pool is not open (any more).
             """
-            return LentClient(self, self._lender, service_name, region_name, options)
+            return ClientLease(self, self._lender, service_name, region_name, options)
 
     async def credentials(self) -> Keys:
         """Return the keys of this moment with their expiration; they are refreshed first if they are due.
@@ -157,7 +157,7 @@ class AccountSession:
         return f"<AccountSession {self.account.id} {self.region_name} [{self.role_arn or 'source'}]>"
 
 
-class LentClient(AbstractAsyncContextManager[Any]):
+class ClientLease(AbstractAsyncContextManager[Any]):
     """The `async with` around a lent client."""
 
     __slots__ = ("_client", "_lender", "_options", "_region_name", "_service_name", "_session")

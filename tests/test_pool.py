@@ -624,6 +624,16 @@ class TestLifeCycle:
 
         assert scope.cancelled_caught
 
+    async def test_too_few_open_files_are_said_at_the_start(
+        self, fleet: SimulatedFleet, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """With the number that is needed, before a run meets the limit in its middle."""
+        with caplog.at_level(logging.WARNING, "asyncauth.pool"):
+            async with pool_over(fleet, max_at_once=100_000_000):
+                pass
+
+        assert "100000000 targets at once need up to 200000064" in caplog.text
+
     async def test_a_profile_wins_over_keys_and_says_so(self) -> None:
         """As in the original class."""
         keys = Keys("AKIAIOSFODNN7EXAMPLE", "secret")
