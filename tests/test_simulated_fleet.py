@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 from botocore.exceptions import ClientError
-from fleet_clients import client, enter
+from fleet_clients import client, enter, refusal
 
 from asyncauth import Account, ConfigurationError, Role
 from asyncauth._partitions import partitions
@@ -167,6 +167,29 @@ def test_nothing_survives_a_killed_parent(tmp_path: pathlib.Path) -> None:
     assert not listens(port)
 
 
+def test_a_fork_that_lives_on_does_not_keep_it(tmp_path: pathlib.Path) -> None:
+    """The fleet ends with its parent even when a process that the parent forked holds the pipe between them open."""
+    code = (
+        "from asyncauth.testing import SimulatedFleet\n"
+        "import os, time\n"
+        "fleet = SimulatedFleet(1).start()\n"
+        "fork = os.fork()\n"
+        "if fork:\n"
+        "    print(fleet.pid, fork, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environ, cwd=tmp_path) as parent:
+        assert parent.stdout is not None
+        pid, fork = map(int, parent.stdout.readline().split())
+        parent.send_signal(signal.SIGKILL)
+
+        try:
+            wait_for_the_end(pid)
+        finally:
+            os.kill(fork, signal.SIGKILL)
+
+
 def test_no_file_stays_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
     """A fleet leaves no temporary file, not even while it runs."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -213,6 +236,14 @@ def test_a_child_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(_process, "_CHILD", broken)
 
     with pytest.raises(FleetError, match="the disk is full"):
+        SimulatedFleet(1).start()
+
+
+def test_an_interpreter_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the child cannot even be launched, the error is the operating system's, and nothing is left open."""
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+
+    with pytest.raises(FileNotFoundError):
         SimulatedFleet(1).start()
 
 
@@ -496,6 +527,10 @@ async def test_the_regions_of_an_account() -> None:
             listed = {region["RegionName"] async for page in pages for region in page["Regions"]}
             await account.enable_region(RegionName="af-south-1", AccountId=fleet.accounts[0].id)
             status = await account.get_region_opt_status(RegionName="af-south-1", AccountId=fleet.accounts[0].id)
+            await account.disable_region(RegionName="af-south-1", AccountId=fleet.accounts[0].id)
+            then = await account.get_region_opt_status(RegionName="af-south-1", AccountId=fleet.accounts[0].id)
+            foreign = account.get_region_opt_status(RegionName="cn-north-1")
+            assert await refusal(foreign) == ("ValidationException", 400)
         async with client(fleet, "ec2", region="cn-north-1") as ec2:
             chinese = {region["RegionName"] for region in (await ec2.describe_regions())["Regions"]}
 
@@ -509,7 +544,7 @@ async def test_the_regions_of_an_account() -> None:
     )
     assert [region["RegionName"] for region in filtered["Regions"]] == ["me-south-1"]
     assert listed == enabled
-    assert status["RegionOptStatus"] == "ENABLED"
+    assert (status["RegionOptStatus"], then["RegionOptStatus"]) == ("ENABLED", "DISABLED")
     assert chinese == {"cn-north-1", "cn-northwest-1"}
 
 

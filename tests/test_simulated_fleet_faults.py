@@ -428,6 +428,9 @@ def test_strangers_have_no_control(fleet: SimulatedFleet) -> None:
     import urllib.error
     import urllib.request
 
-    request = urllib.request.Request(f"{fleet.endpoint_url}/.simulated-fleet/seen", data=b"{}")
-    with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(request)
+    for token, path, status in (("", "seen", "403"), (fleet._address.token, "no-such-command", "404")):
+        request = urllib.request.Request(
+            f"{fleet.endpoint_url}/.simulated-fleet/{path}", data=b"{}", headers={"X-Control-Token": token}
+        )
+        with pytest.raises(urllib.error.HTTPError, match=status):
+            urllib.request.urlopen(request)

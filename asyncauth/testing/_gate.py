@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import calendar
 import time
 from typing import TYPE_CHECKING
 
@@ -80,18 +79,13 @@ class Gate:
 
     def _check_date(self, call: Call, signed: _sigv4.Signed) -> None:
         now = self._wall()
-        try:
-            made = signed.expires or 0.0 if signed.legacy else _read_date(signed.date)
-        except ValueError:
-            raise AwsError("IncompleteSignature", 400, "Date must be in ISO-8601 'basic format'") from None
-        if signed.presigned:
-            ends = made if signed.legacy else made + (signed.expires or 0.0)
-            if now > ends:
+        if signed.ends is not None:
+            if now > signed.ends:
                 if call.service in S3:
                     raise AwsError("AccessDenied", 403, "Request has expired")
                 raise _no("bad-signature", call, "Signature expired")
-        elif self._max_clock_skew is not None and abs(now - made) > self._max_clock_skew:
-            raise _skewed(call, signed, early=made > now)
+        elif self._max_clock_skew is not None and abs(now - signed.made) > self._max_clock_skew:
+            raise _skewed(call, signed, early=signed.made > now)
 
 
 def _skewed(call: Call, signed: _sigv4.Signed, *, early: bool) -> AwsError:
@@ -105,7 +99,3 @@ def _skewed(call: Call, signed: _sigv4.Signed, *, early: bool) -> AwsError:
 
 def _no(kind: Kind, call: Call, message: str | None = None) -> AwsError:
     return refusal(kind, call.protocol, call.service, message)
-
-
-def _read_date(text: str) -> float:
-    return float(calendar.timegm(time.strptime(text, "%Y%m%dT%H%M%SZ")))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncauth.testing._errors_aws import AwsError, not_implemented
+from asyncauth.testing._errors_aws import AwsError
 from asyncauth.testing._http import Response
 
 if TYPE_CHECKING:
@@ -114,12 +114,9 @@ class RegionsServer:
             raise AwsError("ValidationException", 400, f"{region} is not a region of this partition")
         if action == "GetRegionOptStatus":
             return _json({"RegionName": region, "RegionOptStatus": self._regions.status(account, region)})
-        if action in {"EnableRegion", "DisableRegion"}:
-            change = {region}
-            disabled = account.disabled_regions
-            account.disabled_regions = disabled - change if action == "EnableRegion" else disabled | change
-            return _json({})
-        raise not_implemented("account", action, "not among the actions it knows")
+        disabled = account.disabled_regions
+        account.disabled_regions = disabled - {region} if action == "EnableRegion" else disabled | {region}
+        return _json({})
 
     def _account(self, action: str, caller: Principal, wanted: str | None) -> AccountState:
         if wanted is None or wanted == caller.account:

@@ -6,9 +6,12 @@ Rules: "Signature Version 4 signing process" in the IAM user guide; "REST authen
 from __future__ import annotations
 
 import base64
+import calendar
 import hashlib
 import hmac
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, quote, unquote
 
@@ -67,8 +70,8 @@ _S3_SUBRESOURCES: Final = frozenset(
 class Signed:
     """What a request says about its signature; nothing in it is proven yet.
 
-    `date` is `X-Amz-Date` as sent. `expires` is the lifetime in seconds of a presigned URL; in the old kind
-    (`legacy`), the Unix time at which it ends.
+    `date` is `X-Amz-Date` as sent, and `made` the Unix time that it means; `ends` is the Unix time at which a
+    presigned URL is over, None for a signature in headers.
     """
 
     access_key_id: str
@@ -80,7 +83,8 @@ class Signed:
     scope_date: str = ""
     signed_headers: tuple[str, ...] = ()
     presigned: bool = False
-    expires: float | None = None
+    made: float = 0.0
+    ends: float | None = None
     legacy: bool = False
 
 
@@ -113,23 +117,26 @@ def _read_header(request: Request, header: str) -> Signed:
     }
     try:
         access_key_id, scope_date, region, service, _ = fields["Credential"].split("/")
+        date = request.headers["x-amz-date"]
         return Signed(
             access_key_id,
             region,
             service,
             request.headers.get("x-amz-security-token"),
             fields["Signature"],
-            request.headers.get("x-amz-date", ""),
+            date,
             scope_date,
             tuple(fields["SignedHeaders"].split(";")),
+            made=_read_date(date),
         )
     except (KeyError, ValueError):
-        raise Malformed("Authorization header requires Credential, SignedHeaders and Signature") from None
+        raise Malformed("Authorization header requires Credential, SignedHeaders, Signature and X-Amz-Date") from None
 
 
 def _read_query(query: dict[str, str]) -> Signed:
     try:
         access_key_id, scope_date, region, service, _ = query["X-Amz-Credential"].split("/")
+        made = _read_date(query["X-Amz-Date"])
         return Signed(
             access_key_id,
             region,
@@ -140,10 +147,13 @@ def _read_query(query: dict[str, str]) -> Signed:
             scope_date,
             tuple(query["X-Amz-SignedHeaders"].split(";")),
             presigned=True,
-            expires=float(query.get("X-Amz-Expires", "3600")),
+            made=made,
+            ends=made + float(query["X-Amz-Expires"]),
         )
     except (KeyError, ValueError):
-        raise Malformed("a presigned URL requires X-Amz-Credential, -Date, -SignedHeaders and -Signature") from None
+        raise Malformed(
+            "a presigned URL requires X-Amz-Credential, -Date, -Expires, -SignedHeaders, -Signature"
+        ) from None
 
 
 def _read_legacy_query(query: dict[str, str]) -> Signed:
@@ -154,12 +164,22 @@ def _read_legacy_query(query: dict[str, str]) -> Signed:
             "s3",
             query.get("x-amz-security-token"),
             query["Signature"],
-            expires=float(query["Expires"]),
+            ends=float(query["Expires"]),
             presigned=True,
             legacy=True,
         )
     except (KeyError, ValueError):
         raise Malformed("query string authentication requires AWSAccessKeyId, Signature and Expires") from None
+
+
+@lru_cache(maxsize=1024)
+def _read_date(text: str) -> float:
+    """Return the Unix time of a date in ISO 8601's basic format.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return float(calendar.timegm(time.strptime(text, "%Y%m%dT%H%M%SZ")))
 
 
 def verify(request: Request, signed: Signed, secret: str) -> bool:
