@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import ssl
 import threading
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from asyncauth._clients import ClientFactory, _http, check_open_files, files_nee
 from tests.clients_support import ALICE, BOB, FakeIdentity, Seen, Server, answer_as_owner, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from aiohttp import web
 
@@ -198,6 +200,56 @@ async def test_a_proxy_is_asked_as_with_aiobotocore() -> None:
     with pytest.raises(ProxyConnectionError):
         await client.get_caller_identity()
     await factory.aclose()
+
+
+@asynccontextmanager
+async def proxying() -> AsyncIterator[tuple[str, list[str]]]:
+    """Run a proxy that tunnels, and note what it was asked to connect to."""
+    asked: list[str] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        asked.append(request.split()[1].decode())
+        host, port = asked[-1].rsplit(":", 1)
+        there, back = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pump, reader, back)
+            tasks.start_soon(pump, there, writer)
+
+    server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(("certificate", "trusted"), [(HERE, True), (ELSEWHERE, False)])
+async def test_certificates_are_verified_behind_a_proxy_too(certificate: str, trusted: bool) -> None:
+    """A proxy tunnels TLS, and what answers at the other end must prove its name as without one."""
+    async with proxying() as (proxy, asked), serving(ssl_context=tls(certificate)) as server:
+        factory = ClientFactory(
+            max_connections=3,
+            verify=certificate,
+            config=AioConfig(proxies={"https": proxy}, retries={"total_max_attempts": 1}),
+        )
+        client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
+        if trusted:
+            assert (await client.get_caller_identity())["Account"] == ALICE
+        else:
+            with pytest.raises(SSLError):
+                await client.get_caller_identity()
+        await factory.aclose()
+
+    assert asked == [server.url.removeprefix("https://")]
+    assert len(server.seen) == int(trusted)
 
 
 async def test_a_users_own_transport_is_used() -> None:

@@ -447,7 +447,9 @@ async def test_a_private_copy_of_events_still_signs_as_the_account(factory: Clie
         client.meta.events.register("before-send", lambda **_: None)
 
     for client in (alice, bob):
-        await client.get_object(Bucket="data--use1-az4--x-s3", Key="k")
+        response = await client.get_object(Bucket="data--use1-az4--x-s3", Key="k")
+        async with response["Body"] as body:
+            await body.read()
 
     assert [account_of(seen.access_key) for seen in server.seen] == [ALICE, ALICE, BOB, BOB]
 

@@ -13,6 +13,7 @@ import pytest
 from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.httpxsession import HttpxSession
 
 from asyncauth._clients import ClientFactory
 from tests.clients_support import FakeIdentity
@@ -74,3 +75,39 @@ async def test_every_reply_belongs_to_the_account_that_asked() -> None:
 
     assert calls == 20_000
     assert crossed == []
+
+
+class EchoHttpxSession(HttpxSession):
+    """The same, as one of the kind that aiobotocore knows to run on trio."""
+
+    send = EchoSession.send
+    turns = EchoSession.turns
+
+    def __init__(self, **_: Any) -> None:
+        """Do without httpx, which need not be installed."""
+
+    async def __aenter__(self) -> Any:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_clients_work_where_their_transport_does() -> None:
+    """With a transport that runs on trio, building, binding, signing and closing do so too."""
+    factory = ClientFactory(max_connections=5, config=AioConfig(http_session_cls=EchoHttpxSession))
+    for isolated in (False, True):
+        owners: list[str] = []
+
+        async def call(number: int, isolated: bool = isolated, owners: list[str] = owners) -> None:
+            client = await factory.bind(FakeIdentity(f"{number:012}"), "sts", "eu-west-1", isolated=isolated)
+            async with client:
+                owners.append((await client.get_caller_identity())["Account"])
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(call, number)
+
+        assert sorted(owners) == [f"{number:012}" for number in range(5)]
+    await factory.aclose()
