@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import tracemalloc
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -284,6 +285,26 @@ async def test_a_bound_client_is_small(factory: ClientFactory) -> None:
 
     assert held / len(identities) < 2048
     assert left / len(identities) < 8
+
+
+async def test_a_used_client_leaves_no_circle_behind(factory: ClientFactory, server: Server) -> None:
+    """A client that made calls, was presigned with, and had handlers registered is gone with its last reference."""
+    for private in (False, True):
+        client = await factory.bind(FakeIdentity(ALICE), "s3", "eu-west-1", endpoint_url=server.url)
+        if private:
+            client.meta.events.register("before-send", lambda **_: None)
+        async with client:
+            await client.list_buckets()
+            await client.head_object(Bucket="b", Key="k")
+            await client.generate_presigned_url("list_buckets")
+        remains = [weakref.ref(client), weakref.ref(client.meta.events), weakref.ref(client._request_signer)]
+        gc.disable()
+        try:
+            del client
+
+            assert [remain() for remain in remains] == [None] * 3
+        finally:
+            gc.enable()
 
 
 # -- configuration -------------------------------------------------------------------------------------------------

@@ -206,6 +206,7 @@ async def test_a_proxy_is_asked_as_with_aiobotocore() -> None:
 async def proxying() -> AsyncIterator[tuple[str, list[str]]]:
     """Run a proxy that tunnels, and note what it was asked to connect to."""
     asked: list[str] = []
+    tunnels: set[Any] = set()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
@@ -215,6 +216,7 @@ async def proxying() -> AsyncIterator[tuple[str, list[str]]]:
         writer.close()
 
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tunnels.add(asyncio.current_task())
         request = await reader.readuntil(b"\r\n\r\n")
         asked.append(request.split()[1].decode())
         host, port = asked[-1].rsplit(":", 1)
@@ -229,6 +231,7 @@ async def proxying() -> AsyncIterator[tuple[str, list[str]]]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
     finally:
         server.close()
+        await asyncio.wait(tunnels, timeout=5)
 
 
 @pytest.mark.parametrize(("certificate", "trusted"), [(HERE, True), (ELSEWHERE, False)])

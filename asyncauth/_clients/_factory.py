@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
 import anyio
 import anyio.to_thread
@@ -51,6 +51,37 @@ class ClientStatistics:
     evicted: int
     bound: int
     isolated: int
+
+
+class ClientOptions(TypedDict, total=False):
+    """What a client can be asked with besides service and region; all of it as for botocore's `create_client`."""
+
+    endpoint_url: str | None
+    config: Config | None
+    verify: bool | str | None
+    use_ssl: bool
+    api_version: str | None
+
+
+class _Asked(NamedTuple):
+    """What sort of client was asked for.
+
+    Attributes:
+        key: equal for clients that can share a core.
+        chosen: the values of `_CHOICES`.
+        config: the client's own.
+    """
+
+    key: Hashable
+    chosen: tuple[Any, ...]
+    config: Config | None
+
+    def place(self, client: Any) -> Hashable:
+        """Return where an account's retries are remembered: service, region and endpoint."""
+        return (self.chosen[0], client.meta.region_name, self.chosen[2])
+
+
+_CHOICES: Final = ("service_name", "region_name", "endpoint_url", "verify", "use_ssl", "api_version")
 
 
 class _Flight:
@@ -111,13 +142,9 @@ class ClientFactory:
         service_name: str,
         region_name: str | None = None,
         *,
-        endpoint_url: str | None = None,
-        config: Config | None = None,
-        verify: bool | str | None = None,
-        use_ssl: bool = True,
-        api_version: str | None = None,
         isolated: bool = False,
         call_hook: CallHook | None = None,
+        **options: Unpack[ClientOptions],
     ) -> Any:
         """Return a client that signs as `identity`, in microseconds when its core exists.
 
@@ -125,24 +152,23 @@ class ClientFactory:
 
         Args:
             identity: who signs.
-            service_name, region_name, endpoint_url, config, verify, use_ssl, api_version: as for `create_client`.
+            service_name: as for `create_client`, `ec2`.
+            region_name: None: the region that the session is configured with.
             isolated: build a client for this identity alone, which shares nothing but loaded models and connections.
             call_hook: stands around every API call.
+            options: as for `create_client`.
 
         Raises:
             PoolClosed: the factory is closed.
             botocore's exceptions: an unknown service, no region, options that botocore refuses.
         """
         self._check_open()
-        options = self._options(service_name, region_name, endpoint_url, verify, use_ssl, api_version)
+        asked = self._asked(service_name, region_name, **options)
         if not isolated:
-            key = (*options.values(), config_key(config))
-            core = self._cores.get(key)
-            if core is None:
-                core = await self._core(key, options, config)
+            core = self._cores.get(asked.key) or await self._core(asked)
             if core.unshared is None:
-                return self._bind(key, core, identity, call_hook)
-        return await self._build_isolated(identity, options, config, call_hook)
+                return self._bind(asked.key, core, identity, call_hook)
+        return await self._build_isolated(identity, asked, call_hook)
 
     def try_bind(
         self,
@@ -150,34 +176,19 @@ class ClientFactory:
         service_name: str,
         region_name: str | None = None,
         *,
-        endpoint_url: str | None = None,
-        config: Config | None = None,
-        verify: bool | str | None = None,
-        use_ssl: bool = True,
-        api_version: str | None = None,
         isolated: bool = False,
         call_hook: CallHook | None = None,
+        **options: Unpack[ClientOptions],
     ) -> Any:
         """Return what `bind` would, without waiting; None if a core or a client had to be built for it."""
         self._check_open()
-        options = self._options(service_name, region_name, endpoint_url, verify, use_ssl, api_version)
-        key = (*options.values(), config_key(config))
+        key = self._asked(service_name, region_name, **options).key
         core = self._cores.get(key)
         if core is None or isolated or core.unshared is not None:
             return None
         return self._bind(key, core, identity, call_hook)
 
-    async def warm(
-        self,
-        service_name: str,
-        region_name: str | None = None,
-        *,
-        endpoint_url: str | None = None,
-        config: Config | None = None,
-        verify: bool | str | None = None,
-        use_ssl: bool = True,
-        api_version: str | None = None,
-    ) -> None:
+    async def warm(self, service_name: str, region_name: str | None = None, **options: Unpack[ClientOptions]) -> None:
         """Build a core ahead of its use, so that the first account does not wait for it.
 
         Raises:
@@ -185,8 +196,7 @@ class ClientFactory:
             botocore's exceptions: as for `bind`.
         """
         self._check_open()
-        options = self._options(service_name, region_name, endpoint_url, verify, use_ssl, api_version)
-        await self._core((*options.values(), config_key(config)), options, config)
+        await self._core(self._asked(service_name, region_name, **options))
 
     async def aclose(self) -> None:
         """Close every connection, also when cancelled; every client of the factory raises PoolClosed from now on."""
@@ -211,41 +221,38 @@ class ClientFactory:
         self._bound += 1
         return core.bind(identity, call_hook)
 
-    def _options(
+    def _asked(
         self,
         service_name: str,
         region_name: str | None,
-        endpoint_url: str | None,
-        verify: bool | str | None,
-        use_ssl: bool,
-        api_version: str | None,
-    ) -> dict[str, Any]:
-        return {
-            "service_name": service_name,
-            "region_name": region_name,
-            "endpoint_url": endpoint_url,
-            "verify": self._verify if verify is None else verify,
-            "use_ssl": use_ssl,
-            "api_version": api_version,
-        }
+        *,
+        endpoint_url: str | None = None,
+        config: Config | None = None,
+        verify: bool | str | None = None,
+        use_ssl: bool = True,
+        api_version: str | None = None,
+    ) -> _Asked:
+        verify = self._verify if verify is None else verify
+        chosen = (service_name, region_name, endpoint_url, verify, use_ssl, api_version)
+        return _Asked((chosen, config_key(config)), chosen, config)
 
-    async def _core(self, key: Hashable, options: dict[str, Any], config: Config | None) -> Core:
-        while (core := self._cores.get(key)) is None:
-            flight = self._flights.get(key)
+    async def _core(self, asked: _Asked) -> Core:
+        while (core := self._cores.get(asked.key)) is None:
+            flight = self._flights.get(asked.key)
             if flight is None:
-                return await self._lead(key, options, config)
+                return await self._lead(asked)
             await flight.done.wait()
             if flight.error is not None:
                 raise flight.error
             # Else it is there, or who built it was cancelled before it began, and this task is the next to try.
         return core
 
-    async def _lead(self, key: Hashable, options: dict[str, Any], config: Config | None) -> Core:
-        flight = self._flights[key] = _Flight()
+    async def _lead(self, asked: _Asked) -> Core:
+        flight = self._flights[asked.key] = _Flight()
         try:
-            core: Core = await self._in_thread(lambda: self._build_core(options, config))
+            core: Core = await self._in_thread(lambda: self._build_core(asked))
             self._built += 1
-            self._cores[key] = core
+            self._cores[asked.key] = core
             self._evict()
         except Exception as error:
             flight.error = error
@@ -253,7 +260,7 @@ class ClientFactory:
         else:
             return core
         finally:
-            del self._flights[key]
+            del self._flights[asked.key]
             flight.done.set()
 
     async def _in_thread(self, build: Callable[[], Any]) -> Any:
@@ -261,31 +268,31 @@ class ClientFactory:
         self._check_open()
         return built
 
-    def _build_core(self, options: dict[str, Any], config: Config | None) -> Core:
+    def _build_core(self, asked: _Asked) -> Core:
         session = self._open_session()
-        client = session.build(options, self._max_connections, self._config, config)
-        place = (options["service_name"], client.meta.region_name, options["endpoint_url"])
+        client = self._build(session, asked)
+        place = asked.place(client)
         return Core(client, session, place, connections=self._connections, states=self._states, life=self._life)
 
-    async def _build_isolated(
-        self, identity: Identity, options: dict[str, Any], config: Config | None, call_hook: CallHook | None
-    ) -> Any:
+    async def _build_isolated(self, identity: Identity, asked: _Asked, call_hook: CallHook | None) -> Any:
         def build() -> Any:
-            session = self._open_session().signing_as(BoundCredentials(identity, self._life))
-            return session.build(options, self._max_connections, self._config, config)
+            return self._build(self._open_session().signing_as(BoundCredentials(identity, self._life)), asked)
 
         client = await self._in_thread(build)
         self._isolated += 1
-        place = (options["service_name"], client.meta.region_name, options["endpoint_url"])
         return isolate(
             client,
             identity,
             call_hook,
-            retry_state=self._states.get((identity.key, place)),
+            retry_state=self._states.get((identity.key, asked.place(client))),
             connections=self._connections,
             life=self._life,
             leases=self._isolated_leases,
         )
+
+    def _build(self, session: CoreSession, asked: _Asked) -> Any:
+        options = dict(zip(_CHOICES, asked.chosen, strict=True))
+        return session.build(options, self._max_connections, self._config, asked.config)
 
     def _open_session(self) -> CoreSession:
         if self._session is None:

@@ -204,7 +204,7 @@ class Connections:
     async def aclose(self) -> None:
         """Close every connection of every session, whatever goes wrong with one of them."""
         errors: list[Exception] = []
-        for session in self._sessions.values():
+        for session in list(self._sessions.values()):  # a thread may be adopting one
             try:
                 await session.shut()
             except Exception as error:  # noqa: BLE001  # the others must be closed too
