@@ -6,35 +6,41 @@ async with SessionPool(role="manage-role") as pool:
         await ec2.describe_instances()
 """
 
-from asyncauth._budgets import Limit
-from asyncauth._errors import (
-    AssumeRoleDenied,
-    AssumeRoleError,
-    AssumeRoleThrottled,
-    AsyncAuthError,
-    BudgetExhausted,
-    ConfigurationError,
-    CredentialsRejected,
-    EndpointDown,
-    LongTermCredentialsError,
-    NoSourceCredentials,
-    PartitionMismatch,
-    PoolClosed,
-    RegionDisabled,
-    SourceError,
-    SourceExpired,
-    TargetTimeout,
-)
-from asyncauth._expiring import RefreshPolicy
-from asyncauth._limits import Retry
-from asyncauth._models import Account, Keys, Outcome, Profile, Report, Role
-from asyncauth._plan import Plan
-from asyncauth._pool import SessionPool
-from asyncauth._preflight import Coverage, Unreachable
-from asyncauth._runs import Run
-from asyncauth._session import AccountSession
-from asyncauth._sources import SourceIgnoredWarning
-from asyncauth._statistics import Statistics
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncauth._budgets import Limit
+    from asyncauth._errors import (
+        AssumeRoleDenied,
+        AssumeRoleError,
+        AssumeRoleThrottled,
+        AsyncAuthError,
+        BudgetExhausted,
+        ConfigurationError,
+        CredentialsRejected,
+        EndpointDown,
+        LongTermCredentialsError,
+        NoSourceCredentials,
+        PartitionMismatch,
+        PoolClosed,
+        RegionDisabled,
+        SourceError,
+        SourceExpired,
+        TargetTimeout,
+    )
+    from asyncauth._expiring import RefreshPolicy
+    from asyncauth._limits import Retry
+    from asyncauth._models import Account, Keys, Outcome, Profile, Report, Role
+    from asyncauth._plan import Plan
+    from asyncauth._pool import SessionPool
+    from asyncauth._preflight import Coverage, Unreachable
+    from asyncauth._runs import Run
+    from asyncauth._session import AccountSession
+    from asyncauth._sources import SourceIgnoredWarning
+    from asyncauth._statistics import Statistics
 
 __all__ = [
     "Account",
@@ -71,3 +77,53 @@ __all__ = [
     "TargetTimeout",
     "Unreachable",
 ]
+
+_HOME = {
+    "Account": "_models",
+    "AccountSession": "_session",
+    "AssumeRoleDenied": "_errors",
+    "AssumeRoleError": "_errors",
+    "AssumeRoleThrottled": "_errors",
+    "AsyncAuthError": "_errors",
+    "BudgetExhausted": "_errors",
+    "ConfigurationError": "_errors",
+    "Coverage": "_preflight",
+    "CredentialsRejected": "_errors",
+    "EndpointDown": "_errors",
+    "Keys": "_models",
+    "Limit": "_budgets",
+    "LongTermCredentialsError": "_errors",
+    "NoSourceCredentials": "_errors",
+    "Outcome": "_models",
+    "PartitionMismatch": "_errors",
+    "Plan": "_plan",
+    "PoolClosed": "_errors",
+    "Profile": "_models",
+    "RefreshPolicy": "_expiring",
+    "RegionDisabled": "_errors",
+    "Report": "_models",
+    "Retry": "_limits",
+    "Role": "_models",
+    "Run": "_runs",
+    "SessionPool": "_pool",
+    "SourceError": "_errors",
+    "SourceExpired": "_errors",
+    "SourceIgnoredWarning": "_sources",
+    "Statistics": "_statistics",
+    "TargetTimeout": "_errors",
+    "Unreachable": "_preflight",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Imported when asked for: boto takes a third of a second to import, and pytest opens this door in every run, for
+    # the plugin behind it, used or not.
+    if name in _HOME:
+        found = getattr(import_module(f"asyncauth.{_HOME[name]}"), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

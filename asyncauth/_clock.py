@@ -62,8 +62,8 @@ class SystemClock:
         return time.monotonic() if self._id is None else time.clock_gettime(self._id)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait `seconds`."""
-        await anyio.sleep(seconds)
+        """Wait `seconds`; what is due already is a pause of none, which anyio would not take as less than none."""
+        await anyio.sleep(max(0.0, seconds))
 
     def move_on_after(self, seconds: float | None) -> AbstractContextManager[anyio.CancelScope]:
         """Cancel the block after `seconds`; None never does."""

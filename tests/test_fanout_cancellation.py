@@ -504,6 +504,8 @@ class TestEndsOfTheProgram:
             package.__path__ = [sys.argv[1]]  # the engine alone starts faster
             from asyncauth._fanout import fan_out
 
+            # A shell that starts things in the background lets them ignore it.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             answers = []
 
             async def work(target, attempt):
