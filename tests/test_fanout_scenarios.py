@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from asyncauth._fanout import Attempt, Settlement
 
 
+ASIDE = 3
+
+
 class ThrottledError(Exception):
     pass
 
@@ -59,9 +62,11 @@ class Scenario:
     producer: str  # "list", "iterator", "async", "breaks"
     consumer: str  # "reads", "slow", "leaves", "raises", "cancelled"
     after: int  # answers until the consumer leaves or raises; steps until it is cancelled
+    gentle: int | None = None  # how many may run in a region until one of them has come to its end; None: any number
 
     clock: FakeClock = field(default_factory=FakeClock)
     running: Counter[str] = field(default_factory=Counter)
+    open_regions: set[str] = field(default_factory=set)
     alive: set[int] = field(default_factory=set)
     calls: Counter[int] = field(default_factory=Counter)
     fed: int = 0
@@ -70,6 +75,7 @@ class Scenario:
     ended: bool = False
     finished: bool = False
     error: BaseException | None = None
+    answers: Any = None
 
     async def work(self, target: int, attempt: Attempt) -> int:
         job = self.jobs[target]
@@ -79,6 +85,8 @@ class Scenario:
         try:
             await self.clock.sleep(job.seconds)
             await self.act(job, attempt)
+            self.open_regions.add(job.region)
+            self.answers.reconsider()
         finally:
             self.alive.discard(target)
             self.check_limits(job, -1)
@@ -103,6 +111,8 @@ class Scenario:
         for key, most in (("all", self.max_at_once), (job.account, self.per_account), (job.region, self.per_region)):
             self.running[key] += change
             assert most is None or self.running[key] <= most
+        if self.gentle is not None and job.region not in self.open_regions:
+            assert self.running[job.region] <= self.gentle
         if self.tolerated is not None and self.mode == "strict" and change > 0:
             assert self.running["all"] + self.failures <= self.tolerated + 1
 
@@ -157,6 +167,7 @@ class Scenario:
             groups=[
                 Group("account", lambda target: self.jobs[target].account, self.per_account),
                 Group("region", lambda target: self.jobs[target].region, self.per_region),
+                Group("endpoint", lambda target: self.jobs[target].region, self.places, aside=ASIDE),
             ],
             clock=self.clock,
             random=Random(self.seed),
@@ -166,6 +177,7 @@ class Scenario:
             check=lambda target: "refused" if self.jobs[target].kind == "refused" else None,
             on_settled=self.reported.append,
         ) as answers:
+            self.answers = answers
             async for answer in answers:
                 self.read.append(answer)
                 if self.consumer == "slow":
@@ -174,7 +186,10 @@ class Scenario:
                     if self.consumer == "leaves":
                         return
                     raise ZeroDivisionError
-                assert answers.waiting <= self.window
+                assert answers.waiting <= self.window + (0 if self.gentle is None else ASIDE)
+
+    def places(self, region: Any) -> int | None:
+        return None if region in self.open_regions else self.gentle
 
     async def play(self) -> None:
         scope = anyio.CancelScope()
@@ -273,6 +288,7 @@ scenarios = st.builds(
     producer=st.sampled_from(["list", "list", "iterator", "async", "breaks"]),
     consumer=st.sampled_from(["reads", "reads", "slow", "leaves", "raises", "cancelled"]),
     after=st.integers(0, 20),
+    gentle=st.none() | st.integers(1, 2),
 )
 
 
