@@ -47,8 +47,21 @@ class Gate:
         self._clock = clock
         self._telemetry = telemetry
 
-    def hook(self, service_name: str, region_name: str, account_id: str | None, source: Hashable) -> CallHook:
-        """Return what stands around each call of one client."""
+    def hook(
+        self,
+        service_name: str,
+        region_name: str,
+        account_id: str | None,
+        source: Hashable,
+        credentials: Callable[[], object],
+    ) -> CallHook:
+        """Return what stands around each call of one client.
+
+        Args:
+            service_name, region_name, account_id: where its calls go.
+            source: whose calls AWS counts together where it counts by caller.
+            credentials: returns those at hand, None while there are none to sign with.
+        """
 
         async def call(_: str, operation_name: str, invoke: Callable[[], Awaitable[Any]]) -> Any:
             ticket = self.budgets.admit(
@@ -56,7 +69,7 @@ class Gate:
             )
             async with ticket:
                 try:
-                    return await self._send(service_name, region_name, invoke)
+                    return await self._send(service_name, region_name, invoke, credentials)
                 except ClientError as error:
                     throttled = self._is_throttled(error, service_name, operation_name, region_name)
                     if throttled is not None:
@@ -81,8 +94,7 @@ class Gate:
             EndpointDown: STS did not answer others just now.
         """
         return await self.budgets.call(
-            # Where tokens come from says nothing of the region as a target.
-            lambda: self._send("sts", region_name, send, tells_of_region=False),
+            lambda: self._send("sts", region_name, send, None),
             is_throttled=lambda error: self._is_throttled(error, "sts", "AssumeRole", region_name),
             service="sts",
             action="AssumeRole",
@@ -100,27 +112,35 @@ class Gate:
         return self._under_way[region_name]
 
     async def _send(
-        self, service_name: str, region_name: str, invoke: Callable[[], Awaitable[T]], *, tells_of_region: bool = True
+        self,
+        service_name: str,
+        region_name: str,
+        invoke: Callable[[], Awaitable[T]],
+        credentials: Callable[[], object] | None,
     ) -> T:
-        self._under_way[region_name] += tells_of_region
+        # Where tokens come from says nothing of the region as a target.
+        is_target = credentials is not None
+        self._under_way[region_name] += is_target
         try:
             async with self.circuits.enter((service_name, region_name)) as permit:
-                learn = partial(self._learn, permit, region_name if tells_of_region else None)
+                learn = partial(self._learn, permit, region_name if is_target else None)
                 began = self._clock.monotonic()
                 try:
                     answer = await invoke()
                 except Exception as error:
                     # A call that found no credentials to be signed with says nothing of where it was to go.
-                    is_unsent = tells_of_region and isinstance(error, AsyncAuthError)
+                    is_unsent = is_target and isinstance(error, AsyncAuthError)
                     learn(down=None if is_unsent else is_down(error), why=type(error).__name__)
                     raise
                 except BaseException:
-                    learn(down=True if self._clock.monotonic() - began >= SILENCE else None)
+                    # Nor does one that was given up while it waited for them.
+                    is_sent = credentials is None or credentials() is not None
+                    learn(down=True if is_sent and self._clock.monotonic() - began >= SILENCE else None)
                     raise
                 learn(down=False)
                 return answer
         finally:
-            self._under_way[region_name] -= tells_of_region
+            self._under_way[region_name] -= is_target
 
     def _learn(self, permit: Permit, region_name: str | None, *, down: bool | None, why: str = "no answer") -> None:
         """Tell the circuits of an endpoint and of its region; `down` is None when nothing was learned."""

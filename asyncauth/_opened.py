@@ -133,7 +133,8 @@ class OpenSource:
 
     async def lend(self, session: AccountSession, service_name: str, region_name: str, **options: Any) -> Any:
         """Return a client of a service that signs as a session's identity."""
-        hook = self._gate.hook(service_name, region_name, session.account.id, self.identity.key)
+        identity = session.identity
+        hook = self._gate.hook(service_name, region_name, session.account.id, self.identity.key, identity.peek)
         return await self._bind(session.identity, service_name, region_name, call_hook=hook, **options)
 
     async def sts_client(self, identity: Identity, region_name: str) -> Any:

@@ -55,9 +55,14 @@ def raising(error: Exception) -> Callable[[], Awaitable[None]]:
     return invoke
 
 
-async def ask(gate: Gate, invoke: Callable[[], Awaitable[Any]], operation: str = "DescribeInstances") -> None:
+async def ask(
+    gate: Gate,
+    invoke: Callable[[], Awaitable[Any]],
+    operation: str = "DescribeInstances",
+    credentials: object = "at hand",
+) -> None:
     """Make a call of EC2 through the gate; whatever it raises is of no interest."""
-    call = gate.hook("ec2", HERE, "123456789012", "source")
+    call = gate.hook("ec2", HERE, "123456789012", "source", lambda: credentials)
     with suppress(Exception):
         await call("ec2", operation, invoke)
 
@@ -87,11 +92,18 @@ class TestGate:
         assert gate.circuits.places(HERE) == places
         assert gate.under_way(HERE) == 0
 
-    @pytest.mark.parametrize(("seconds", "places"), [(0.9, 5), (1.0, 4)])
-    async def test_a_call_that_is_given_up(self, gate: Gate, clock: FakeClock, seconds: float, places: int) -> None:
-        """After a second of silence it tells that nobody answers; before, whoever asked may have changed his mind."""
+    @pytest.mark.parametrize(
+        ("seconds", "credentials", "places"), [(0.9, "at hand", 5), (1.0, "at hand", 4), (1.0, None, 5)]
+    )
+    async def test_a_call_that_is_given_up(
+        self, gate: Gate, clock: FakeClock, seconds: float, credentials: object, places: int
+    ) -> None:
+        """After a second of silence it tells that nobody answers, unless it was waiting for its credentials.
+
+        Before that, whoever asked may just have changed his mind.
+        """
         async with anyio.create_task_group() as group:
-            group.start_soon(ask, gate, anyio.sleep_forever)
+            group.start_soon(ask, gate, anyio.sleep_forever, "DescribeInstances", credentials)
             await idle()
             assert gate.under_way(HERE) == 1
             clock.advance(seconds)
