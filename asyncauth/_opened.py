@@ -43,6 +43,10 @@ logger: Final = logging.getLogger("asyncauth.sts")
 #: One request per call: what is throttled is sent again by the budget that all accounts share, not by each client.
 STS_CONFIG: Final = AioConfig(retries={"mode": "standard", "total_max_attempts": 1})
 
+#: Connections per endpoint host for each target that runs. With one, targets that stream a body while they ask the
+#: same host for something else (a copy within a bucket) would all wait for each other.
+CONNECTIONS_EACH: Final = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -297,7 +301,7 @@ class OpenParts:
         facts = await source.facts()
         clients = ClientFactory(
             session=await source.aio_session(),
-            max_connections=settings.max_connections,
+            max_connections=CONNECTIONS_EACH * settings.max_connections,
             config=settings.config,
             verify=settings.verify,
             clock=settings.clock,

@@ -48,9 +48,9 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
 
 @pytest.fixture
 def pool(fleet: SimulatedFleet) -> Iterator[SessionPool]:
-    """A pool with one place and one connection, of which nothing is open in the end."""
+    """A pool with one place and one connection to each host, of which nothing is open in the end."""
     before = open_sockets()
-    yield pool_over(fleet, max_at_once=1)
+    yield pool_over(fleet, max_at_once=1, config=AioConfig(max_pool_connections=1))
     assert open_sockets() == before
 
 
@@ -223,3 +223,20 @@ async def test_a_kept_connection_that_the_server_has_closed(fleet: SimulatedFlee
 
     assert first.value == second.value == "123456789012"
     assert server.connections == 2
+
+
+async def test_a_target_may_hold_a_connection_and_use_another(fleet: SimulatedFleet) -> None:
+    """One that streams a body asks the same host for something else meanwhile; with all places taken, too."""
+    async with stuck_server("drip") as server, pool_over(fleet, max_at_once=1) as pool:
+
+        async def job(session: AccountSession) -> str:
+            async with anyio.create_task_group() as group:
+                group.start_soon(asks(server.url), session)
+                await server.stuck.wait()
+                answer = await asks(server.url)(session)
+                group.cancel_scope.cancel()
+            return answer
+
+        report = await pool.map(job, fleet.accounts[:1], timeout=10)
+
+    assert report[0].value == "123456789012"
