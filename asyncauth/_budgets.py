@@ -299,6 +299,10 @@ class Budgets:
         for budget in defaults:
             self._by_service.setdefault(budget.limit.service, []).append(budget)
 
+    def concern(self, service: str) -> bool:
+        """Whether any budget is for a service, so that its requests have to pass `admit`."""
+        return service in self._by_service
+
     def admit(
         self,
         *,

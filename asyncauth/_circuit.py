@@ -117,6 +117,11 @@ class Circuits:
                     permit.succeeded()
                 raise
 
+    def is_wide(self, key: Hashable) -> bool:
+        """Whether an endpoint answered last, and any number of requests may go there without asking."""
+        circuit = self._circuits.get(key)
+        return circuit is not None and circuit.is_wide
+
     def places(self, key: Hashable) -> int | None:
         """Return how many requests may be under way now; None: any number, 0: none, see `refusal`."""
         return self._circuit(key).places(self._clock.monotonic())

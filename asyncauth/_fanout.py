@@ -359,6 +359,9 @@ class FanOut(Generic[K, T]):
     async def _run(self, target: _Target[K]) -> None:
         try:
             left = None if target.deadline is None else target.deadline - self._clock.monotonic()
+            if left is None:
+                await self._try(target)
+                return
             with self._clock.move_on_after(left) as target.scope:
                 await self._try(target)
             if target.scope.cancelled_caught:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import ClientError, HTTPClientError
@@ -63,6 +62,17 @@ class Gate:
             credentials: returns those at hand, None while there are none to sign with.
         """
 
+        if not self.budgets.concern(service_name):
+
+            async def call_freely(_: str, operation_name: str, invoke: Callable[[], Awaitable[Any]]) -> Any:
+                try:
+                    return await self._send(service_name, region_name, invoke, credentials)
+                except ClientError as error:
+                    self._is_throttled(error, service_name, operation_name, region_name)
+                    raise
+
+            return call_freely
+
         async def call(_: str, operation_name: str, invoke: Callable[[], Awaitable[Any]]) -> Any:
             ticket = self.budgets.admit(
                 service=service_name, action=operation_name, account=account_id, region=region_name, source=source
@@ -120,38 +130,58 @@ class Gate:
     ) -> T:
         # Where tokens come from says nothing of the region as a target.
         is_target = credentials is not None
+        keys = ((service_name, region_name), region_name) if is_target else ((service_name, region_name),)
+        if all(map(self.circuits.is_wide, keys)):
+            return await self._send_widely(keys, invoke, credentials)
         self._under_way[region_name] += is_target
         try:
-            async with self.circuits.enter((service_name, region_name)) as permit:
-                learn = partial(self._learn, permit, region_name if is_target else None)
-                began = self._clock.monotonic()
-                try:
-                    answer = await invoke()
-                except Exception as error:
-                    # A call that found no credentials to be signed with says nothing of where it was to go.
-                    is_unsent = is_target and isinstance(error, AsyncAuthError)
-                    learn(down=None if is_unsent else is_down(error), why=type(error).__name__)
-                    raise
-                except BaseException:
-                    # Nor does one that was given up while it waited for them.
-                    is_sent = credentials is None or credentials() is not None
-                    learn(down=True if is_sent and self._clock.monotonic() - began >= SILENCE else None)
-                    raise
-                learn(down=False)
-                return answer
+            async with self.circuits.enter(keys[0]) as permit:
+                # What is learned is told by the permit, too, which others wait for.
+                return await self._send_widely(keys, invoke, credentials, permit)
         finally:
             self._under_way[region_name] -= is_target
 
-    def _learn(self, permit: Permit, region_name: str | None, *, down: bool | None, why: str = "no answer") -> None:
+    async def _send_widely(
+        self,
+        keys: tuple[Hashable, ...],
+        invoke: Callable[[], Awaitable[T]],
+        credentials: Callable[[], object] | None,
+        permit: Permit | None = None,
+    ) -> T:
+        """Send a request, and tell the circuits what it says of the endpoint and its region, when that is news."""
+        began = self._clock.monotonic()
+        try:
+            answer = await invoke()
+        except Exception as error:
+            # A call that found no credentials to be signed with says nothing of where it was to go.
+            is_unsent = credentials is not None and isinstance(error, AsyncAuthError)
+            self._learn(keys, permit, down=None if is_unsent else is_down(error), why=type(error).__name__)
+            raise
+        except BaseException:
+            # Nor does one that was given up while it waited for them.
+            is_sent = credentials is None or credentials() is not None
+            self._learn(keys, permit, down=True if is_sent and self._clock.monotonic() - began >= SILENCE else None)
+            raise
+        self._learn(keys, permit, down=False)
+        return answer
+
+    def _learn(
+        self, keys: tuple[Hashable, ...], permit: Permit | None, *, down: bool | None, why: str = "no answer"
+    ) -> None:
         """Tell the circuits of an endpoint and of its region; `down` is None when nothing was learned."""
-        if down:
-            permit.failed(why)
-        elif down is False:
-            permit.succeeded()
-        if region_name is not None and down:
-            self.circuits.failed(region_name, why)
-        elif region_name is not None and down is False:
-            self.circuits.succeeded(region_name)
+        if down is None:
+            return
+        if permit is not None:
+            if down:
+                permit.failed(why)
+            else:
+                permit.succeeded()
+            keys = keys[1:]
+        for key in keys:
+            if down:
+                self.circuits.failed(key, why)
+            elif not self.circuits.is_wide(key):
+                self.circuits.succeeded(key)
 
     def _is_throttled(self, error: Exception, service: str, action: str, region_name: str) -> bool | None:
         if is_down(error) is not False:

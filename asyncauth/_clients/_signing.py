@@ -118,7 +118,11 @@ def _plain_body(request: Any) -> bytes | None:
         return None
     kind = type(data)
     if kind is dict:
-        return urlencode([(_encoded(key), _encoded(value)) for key, value in data.items()], doseq=True).encode()
+        body = urlencode([(_encoded(key), _encoded(value)) for key, value in data.items()], doseq=True)
+        if body:
+            # It stays encoded: to send it, botocore would encode the same once more.
+            request.data = body
+        return body.encode()
     if kind is bytes:
         return bytes(data)
     if kind is str:
