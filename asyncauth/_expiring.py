@@ -274,6 +274,8 @@ class ExpiringSlot(Generic[T]):
         self.loads += 1
         limit = self._policy.load_timeout
         try:
+            if limit is None:
+                return await self.load()
             with self._clock.move_on_after(limit):
                 return await self.load()
         except BaseException as raised:  # noqa: BLE001 - cancellation and Ctrl-C are raised again

@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -344,8 +345,14 @@ def _read(
 
 def _answered_at(answer: Mapping[str, Any], clock: Clock) -> datetime:
     headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return _read_date(headers.get("date")) or datetime.fromtimestamp(clock.time(), UTC)
+
+
+@lru_cache(maxsize=16)
+def _read_date(text: str | None) -> datetime | None:
+    # A fan-out gets some hundred answers a second, all with the same date.
     try:
-        dated = parsedate_to_datetime(headers["date"])
-    except (KeyError, TypeError, ValueError):
-        return datetime.fromtimestamp(clock.time(), UTC)
+        dated = parsedate_to_datetime(text)  # type: ignore[arg-type]  # None is refused as a TypeError
+    except (TypeError, ValueError):
+        return None
     return dated if dated.tzinfo else dated.replace(tzinfo=UTC)

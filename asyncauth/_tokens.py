@@ -302,9 +302,30 @@ def _region(asker: Asker, account: Account) -> str:
     return _sts.sts_region(get_partition(account.partition), asker.facts.region_name)
 
 
+class _Key:
+    """Everything that changes a token: who asks, where, for what, with which parameters and along which chain.
+
+    A role has many fields and a key is looked up often, so it is hashed once.
+    """
+
+    __slots__ = ("_hash", "_parts")
+
+    def __init__(self, *parts: Hashable) -> None:
+        self._parts = parts
+        self._hash = hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self._hash == other._hash and self._parts == other._parts
+
+    def __repr__(self) -> str:
+        return f"<_Key {self._parts!r}>"
+
+
 def _key(asker: Asker, account: Account, role: Role) -> Hashable:
-    """Everything that changes a token: who asks, where, for what, with which parameters and along which chain."""
-    return (asker.identity.key, _region(asker, account), account.partition, account.id, role)
+    return _Key(asker.identity.key, _region(asker, account), account.partition, account.id, role)
 
 
 def _is_final(error: Exception) -> bool:
