@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -45,4 +46,6 @@ async def run(asked: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    # A shell that starts things in the background lets them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     anyio.run(run, json.load(sys.stdin))

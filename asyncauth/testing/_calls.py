@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
@@ -39,6 +40,8 @@ class Call:
     account: str | None
     form: Mapping[str, str]
     problem: str | None = None
+    #: On the monotonic clock: by when a token is judged, for the answer and for the count alike.
+    arrived_at: float = field(default_factory=time.monotonic)
 
     @property
     def caller(self) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-import time
 from typing import TYPE_CHECKING, Final
 
 from asyncauth.testing._calls import Call, identify
@@ -75,7 +74,7 @@ class Front:
     async def _answer_whatever_the_weather(self, call: Call, request: Request) -> Response:
         if call.principal is not None:
             self._seen.owner(call.principal.account, call.principal.arn)
-            self._seen.expired += call.principal.expired(time.monotonic())
+            self._seen.expired += call.principal.expired(call.arrived_at)
         fault = self._weather.strikes(call.service, call.action, call.account, call.region)
         if fault is not None and fault.kind == "reset":
             return Response(code="Reset", reset=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from asyncauth.testing import _sigv4
@@ -65,7 +64,7 @@ class Gate:
             raise _no("bad-token", call)
         if not _sigv4.verify(request, signed, principal.secret):
             raise _no("bad-signature", call)
-        if principal.expired(time.monotonic()):
+        if principal.expired(call.arrived_at):
             raise _no("expired", call)
 
     def _check_account(self, call: Call, principal: Principal) -> None:

@@ -268,6 +268,8 @@ class Fleet:
 
 
 async def _serve(spec: dict[str, Any], announce: Callable[[dict[str, Any]], None]) -> None:
+    # Before the parent is told anything: it may be gone the moment that it knows.
+    parent = os.getppid()
     fleet = Fleet(spec)
     loop = asyncio.get_running_loop()
     server, port, connections = await _http.listen(fleet.app, fleet.date)
@@ -286,7 +288,6 @@ async def _serve(spec: dict[str, Any], announce: Callable[[dict[str, Any]], None
     announce({"port": port})
     if spec["preload"]:
         fleet.moto.preload(spec["preload"])
-    parent = os.getppid()
     while not done.is_set():
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(1.0):
