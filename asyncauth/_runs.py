@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 
 from asyncauth import _sts
 from asyncauth._admission import Group
+from asyncauth._collector import fewer_collections
 from asyncauth._doors import Doors
 from asyncauth._errors import AssumeRoleDenied, AssumeRoleError, EndpointDown, TargetTimeout
 from asyncauth._fanout import SkipTarget, fan_out
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DRY_RUN = "dry run"
+#: Containers between two collections while a run goes on: what a hundred targets at once make and drop.
+_YOUNG_CONTAINERS: Final = 10_000
 #: How many targets wait for a region that does not answer, for each that runs, before they hold up the other regions.
 ASIDE = 20
 
@@ -147,6 +150,7 @@ class Run(Generic[T]):
             if isinstance(self._display, Display):
                 helpers.start_soon(self._display.keep_drawn)
             stack.callback(self._doors.subscribe(self._answers.reconsider))
+            stack.enter_context(fewer_collections(_YOUNG_CONTAINERS))
             await self._answers.__aenter__()
             self._stack = stack.pop_all()
         return self

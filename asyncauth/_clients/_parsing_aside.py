@@ -7,16 +7,12 @@ Three things make a thread stall a loop although the computation is "not on the 
   Here the thread sleeps for a moment after each slice of about a millisecond, and a loop that waits goes first.
 - The garbage collector, which counts new containers: a page of 1,000 instances makes 36,000 of them, so stock
   settings run 50 young and several full collections meanwhile, each a stop of everything (measured: 2.7 of 5.9 s of
-  CPU, stops of 0.4 s). The threshold of the young generation is raised meanwhile, and set back after; whoever
-  switches collection off, or sets a threshold of his own meanwhile, has his way.
+  CPU, stops of 0.4 s). There are fewer of them meanwhile: see `_collector`.
 """
 
 from __future__ import annotations
 
-import gc
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
@@ -24,8 +20,10 @@ import anyio.from_thread
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
+from asyncauth._collector import fewer_collections
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     T = TypeVar("T")
 
@@ -58,40 +56,10 @@ async def run_aside(compute: Callable[[Callable[[], None]], T]) -> T:
 
 
 def _compute(compute: Callable[[Callable[[], None]], T]) -> T:
-    with _fewer_collections():
+    with fewer_collections(_YOUNG_CONTAINERS):
         return compute(_give_turn)
 
 
 def _give_turn() -> None:
     anyio.from_thread.check_cancelled()
     time.sleep(_TURN_SECONDS)
-
-
-class _Collector:
-    """The thresholds to put back, shared by all threads that compute aside at the moment."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.users = 0
-        self.before: tuple[int, int, int] | None = None
-
-
-_collector = _Collector()
-
-
-@contextmanager
-def _fewer_collections() -> Iterator[None]:
-    with _collector.lock:
-        _collector.users += 1
-        if _collector.users == 1:
-            before = gc.get_threshold()
-            _collector.before = before if 0 < before[0] < _YOUNG_CONTAINERS else None
-            if _collector.before:
-                gc.set_threshold(_YOUNG_CONTAINERS, *before[1:])
-    try:
-        yield
-    finally:
-        with _collector.lock:
-            _collector.users -= 1
-            if not _collector.users and _collector.before and gc.get_threshold()[0] == _YOUNG_CONTAINERS:
-                gc.set_threshold(*_collector.before)
