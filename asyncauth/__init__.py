@@ -31,9 +31,10 @@ if TYPE_CHECKING:
         SourceExpired,
         TargetTimeout,
     )
+    from asyncauth._events import RunFinished, RunStarted, TargetRetried, TargetSettled, TargetStarted
     from asyncauth._expiring import RefreshPolicy
     from asyncauth._limits import Retry
-    from asyncauth._models import Account, Keys, Outcome, Profile, Report, Role
+    from asyncauth._models import Account, JournalUse, Keys, Outcome, Profile, Report, Role
     from asyncauth._plan import Plan
     from asyncauth._pool import SessionPool
     from asyncauth._preflight import Coverage, Unreachable
@@ -54,6 +55,7 @@ __all__ = [
     "Coverage",
     "CredentialsRejected",
     "EndpointDown",
+    "JournalUse",
     "Keys",
     "Limit",
     "LongTermCredentialsError",
@@ -69,11 +71,16 @@ __all__ = [
     "Retry",
     "Role",
     "Run",
+    "RunFinished",
+    "RunStarted",
     "SessionPool",
     "SourceError",
     "SourceExpired",
     "SourceIgnoredWarning",
     "Statistics",
+    "TargetRetried",
+    "TargetSettled",
+    "TargetStarted",
     "TargetTimeout",
     "Unreachable",
 ]
@@ -90,6 +97,7 @@ _HOME = {
     "Coverage": "_preflight",
     "CredentialsRejected": "_errors",
     "EndpointDown": "_errors",
+    "JournalUse": "_models",
     "Keys": "_models",
     "Limit": "_budgets",
     "LongTermCredentialsError": "_errors",
@@ -105,11 +113,16 @@ _HOME = {
     "Retry": "_limits",
     "Role": "_models",
     "Run": "_runs",
+    "RunFinished": "_events",
+    "RunStarted": "_events",
     "SessionPool": "_pool",
     "SourceError": "_errors",
     "SourceExpired": "_errors",
     "SourceIgnoredWarning": "_sources",
     "Statistics": "_statistics",
+    "TargetRetried": "_events",
+    "TargetSettled": "_events",
+    "TargetStarted": "_events",
     "TargetTimeout": "_errors",
     "Unreachable": "_preflight",
 }

@@ -403,7 +403,7 @@ class SessionPool:
         began = self._settings.clock.monotonic()
         async with run:
             outcomes = await run.collect()
-        return Report(outcomes, self._settings.clock.monotonic() - began, run.journal, run.done_before)
+        return Report(outcomes, self._settings.clock.monotonic() - began, run.journal_use(outcomes))
 
     def invalidate(self, account: AccountLike) -> bool:
         """Drop the cached token of an account's role, so that the next use assumes it anew.

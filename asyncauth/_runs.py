@@ -15,7 +15,7 @@ from asyncauth._doors import Doors
 from asyncauth._errors import AssumeRoleDenied, AssumeRoleError, EndpointDown, TargetTimeout
 from asyncauth._fanout import SkipTarget, fan_out
 from asyncauth._journal import DONE_BEFORE, Journal, RunIdentity
-from asyncauth._models import Outcome
+from asyncauth._models import JournalUse, Outcome
 from asyncauth._plan import NOT_CONFIRMED, Plan, check_confirm, is_confirmed
 from asyncauth._progress import Display, choose_display
 from asyncauth._unavailable import why_suspended, why_unavailable
@@ -64,7 +64,6 @@ class Run(Generic[T]):
 
     Attributes:
         journal: the journal's path, None without one.
-        done_before: how many targets were skipped because an earlier run with the journal has done them.
     """
 
     def __init__(
@@ -100,7 +99,6 @@ class Run(Generic[T]):
         self._refused: str | None = None
         self._stack = AsyncExitStack()
         self.journal = None if journal is None else str(journal)
-        self.done_before = 0
         self._display = choose_display(progress, clock=clock)
         self._answers: FanOut[Target, T] = fan_out(
             self._work if telemetry is None else telemetry.wrap(self._work),
@@ -176,6 +174,12 @@ class Run(Generic[T]):
         """Wait for all outcomes that were not read yet, and return them in the order of the targets."""
         return tuple(as_outcome(settlement) for settlement in await self._answers.collect())
 
+    def journal_use(self, outcomes: tuple[Outcome[T], ...]) -> JournalUse[T] | None:
+        """Return which of the run's outcomes its journal had to do with; None without a journal."""
+        if self.journal is None:
+            return None
+        return JournalUse(self.journal, tuple(outcome for outcome in outcomes if outcome.reason == DONE_BEFORE))
+
     def unread(self) -> tuple[Outcome[T], ...]:
         """Return the outcomes that were not read yet, without waiting; also after the block was left."""
         return tuple(as_outcome(settlement) for settlement in self._answers.unread())
@@ -216,7 +220,6 @@ class Run(Generic[T]):
         if self._refused is not None or target.unreachable is not None:
             return self._refused or target.unreachable
         if self._journal is not None and self._journal.done(_journal_key(target)):
-            self.done_before += 1
             return DONE_BEFORE
         refusal = self._doors.refusal(target.region_name)
         if refusal is not None:

@@ -238,9 +238,14 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
     what = f"cannot assume {fields['role_arn']}"
     tries = "1 request" if fields["attempts"] == 1 else f"{fields['attempts']} requests"
     if code in DENIED:
-        checks = "the role's trust policy, that the role and account exist, and SCPs"
-        external = "the external id, " if role.external_id else "whether the trust policy wants an external id, "
-        return AssumeRoleDenied(f"{what}: STS answered {code}. Check {external}{checks}", **fields)
+        trust = (
+            "the external id, the role's trust policy"
+            if role.external_id
+            else ("the role's trust policy (it may want an external id)")
+        )
+        return AssumeRoleDenied(
+            f"{what}: STS answered {code}. Check {trust}, that the role and account exist, and SCPs", **fields
+        )
     if code in THROTTLED:
         return AssumeRoleThrottled(
             f"{what}: STS throttled it ({code}) and {tries} did not get through; ask for fewer accounts at once, or "

@@ -2,7 +2,19 @@
 
 from asyncauth._models._account import Account, as_account
 from asyncauth._models._keys import Credentials, Keys, Profile
-from asyncauth._models._outcome import Outcome, Phase, Report, Status
+from asyncauth._models._outcome import JournalUse, Outcome, Phase, Report, Status
 from asyncauth._models._role import Role
 
-__all__ = ["Account", "Credentials", "Keys", "Outcome", "Phase", "Profile", "Report", "Role", "Status", "as_account"]
+__all__ = [
+    "Account",
+    "Credentials",
+    "JournalUse",
+    "Keys",
+    "Outcome",
+    "Phase",
+    "Profile",
+    "Report",
+    "Role",
+    "Status",
+    "as_account",
+]

@@ -75,6 +75,19 @@ class Outcome(Generic[T]):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class JournalUse(Generic[T]):
+    """What a journal had to do with a run.
+
+    Attributes:
+        path: the file.
+        skipped: the outcomes of targets that were skipped because an earlier run with it has done them.
+    """
+
+    path: str
+    skipped: tuple[Outcome[T], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Report(Sequence[Outcome[T]]):
     """The outcomes of a run, in the order in which the targets were asked for.
@@ -82,8 +95,7 @@ class Report(Sequence[Outcome[T]]):
     Attributes:
         outcomes: all of them.
         elapsed: seconds that the run took.
-        journal: the path of its journal, None without one.
-        done_before: how many targets were skipped because an earlier run with that journal has done them.
+        journal: what its journal had to do with it; None without one.
 
     Example:
         report = await pool.map(job, accounts)
@@ -93,8 +105,7 @@ class Report(Sequence[Outcome[T]]):
 
     outcomes: tuple[Outcome[T], ...]
     elapsed: float = 0.0
-    journal: str | None = None
-    done_before: int = 0
+    journal: JournalUse[T] | None = None
     _by_status: dict[str, int] = field(init=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -144,7 +155,9 @@ class Report(Sequence[Outcome[T]]):
         statuses = ", ".join(
             f"{count:,} {status.replace('_', ' ')}" for status, count in sorted(self._by_status.items())
         )
-        before = f"{self.done_before:,} done in an earlier run; " if self.done_before else ""
+        before = (
+            f"{len(self.journal.skipped):,} done in an earlier run; " if self.journal and self.journal.skipped else ""
+        )
         return (
             f"{len(self):,} targets: {statuses or 'none'}; {before}{len(reached):,} accounts reached, "
             f"{len(failed):,} with failures; {self.elapsed:.1f} s"
