@@ -71,6 +71,7 @@ class Learning:
         tolerance: the share of throttled answers that is no signal yet.
         window: how many answers are judged together, and at least `window_seconds` of them.
         urgent: so many throttled answers, and half of those seen, are judged at once.
+        volley: so many throttled among the last ten answers are, too, whatever was granted before them.
         patience: seconds of nothing but throttled answers, and at least `patience_answers` of them, after which it is
             no use to go on asking.
     """
@@ -84,6 +85,7 @@ class Learning:
     window: int = 30
     window_seconds: float = 0.25
     urgent: int = 4
+    volley: int = 8
     patience: float = 5.0
     patience_answers: int = 10
 
@@ -103,12 +105,18 @@ class Draw:
 
 @dataclass(slots=True)
 class _Window:
-    """The answers to what was sent since the last judgement."""
+    """The answers to what was sent since the last judgement; the last ten of them as bits, throttled is 1."""
 
     number: int
     granted: int = 0
     throttled: int = 0
     since: float = 0.0
+    last_ten: int = 0
+
+    def add(self, *, throttled: bool) -> None:
+        self.throttled += throttled
+        self.granted += not throttled
+        self.last_ten = (self.last_ten << 1 | throttled) & 0b11_1111_1111
 
     @property
     def answers(self) -> int:
@@ -117,6 +125,10 @@ class _Window:
     @property
     def share(self) -> float:
         return self.throttled / self.answers if self.answers else 0.0
+
+    @property
+    def recent_share(self) -> float:
+        return self.last_ten.bit_count() / min(10, self.answers) if self.answers else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,11 @@ class _Doubt:
     pace: _Pace
     share: float
     granted: float
+
+    def is_as_before(self, window: _Window) -> bool:
+        """Whether as much is throttled as before: a share that grew has another reason, such as a burst used up."""
+        chance = 3 * math.sqrt(self.share * (1 - self.share) / max(1, window.answers))  # three standard deviations
+        return self.share / 3 <= window.share <= self.share + chance
 
 
 class _LastSecond:
@@ -180,7 +197,7 @@ class AdaptiveBucket(TokenBucket):
     that stands is rarely hit, and one that was raised is found.
 
     Some throttling has nothing to do with the rate: an account that is throttled by itself, a service in trouble. It
-    shows by not getting less when the rate does. Then the back-off is undone, and that share is taken as normal from
+    shows by staying as it is when the rate falls. Then the back-off is undone, and that share is taken as normal from
     there on. Without that rule one account in twenty that is throttled brings the rate for all to its floor.
 
     Nothing but throttling for `Learning.patience` seconds means that more asking is no use; `is_dry` says so.
@@ -269,16 +286,16 @@ class AdaptiveBucket(TokenBucket):
     def _count(self, window: _Window, now: float, *, throttled: bool) -> None:
         if window.answers == 0:
             window.since = now
-        window.throttled += throttled
-        window.granted += not throttled
+        window.add(throttled=throttled)
         is_full = window.answers >= self._learning.window and now - window.since >= self._learning.window_seconds
-        if is_full or (window.throttled >= self._learning.urgent and window.share >= 0.5):
+        is_urgent = window.throttled >= self._learning.urgent and window.share >= 0.5
+        if is_full or is_urgent or window.last_ten.bit_count() >= self._learning.volley:
             self._judge(window, now, is_full=is_full)
             self._window = _Window(window.number + 1)
 
     def _judge(self, window: _Window, now: float, *, is_full: bool) -> None:
         doubt, self._doubt = self._doubt, None
-        if doubt and is_full and self.rate <= doubt.granted and window.share >= doubt.share / 3:
+        if doubt and is_full and self.rate <= doubt.granted and doubt.is_as_before(window):
             self._normal = min(window.share, doubt.share)
             self._go_at(doubt.pace)
         elif window.share <= self._normal + self._learning.tolerance:
@@ -290,12 +307,12 @@ class AdaptiveBucket(TokenBucket):
                 self._doubt = _Doubt(self._pace, window.share, granted)
             self._back_off(granted, goal=granted)
         else:
-            granted = self.rate * max(1 - window.share, 0.5)
-            self._back_off(granted, goal=self._goal_when_urgent(granted, now))
+            granted = self.rate * max(1 - window.recent_share, 0.5)
+            self._back_off(granted, goal=self._goal_when_urgent(window, granted, now))
 
-    def _goal_when_urgent(self, granted: float, now: float) -> float:
+    def _goal_when_urgent(self, window: _Window, granted: float, now: float) -> float:
         """A few answers tell to slow down, not to what; the last second knows more, unless it was full of the same."""
-        if self._falling and self._pace.goal is not None:
+        if self._falling and self._pace.goal is not None and window.granted < window.throttled:
             return self._pace.goal
         return max(granted, min(self.rate, 0.8 * self._granted.count(now)))
 

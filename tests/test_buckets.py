@@ -241,6 +241,40 @@ def test_one_volley_of_throttled_answers_lowers_the_rate_once() -> None:
     assert bucket.is_settled
 
 
+def test_a_volley_is_noticed_whatever_was_granted_before_it() -> None:
+    """Twenty granted answers in the same window do not hide the eight throttled ones that follow."""
+    bucket = AdaptiveBucket(Learning(), 0.0)
+    draws = [bucket.draw(0.0, waited=True) for _ in range(28)]
+    for draw in draws[:20]:
+        bucket.answered(draw, 0.1, throttled=False)
+    highest = bucket.rate
+
+    for draw in draws[20:27]:
+        bucket.answered(draw, 0.1, throttled=True)
+    assert bucket.rate == highest
+    bucket.answered(draws[27], 0.1, throttled=True)
+
+    assert bucket.rate < highest / 2
+
+
+def test_throttling_that_grew_when_the_rate_fell_is_no_reason_to_go_back_up() -> None:
+    """A service's burst that runs out looks like that: only a share that stays as it is has nothing to do with us."""
+    rates = []
+    for throttled in (6, 13):
+        bucket, now = AdaptiveBucket(Learning(), 0.0), 0.0
+        for of_thirty in (6, throttled):  # a fifth, judged; then what came of the back-off
+            draws = [bucket.draw(now, waited=True) for _ in range(30)]
+            now += 0.3
+            for number, draw in enumerate(draws):
+                bucket.answered(draw, now, throttled=(number + 1) * of_thirty % 30 < of_thirty)
+                now += 0.01
+        rates.append(bucket.rate)
+
+    as_before, grown = rates
+    assert as_before >= 100
+    assert grown < 70
+
+
 def test_a_rate_that_was_not_used_does_not_grow() -> None:
     """Success of requests that the bucket did not hold back proves nothing."""
     bucket = AdaptiveBucket(Learning(), 0.0)

@@ -140,21 +140,27 @@ async def test_an_sts_with_a_limit_is_used_to_its_limit_without_being_told(
 async def test_an_sts_with_a_high_limit_is_not_slowed(
     fleet: SimulatedFleet, record_property: Callable[[str, object], None]
 ) -> None:
-    """One that allows 600 a second is asked as fast as that, or as fast as this machine can without a limit."""
-    accounts = ids(fleet.accounts[:600])
+    """One that allows 600 a second is asked as fast as that, or as fast as this machine can without a limit.
+
+    The first 1,000 accounts teach the pool what it can ask for; the same again show what it learned.
+    """
+    accounts = ids(fleet.accounts)
     rates = []
-    for per_second in (100_000, 600, 600):
+    for per_second in (100_000, 600):
         limit = await fleet.limit(service="sts", action="AssumeRole", per_second=per_second, burst=per_second / 10)
         async with pool_over(fleet) as pool:
+            (await pool.map(nothing, accounts)).raise_for_failures()
+            for account in accounts:
+                pool.invalidate(account)
             report = await pool.map(nothing, accounts)
         await limit.remove()
         report.raise_for_failures()
         rates.append(len(accounts) / report.elapsed)
 
-    free, limited = rates[0], max(rates[1:])  # the better of two: what slows one of them is somebody else
+    free, limited = rates
     record_property("rates", rates)
     print(f"{free:.0f}/s without a limit, {limited:.0f}/s with one of 600/s")
-    assert limited > 0.6 * min(free, 600)
+    assert limited > 0.7 * min(free, 600)
 
 
 async def test_a_dead_region_costs_a_handful_of_timeouts_and_holds_up_nobody(
