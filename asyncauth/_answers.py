@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from asyncauth._bell import Bell
 from asyncauth._events import Event, Status, TargetSettled
@@ -18,6 +19,9 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 logger = logging.getLogger("asyncauth.fanout")
+
+#: Seconds by which an event loop's timer may come early.
+_TICK: Final = 0.02
 
 
 class SkipTarget(Exception):
@@ -35,14 +39,24 @@ class Attempt:
         number: 1 for the first attempt.
         phase: `work` sets it as it goes ("credentials", then "job"), so that an answer can say how far it came.
         deadline: when the target will be cancelled, on the run's monotonic clock; None: never.
+        times_out_at: when its own `timeout` is up, whatever the run's deadline; None: never.
     """
 
-    __slots__ = ("deadline", "number", "phase")
+    __slots__ = ("deadline", "number", "phase", "times_out_at")
 
     def __init__(self) -> None:
         self.number = 0
         self.phase: str | None = None
         self.deadline: float | None = None
+        self.times_out_at: float | None = None
+
+    def is_timing_out(self, now: float) -> bool:
+        """Whether the time of the target is up: what is cancelled from now on is cancelled for that."""
+        return self.times_out_at is not None and now >= self.times_out_at - _TICK
+
+
+#: The attempt that this task works for, where whoever gives the engine its work has set it.
+current_attempt: Final[ContextVar[Attempt | None]] = ContextVar("asyncauth_attempt", default=None)
 
 
 @dataclass(frozen=True, slots=True)

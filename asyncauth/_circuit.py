@@ -140,11 +140,17 @@ class Circuits:
         if changed:
             self._tell(key)
 
-    def failed(self, key: Hashable, why: str) -> None:
-        """Say that an endpoint did not answer: `why` is the error's name, such as `ConnectTimeoutError`."""
+    def failed(self, key: Hashable, why: str, *, is_narrowing: bool = False) -> None:
+        """Say that an endpoint did not answer.
+
+        Args:
+            key: the endpoint.
+            why: the error's name, such as `ConnectTimeoutError`.
+            is_narrowing: it may yet be up. That never shuts it, but the next enter it one by one, and find out.
+        """
         circuit = self._circuit(key)
         was_wide, was_shut = circuit.is_wide, circuit.is_shut
-        pause = circuit.fail(why, self._clock.monotonic())
+        pause = circuit.fail(why, self._clock.monotonic(), is_narrowing=is_narrowing)
         if pause is not None:
             logger.warning(
                 "%s did not answer %d times in a row (%s); nothing is sent there for %g s",
@@ -334,8 +340,10 @@ class _Circuit:
         self._room += 1
         return True
 
-    def fail(self, why: str, now: float) -> float | None:
+    def fail(self, why: str, now: float, *, is_narrowing: bool) -> float | None:
         """Count a failure; return for how many seconds that shuts the endpoint, None if it does not."""
+        if is_narrowing and self.failures >= self._policy.failures - 1:
+            return None
         self.failures += 1
         self._room = self._policy.gently
         self._why = why
@@ -372,11 +380,12 @@ class _Circuit:
 
 def said(key: Hashable) -> str:
     """Return an endpoint's key in words: `ec2 in eu-west-1`."""
-    if isinstance(key, tuple) and len(key) == 2:
-        return f"{key[0]} in {key[1]}"
+    if isinstance(key, tuple) and len(key) >= 2:
+        own_endpoint = f" at {key[2]}" if len(key) > 2 and key[2] else ""
+        return f"{key[0]} in {key[1]}{own_endpoint}"
     return f"region {key}" if isinstance(key, str) else str(key)
 
 
 def _region_of(key: Hashable) -> str | None:
-    last = key[-1] if isinstance(key, tuple) and key else key
-    return last if isinstance(last, str) else None
+    region = key[1] if isinstance(key, tuple) and len(key) >= 2 else key
+    return region if isinstance(region, str) else None

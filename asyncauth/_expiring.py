@@ -193,6 +193,11 @@ class ExpiringSlot(Generic[T]):
         return self._token is not None
 
     @property
+    def age(self) -> float:
+        """Seconds since the value was asked for; infinity when there is none."""
+        return math.inf if self._token is None else self._now() - self._token.obtained_at
+
+    @property
     def expires_in(self) -> float:
         """Seconds until the value ends; 0 when there is none, infinity when it never does."""
         return max(0.0, self._ends - self._now())

@@ -342,14 +342,14 @@ class FanOut(Generic[K, T]):
             self._settle(target, "skipped", reason=reason)
             return False
         now = target.admitted_at = self._clock.monotonic()
-        target.deadline = target.attempt.deadline = self._deadline_from(now)
+        own = target.attempt.times_out_at = None if self._limits.timeout is None else now + self._limits.timeout
+        target.deadline = target.attempt.deadline = self._deadline_or(own)
         self._running[target.index] = target
         if self._answers.listeners:
             self._answers.tell(TargetStarted(target.index, target.target))
         return True
 
-    def _deadline_from(self, now: float) -> float | None:
-        own = None if self._limits.timeout is None else now + self._limits.timeout
+    def _deadline_or(self, own: float | None) -> float | None:
         if own is None or self._deadline is None:
             return self._deadline if own is None else own
         return min(own, self._deadline)

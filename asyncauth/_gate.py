@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ClientError, HTTPClientError, ReadTimeoutError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from asyncauth import _sts
+from asyncauth._answers import current_attempt
 from asyncauth._circuit import said
 from asyncauth._errors import AsyncAuthError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
-    from asyncauth._budgets import Budgets
+    from asyncauth._budgets import Budgets, Ticket
     from asyncauth._circuit import Circuits, Permit
     from asyncauth._clients import CallHook
     from asyncauth._clock import Clock
@@ -23,9 +27,53 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds. A call that is given up after waiting so long for its first answer says that nobody answers there; one that
-#: is given up sooner says nothing: the job may just have changed its mind.
+#: Seconds. Who waited so long for an answer has met silence; who gave up sooner was just impatient.
 SILENCE: Final = 1.0
+
+
+class Caller(Protocol):
+    """Who makes a call, as far as the gate wants to know."""
+
+    def peek(self) -> object | None:
+        """Return the credentials at hand, None while there are none to sign with."""
+        ...
+
+    async def get_frozen_credentials(self) -> object:
+        """Wait until there are."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where requests go, and whose circuits hear what comes of them.
+
+    Attributes:
+        endpoint: the key of the endpoint's circuit: service and region, and what the client was asked with besides.
+        region_name: the region.
+        tells_answers: whether an answer shows that the region is up: not at an endpoint of a client's own.
+        tells_failures: whether a failure speaks against the region: only if it met the pool's own settings.
+    """
+
+    endpoint: Hashable
+    region_name: str
+    tells_answers: bool = False
+    tells_failures: bool = False
+
+    @classmethod
+    def of(cls, service_name: str, region_name: str, *, own_endpoint: str | None, own_settings: Hashable) -> Way:
+        """Return the way of a lent client's requests; `own_settings` is None for one with the pool's settings."""
+        if own_settings is None and own_endpoint is None:
+            return cls((service_name, region_name), region_name, tells_answers=True, tells_failures=True)
+        return cls((service_name, region_name, own_endpoint, own_settings), region_name, own_endpoint is None)
+
+
+class _CameDueError(Exception):
+    """The credentials ran out while a call stood in line."""
+
+
+#: The gate that this task is inside of: botocore makes calls within calls, which go on their caller's ticket. A second
+#: one would wait for the first, which waits for it.
+_inside: Final[ContextVar[Gate | None]] = ContextVar("asyncauth_gate", default=None)
 
 
 class Gate:
@@ -46,47 +94,54 @@ class Gate:
         self._clock = clock
         self._telemetry = telemetry
 
-    def hook(
-        self,
-        service_name: str,
-        region_name: str,
-        account_id: str | None,
-        source: Hashable,
-        credentials: Callable[[], object],
-    ) -> CallHook:
+    def hook(self, service_name: str, way: Way, account_id: str | None, source: Hashable, caller: Caller) -> CallHook:
         """Return what stands around each call of one client.
 
+        A call waits for its credentials before it stands in any line, not in it: what brings them may have to stand
+        in the same one.
+
         Args:
-            service_name, region_name, account_id: where its calls go.
+            service_name, way, account_id: where its calls go.
             source: whose calls AWS counts together where it counts by caller.
-            credentials: returns those at hand, None while there are none to sign with.
+            caller: who signs.
         """
 
-        if not self.budgets.concern(service_name):
+        async def send(operation_name: str, invoke: Callable[[], Awaitable[Any]], ticket: Ticket | None = None) -> Any:
+            try:
+                return await self._send(way, invoke, caller)
+            except ClientError as error:
+                throttled = self._is_throttled(error, service_name, operation_name, way.region_name)
+                if ticket is not None and throttled is not None:
+                    ticket.answered(throttled=throttled)
+                raise
 
-            async def call_freely(_: str, operation_name: str, invoke: Callable[[], Awaitable[Any]]) -> Any:
-                try:
-                    return await self._send(service_name, region_name, invoke, credentials)
-                except ClientError as error:
-                    self._is_throttled(error, service_name, operation_name, region_name)
-                    raise
-
-            return call_freely
+        async def call_freely(_: str, operation_name: str, invoke: Callable[[], Awaitable[Any]]) -> Any:
+            if caller.peek() is None:
+                await caller.get_frozen_credentials()
+            return await send(operation_name, invoke)
 
         async def call(_: str, operation_name: str, invoke: Callable[[], Awaitable[Any]]) -> Any:
-            ticket = self.budgets.admit(
-                service=service_name, action=operation_name, account=account_id, region=region_name, source=source
-            )
-            async with ticket:
+            if _inside.get() is self:
+                return await send(operation_name, invoke)
+            while True:
+                if caller.peek() is None:
+                    await caller.get_frozen_credentials()
+                ticket = self.budgets.admit(
+                    service=service_name,
+                    action=operation_name,
+                    account=account_id,
+                    region=way.region_name,
+                    source=source,
+                )
                 try:
-                    return await self._send(service_name, region_name, invoke, credentials)
-                except ClientError as error:
-                    throttled = self._is_throttled(error, service_name, operation_name, region_name)
-                    if throttled is not None:
-                        ticket.answered(throttled=throttled)
-                    raise
+                    async with ticket:
+                        if caller.peek() is None:
+                            raise _CameDueError
+                        return await send(operation_name, invoke, ticket)
+                except _CameDueError:
+                    continue
 
-        return call
+        return call if self.budgets.concern(service_name) else call_freely
 
     async def assume(
         self, send: Callable[[], Awaitable[T]], *, account_id: str, region_name: str, source: Hashable
@@ -103,8 +158,10 @@ class Gate:
             BudgetExhausted: it was throttled too often, or everything is throttled there.
             EndpointDown: STS did not answer others just now.
         """
+        # A circuit of its own: other calls of STS may hold places in theirs while they wait for this one.
+        way = Way(("sts AssumeRole", region_name), region_name)
         return await self.budgets.call(
-            lambda: self._send("sts", region_name, send, None),
+            lambda: self._send(way, send, None),
             is_throttled=lambda error: self._is_throttled(error, "sts", "AssumeRole", region_name),
             service="sts",
             action="AssumeRole",
@@ -121,67 +178,88 @@ class Gate:
         """Return how many requests were sent to a region, or wait to be, and are not answered yet."""
         return self._under_way[region_name]
 
-    async def _send(
-        self,
-        service_name: str,
-        region_name: str,
-        invoke: Callable[[], Awaitable[T]],
-        credentials: Callable[[], object] | None,
-    ) -> T:
-        # Where tokens come from says nothing of the region as a target.
-        is_target = credentials is not None
-        keys = ((service_name, region_name), region_name) if is_target else ((service_name, region_name),)
-        if all(map(self.circuits.is_wide, keys)):
-            return await self._send_widely(keys, invoke, credentials)
-        self._under_way[region_name] += is_target
+    async def _send(self, way: Way, invoke: Callable[[], Awaitable[T]], caller: Caller | None) -> T:
+        """Send a request through its circuit; `caller` is None for those that bring credentials."""
+        is_wide = self.circuits.is_wide
+        if is_wide(way.endpoint) and (not way.tells_answers or is_wide(way.region_name)):
+            return await self._send_at_once(way, invoke, caller)
+        # What brings credentials may have been begun inside of a call, but is nobody's part.
+        if caller is not None and _inside.get() is self:
+            return await self._send_at_once(way, invoke, caller)
+        is_target = way.tells_answers
+        self._under_way[way.region_name] += is_target
         try:
-            async with self.circuits.enter(keys[0]) as permit:
+            async with self.circuits.enter(way.endpoint) as permit:
                 # What is learned is told by the permit, too, which others wait for.
-                return await self._send_widely(keys, invoke, credentials, permit)
+                return await self._send_at_once(way, invoke, caller, permit)
         finally:
-            self._under_way[region_name] -= is_target
+            self._under_way[way.region_name] -= is_target
 
-    async def _send_widely(
-        self,
-        keys: tuple[Hashable, ...],
-        invoke: Callable[[], Awaitable[T]],
-        credentials: Callable[[], object] | None,
-        permit: Permit | None = None,
+    async def _send_at_once(
+        self, way: Way, invoke: Callable[[], Awaitable[T]], caller: Caller | None, permit: Permit | None = None
     ) -> T:
         """Send a request, and tell the circuits what it says of the endpoint and its region, when that is news."""
         began = self._clock.monotonic()
+        inside = _inside.set(self)
         try:
             answer = await invoke()
         except Exception as error:
             # A call that found no credentials to be signed with says nothing of where it was to go.
-            is_unsent = credentials is not None and isinstance(error, AsyncAuthError)
-            self._learn(keys, permit, down=None if is_unsent else is_down(error), why=type(error).__name__)
+            is_unsent = caller is not None and isinstance(error, AsyncAuthError)
+            is_impatient = isinstance(error, ReadTimeoutError) and self._clock.monotonic() - began < SILENCE
+            down = None if is_unsent or is_impatient else is_down(error)
+            self._learn(way, permit, down=down, why=type(error).__name__, is_silent=isinstance(error, ReadTimeoutError))
             raise
         except BaseException:
-            # Nor does one that was given up while it waited for them.
-            is_sent = credentials is None or credentials() is not None
-            self._learn(keys, permit, down=True if is_sent and self._clock.monotonic() - began >= SILENCE else None)
+            if caller is not None and self._met_silence(began, caller):
+                self._learn(way, permit, down=True, is_silent=True)
             raise
-        self._learn(keys, permit, down=False)
+        finally:
+            _inside.reset(inside)
+        self._learn(way, permit, down=False)
         return answer
 
+    def _met_silence(self, began: float, caller: Caller) -> bool:
+        """Whether a call that is given up says that nobody answers: the time of its target was up.
+
+        One that a job gives up for reasons of its own, such as a long poll, says nothing; nor one that ends with its
+        run, nor one that still waited for credentials.
+        """
+        attempt, now = current_attempt.get(), self._clock.monotonic()
+        is_late = attempt is not None and attempt.is_timing_out(now)
+        return is_late and now - began >= SILENCE and caller.peek() is not None
+
     def _learn(
-        self, keys: tuple[Hashable, ...], permit: Permit | None, *, down: bool | None, why: str = "no answer"
+        self,
+        way: Way,
+        permit: Permit | None,
+        *,
+        down: bool | None,
+        why: str = "no answer",
+        is_silent: bool = False,
     ) -> None:
-        """Tell the circuits of an endpoint and of its region; `down` is None when nothing was learned."""
+        """Tell the circuits of an endpoint and of its region; `down` is None when nothing was learned.
+
+        Silence where others were answered just before may be a call that takes its time. It does not shut a circuit,
+        but narrows it: the next who go there find out.
+        """
         if down is None:
             return
-        if permit is not None:
-            if down:
-                permit.failed(why)
-            else:
+        if not down:
+            if permit is not None:
                 permit.succeeded()
-            keys = keys[1:]
-        for key in keys:
-            if down:
-                self.circuits.failed(key, why)
-            elif not self.circuits.is_wide(key):
-                self.circuits.succeeded(key)
+            elif not self.circuits.is_wide(way.endpoint):
+                self.circuits.succeeded(way.endpoint)
+            if way.tells_answers and not self.circuits.is_wide(way.region_name):
+                self.circuits.succeeded(way.region_name)
+            return
+        is_narrowing = is_silent and permit is None
+        if permit is not None:
+            permit.failed(why)
+        else:
+            self.circuits.failed(way.endpoint, why, is_narrowing=is_narrowing)
+        if way.tells_failures:
+            self.circuits.failed(way.region_name, why, is_narrowing=is_narrowing)
 
     def _is_throttled(self, error: Exception, service: str, action: str, region_name: str) -> bool | None:
         if is_down(error) is not False:
@@ -199,7 +277,20 @@ def is_down(error: BaseException | None) -> bool | None:
     if isinstance(error, ClientError):
         return False
     if isinstance(error, BotoConnectionError | HTTPClientError):
-        return True
+        return None if _is_ours(error) else True
     if isinstance(error, AsyncAuthError) and not isinstance(error, SourceError):
         return True if error.code == _sts.NO_ANSWER else is_down(error.__cause__)
     return None
+
+
+#: This process or machine has no more files or ports to open a connection with; the endpoint has no part in it.
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+
+
+def _is_ours(error: BaseException | None) -> bool:
+    """Whether a connection failed for a reason on this side of it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OURS:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -13,11 +13,11 @@ from asyncauth import _sts
 from asyncauth._bridges import CredentialServer
 from asyncauth._budgets import Budgets, Limit
 from asyncauth._circuit import Circuits
-from asyncauth._clients import ClientFactory, ClientStatistics
+from asyncauth._clients import ClientFactory, ClientStatistics, settings_key
 from asyncauth._endpoints import is_loopback
 from asyncauth._errors import PartitionMismatch, SourceError
 from asyncauth._failures import scrub
-from asyncauth._gate import Gate
+from asyncauth._gate import Gate, Way
 from asyncauth._models import Account
 from asyncauth._partitions import partition_of_region
 from asyncauth._sources import make_source
@@ -138,7 +138,14 @@ class OpenSource:
     async def lend(self, session: AccountSession, service_name: str, region_name: str, **options: Any) -> Any:
         """Return a client of a service that signs as a session's identity."""
         identity = session.identity
-        hook = self._gate.hook(service_name, region_name, session.account.id, self.identity.key, identity.peek)
+        own = {name: value for name, value in options.items() if value is not None and name != "isolated"}
+        way = Way.of(
+            service_name,
+            region_name,
+            own_endpoint=own.pop("endpoint_url", None),
+            own_settings=settings_key(own) if own else None,
+        )
+        hook = self._gate.hook(service_name, way, session.account.id, self.identity.key, identity)
         return await self._bind(session.identity, service_name, region_name, call_hook=hook, **options)
 
     async def sts_client(self, identity: Identity, region_name: str) -> Any:

@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from asyncauth import _sts
 from asyncauth._admission import Group
+from asyncauth._answers import current_attempt
 from asyncauth._collector import fewer_collections
 from asyncauth._doors import Doors
 from asyncauth._errors import AssumeRoleDenied, AssumeRoleError, EndpointDown, TargetTimeout
@@ -191,6 +192,7 @@ class Run(Generic[T]):
 
     async def _work(self, target: Target, attempt: Attempt) -> T:
         attempt.phase = "credentials"
+        current_attempt.set(attempt)  # the task is the target's own, and ends with it
         with self._doors.inside(attempt, target.region_name):
             return await self._do(target, attempt)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from botocore.config import Config
 
 from asyncauth import _bridges
 from asyncauth._errors import ConfigurationError
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
     from asyncauth._models import Account, Keys
     from asyncauth._tokens import Identity
+
+
+#: What a client can be asked with besides its service and region.
+_OPTIONS: Final = frozenset({"api_version", "config", "endpoint_url", "isolated", "use_ssl", "verify"})
 
 
 class Lender(Protocol):
@@ -88,7 +94,7 @@ class AccountSession:
                     `create_client`, and `isolated=True` for a client that shares nothing but the loaded model.
 
             Raises:
-                ConfigurationError: keys were given: the session signs; or an unknown region.
+                ConfigurationError: keys were given: the session signs; an unknown option or region.
                 PartitionMismatch: a region of another partition.
                 PoolClosed: the pool is not open (any more).
             """
@@ -160,7 +166,7 @@ class AccountSession:
 class ClientLease(AbstractAsyncContextManager[Any]):
     """The `async with` around a lent client."""
 
-    __slots__ = ("_client", "_lender", "_options", "_region_name", "_service_name", "_session")
+    __slots__ = ("_clients", "_lender", "_options", "_region_name", "_service_name", "_session")
 
     def __init__(
         self,
@@ -177,21 +183,30 @@ class ClientLease(AbstractAsyncContextManager[Any]):
                     f"{name} was given to client({service_name!r}), but the session signs as account "
                     f"{session.account.id}; ask the pool for a session of another account instead"
                 )
+            if name not in _OPTIONS:
+                raise ConfigurationError(
+                    f"client({service_name!r}) takes no {name!r}; its options are {', '.join(sorted(_OPTIONS))}"
+                )
+        if not isinstance(options.get("config"), Config | None):
+            raise ConfigurationError(
+                f"config= of client({service_name!r}) is a {type(options['config']).__name__}; it takes a botocore "
+                "Config or an aiobotocore AioConfig"
+            )
         partition = get_partition(session.account.partition)
         self._session = session
         self._lender = lender
         self._service_name = service_name
         self._region_name = partition.require_region(region_name or session.region_name, account=session.account.id)
         self._options = options
-        self._client: Any = None
+        self._clients: list[Any] = []
 
     async def __aenter__(self) -> Any:
         client = await self._lender.lend(self._session, self._service_name, self._region_name, **self._options)
-        self._client = await client.__aenter__()
-        return self._client
+        # One lease may be entered by several tasks: any exit then gives back any of its clients, they are all alike.
+        self._clients.append(await client.__aenter__())
+        return self._clients[-1]
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
-        client, self._client = self._client, None
-        await client.__aexit__(kind, error, frames)
+        await self._clients.pop().__aexit__(kind, error, frames)

@@ -31,6 +31,9 @@ logger: Final = logging.getLogger("asyncauth.tokens")
 #: Seconds before an AssumeRole is sent again, after a connection that broke or trouble of STS's own.
 _WAITS: Final = (0.2, 0.5)
 
+#: Seconds. A token of this age cannot have ended: the shortest that STS issues lasts three times as long.
+_YOUNG: Final = 300.0
+
 
 class Identity(Protocol):
     """Somebody who can sign."""
@@ -46,8 +49,12 @@ class Identity(Protocol):
         """Return the cached credentials while they are good, without waiting."""
         ...
 
-    def reject(self, access_key_id: str) -> bool:
+    def reject(self, access_key_id: str, /, *, doubtful: bool = False) -> bool:
         """Drop the credentials with this key id, which AWS says have expired, if they are still the cached ones.
+
+        Args:
+            access_key_id: theirs.
+            doubtful: AWS may have meant something else: a token that was issued minutes ago stays.
 
         Returns:
             Whether another try makes sense: they were dropped now, or others had taken their place already.
@@ -90,11 +97,13 @@ class SlotIdentity:
         """Return the cached credentials while they are good."""
         return self.slot.peek()
 
-    def reject(self, access_key_id: str) -> bool:
+    def reject(self, access_key_id: str, /, *, doubtful: bool = False) -> bool:
         """Drop exactly the credentials with this key id."""
         cached = self.slot.peek()
         if cached is None or cached.access_key_id != access_key_id:
             return True
+        if doubtful and self.slot.age < _YOUNG:
+            return False
         return self.slot.invalidate(cached)
 
     def get_account_id(self) -> str | None:
@@ -122,7 +131,7 @@ class SourceIdentity:
         """Return the credentials that were served last; the source decides what is good at the next request."""
         return self._last
 
-    def reject(self, access_key_id: str) -> bool:
+    def reject(self, access_key_id: str, /, *, doubtful: bool = False) -> bool:
         """Drop exactly the credentials with this key id."""
         if self._last is None or self._last.access_key_id != access_key_id:
             return True

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 #: How services refuse a token in a region that the account has not enabled. Each of them can mean something else.
 #: Source: "Enable or disable AWS Regions in your account", AWS Account Management reference guide.
 _UNKNOWN_HERE: Final = frozenset(
-    {"AuthFailure", "UnrecognizedClientException", "InvalidClientTokenId", "OptInRequired", "InvalidAccessKeyId"}
+    {
+        "AuthFailure",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "OptInRequired",
+        "UnrecognizedClientException",
+    }
 )
 _BY_AN_SCP: Final = re.compile(r"explicit deny in a service control policy", re.IGNORECASE)
 

@@ -43,6 +43,7 @@ class FakeIdentity:
         self.generation = 0
         self.rejected: list[str] = []
         self.asked = 0
+        self.is_young = False
 
     @property
     def access_key(self) -> str:
@@ -52,8 +53,10 @@ class FakeIdentity:
         self.asked += 1
         return Credentials(self.access_key, "secret" * 5, f"token-of-{self.key}-{self.generation}")
 
-    def reject(self, rejected_access_key: str) -> bool:
+    def reject(self, rejected_access_key: str, /, *, doubtful: bool = False) -> bool:
         self.rejected.append(rejected_access_key)
+        if doubtful and self.is_young:
+            return False
         if rejected_access_key == self.access_key:
             self.generation += 1
         return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import threading
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -229,6 +230,20 @@ async def test_idle_cores_go_when_there_are_too_many(server: Server) -> None:
     assert factory.statistics().evicted == 3
 
 
+async def test_more_clients_than_cores_may_be_leased_at_once(server: Server) -> None:
+    """When all cores are leased, one more is held all the same, until there is one to go."""
+    factory = ClientFactory(max_connections=5, max_cores=1)
+    async with AsyncExitStack() as stack:
+        for region in ("eu-west-1", "eu-west-2", "eu-west-3"):
+            client = await factory.bind(FakeIdentity(ALICE), "sts", region, endpoint_url=server.url)
+            await stack.enter_async_context(client)
+        assert factory.statistics().cores == 3
+    await factory.bind(FakeIdentity(ALICE), "sts", "eu-north-1", endpoint_url=server.url)
+    await factory.aclose()
+
+    assert factory.statistics().evicted == 3
+
+
 # -- the hook ------------------------------------------------------------------------------------------------------
 
 
@@ -313,6 +328,22 @@ async def test_it_is_tried_once_and_not_for_ever(factory: ClientFactory, server:
     assert identity.rejected == [access_key(ALICE, 0)]
 
 
+@pytest.mark.parametrize(("is_young", "requests"), [(False, 2), (True, 1)])
+async def test_a_doubtful_refusal_drops_no_token_that_was_just_issued(
+    factory: ClientFactory, server: Server, is_young: bool, requests: int
+) -> None:
+    """S3 says InvalidToken of a token that ended, and of a good one in a region that is not enabled."""
+    server.answer = lambda _: s3_error("InvalidToken", 400)
+    identity = FakeIdentity(ALICE)
+    identity.is_young = is_young
+    client = await factory.bind(identity, "s3", "ap-east-1", endpoint_url=server.url)
+
+    with pytest.raises(ClientError, match="InvalidToken"):
+        await client.list_buckets()
+    assert len(server.seen) == requests
+    assert identity.generation == requests - 1
+
+
 @pytest.mark.parametrize("code", ["AccessDenied", "UnauthorizedOperation", "InvalidClientTokenId", "AuthFailure"])
 async def test_a_denial_drops_no_token(factory: ClientFactory, server: Server, code: str) -> None:
     """An error that does not say "expired" goes to the caller at once, and no key is rejected for it."""
@@ -329,8 +360,8 @@ async def test_an_identity_that_has_nothing_better_ends_it(factory: ClientFactor
     """When rejecting the key says that another try makes no sense, there is none."""
 
     class Stuck(FakeIdentity):
-        def reject(self, rejected_access_key: str) -> bool:
-            super().reject(rejected_access_key)
+        def reject(self, rejected_access_key: str, /, *, doubtful: bool = False) -> bool:
+            super().reject(rejected_access_key, doubtful=doubtful)
             return False
 
     server.answer = lambda _: ec2_error("RequestExpired")

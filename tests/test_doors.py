@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from botocore.exceptions import ClientError, ConnectTimeoutError
+from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 
 from asyncauth import AssumeRoleError, AssumeRoleThrottled, BudgetExhausted, EndpointDown, SourceError
-from asyncauth._answers import Attempt
+from asyncauth._answers import Attempt, current_attempt
 from asyncauth._budgets import Budgets, Limit
-from asyncauth._circuit import Circuits
+from asyncauth._circuit import CircuitPolicy, Circuits
 from asyncauth._doors import Doors
-from asyncauth._gate import Gate, is_down
+from asyncauth._gate import Gate, Way, is_down
 from asyncauth.testing import FakeClock
 from tests.fanout_support import idle
 
@@ -55,14 +55,46 @@ def raising(error: Exception) -> Callable[[], Awaitable[None]]:
     return invoke
 
 
+class Caller:
+    """Who signs; somebody looks for the credentials when a call comes, when it has its place, and when it is given up.
+
+    Those of "line" run out after the first look, those of "call" after the second.
+    """
+
+    def __init__(self, credentials: str | None) -> None:
+        self.credentials = credentials
+        self._looks = {"line": 1, "call": 2}.get(credentials or "")
+
+    def peek(self) -> str | None:
+        if self._looks is not None:
+            self._looks -= 1
+            if self._looks < 0:
+                return None
+        return self.credentials
+
+    async def get_frozen_credentials(self) -> str:
+        self.credentials, self._looks = "renewed", None
+        return self.credentials
+
+
+def way(service_name: str = "ec2", region_name: str = HERE, **own: Any) -> Way:
+    """Return the way to a service, with nothing of its own unless said."""
+    return Way.of(service_name, region_name, **({"own_endpoint": None, "own_settings": None} | own))
+
+
 async def ask(
     gate: Gate,
     invoke: Callable[[], Awaitable[Any]],
     operation: str = "DescribeInstances",
-    credentials: object = "at hand",
+    credentials: str | None = "at hand",
+    times_out_at: float | None = None,
+    **own: Any,
 ) -> None:
     """Make a call of EC2 through the gate; whatever it raises is of no interest."""
-    call = gate.hook("ec2", HERE, "123456789012", "source", lambda: credentials)
+    attempt = Attempt()
+    attempt.times_out_at = times_out_at
+    current_attempt.set(attempt)
+    call = gate.hook("ec2", way(**own), "123456789012", "source", Caller(credentials))
     with suppress(Exception):
         await call("ec2", operation, invoke)
 
@@ -93,17 +125,31 @@ class TestGate:
         assert gate.under_way(HERE) == 0
 
     @pytest.mark.parametrize(
-        ("seconds", "credentials", "places"), [(0.9, "at hand", 5), (1.0, "at hand", 4), (1.0, None, 5)]
+        ("seconds", "credentials", "times_out_after", "places"),
+        [
+            (0.9, "at hand", 0.9, 5),
+            (1.0, "at hand", 1.0, 4),
+            (1.0, "call", 1.0, 5),
+            (1.0, "at hand", 9.0, 5),
+            (1.0, "at hand", None, 5),
+        ],
     )
     async def test_a_call_that_is_given_up(
-        self, gate: Gate, clock: FakeClock, seconds: float, credentials: object, places: int
+        self,
+        gate: Gate,
+        clock: FakeClock,
+        seconds: float,
+        credentials: str,
+        times_out_after: float | None,
+        places: int,
     ) -> None:
-        """After a second of silence it tells that nobody answers, unless it was waiting for its credentials.
+        """After a second of silence it tells that nobody answers, when its target's time is up.
 
-        Before that, whoever asked may just have changed his mind.
+        Not when it was waiting for its credentials; nor before that, when whoever asked had changed his mind.
         """
+        times_out_at = None if times_out_after is None else clock.monotonic() + times_out_after
         async with anyio.create_task_group() as group:
-            group.start_soon(ask, gate, anyio.sleep_forever, "DescribeInstances", credentials)
+            group.start_soon(ask, gate, anyio.sleep_forever, "DescribeInstances", credentials, times_out_at)
             await idle()
             assert gate.under_way(HERE) == 1
             clock.advance(seconds)
@@ -112,20 +158,136 @@ class TestGate:
         assert gate.circuits.places(HERE) == places
         assert gate.under_way(HERE) == 0
 
+    async def test_silence_where_others_are_answered_shuts_nothing(self, gate: Gate, clock: FakeClock) -> None:
+        """Long polls that were given up narrow the door to one at a time, and the next answer opens it again."""
+        await ask(gate, answer)
+        times_out_at = clock.monotonic() + 2.0
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(ask, gate, anyio.sleep_forever, "ReceiveMessage", "at hand", times_out_at)
+            await idle()
+            clock.advance(2.0)
+            group.cancel_scope.cancel()
+
+        assert gate.circuits.places(HERE) == 1
+        assert gate.circuits.refusal(HERE) is None
+        await ask(gate, answer)
+        assert gate.circuits.places(HERE) is None
+
+    async def test_who_goes_on_in_silence_finds_out(self, gate: Gate, clock: FakeClock) -> None:
+        """An endpoint that died after it had answered costs those who were there, and one more."""
+        await ask(gate, answer)
+        for times in (20, 1):
+            times_out_at = clock.monotonic() + 2.0
+            async with anyio.create_task_group() as group:
+                for _ in range(times):
+                    group.start_soon(ask, gate, anyio.sleep_forever, "DescribeInstances", "at hand", times_out_at)
+                await idle()
+                clock.advance(2.0)
+                group.cancel_scope.cancel()
+
+        assert gate.circuits.refusal(HERE) is not None
+        assert gate.endpoints_down().keys() == {"ec2 in eu-west-1", "region eu-west-1"}
+
+    async def test_an_impatient_client_says_nothing(self, gate: Gate) -> None:
+        """A read timeout of less than a second is no silence."""
+        for _ in range(6):
+            await ask(gate, raising(ReadTimeoutError(endpoint_url="https://ec2")))
+
+        assert gate.circuits.places(HERE) == 5
+
+    async def test_an_endpoint_of_a_clients_own_is_nobody_elses(self, gate: Gate) -> None:
+        """It has a circuit of its own, and says nothing of the region, up or down."""
+        dead = "http://127.0.0.1:9"
+        for _ in range(5):
+            await ask(gate, raising(ConnectTimeoutError(endpoint_url=dead)), own_endpoint=dead)
+        assert gate.endpoints_down().keys() == {f"ec2 in eu-west-1 at {dead}"}
+        assert gate.circuits.places(HERE) == 5
+
+        await ask(gate, answer, own_endpoint="http://127.0.0.1:8")
+        assert gate.circuits.places(HERE) == 5
+
+    async def test_settings_of_a_clients_own_speak_for_a_region_and_not_against_it(self, gate: Gate) -> None:
+        """A proxy that does not work is its client's own affair; an answer is an answer."""
+        for _ in range(5):
+            await ask(gate, raising(ConnectTimeoutError(endpoint_url="https://ec2")), own_settings="a proxy")
+        assert gate.endpoints_down().keys() == {"ec2 in eu-west-1"}
+        assert gate.circuits.places(HERE) == 5
+        assert gate.circuits.places(("ec2", HERE)) == 5
+
+        await ask(gate, answer, own_settings="another proxy")
+        assert gate.circuits.places(HERE) is None
+
+    async def test_a_call_within_a_call_goes_on_its_ticket(self, gate: Gate) -> None:
+        """A bucket's region, or a session of S3 Express, is asked for within a call that has its place already."""
+        gate = Gate(Budgets([Limit("ec2", per=(), max_at_once=1)]), Circuits(CircuitPolicy(gently=1)), gate._clock)
+        done = []
+
+        async def outer() -> None:
+            await ask(gate, inner)
+            done.append("outer")
+
+        async def inner() -> None:
+            done.append("inner")
+
+        with anyio.fail_after(5):
+            await ask(gate, outer)
+        assert done == ["inner", "outer"]
+
+    async def test_credentials_are_waited_for_before_a_place(self, gate: Gate) -> None:
+        """What brings them may need the same place: an AssumeRole under a limit on all calls of STS."""
+        order = []
+        caller = Caller(None)
+
+        async def invoke() -> None:
+            order.append("sent")
+
+        async def load() -> str:
+            async with gate.budgets.admit(service="ec2", action="StopInstances"):
+                order.append("loaded")
+            caller.credentials = "at hand"
+            return caller.credentials
+
+        caller.get_frozen_credentials = load  # type: ignore[method-assign]
+        call = gate.hook("ec2", way(), "123456789012", "source", caller)
+        with anyio.fail_after(5):
+            await call("ec2", "StopInstances", invoke)
+
+        assert order == ["loaded", "sent"]
+
+    async def test_credentials_that_came_due_in_line_are_waited_for_outside(self, gate: Gate) -> None:
+        """Whoever reaches his place with no good credentials gives it up, and comes again with others."""
+        order = []
+
+        class Due(Caller):
+            async def get_frozen_credentials(self) -> str:
+                async with gate.budgets.admit(service="ec2", action="StopInstances"):
+                    order.append("loaded")
+                return await super().get_frozen_credentials()
+
+        async def invoke() -> None:
+            order.append("sent")
+
+        call = gate.hook("ec2", way(), "123456789012", "source", Due("line"))
+        with anyio.fail_after(5):
+            await call("ec2", "StopInstances", invoke)
+
+        assert order == ["loaded", "sent"]
+
     async def test_assume_role_tells_of_sts_and_not_of_the_region(self, gate: Gate) -> None:
         """Where tokens come from says nothing of the region as a target, in either direction."""
         await gate.assume(answer, account_id="123456789012", region_name=HERE, source="source")
-        assert gate.circuits.places(("sts", HERE)) is None
+        assert gate.circuits.places(("sts AssumeRole", HERE)) is None
         assert gate.circuits.places(HERE) == 5
 
         nobody = AssumeRoleError("", code="LoadTimeout")
         for _ in range(5):
             with pytest.raises(AssumeRoleError):
                 await gate.assume(raising(nobody), account_id="123456789012", region_name=THERE, source="source")
-        with pytest.raises(EndpointDown, match="sts in us-east-1 did not answer 5 times in a row"):
+        with pytest.raises(EndpointDown, match="sts AssumeRole in us-east-1 did not answer 5 times in a row"):
             await gate.assume(answer, account_id="123456789012", region_name=THERE, source="source")
         assert gate.circuits.places(THERE) == 5
-        assert gate.endpoints_down().keys() == {"sts in us-east-1"}
+        assert gate.endpoints_down().keys() == {"sts AssumeRole in us-east-1"}
 
     async def test_a_throttled_assume_role_is_sent_again_and_counted(self, gate: Gate, clock: FakeClock) -> None:
         """Through the budget that all accounts share; after six times it says so."""

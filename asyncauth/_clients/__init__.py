@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from asyncauth._clients._calls import CallHook
+from asyncauth._clients._config import settings_key
 from asyncauth._clients._factory import ClientFactory, ClientStatistics
 from asyncauth._clients._files import check_open_files, files_needed
 from asyncauth._clients._identity import Identity
 
-__all__ = ["CallHook", "ClientFactory", "ClientStatistics", "Identity", "check_open_files", "files_needed"]
+__all__ = [
+    "CallHook",
+    "ClientFactory",
+    "ClientStatistics",
+    "Identity",
+    "check_open_files",
+    "files_needed",
+    "settings_key",
+]

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 #: How services say that a token is past its end, by protocol: JSON, STS and S3, EC2. AccessDenied is never one.
-EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidToken"})
+EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+
+#: What S3 says of a token that is past its end or broken, and also in a region that the account has not enabled.
+DOUBTFUL: Final = frozenset({"InvalidToken"})
 
 
 class CallHook(Protocol):
@@ -65,32 +68,34 @@ class LentClient:
     async def _make_api_call(self, operation_name: str, api_params: dict[str, Any]) -> Any:
         if self._life.closed:
             self._life.check(self._identity.account_id)
-        if self._call_hook is None:
-            return await self._call(operation_name, api_params)
-        service_id = self._service_model.service_id.hyphenize()  # type: ignore[attr-defined]
-        return await self._call_hook(service_id, operation_name, partial(self._call, operation_name, api_params))
-
-    async def _call(self, operation_name: str, api_params: dict[str, Any]) -> Any:
-        call = super()._make_api_call  # type: ignore[misc]  # the other base is botocore's
         again = dict(api_params)  # the handlers of the first try may change it
         rewind = _rewinder(again)
         signing = Signing(self._identity)
         token = current_signing.set(signing)
         try:
-            return await call(operation_name, api_params)
+            return await self._call(operation_name, api_params)
         except ClientError as error:
             if not self._may_try_again(error, signing) or not rewind():
                 raise
-            return await call(operation_name, again)
+            # Through the hook anew: where the first try stood, its successor would wait for a token that others bring.
+            return await self._call(operation_name, again)
         finally:
             current_signing.reset(token)
 
+    async def _call(self, operation_name: str, api_params: dict[str, Any]) -> Any:
+        call = super()._make_api_call  # type: ignore[misc]  # the other base is botocore's
+        if self._call_hook is None:
+            return await call(operation_name, api_params)
+        service_id = self._service_model.service_id.hyphenize()  # type: ignore[attr-defined]
+        return await self._call_hook(service_id, operation_name, partial(call, operation_name, api_params))
+
     def _may_try_again(self, error: ClientError, signing: Signing) -> bool:
-        return (
-            error.response.get("Error", {}).get("Code") in EXPIRED
-            and signing.access_key is not None
-            and self._identity.reject(signing.access_key)
-        )
+        code = error.response.get("Error", {}).get("Code")
+        if signing.access_key is None:
+            return False
+        if code in DOUBTFUL:
+            return self._identity.reject(signing.access_key, doubtful=True)
+        return code in EXPIRED and self._identity.reject(signing.access_key)
 
 
 def _rewinder(params: dict[str, Any]) -> Callable[[], bool]:

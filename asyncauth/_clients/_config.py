@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiobotocore.config import AioConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     from aiobotocore.session import AioSession
     from botocore.config import Config
@@ -66,6 +66,13 @@ def options_of(config: Config | None) -> dict[str, Any]:
 def config_key(config: Config | None) -> Hashable:
     """Return what tells configs apart by their options; None for no config."""
     return None if config is None else freeze(options_of(config))
+
+
+def settings_key(options: Mapping[str, Any]) -> Hashable:
+    """Return what tells apart what clients were asked with besides service and region."""
+    return frozenset(
+        (name, config_key(value) if name == "config" else freeze(value)) for name, value in options.items()
+    )
 
 
 def client_config(session: AioSession, max_connections: int, *configs: Config | None) -> AioConfig:

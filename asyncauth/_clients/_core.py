@@ -208,5 +208,5 @@ class _Nobody:
     async def get_frozen_credentials(self) -> Any:
         raise RuntimeError("nobody signs")
 
-    def reject(self, _: str, /) -> bool:
+    def reject(self, _: str, /, *, doubtful: bool = False) -> bool:
         return False

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from asyncauth._clients._calls import CallHook
     from asyncauth._clock import Clock
 
-_MAX_CORES: Final = 128
+#: About 0.1 MiB each. A job that asks more kinds of clients than this of every account has them all built anew.
+_MAX_CORES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +253,8 @@ class ClientFactory:
         try:
             core: Core = await self._in_thread(lambda: self._build_core(asked))
             self._built += 1
-            self._cores[asked.key] = core
             self._evict()
+            self._cores[asked.key] = core
         except Exception as error:
             flight.error = error
             raise
@@ -300,8 +301,8 @@ class ClientFactory:
         return self._session
 
     def _evict(self) -> None:
-        """Drop cores until there are few enough. They hold nothing to be closed: the connections are the factory's."""
-        excess = max(0, len(self._cores) - self._max_cores)
+        """Make room for one more core. They hold nothing to be closed: the connections are the factory's."""
+        excess = max(0, len(self._cores) + 1 - self._max_cores)
         for key in [key for key, core in self._cores.items() if not core.leases.count][:excess]:
             del self._cores[key]
             self._evicted += 1

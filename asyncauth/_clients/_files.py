@@ -9,10 +9,10 @@ _RESERVE: Final = 64
 
 
 def files_needed(max_connections: int) -> int:
-    """Return how many files a pool may have open at once.
+    """Return how many files a pool may have open at once, if its targets ask two endpoints each, one after the other.
 
-    A target uses one connection at a time, and leaves one behind, kept alive, at the endpoint it asked before (STS,
-    then the service).
+    A target uses one connection at a time, and leaves one behind, kept alive for some seconds, at the endpoint it asked
+    before (STS, then the service). Jobs that ask more endpoints than that leave more behind: up to as many each.
     """
     return 2 * max_connections + _RESERVE
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ssl
 import threading
+from http.cookiejar import DefaultCookiePolicy
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Final, Self
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import aiohttp
 import anyio
@@ -25,6 +26,8 @@ _contexts: Final[WeakValueDictionary[Hashable, ssl.SSLContext]] = WeakValueDicti
 _contexts_lock: Final = threading.Lock()
 
 _classes: Final[dict[type, type[Any]]] = {}
+
+_NO_COOKIES: Final = DefaultCookiePolicy(allowed_domains=[])
 
 #: aiobotocore 3.9 builds TLS contexts in a thread and checks host names; before it, one or both were missing.
 _BUILDS_OFF_THE_LOOP: Final = hasattr(AIOHTTPSession, "_build_ssl_contexts")
@@ -45,6 +48,7 @@ class SharedSession:
         self.key = (type(self), freeze(arguments))
         self._closed = self._opened = False
         self._opening = None
+        self._bodies: WeakSet[Any] = WeakSet()
         super().__init__(**self._adapt(arguments))
 
     @staticmethod
@@ -64,11 +68,18 @@ class SharedSession:
         """Send a request."""
         if not self._opened:
             await self._open()
-        return await super().send(request)  # type: ignore[misc]  # the other base is aiobotocore's
+        answer = await super().send(request)  # type: ignore[misc]  # the other base is aiobotocore's
+        if request.stream_output and isinstance(answer.raw, aiohttp.ClientResponse):
+            self._bodies.add(answer.raw)
+        return answer
 
     async def shut(self) -> None:
         """Close every connection; there are no more requests after this."""
         self._closed = True
+        for body in self._bodies:
+            if not body.content.is_eof():
+                body.content.set_exception(PoolClosed("the pool was closed before this body was read to its end"))
+            body.close()
         if self._opened:
             self._opened = False
             await super().__aexit__(None, None, None)  # type: ignore[misc]
@@ -82,7 +93,25 @@ class SharedSession:
                 raise PoolClosed("the pool is closed, and its connections with it")
             if not self._opened:
                 await super().__aenter__()  # type: ignore[misc]
+                _take_no_cookies(getattr(self, "_session", None))
                 self._opened = True
+
+    async def _get_session(self, where: str | None) -> Any:
+        session = await super()._get_session(where)  # type: ignore[misc]
+        _take_no_cookies(session)
+        return session
+
+
+def _take_no_cookies(client: Any) -> None:
+    """See to it that cookies, which would be one account's, are not sent with the requests of another.
+
+    No AWS API needs any; but a load balancer or a gateway on the way may set them.
+    """
+    if isinstance(client, aiohttp.ClientSession):
+        if not isinstance(client.cookie_jar, aiohttp.DummyCookieJar):
+            client._cookie_jar = aiohttp.DummyCookieJar()
+    elif client is not None:
+        client.cookies.jar.set_policy(_NO_COOKIES)
 
 
 class _SharedAiohttpSession(SharedSession, AIOHTTPSession):

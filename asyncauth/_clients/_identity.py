@@ -45,8 +45,12 @@ class Identity(Protocol):
         """Return credentials that are good now."""
         ...
 
-    def reject(self, rejected_access_key: str, /) -> bool:
+    def reject(self, rejected_access_key: str, /, *, doubtful: bool = False) -> bool:
         """Drop the credentials that a service said had expired, if they are still the cached ones.
+
+        Args:
+            rejected_access_key: of the credentials.
+            doubtful: the service may have meant something else.
 
         Returns:
             Whether another try makes sense: they were dropped, or others had taken their place already.
