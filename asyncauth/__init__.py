@@ -32,16 +32,17 @@ if TYPE_CHECKING:
         TargetTimeout,
     )
     from asyncauth._events import RunFinished, RunStarted, TargetRetried, TargetSettled, TargetStarted
-    from asyncauth._expiring import RefreshPolicy
     from asyncauth._limits import Retry
     from asyncauth._models import Account, JournalUse, Keys, Outcome, Profile, Report, Role
     from asyncauth._plan import Plan
     from asyncauth._pool import SessionPool
     from asyncauth._preflight import Coverage, Unreachable
+    from asyncauth._refresh_policy import RefreshPolicy
     from asyncauth._runs import Run
     from asyncauth._session import AccountSession
     from asyncauth._sources import SourceIgnoredWarning
     from asyncauth._statistics import Statistics
+    from asyncauth._targets import Target
 
 __all__ = [
     "Account",
@@ -78,6 +79,7 @@ __all__ = [
     "SourceExpired",
     "SourceIgnoredWarning",
     "Statistics",
+    "Target",
     "TargetRetried",
     "TargetSettled",
     "TargetStarted",
@@ -107,7 +109,7 @@ _HOME = {
     "Plan": "_plan",
     "PoolClosed": "_errors",
     "Profile": "_models",
-    "RefreshPolicy": "_expiring",
+    "RefreshPolicy": "_refresh_policy",
     "RegionDisabled": "_errors",
     "Report": "_models",
     "Retry": "_limits",
@@ -120,6 +122,7 @@ _HOME = {
     "SourceExpired": "_errors",
     "SourceIgnoredWarning": "_sources",
     "Statistics": "_statistics",
+    "Target": "_targets",
     "TargetRetried": "_events",
     "TargetSettled": "_events",
     "TargetStarted": "_events",

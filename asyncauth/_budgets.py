@@ -256,6 +256,23 @@ class Ticket:
 _Key = tuple[Budget, tuple[Hashable, ...]]
 
 
+def check_limits(limits: Iterable[Limit]) -> tuple[Limit, ...]:
+    """Return the limits, if they are some.
+
+    Raises:
+        ConfigurationError: they are no list, or something else is in it.
+    """
+    if isinstance(limits, Limit | str) or not isinstance(limits, Iterable):
+        raise ConfigurationError(f"limits= must be a list of Limit objects, got {limits!r}; write [Limit('ec2', ...)]")
+    checked = tuple(limits)
+    for limit in checked:
+        if not isinstance(limit, Limit):
+            raise ConfigurationError(
+                f"limits= holds {limit!r}; it may hold Limit objects, such as Limit('ec2', rate=20)"
+            )
+    return checked
+
+
 class Budgets:
     """All budgets of a pool.
 
@@ -289,11 +306,7 @@ class Budgets:
         self._by_service: dict[str, list[Budget]] = {}
         self._lines: OrderedDict[_Key, Line] = OrderedDict()
         self._free = Ticket(self, ())
-        for limit in limits:
-            if not isinstance(limit, Limit):
-                raise ConfigurationError(
-                    f"limits= holds {limit!r}; it may hold Limit objects, such as Limit('ec2', rate=20)"
-                )
+        for limit in check_limits(limits):
             self._by_service.setdefault(limit.service, []).append(Budget(limit))
         # Learned rates come last: their token is then taken when the request really goes.
         for budget in defaults:

@@ -21,12 +21,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import anyio.to_thread
 
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import ConfigurationError
+from asyncauth._models import DONE_BEFORE
 from asyncauth._secrets import redact
 
 if TYPE_CHECKING:
@@ -41,11 +42,16 @@ except ImportError:  # pragma: no cover - Windows: two runs at once on one journ
 
 __all__ = ["DONE_BEFORE", "Journal", "JournalKey", "RunIdentity"]
 
-#: A target: its partition, its account's id, its region.
-JournalKey = tuple[str, str, str]
 
-#: Why a target was skipped that an earlier run has done.
-DONE_BEFORE: Final = "done in an earlier run"
+class JournalKey(NamedTuple):
+    """A target."""
+
+    partition: str
+    account: str
+    region: str
+    #: The role, where an account names another than the run's: its ARN.
+    role: str | None = None
+
 
 logger: Final = logging.getLogger("asyncauth.journal")
 
@@ -163,12 +169,12 @@ class Journal:
         """
         if reason == DONE_BEFORE:
             return
-        partition, account, region = key
         line: dict[str, Any] = {
             "at": round(self._clock.time(), 3),
-            "account": account,
-            "partition": partition,
-            "region": region,
+            "account": key.account,
+            "partition": key.partition,
+            "region": key.region,
+            "role": key.role,
             "status": status,
             "phase": phase,
             "code": error_code if error_code and _CODE.fullmatch(error_code) else None,
@@ -315,7 +321,7 @@ def _read_done(lines: list[bytes], path: Path) -> set[JournalKey]:
         match entry:
             case {"partition": str(partition), "account": str(account), "region": str(region), "status": status}:
                 if status == "succeeded":
-                    done.add((sys.intern(partition), account, sys.intern(region)))
+                    done.add(JournalKey(sys.intern(partition), account, sys.intern(region), entry.get("role")))
             case _:
                 damaged += 1
     if damaged:

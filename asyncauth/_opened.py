@@ -259,7 +259,7 @@ class OpenParts:
             PartitionMismatch: no source is of that partition.
             SourceError: there are no credentials.
         """
-        key = self._key_of(partition)
+        key = self._key_of(partition, account)
         opened = self._opened.get(key)
         if opened is None:
             async with self._opening:
@@ -283,13 +283,16 @@ class OpenParts:
         self._check_open()
         self._flights.start_soon(cast("Callable[[], Coroutine[Any, Any, None]]", flight))
 
-    def _key_of(self, partition: str) -> str | None:
+    def _key_of(self, partition: str, account: str | None = None) -> str | None:
         sources = self._settings.sources
         if None in sources:
             return None
         if partition not in sources:
+            whose = f", which account {account} is in" if account else ""
             raise PartitionMismatch(
-                f"there is no source for partition {partition!r}; sources has {', '.join(map(str, sources))}"
+                f"there is no source for partition {partition!r}{whose}; sources has {', '.join(map(repr, sources))}: "
+                f"add {partition!r} with credentials of that partition",
+                account=account,
             )
         return partition
 

@@ -45,13 +45,14 @@ class Plan:
     def of(cls, targets: Iterable[Target], role: Role, *, dry_run: bool) -> Plan:
         """Return the plan of a run over `targets`, by `role` unless an account names its own."""
         reachable = [target for target in targets if target.unreachable is None]
-        accounts = {target.account.id: target.account for target in reachable}
+        accounts = {(target.account.partition, target.account.id): None for target in reachable}
+        roles = {target.account.effective_role(role).arn(target.account): None for target in reachable}
         return cls(
             targets=len(reachable),
-            accounts=tuple(accounts),
+            accounts=tuple(account for _, account in accounts),
             regions=MappingProxyType(dict(Counter(target.region_name for target in reachable))),
-            partitions=MappingProxyType(dict(Counter(account.partition for account in accounts.values()))),
-            roles=tuple(account.effective_role(role).arn(account) for account in accounts.values()),
+            partitions=MappingProxyType(dict(Counter(partition for partition, _ in accounts))),
+            roles=tuple(roles),
             dry_run=dry_run,
         )
 

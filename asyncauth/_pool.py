@@ -16,19 +16,19 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from asyncauth import _sts
-from asyncauth._budgets import Limit
+from asyncauth._budgets import Limit, check_limits
 from asyncauth._clients import check_open_files
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import ConfigurationError, LongTermCredentialsError, PoolClosed
 from asyncauth._expiring import RefreshPolicy
 from asyncauth._limits import FailureMode, Limits, Retry, check_count
-from asyncauth._models import Account, Keys, Profile, Report, Role, Status, as_account
+from asyncauth._models import Account, Keys, Profile, Report, Role, Status, as_account, as_role
 from asyncauth._opened import OpenParts, Settings
 from asyncauth._partitions import get_partition
 from asyncauth._preflight import Coverage, coverage
 from asyncauth._runs import Run, passes_by_itself
 from asyncauth._secrets import quiet_botocore
-from asyncauth._session import AccountSession
+from asyncauth._session import AccountClientLease, AccountSession
 from asyncauth._sources import choose_source
 from asyncauth._statistics import Statistics
 from asyncauth._targets import Targets
@@ -135,7 +135,7 @@ class SessionPool:
     ) -> None:
         check_count("max_at_once", max_at_once)
         self._max_at_once = max_at_once
-        self.role = role if isinstance(role, Role) else Role(name=role)
+        self.role = as_role(role)
         self._settings = Settings(
             sources=_by_partition(sources, choose_source(source=source, keys=keys, profile=profile)),
             region_name=region_name,
@@ -143,9 +143,9 @@ class SessionPool:
             max_connections=max_at_once,
             allow_long_term=allow_long_term,
             allow_http_sts=allow_http_sts,
-            limits=tuple(limits),
-            policy=refresh or RefreshPolicy(),
-            cache=token_cache or MemoryTokenCache(),
+            limits=check_limits(limits),
+            policy=_check_policy(refresh),
+            cache=MemoryTokenCache() if token_cache is None else _check_cache(token_cache),
             config=config,
             verify=verify,
             clock=clock,
@@ -189,7 +189,7 @@ class SessionPool:
     def _open_parts(self) -> OpenParts:
         if self._state != "open" or self._parts is None:
             hint = "" if self._state == "closed" else "; use it inside `async with SessionPool(...) as pool`"
-            raise PoolClosed(f"this pool is {self._state}{hint}")
+            raise PoolClosed(f"this pool {'is' if self._state == 'closed' else 'was'} {self._state}{hint}")
         return self._parts
 
     # -- sessions and clients ------------------------------------------------------------------------------------
@@ -256,19 +256,12 @@ class SessionPool:
             options: as for `AccountSession.client`.
 
         Raises:
-            What `session` and `AccountSession.client` raise, on entering.
+            ConfigurationError, PoolClosed: a bad account, or the pool is not open; at once.
+            What `session` and `AccountSession.client` raise besides, on entering.
         """
         self._open_parts()
-        return self._client(service_name, as_account(account), region_name, options)
-
-    @asynccontextmanager
-    async def _client(
-        self, service_name: str, account: Account, region_name: str | None, options: dict[str, Any]
-    ) -> AsyncIterator[Any]:
-        # The stubs know literal service names only.
-        session: Any = await self.session(account, region_name)
-        async with session.client(service_name, **options) as client:
-            yield client
+        account = as_account(account)
+        return AccountClientLease(lambda: self.session(account, region_name), service_name, options)
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
@@ -316,7 +309,8 @@ class SessionPool:
             journal: a file that remembers what is done: a second run with it does only what is not, or had failed.
                 It is for one job and role, one run at a time, and holds no values and no secrets.
             progress: True shows how the run goes: live on a terminal (with the extra `cli`), else a line every few
-                seconds. Or any callable that takes the run's events.
+                seconds. Or any callable that takes the run's events: `RunStarted`, then `TargetStarted`,
+                `TargetRetried`, `TargetSettled` with their `Target`, then `RunFinished`.
             confirm: for jobs that change something: True shows what will be touched (a `Plan`: accounts, regions,
                 partitions, roles) and asks at the terminal; a callable is given the plan and returns whether to go on.
                 Without consent every target is skipped.
@@ -444,7 +438,7 @@ class SessionPool:
         run = self._run(
             _nothing,
             Targets(accounts, once=True),
-            Limits(max_at_once=max_at_once or self._settings.max_connections, timeout=timeout),
+            Limits(max_at_once=self._settings.max_connections if max_at_once is None else max_at_once, timeout=timeout),
             progress=progress,
         )
         return coverage(await self._report(run), self.role)
@@ -461,7 +455,7 @@ class SessionPool:
             targets=MappingProxyType(dict(self._counts)),
             targets_running=running,
             targets_waiting=waiting,
-            tokens_cached=len(self._settings.cache),
+            tokens_cached=self._settings.cache.count_good(),
             tokens_refreshing=parts.tokens.refreshing,
             tokens_assumed=parts.tokens.assumed,
             tokens_failed=parts.tokens.failed,
@@ -475,7 +469,7 @@ class SessionPool:
         if self._state != "open" or self._parts is None:
             return f"<SessionPool {self.role.name!r} [{self._state}]>"
         running, waiting = self._targets_now()
-        tokens = f"{len(self._settings.cache)} cached, {self._parts.tokens.refreshing} refreshing"
+        tokens = f"{self._settings.cache.count_good()} cached, {self._parts.tokens.refreshing} refreshing"
         return f"<SessionPool {self.role.name!r} [targets: {running} running, {waiting} waiting | tokens: {tokens}]>"
 
     def _targets_now(self) -> tuple[int, int]:
@@ -511,6 +505,22 @@ def _by_partition(sources: Mapping[str, SourceSpec] | None, single: SourceSpec) 
     if not sources:
         raise ConfigurationError('sources is empty; it maps partitions to sources, {"aws": ..., "aws-cn": ...}')
     return {get_partition(name).name: choose_source(source=spec) for name, spec in sources.items()}
+
+
+def _check_policy(refresh: RefreshPolicy | None) -> RefreshPolicy:
+    if refresh is not None and not isinstance(refresh, RefreshPolicy):
+        raise ConfigurationError(f"refresh= must be a RefreshPolicy, got {refresh!r}")
+    return refresh or RefreshPolicy()
+
+
+def _check_cache(cache: TokenCache) -> TokenCache:
+    missing = [name for name in ("slot", "get", "discard", "clear", "count_good") if not hasattr(cache, name)]
+    if missing:
+        raise ConfigurationError(
+            f"token_cache= must be a TokenCache, such as MemoryTokenCache(); a {type(cache).__name__} has no "
+            f"{', no '.join(missing)}"
+        )
+    return cache
 
 
 async def _nothing(_: AccountSession) -> None:

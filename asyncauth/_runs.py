@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
@@ -13,9 +14,9 @@ from asyncauth._admission import Group
 from asyncauth._answers import current_attempt
 from asyncauth._collector import fewer_collections
 from asyncauth._doors import Doors
-from asyncauth._errors import AssumeRoleDenied, AssumeRoleError, EndpointDown, TargetTimeout
+from asyncauth._errors import AssumeRoleDenied, AssumeRoleError, ConfigurationError, EndpointDown, TargetTimeout
 from asyncauth._fanout import SkipTarget, fan_out
-from asyncauth._journal import DONE_BEFORE, Journal, RunIdentity
+from asyncauth._journal import DONE_BEFORE, Journal, JournalKey, RunIdentity
 from asyncauth._models import JournalUse, Outcome
 from asyncauth._plan import NOT_CONFIRMED, Plan, check_confirm, is_confirmed
 from asyncauth._progress import Display, choose_display
@@ -85,6 +86,7 @@ class Run(Generic[T]):
         clock: Clock,
         random: Random,
     ) -> None:
+        _check_job(job)
         check_confirm(confirm, targets.total)
         self._job = job
         self._targets = targets
@@ -99,6 +101,7 @@ class Run(Generic[T]):
         self._journal: Journal | None = None
         self._refused: str | None = None
         self._stack = AsyncExitStack()
+        self._entered = False
         self.journal = None if journal is None else str(journal)
         self._display = choose_display(progress, clock=clock)
         self._answers: FanOut[Target, T] = fan_out(
@@ -152,6 +155,7 @@ class Run(Generic[T]):
             stack.enter_context(fewer_collections(_YOUNG_CONTAINERS))
             await self._answers.__aenter__()
             self._stack = stack.pop_all()
+            self._entered = True
         return self
 
     async def __aexit__(
@@ -169,6 +173,11 @@ class Run(Generic[T]):
         return self
 
     async def __anext__(self) -> Outcome[T]:
+        if not self._entered:
+            raise ConfigurationError(
+                "a run starts when it is entered: `async with pool.as_completed(...) as outcomes`, then "
+                "`async for outcome in outcomes`"
+            )
         return as_outcome(await self._answers.__anext__())
 
     async def collect(self) -> tuple[Outcome[T], ...]:
@@ -208,7 +217,13 @@ class Run(Generic[T]):
         if self._dry_run:
             raise SkipTarget(DRY_RUN)
         try:
-            return await self._job(session)
+            answer = self._job(session)
+            if not hasattr(answer, "__await__"):
+                raise ConfigurationError(
+                    f"the job {_named(self._job)} is not async: it returned {type(answer).__name__}, nothing to await; "
+                    "write `async def`, or have it run by anyio.to_thread.run_sync"
+                )
+            return await answer
         except Exception as error:
             attempt.phase = "region"
             reason = await why_unavailable(session, error)
@@ -221,7 +236,7 @@ class Run(Generic[T]):
         """Say why a target is not to be begun, None if it is; raise what makes it fail at once."""
         if self._refused is not None or target.unreachable is not None:
             return self._refused or target.unreachable
-        if self._journal is not None and self._journal.done(_journal_key(target)):
+        if self._journal is not None and self._journal.done(self._journal_key(target)):
             return DONE_BEFORE
         refusal = self._doors.refusal(target.region_name)
         if refusal is not None:
@@ -234,7 +249,7 @@ class Run(Generic[T]):
             return
         outcome = as_outcome(settlement)
         self._journal.record(
-            _journal_key(settlement.target),
+            self._journal_key(settlement.target),
             status=outcome.status,
             phase=outcome.phase,
             error_code=outcome.error_code or (type(outcome.error).__name__ if outcome.error else None),
@@ -242,6 +257,11 @@ class Run(Generic[T]):
             attempts=outcome.attempts,
             elapsed=outcome.elapsed,
         )
+
+    def _journal_key(self, target: Target) -> JournalKey:
+        account = target.account
+        role = None if account.role is None else account.effective_role(self._role).arn(account)
+        return JournalKey(account.partition, account.id, target.region_name, role)
 
     def _open_journal(self, identity: RunIdentity) -> Journal:
         assert self._journal_path is not None
@@ -265,6 +285,15 @@ def as_outcome(settlement: Settlement[Target, T]) -> Outcome[T]:
     )
 
 
+def _check_job(job: object) -> None:
+    if callable(job):
+        return
+    if inspect.iscoroutine(job):
+        job.close()
+        raise ConfigurationError(f"the job was called already: pass {job.__name__}, not {job.__name__}(...)")
+    raise ConfigurationError(f"the job must be an async callable that takes an AccountSession, got {job!r}")
+
+
 async def _end(helpers: anyio.abc.TaskGroup) -> None:
     helpers.cancel_scope.cancel()
     await helpers.__aexit__(None, None, None)
@@ -278,8 +307,8 @@ def _region_of(target: Target) -> str:
     return target.region_name
 
 
-def _journal_key(target: Target) -> tuple[str, str, str]:
-    return (target.account.partition, target.account.id, target.region_name)
+def _named(job: object) -> str:
+    return getattr(job, "__qualname__", None) or repr(job)
 
 
 def _timed_out(target: Target, message: str) -> TargetTimeout:

@@ -12,6 +12,7 @@ from asyncauth._errors import ConfigurationError
 from asyncauth._partitions import get_partition
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from aiobotocore.session import AioSession
@@ -163,7 +164,19 @@ class AccountSession:
         return f"<AccountSession {self.account.id} {self.region_name} [{self.role_arn or 'source'}]>"
 
 
-class ClientLease(AbstractAsyncContextManager[Any]):
+class _Lease(AbstractAsyncContextManager[Any]):
+    """What has to be entered before it is a client."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"{name!r}: this lends a client and is none yet; write `async with ...client(...) as client`, then "
+            f"`client.{name}`"
+        )
+
+
+class ClientLease(_Lease):
     """The `async with` around a lent client."""
 
     __slots__ = ("_clients", "_lender", "_options", "_region_name", "_service_name", "_session")
@@ -210,3 +223,29 @@ class ClientLease(AbstractAsyncContextManager[Any]):
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
         await self._clients.pop().__aexit__(kind, error, frames)
+
+
+class AccountClientLease(_Lease):
+    """The `async with` around a client of an account: the session comes first."""
+
+    __slots__ = ("_leases", "_open_session", "_options", "_service_name")
+
+    def __init__(
+        self, open_session: Callable[[], Awaitable[AccountSession]], service_name: str, options: dict[str, Any]
+    ) -> None:
+        self._open_session = open_session
+        self._service_name = service_name
+        self._options = options
+        self._leases: list[AbstractAsyncContextManager[Any]] = []
+
+    async def __aenter__(self) -> Any:
+        session: Any = await self._open_session()  # the stubs know literal service names only
+        lease = session.client(self._service_name, **self._options)
+        client = await lease.__aenter__()
+        self._leases.append(lease)
+        return client
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        await self._leases.pop().__aexit__(kind, error, frames)

@@ -18,9 +18,11 @@ _WILD: Final = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One account in one region.
+    """One account in one region: what a run works on, and what its events are about.
 
     Args:
+        account: the account.
+        region_name: the region.
         unreachable: why there is nothing to do, when none of the regions asked for is in the account's partition;
             `region_name` is the partition's default then.
     """

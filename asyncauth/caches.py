@@ -47,6 +47,10 @@ class TokenCache(Protocol):
         """Forget all of them."""
         ...
 
+    def count_good(self) -> int:
+        """Return how many of them hold a value that is good now."""
+        ...
+
     def __len__(self) -> int: ...
 
 
@@ -99,6 +103,10 @@ class MemoryTokenCache:
     def clear(self) -> None:
         """Forget all of them."""
         self._slots.clear()
+
+    def count_good(self) -> int:
+        """Return how many of them hold a value that is good now; a denial is remembered in one that does not."""
+        return sum(slot.has_value for slot in self._slots.values())
 
     def _make_room(self) -> None:
         looks = min(_LOOKS, len(self._slots))

@@ -73,6 +73,7 @@ def test_the_door_shows_what_it_should() -> None:
         "SourceExpired",
         "SourceIgnoredWarning",
         "Statistics",
+        "Target",
         "TargetRetried",
         "TargetSettled",
         "TargetStarted",

@@ -25,8 +25,8 @@ from asyncauth._journal import DONE_BEFORE, Journal, JournalKey, RunIdentity
 from asyncauth.testing import FakeClock
 
 RUN = RunIdentity("inventory.list_instances", "manage-role")
-KEY: JournalKey = ("aws", "123456789012", "eu-west-1")
-OTHER: JournalKey = ("aws-cn", "210987654321", "cn-north-1")
+KEY = JournalKey("aws", "123456789012", "eu-west-1")
+OTHER = JournalKey("aws-cn", "210987654321", "cn-north-1")
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files only")
 
@@ -158,7 +158,7 @@ def test_a_torn_last_line_is_cut_off(path: Path, torn: str) -> None:
 def test_it_can_be_cut_anywhere(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Cut after any byte, a journal opens, holds exactly its whole lines, and goes on."""
     path = tmp_path_factory.mktemp("journal") / "run.jsonl"
-    keys = [("aws", f"{number:012d}", "eu-west-1") for number in range(4)]
+    keys = [JournalKey("aws", f"{number:012d}", "eu-west-1") for number in range(4)]
     with Journal.open(path, run=RUN, clock=FakeClock()) as journal:
         for key in keys:
             journal.record(key, status="succeeded")
@@ -426,7 +426,7 @@ async def test_the_disk_is_reached_every_few_seconds_off_the_loop(path: Path, mo
 SCRIPT = """
 import os, sys, anyio
 from asyncauth._fanout import fan_out
-from asyncauth._journal import DONE_BEFORE, Journal, RunIdentity
+from asyncauth._journal import DONE_BEFORE, Journal, JournalKey, RunIdentity
 from asyncauth._limits import Limits
 
 path, effects = sys.argv[1:]
@@ -439,7 +439,7 @@ async def work(number, attempt):
 
 async def main():
     def key(number):
-        return ("aws", f"{number:012d}", "eu-west-1")
+        return JournalKey("aws", f"{number:012d}", "eu-west-1")
     with Journal.open(path, run=RunIdentity("job", "role")) as journal:
         async with fan_out(
             work,
@@ -497,7 +497,9 @@ def test_a_record_costs_microseconds(path: Path) -> None:
     with Journal.open(path, run=RUN) as journal:
         began = time.perf_counter()
         for number in range(10_000):
-            journal.record(("aws", f"{number:012d}", "eu-west-1"), status="succeeded", phase="job", attempts=1)
+            journal.record(
+                JournalKey("aws", f"{number:012d}", "eu-west-1"), status="succeeded", phase="job", attempts=1
+            )
         seconds = time.perf_counter() - began
 
     assert seconds < 2

@@ -2,10 +2,11 @@
 
 from asyncauth._models._account import Account, as_account
 from asyncauth._models._keys import Credentials, Keys, Profile
-from asyncauth._models._outcome import JournalUse, Outcome, Phase, Report, Status
-from asyncauth._models._role import Role
+from asyncauth._models._outcome import DONE_BEFORE, JournalUse, Outcome, Phase, Report, Status
+from asyncauth._models._role import Role, as_role
 
 __all__ = [
+    "DONE_BEFORE",
     "Account",
     "Credentials",
     "JournalUse",
@@ -17,4 +18,5 @@ __all__ = [
     "Role",
     "Status",
     "as_account",
+    "as_role",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -61,10 +61,20 @@ class Account:
                 f"regions of account {self.id} must be a sequence of names, got the string {self.regions!r}; "
                 f"write ({self.regions!r},)"
             )
+        if not isinstance(self.regions, Iterable):
+            raise ConfigurationError(f"regions of account {self.id} must be a sequence of names, got {self.regions!r}")
+        object.__setattr__(self, "regions", tuple(self.regions))
         for region in self.regions:
+            if not isinstance(region, str):
+                raise ConfigurationError(f"regions of account {self.id} must hold region names, got {region!r}")
             if not any(wild in region for wild in "*?["):
                 partition.require_region(region, account=self.id)
-        object.__setattr__(self, "regions", tuple(self.regions))
+            elif not partition.match_regions(region):
+                raise ConfigurationError(
+                    f"the pattern {region!r} in regions of account {self.id} matches no region of {self.partition}"
+                )
+        if not isinstance(self.tags, Mapping):
+            raise ConfigurationError(f"tags of account {self.id} must be a mapping, got {self.tags!r}")
         object.__setattr__(self, "tags", FrozenMapping(self.tags))
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from asyncauth._errors import AsyncAuthError
 from asyncauth._models._account import Account
@@ -16,6 +16,10 @@ Status: TypeAlias = Literal["succeeded", "failed", "timed_out", "skipped", "canc
 Phase: TypeAlias = Literal["credentials", "region", "job"]
 
 
+#: Why a target was skipped that an earlier run has done.
+DONE_BEFORE: Final = "done in an earlier run"
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Outcome(Generic[T]):
     """What became of one target: an account in a region.
@@ -24,7 +28,7 @@ class Outcome(Generic[T]):
         account: the account.
         region_name: the region.
         status: `succeeded`, `failed`, `timed_out`, `skipped` (never started) or `cancelled`.
-        phase: how far it had come when it did not succeed: `credentials`, `region`, or `job`; None if it never started.
+        phase: how far it came: `credentials`, `region`, or `job`; None if it never started.
         value: what the job returned.
         error: what was raised; a job's own exception as it is.
         error_code: AWS's code for it, where AWS answered.
@@ -149,7 +153,10 @@ class Report(Sequence[Outcome[T]]):
         return [outcome.row() for outcome in self.outcomes]
 
     def summary(self) -> str:
-        """Return one line for people: targets by status, accounts reached and failed, seconds."""
+        """Return one line for people: targets by status, accounts reached and failed, seconds, why some were skipped.
+
+        Of what an earlier run has done there is only the number, and of other reasons there are the three commonest.
+        """
         reached = {outcome.account.id for outcome in self.succeeded}
         failed = {outcome.account.id for outcome in self.failed}
         statuses = ", ".join(
@@ -158,9 +165,11 @@ class Report(Sequence[Outcome[T]]):
         before = (
             f"{len(self.journal.skipped):,} done in an earlier run; " if self.journal and self.journal.skipped else ""
         )
+        reasons = Counter(outcome.reason for outcome in self.skipped if outcome.reason not in (None, DONE_BEFORE))
+        why = "".join(f"; skipped {count:,}: {reason}" for reason, count in reasons.most_common(3))
         return (
             f"{len(self):,} targets: {statuses or 'none'}; {before}{len(reached):,} accounts reached, "
-            f"{len(failed):,} with failures; {self.elapsed:.1f} s"
+            f"{len(failed):,} with failures; {self.elapsed:.1f} s{why}"
         )
 
     def raise_for_failures(self) -> None:

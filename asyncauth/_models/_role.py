@@ -20,6 +20,25 @@ LONGEST_CHAINED_SECONDS: Final = 3600
 MfaToken: TypeAlias = Callable[[], "str | Awaitable[str]"]
 
 
+def as_role(value: Role | str) -> Role:
+    """Return the `Role` that was meant: itself, or one by its name, with its path if it has one: `team/deploy`.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    if isinstance(value, Role):
+        return value
+    if not isinstance(value, str):
+        raise ConfigurationError(f"role must be a Role or a role's name, got {value!r}")
+    if value.startswith("arn:"):
+        raise ConfigurationError(
+            f"role is a name, which is assumed in every account, got the ARN {value!r}; "
+            "an ARN can be given as an account"
+        )
+    path, name = _checks.split_role(value)
+    return Role(name=name, path=path)
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """A role, and what to send with AssumeRole; the fields are AWS's parameters in snake case.

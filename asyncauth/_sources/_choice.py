@@ -45,6 +45,10 @@ def choose_source(
         if beside:
             raise ConfigurationError(f"source= was given together with {' and '.join(f'{name}=' for name in beside)}")
         return _check(source)
+    if keys is not None and not isinstance(keys, Keys):
+        raise ConfigurationError(
+            f"keys= must be Keys(access_key_id, secret_access_key), got {_kind(keys)}; for a profile write profile=name"
+        )
     if profile is None:
         return keys
     chosen = profile if isinstance(profile, Profile) else Profile(profile)

@@ -52,7 +52,6 @@ class Principal:
     mfa: bool = False
     role_arn: str | None = None
     source_identity: str | None = None
-    transitive_tags: dict[str, str] = field(default_factory=dict)
 
     def expired(self, now: float) -> bool:
         """Tell whether the key ended before `now` (monotonic seconds)."""

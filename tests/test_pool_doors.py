@@ -1,0 +1,191 @@
+"""Mistakes that are easily made, at the doors of a pool: each is refused at once, in words that say what is right."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncauth import (
+    Account,
+    ConfigurationError,
+    Keys,
+    Limit,
+    PartitionMismatch,
+    Plan,
+    Role,
+    SessionPool,
+)
+from asyncauth.caches import MemoryTokenCache
+from asyncauth.testing import SimulatedFleet
+from tests.fleets import pool_over, who_am_i
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from asyncauth import AccountSession
+
+pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
+
+KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "s" * 40)
+
+
+@pytest.fixture(scope="module")
+def running_fleet() -> Iterator[SimulatedFleet]:
+    with SimulatedFleet({"aws": 2, "aws-cn": 1}, regions=["us-east-1", "cn-north-1"], instances_per_region=0) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+async def fleet(running_fleet: SimulatedFleet) -> AsyncIterator[SimulatedFleet]:
+    await running_fleet.reset_counts()
+    yield running_fleet
+    await running_fleet.clear_faults()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"limits": ["ec2"]}, r"limits= holds 'ec2'; it may hold Limit objects"),
+        ({"limits": Limit("ec2", rate=1)}, r"limits= must be a list of Limit objects.*write \[Limit"),
+        ({"refresh": 900}, r"refresh= must be a RefreshPolicy, got 900"),
+        ({"token_cache": "/var/cache"}, r"token_cache= must be a TokenCache.*a str has no slot"),
+        ({"keys": ("AKIAIOSFODNN7EXAMPLE", "hunter2")}, r"keys= must be Keys\(.*got a tuple"),
+        ({"keys": "AKIAIOSFODNN7EXAMPLE"}, r"keys= must be Keys\(.*got a str"),
+        ({"role": "arn:aws:iam::123456789012:role/x"}, r"role is a name.*an ARN can be given as an account"),
+        ({"role": None}, r"role must be a Role or a role's name, got None"),
+    ],
+)
+def test_what_a_pool_cannot_be_made_of(arguments: dict[str, Any], message: str) -> None:
+    """It is refused where it is made, not where it is opened or used; no key is shown."""
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        SessionPool(**({"keys": KEYS} | arguments))
+
+    assert not {"hunter2", "AKIAIOSFODNN7EXAMPLE"} & set(re.findall(r"\w+", str(raised.value)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"regions": None}, "regions of account 123456789012 must be a sequence of names, got None"),
+        ({"regions": (1,)}, "regions of account 123456789012 must hold region names, got 1"),
+        ({"regions": ("uss-*",)}, r"the pattern 'uss-\*' in regions of account 123456789012 matches no region of aws"),
+        ({"regions": ("cn-*",)}, r"the pattern 'cn-\*' in regions of account 123456789012 matches no region of aws"),
+        ({"tags": None}, "tags of account 123456789012 must be a mapping, got None"),
+    ],
+)
+def test_what_an_account_cannot_have(arguments: dict[str, Any], message: str) -> None:
+    """A pattern that matches nothing would be a target that touches nothing, and looks well."""
+    with pytest.raises(ConfigurationError, match=message):
+        Account("123456789012", **arguments)
+
+
+def test_a_roles_path_is_taken_with_its_name() -> None:
+    """As an account takes it."""
+    assert SessionPool(role="team/deploy", keys=KEYS).role == Role(name="deploy", path="/team/")
+
+
+async def test_an_empty_cache_is_a_cache(fleet: SimulatedFleet) -> None:
+    """It is the one that was given that keeps the tokens; a role that is denied is no token."""
+    cache = MemoryTokenCache(max_size=50)
+    denied = fleet.accounts[1].id
+    await fleet.fault(service="sts", action="AssumeRole", account=denied, code="AccessDenied", status=403)
+    async with pool_over(fleet, token_cache=cache) as pool:
+        report = await pool.map(who_am_i, fleet.accounts[:2])
+
+        assert [outcome.status for outcome in report] == ["succeeded", "failed"]
+        assert (cache.misses, len(cache)) == (2, 2)
+        assert pool.statistics().tokens_cached == 1
+        assert "1 cached" in repr(pool)
+
+
+async def test_how_many_to_warm_at_once_is_a_count(fleet: SimulatedFleet) -> None:
+    """As in `map`: none is no number."""
+    async with pool_over(fleet) as pool:
+        with pytest.raises(ConfigurationError, match="max_at_once"):
+            await pool.warm(fleet.accounts[:1], max_at_once=0)
+
+
+async def test_a_source_that_is_missing(fleet: SimulatedFleet) -> None:
+    """Account and partition are named, and what to add."""
+    async with pool_over(fleet, sources={"aws": fleet.keys("aws")}) as pool:
+        with pytest.raises(PartitionMismatch, match=r"'aws-cn', which account \d{12} is in.*add 'aws-cn'") as raised:
+            await pool.session(fleet.accounts[-1])
+
+    assert raised.value.account == fleet.accounts[-1].id
+
+
+class TestRun:
+    async def test_a_run_that_is_not_entered_says_how(self, fleet: SimulatedFleet) -> None:
+        """Nothing would ever come of it, so waiting for its outcomes is refused."""
+        async with pool_over(fleet) as pool:
+            with pytest.raises(ConfigurationError, match=r"async with pool.as_completed\(...\) as outcomes"):
+                async for _ in pool.as_completed(who_am_i, fleet.accounts):
+                    pass
+
+    async def test_a_job_is_no_coroutine_and_no_none(self, fleet: SimulatedFleet) -> None:
+        """A coroutine is closed, so that nobody is told that it was never awaited."""
+
+        async def job(session: AccountSession) -> None: ...
+
+        session: Any = None
+        async with pool_over(fleet) as pool:
+            for wrong, message in (
+                (job(session), r"called already: pass job, not job\(\.\.\.\)"),
+                (None, "must be an async callable that takes an AccountSession, got None"),
+            ):
+                with pytest.raises(ConfigurationError, match=message):
+                    await pool.map(wrong, fleet.accounts)  # type: ignore[arg-type]
+
+    async def test_a_job_that_is_not_async(self, fleet: SimulatedFleet) -> None:
+        """It is named, with what it returned and what to write."""
+
+        def count(_: AccountSession) -> int:
+            return 1
+
+        async with pool_over(fleet) as pool:
+            report = await pool.map(count, fleet.accounts[:1])  # type: ignore[arg-type,var-annotated]
+
+        assert isinstance(report[0].error, ConfigurationError)
+        assert "count is not async: it returned int" in str(report[0].error)
+
+    async def test_clients_that_are_not_entered_say_how(self, fleet: SimulatedFleet) -> None:
+        """A method of a client is asked of what only lends one."""
+        async with pool_over(fleet) as pool:
+            session = await pool.session(fleet.accounts[0])
+            for lease in (session.client("sts"), pool.client("sts", fleet.accounts[0])):
+                with pytest.raises(AttributeError, match=r"'get_caller_identity': this lends a client.*async with"):
+                    _ = lease.get_caller_identity  # type: ignore[attr-defined]
+
+    async def test_roles_of_one_account_are_two_things(self, fleet: SimulatedFleet, tmp_path: Path) -> None:
+        """What one role has done is not done for another; and whoever is asked sees both."""
+        reader, writer = Account(fleet.accounts[0].id, role="manage-role"), fleet.accounts[0]
+        done: list[str | None] = []
+        plans: list[Plan] = []
+
+        async def job(session: AccountSession) -> None:
+            done.append(session.role_arn)
+
+        def confirm(plan: Plan) -> bool:
+            plans.append(plan)
+            return True
+
+        journal = tmp_path / "journal"
+        async with pool_over(fleet, role=Role("manage-role")) as pool:
+            await pool.map(job, [reader], journal=journal)
+            report = await pool.map(job, [reader, writer], journal=journal)
+            assert [outcome.status for outcome in report] == ["skipped", "succeeded"]
+
+            other = Account(fleet.accounts[0].id, role="other")
+            await pool.map(job, [reader, other], confirm=confirm)
+        assert [arn.rpartition("/")[2] for arn in plans[0].roles] == ["manage-role", "other"]
+        assert plans[0].accounts == (fleet.accounts[0].id,)
+
+    async def test_a_summary_says_why_targets_were_skipped(self, fleet: SimulatedFleet) -> None:
+        """Nothing done is no success: the account was taken for one of another partition."""
+        async with pool_over(fleet) as pool:
+            report = await pool.map(who_am_i, [fleet.accounts[0].id], regions=["cn-north-1"])
+
+        assert report.summary().endswith("skipped 1: no region asked for is in partition aws")
