@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -490,16 +489,3 @@ def test_killed_in_the_middle_and_run_again_does_every_target_once(path: Path, t
 
 def lines_before_the_torn_one(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-
-
-def test_a_record_costs_microseconds(path: Path) -> None:
-    """Ten thousand records take well under two seconds on the event loop's thread."""
-    with Journal.open(path, run=RUN) as journal:
-        began = time.perf_counter()
-        for number in range(10_000):
-            journal.record(
-                JournalKey("aws", f"{number:012d}", "eu-west-1"), status="succeeded", phase="job", attempts=1
-            )
-        seconds = time.perf_counter() - began
-
-    assert seconds < 2

@@ -47,7 +47,7 @@ async def test_it_assumes_every_role_once_and_reports_coverage(fleet: SimulatedF
     assert assumed == 23
     assert (await fleet.counts()).calls("sts", "AssumeRole") == 23
     assert (statistics.tokens_assumed, statistics.tokens_failed, statistics.tokens_refreshing) == (21, 2, 0)
-    # A denied role's slot is kept too, for its memory of the denial.
+    # A denied role's slot is kept too, for its memory of the denial, and is no token.
     assert statistics.tokens_cached == 21
     assert statistics.targets["failed"] == 2
     assert statistics.targets["succeeded"] == 21 + sum(len(account.regions) for account in coverage.reachable)
