@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from aiohttp import web
 from botocore.exceptions import ReadTimeoutError
 
 from asyncauth import AccountSession, ConfigurationError, Keys, Limit, PoolClosed, SessionPool
+from asyncauth._tokens import SlotIdentity
 from tests.clients_support import STS, Seen, Server, answer_as_owner, s3_error, serving, xml
 
 if TYPE_CHECKING:
@@ -149,6 +151,9 @@ async def test_a_session_of_s3_express_goes_on_its_callers_ticket(world: World) 
             report = await pool.map(job, ACCOUNTS, retry=None)
 
     report.raise_for_failures()
+    del pool
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if type(thing) is SlotIdentity], "something can still sign"
 
 
 # -- other accounts' trouble ----------------------------------------------------------------------------------------

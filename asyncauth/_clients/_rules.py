@@ -14,12 +14,14 @@ import aiobotocore.retries.adaptive
 import aiobotocore.retries.standard
 import aiobotocore.retryhandler
 import aiobotocore.utils
+import anyio
 import botocore.monitoring
 import botocore.retries.standard
 import botocore.useragent
 import botocore.utils
 from aiobotocore.client import AioClientCreator
 from aiobotocore.signers import AioRequestSigner
+from aiobotocore.utils import AioIdentityCache, AioS3ExpressIdentityCache
 
 from asyncauth._clients._emitter import Binding, Owner, Slot, node_lists
 from asyncauth._clients._template import template
@@ -139,7 +141,29 @@ class _Express(_Made):
         self._credential_class = original._cache._credential_cls
 
     def make(self, binding: Binding) -> Any:
-        return self._class(binding.client, self._credential_class)
+        resolver = self._class(binding.client, self._credential_class)
+        if hasattr(AioS3ExpressIdentityCache, "_get_credentials"):
+            resolver._cache = _OwnSessions(resolver._client, self._credential_class)
+        return resolver
+
+
+class _OwnSessions(AioS3ExpressIdentityCache):
+    """The sessions of one binding, for aiobotocore before 3.
+
+    There they are the results of tasks that a cache of the class keeps: after the pool was closed too, with the
+    identity that asked, and also those that failed.
+    """
+
+    def __init__(self, client: Any, credential_class: Any) -> None:
+        super().__init__(client, credential_class)
+        self._sessions: dict[str, Any] = {}
+        self._lock = anyio.Lock()
+
+    async def get_credentials(self, bucket: str) -> Any:
+        async with self._lock:
+            if bucket not in self._sessions:
+                self._sessions[bucket] = await AioIdentityCache.get_credentials(self, bucket=bucket)
+            return self._sessions[bucket]
 
 
 @dataclass(frozen=True, slots=True)
