@@ -95,7 +95,7 @@ def check_confirm(confirm: object, total: int | None) -> None:
 
 async def is_confirmed(confirm: Confirm, plan: Plan) -> bool:
     """Ask whether a run may start."""
-    if confirm is False:
+    if not confirm:
         return True
     if confirm is True:
         return await anyio.to_thread.run_sync(_ask, plan, abandon_on_cancel=True)

@@ -307,7 +307,8 @@ class SessionPool:
             retry: which errors are tried again, how often, how fast; a number is short for `Retry(attempts=...)`.
                 As a default throttling and tokens that expired on the way, three attempts in all. None: no retry.
             journal: a file that remembers what is done: a second run with it does only what is not, or had failed.
-                It is for one job and role, one run at a time, and holds no values and no secrets.
+                It is for one job and role, one run at a time, and holds no values and no secrets. Closures and
+                `functools.partial`s of one function are one job to it: give each a journal of its own.
             progress: True shows how the run goes: live on a terminal (with the extra `cli`), else a line every few
                 seconds. Or any callable that takes the run's events: `RunStarted`, then `TargetStarted`,
                 `TargetRetried`, `TargetSettled` with their `Target`, then `RunFinished`.

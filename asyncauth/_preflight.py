@@ -39,6 +39,10 @@ Cause: TypeAlias = Literal[
     "unknown",
 ]
 
+#: Why a target is skipped that is no failure, as a run words it.
+SUSPENDED: Final = "account suspended"
+BY_AN_SCP: Final = "denied by an SCP"
+
 #: What STS adds to "not authorized to perform: sts:AssumeRole" where it says more than that.
 #: Source: "Troubleshooting access denied error messages" in the IAM user guide.
 _SAID: Final[tuple[tuple[re.Pattern[str], Cause], ...]] = (
@@ -53,6 +57,9 @@ _SAID: Final[tuple[tuple[re.Pattern[str], Cause], ...]] = (
     (re.compile(r"MultiFactorAuthentication|multi-factor|\bMFA\b", re.IGNORECASE), "MFA"),
     (re.compile(r"suspended|account is (closed|not active)", re.IGNORECASE), "suspended account"),
 )
+
+
+_SKIPPED: Final[Mapping[str, Cause]] = {SUSPENDED: "suspended account", BY_AN_SCP: "service control policy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,11 @@ def coverage(report: Report[None], role: Role) -> Coverage:
 def _explain(outcome: Outcome[None], role: Role) -> Unreachable:
     error = outcome.error
     if not isinstance(error, Exception):
-        error = AssumeRoleError(f"account {outcome.account.id}: {outcome.reason or outcome.status}")
+        reason = outcome.reason or outcome.status
+        error = AssumeRoleError(f"account {outcome.account.id}: {reason}", account=outcome.account.id)
+        for prefix, cause in _SKIPPED.items():
+            if reason.startswith(prefix):
+                return Unreachable(outcome.account, (cause,), error)
     return Unreachable(outcome.account, probable_causes(error, outcome.account.effective_role(role)), error)
 
 

@@ -7,6 +7,7 @@ neither what a job returned nor the words of an error: targets, counts, times, a
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -67,6 +68,10 @@ def choose_display(
         return LiveDisplay(clock=clock, stream=stream)
     if progress == "lines":
         return LinesDisplay(clock=clock, stream=stream)
+    if inspect.iscoroutinefunction(progress):
+        raise ConfigurationError(
+            f"progress={progress!r} must be a plain function: it is told of every event as it happens, and cannot wait"
+        )
     if callable(progress):
         return progress
     raise ConfigurationError(f"progress={progress!r} must be True, False, 'live', 'lines', or a callable taking events")

@@ -20,7 +20,7 @@ from asyncauth._journal import DONE_BEFORE, Journal, JournalKey, RunIdentity
 from asyncauth._models import JournalUse, Outcome
 from asyncauth._plan import NOT_CONFIRMED, Plan, check_confirm, is_confirmed
 from asyncauth._progress import Display, choose_display
-from asyncauth._unavailable import why_suspended, why_unavailable
+from asyncauth._unavailable import why_unavailable, why_unreachable
 
 if TYPE_CHECKING:
     import os
@@ -209,7 +209,7 @@ class Run(Generic[T]):
         try:
             session = await self._session(target.account, target.region_name)
         except AssumeRoleDenied as error:
-            reason = why_suspended(error, target.account.effective_role(self._role))
+            reason = why_unreachable(error, target.account.effective_role(self._role))
             if reason is not None:
                 raise SkipTarget(reason) from error
             raise

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 from botocore.exceptions import ClientError
 
 from asyncauth import _sts
-from asyncauth._errors import AssumeRoleDenied
 from asyncauth._partitions import get_partition
-from asyncauth._preflight import probable_causes
+from asyncauth._preflight import BY_AN_SCP, SUSPENDED, probable_causes
 
 if TYPE_CHECKING:
+    from asyncauth._errors import AssumeRoleDenied
     from asyncauth._models import Role
     from asyncauth._session import AccountSession
 
@@ -28,39 +28,51 @@ _UNKNOWN_HERE: Final = frozenset(
         "UnrecognizedClientException",
     }
 )
-_BY_AN_SCP: Final = re.compile(r"explicit deny in a service control policy", re.IGNORECASE)
+_BY_AN_SCP: Final = re.compile(r"(explicit deny in a|no) service control policy", re.IGNORECASE)
 
 
 async def why_unavailable(session: AccountSession, error: Exception) -> str | None:
     """Return why a target that failed is to be skipped instead, None if its error is a failure.
 
-    A region counts as not enabled when a service there does not know a token that STS elsewhere still accepts.
+    A region counts as not enabled when a service there does not know a token, STS there does not either, and STS
+    elsewhere still does. What a service says alone can mean something else: an image that is not shared is an
+    AuthFailure, too.
     """
     code = _sts.error_code(error)
     if code == "RegionDisabledException":
         return f"region not enabled ({code})"
     if code in _sts.DENIED and _BY_AN_SCP.search(str(error)):
-        return f"denied by an SCP ({code})"
-    if code in _UNKNOWN_HERE and await _is_accepted_elsewhere(session):
+        return f"{BY_AN_SCP} ({code})"
+    if code in _UNKNOWN_HERE and await _is_unknown_here_alone(session):
         return f"region not enabled ({code})"
     return None
 
 
-def why_suspended(error: Exception, role: Role) -> str | None:
-    """Return that an account is suspended, when STS says so of it; None otherwise."""
-    if isinstance(error, AssumeRoleDenied) and probable_causes(error, role)[0] == "suspended account":
-        return f"account suspended ({error.code})"
+def why_unreachable(error: AssumeRoleDenied, role: Role) -> str | None:
+    """Return that an account is suspended or an SCP forbids its role, when STS says so; None otherwise."""
+    match probable_causes(error, role)[0]:
+        case "suspended account":
+            return f"{SUSPENDED} ({error.code})"
+        case "service control policy":
+            return f"{BY_AN_SCP} ({error.code})"
     return None
 
 
-async def _is_accepted_elsewhere(session: AccountSession) -> bool:
+async def _is_unknown_here_alone(session: AccountSession) -> bool:
     home = get_partition(session.account.partition).default_region
     if home == session.region_name:
         return False
+    return await _is_known_in(session, session.region_name) is False and await _is_known_in(session, home) is True
+
+
+async def _is_known_in(session: AccountSession, region_name: str) -> bool | None:
+    """Whether STS knows the session's token in a region; None if it does not say."""
     lender: Any = session
-    async with lender.client("sts", home) as sts:
-        try:
+    try:
+        async with lender.client("sts", region_name) as sts:
             await sts.get_caller_identity()
-        except ClientError:
-            return False
+    except ClientError:
+        return False
+    except Exception:  # noqa: BLE001 - whatever it is, it must not take the place of the job's own error
+        return None
     return True

@@ -75,6 +75,7 @@ class Seen:
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
+    request: Any = field(default=None, repr=False)
 
     @property
     def access_key(self) -> str:
@@ -173,6 +174,7 @@ class Server:
             dict(request.query),
             {name.title(): value for name, value in request.headers.items()},
             await request.read(),
+            request,
         )
         self.seen.append(seen)
         answer = self.answer(seen)

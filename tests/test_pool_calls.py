@@ -12,7 +12,7 @@ import pytest
 from aiobotocore.config import AioConfig
 from aiobotocore.httpxsession import HttpxSession
 from aiohttp import web
-from botocore.exceptions import ReadTimeoutError
+from botocore.exceptions import HTTPClientError, ReadTimeoutError
 
 from asyncauth import AccountSession, ConfigurationError, Keys, Limit, PoolClosed, SessionPool
 from asyncauth._tokens import SlotIdentity
@@ -220,6 +220,25 @@ async def test_regions_that_are_not_enabled_cost_no_tokens(world: World) -> None
         await pool.map(list_objects, ACCOUNTS, regions=["ap-east-1", "af-south-1", "eu-south-1"], retry=None)
 
     assert world.assumed == len(ACCOUNTS)
+
+
+async def test_what_the_network_broke_keeps_no_token(world: World) -> None:
+    """The error of a request that was hung up on is stock's own, without the request, which is signed."""
+
+    async def hang_up(seen: Seen) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Length": "1000"})
+        await answer.prepare(seen.request)
+        await answer.write(b"half")
+        seen.request.transport.close()
+        return answer
+
+    world.rest = hang_up
+    async with world.pool(config=AioConfig(retries={"total_max_attempts": 1})) as pool:
+        report = await pool.map(who_am_i, ACCOUNTS[:1], retry=None)
+
+    error = report[0].error
+    assert isinstance(error, HTTPClientError)
+    assert (error.request, error.response) == (None, None)
 
 
 # -- leases ---------------------------------------------------------------------------------------------------------

@@ -183,6 +183,22 @@ class TestRun:
         assert [arn.rpartition("/")[2] for arn in plans[0].roles] == ["manage-role", "other"]
         assert plans[0].accounts == (fleet.accounts[0].id,)
 
+    async def test_a_progress_that_would_have_to_wait(self, fleet: SimulatedFleet) -> None:
+        """Nobody would await it."""
+
+        async def show(_: object) -> None: ...
+
+        async with pool_over(fleet) as pool:
+            with pytest.raises(ConfigurationError, match="must be a plain function"):
+                await pool.map(who_am_i, fleet.accounts, progress=show)  # type: ignore[arg-type]
+
+    async def test_no_confirm_is_none(self, fleet: SimulatedFleet) -> None:
+        """None asks nobody, as False does."""
+        async with pool_over(fleet) as pool:
+            report = await pool.map(who_am_i, fleet.accounts[:1], confirm=None)  # type: ignore[arg-type]
+
+        assert report[0].ok
+
     async def test_a_summary_says_why_targets_were_skipped(self, fleet: SimulatedFleet) -> None:
         """Nothing done is no success: the account was taken for one of another partition."""
         async with pool_over(fleet) as pool:

@@ -13,6 +13,7 @@ import aiohttp
 import anyio
 import anyio.to_thread
 from aiobotocore.httpsession import AIOHTTPSession
+from botocore.exceptions import HTTPClientError
 from botocore.httpsession import get_cert_path
 
 from asyncauth._clients._config import freeze
@@ -68,7 +69,12 @@ class SharedSession:
         """Send a request."""
         if not self._opened:
             await self._open()
-        answer = await super().send(request)  # type: ignore[misc]  # the other base is aiobotocore's
+        try:
+            answer = await super().send(request)  # type: ignore[misc]  # the other base is aiobotocore's
+        except HTTPClientError as error:
+            # What was sent is signed, with the token beside the signature; whoever keeps the error would keep it.
+            error.request = error.response = None
+            raise
         if request.stream_output and isinstance(answer.raw, aiohttp.ClientResponse):
             self._bodies.add(answer.raw)
         return answer
