@@ -25,7 +25,7 @@ _TICK: Final = 0.02
 
 
 class SkipTarget(Exception):
-    """Raised by `work`: there is nothing to do for this target, for the reason given."""
+    """Raised by `work`: there is nothing to do for this target. The answer has the reason and, as error, the cause."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

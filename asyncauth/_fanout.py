@@ -220,9 +220,10 @@ class FanOut(Generic[K, T]):
         self._wake, self._room = Bell(), Bell()
         self._started_at = self._clock.monotonic()
         self._deadline = None if self._limits.deadline is None else self._started_at + self._limits.deadline
+        # Before there are tasks: what it raises (Ctrl-C, in a listener) must leave none behind.
+        self._answers.tell(RunStarted(self._producer.total))
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._answers.tell(RunStarted(self._producer.total))
         self._tasks.start_soon(self._read)
         self._tasks.start_soon(self._pump)
         if self._deadline is not None:
@@ -385,7 +386,9 @@ class FanOut(Generic[K, T]):
             try:
                 value = await self._work(target.target, attempt)
             except SkipTarget as skip:
-                return self._settle(target, "skipped", reason=skip.reason)
+                cause = skip.__cause__
+                refused = scrub(cause) if isinstance(cause, Exception) else None
+                return self._settle(target, "skipped", error=refused, reason=skip.reason)
             except BaseException as raised:  # noqa: BLE001 - raised again, unless it is a failure of this target
                 error = target.last_error = scrub(as_failure(raised), skip=1)
             else:
@@ -499,8 +502,18 @@ class FanOut(Generic[K, T]):
         return settlement
 
     async def collect(self) -> list[Settlement[K, T]]:
-        """Wait for all answers that were not read yet, and return them in the order of the targets."""
-        return sorted([settlement async for settlement in self], key=lambda settlement: settlement.index)
+        """Wait for all answers that were not read yet, and return them in the order of the targets.
+
+        If it is cancelled, or the producer failed, what it has read counts as unread again.
+        """
+        read: list[Settlement[K, T]] = []
+        try:
+            async for settlement in self:
+                read.append(settlement)  # noqa: PERF401 - what was read before an error must not be lost
+        except BaseException:
+            self._answers.unread.extendleft(reversed(read))
+            raise
+        return sorted(read, key=lambda settlement: settlement.index)
 
     def unread(self) -> list[Settlement[K, T]]:
         """Return the answers that were not read yet, without waiting; also after the block was left."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections import Counter
+from collections import Counter, defaultdict
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
@@ -91,6 +91,7 @@ class Gate:
         self.circuits = circuits
         self.throttled = 0
         self._under_way: Counter[str] = Counter()
+        self._answered: defaultdict[str, set[Hashable]] = defaultdict(set)
         self._clock = clock
         self._telemetry = telemetry
 
@@ -250,6 +251,8 @@ class Gate:
                 permit.succeeded()
             elif not self.circuits.is_wide(way.endpoint):
                 self.circuits.succeeded(way.endpoint)
+            if way.tells_failures:
+                self._answered[way.region_name].add(way.endpoint)
             if way.tells_answers and not self.circuits.is_wide(way.region_name):
                 self.circuits.succeeded(way.region_name)
             return
@@ -258,8 +261,12 @@ class Gate:
             permit.failed(why)
         else:
             self.circuits.failed(way.endpoint, why, is_narrowing=is_narrowing)
-        if way.tells_failures:
+        if way.tells_failures and not self._others_answer(way):
             self.circuits.failed(way.region_name, why, is_narrowing=is_narrowing)
+
+    def _others_answer(self, way: Way) -> bool:
+        """Whether another endpoint of the region answered last: then one service is down there, or not offered."""
+        return any(self.circuits.is_wide(other) for other in self._answered[way.region_name] if other != way.endpoint)
 
     def _is_throttled(self, error: Exception, service: str, action: str, region_name: str) -> bool | None:
         if is_down(error) is not False:

@@ -396,8 +396,13 @@ class SessionPool:
 
     async def _report(self, run: Run[T]) -> Report[T]:
         began = self._settings.clock.monotonic()
-        async with run:
-            outcomes = await run.collect()
+        try:
+            async with run:
+                outcomes = await run.collect()
+        except BaseException as error:
+            so_far = Report(run.unread(), self._settings.clock.monotonic() - began)
+            logger.warning("the run ended early (%s): %s", type(error).__name__, so_far.summary())
+            raise
         return Report(outcomes, self._settings.clock.monotonic() - began, run.journal_use(outcomes))
 
     def invalidate(self, account: AccountLike) -> bool:
@@ -531,6 +536,8 @@ async def _nothing(_: AccountSession) -> None:
 def _retry(retry: Retry | int | None) -> Retry | None:
     if isinstance(retry, int):
         retry = Retry(attempts=retry)
+    if retry is not None and not isinstance(retry, Retry):
+        raise ConfigurationError(f"retry={retry!r} must be a Retry, a number of attempts, or None")
     if retry is not None and retry.errors is None:
         return replace(retry, errors=passes_by_itself)
     return retry

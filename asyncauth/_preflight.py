@@ -59,9 +59,6 @@ _SAID: Final[tuple[tuple[re.Pattern[str], Cause], ...]] = (
 )
 
 
-_SKIPPED: Final[Mapping[str, Cause]] = {SUSPENDED: "suspended account", BY_AN_SCP: "service control policy"}
-
-
 @dataclass(frozen=True, slots=True)
 class Unreachable:
     """An account that could not be entered.
@@ -127,11 +124,7 @@ def coverage(report: Report[None], role: Role) -> Coverage:
 def _explain(outcome: Outcome[None], role: Role) -> Unreachable:
     error = outcome.error
     if not isinstance(error, Exception):
-        reason = outcome.reason or outcome.status
-        error = AssumeRoleError(f"account {outcome.account.id}: {reason}", account=outcome.account.id)
-        for prefix, cause in _SKIPPED.items():
-            if reason.startswith(prefix):
-                return Unreachable(outcome.account, (cause,), error)
+        error = AssumeRoleError(f"account {outcome.account.id}: {outcome.reason or outcome.status}")
     return Unreachable(outcome.account, probable_causes(error, outcome.account.effective_role(role)), error)
 
 

@@ -55,6 +55,8 @@ def passes_by_itself(error: Exception) -> bool:
 
     Not throttling of AssumeRole: that was sent again already, by the budget that all accounts share.
     """
+    if isinstance(error, ExceptionGroup):
+        return all(map(passes_by_itself, error.exceptions))
     return not isinstance(error, AssumeRoleError) and _sts.error_code(error) in (_sts.THROTTLED | _sts.EXPIRED)
 
 
@@ -135,7 +137,7 @@ class Run(Generic[T]):
     # -- the block -----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        if self._confirm is not False:
+        if self._confirm:
             plan = Plan.of(self._targets.all(), self._role, dry_run=self._dry_run)
             self._refused = None if await is_confirmed(self._confirm, plan) else NOT_CONFIRMED
         async with AsyncExitStack() as stack:

@@ -195,7 +195,13 @@ async def get_session_token(client: Any, role: Role, *, clock: Clock, label: str
 
 
 def error_code(error: BaseException) -> str | None:
-    """Return AWS's code for an error, or the type's name where AWS gave no answer; None for anything else."""
+    """Return AWS's code for an error, or the type's name where AWS gave no answer; None for anything else.
+
+    A group has the code that all in it have.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        codes = {error_code(each) for each in error.exceptions}
+        return codes.pop() if len(codes) == 1 else None
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "Unknown"))
     if isinstance(error, AsyncAuthError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -68,7 +68,7 @@ class Targets:
     @property
     def total(self) -> int | None:
         """How many targets there are, None while nobody can know."""
-        if isinstance(self._accounts, Sized) and isinstance(self._accounts, Iterable):
+        if isinstance(self._accounts, Collection):
             return sum(len(self._of(as_account(account))) for account in self._accounts)
         return None
 

@@ -196,6 +196,21 @@ class TestGate:
 
         assert gate.circuits.places(HERE) == 5
 
+    async def test_one_service_that_is_down_is_not_its_region(self, gate: Gate) -> None:
+        """While another one answers there; a service that a region does not have has no address at all."""
+        await ask(gate, answer)
+        nobody = raising(ConnectTimeoutError(endpoint_url="https://sqs"))
+        call = gate.hook("sqs", way("sqs"), "123456789012", "source", Caller("at hand"))
+        for _ in range(5):
+            with suppress(ConnectTimeoutError):
+                await call("sqs", "ListQueues", nobody)
+        assert gate.endpoints_down().keys() == {"sqs in eu-west-1"}
+        assert gate.circuits.places(HERE) is None
+
+        for _ in range(6):
+            await ask(gate, raising(ConnectTimeoutError(endpoint_url="https://ec2")))
+        assert gate.endpoints_down().keys() == {"sqs in eu-west-1", "ec2 in eu-west-1", "region eu-west-1"}
+
     async def test_an_endpoint_of_a_clients_own_is_nobody_elses(self, gate: Gate) -> None:
         """It has a circuit of its own, and says nothing of the region, up or down."""
         dead = "http://127.0.0.1:9"

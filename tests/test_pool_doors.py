@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
+from aiobotocore.config import AioConfig
 
 from asyncauth import (
     Account,
@@ -182,6 +184,74 @@ class TestRun:
             await pool.map(job, [reader, other], confirm=confirm)
         assert [arn.rpartition("/")[2] for arn in plans[0].roles] == ["manage-role", "other"]
         assert plans[0].accounts == (fleet.accounts[0].id,)
+
+    @pytest.mark.parametrize("retry", [ValueError, (ValueError,), "often"])
+    async def test_a_retry_is_a_retry(self, fleet: SimulatedFleet, retry: object) -> None:
+        """Or a number of attempts."""
+        async with pool_over(fleet) as pool:
+            with pytest.raises(ConfigurationError, match="must be a Retry, a number of attempts, or None"):
+                await pool.map(who_am_i, fleet.accounts, retry=retry)  # type: ignore[arg-type]
+
+    async def test_accounts_that_can_be_read_once(self, fleet: SimulatedFleet) -> None:
+        """Counting them would use them up, though they have a length."""
+
+        class Once:
+            def __init__(self, accounts: list[Account]) -> None:
+                self._left = iter(accounts)
+
+            def __len__(self) -> int:
+                return 2
+
+            def __iter__(self) -> Iterator[Account]:
+                return self._left
+
+        async with pool_over(fleet) as pool:
+            report = await pool.map(who_am_i, Once(list(fleet.accounts[:2])))
+
+        assert len(report.succeeded) == 2
+
+    async def test_throttling_in_a_task_group_is_tried_again(self, fleet: SimulatedFleet) -> None:
+        """A group passes by itself if all in it do, and has the code that all have."""
+        await fleet.fault("throttle", service="sts", action="GetCallerIdentity", times=2)
+        calls = 0
+
+        async def job(session: AccountSession) -> None:
+            nonlocal calls
+            calls += 1
+            async with anyio.create_task_group() as group:
+                group.start_soon(ask_once, session)
+
+        async def ask_once(session: AccountSession) -> None:
+            async with session.client("sts", config=AioConfig(retries={"total_max_attempts": 1})) as sts:
+                await sts.get_caller_identity()
+
+        async with pool_over(fleet) as pool:
+            report = await pool.map(job, fleet.accounts[:1], retry=2)
+            assert (calls, report[0].status, report[0].error_code) == (2, "failed", "Throttling")
+
+            report = await pool.map(job, fleet.accounts[:1])
+            assert report[0].ok
+
+    async def test_what_was_done_when_a_producer_failed_is_not_lost(
+        self, fleet: SimulatedFleet, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """`map` says so in the log; a run that was collected has it unread."""
+        failed = OSError("page 3 could not be listed")
+
+        async def listing() -> AsyncIterator[Account]:
+            for account in fleet.accounts[:2]:
+                yield account
+            raise failed
+
+        async with pool_over(fleet) as pool:
+            with pytest.raises(OSError, match="page 3"):
+                await pool.map(who_am_i, listing())
+            assert "the run ended early (OSError): 2 targets: 2 succeeded" in caplog.text
+
+            async with pool.as_completed(who_am_i, listing()) as outcomes:
+                with pytest.raises(OSError, match="page 3"):
+                    await outcomes.collect()
+                assert [outcome.status for outcome in outcomes.unread()] == ["succeeded", "succeeded"]
 
     async def test_a_progress_that_would_have_to_wait(self, fleet: SimulatedFleet) -> None:
         """Nobody would await it."""

@@ -125,3 +125,6 @@ async def test_an_scp_is_a_reason(fleet: SimulatedFleet, said: str) -> None:
         ("skipped", "denied by an SCP (UnauthorizedOperation)"),
         ("failed", None),
     ]
+    assert report[0].error_code == "UnauthorizedOperation"
+    assert said in str(report[0].error)
+    assert not report.skipped[0].ok

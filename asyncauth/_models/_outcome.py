@@ -27,10 +27,10 @@ class Outcome(Generic[T]):
     Args:
         account: the account.
         region_name: the region.
-        status: `succeeded`, `failed`, `timed_out`, `skipped` (never started) or `cancelled`.
+        status: `succeeded`, `failed`, `timed_out`, `skipped` or `cancelled`.
         phase: how far it came: `credentials`, `region`, or `job`; None if it never started.
         value: what the job returned.
-        error: what was raised; a job's own exception as it is.
+        error: what was raised; a job's own exception as it is. Of a skipped target, what AWS refused, if it did.
         error_code: AWS's code for it, where AWS answered.
         reason: why it was skipped or cancelled.
         attempts: how often the job was started; 0 if never.
@@ -141,7 +141,10 @@ class Report(Sequence[Outcome[T]]):
 
     @property
     def skipped(self) -> tuple[Outcome[T], ...]:
-        """Those that were not started, each with its reason."""
+        """Those with nothing to be done, or nothing that AWS lets be done, each with its reason.
+
+        They are no failures. One that an SCP denied, or whose region is not enabled, was found out by running it.
+        """
         return self._having("skipped")
 
     def values(self) -> list[T]:
