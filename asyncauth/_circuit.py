@@ -68,7 +68,8 @@ class Circuits:
     which wait while an endpoint is entered gently. Before something is begun that would wait in vain, `places` and
     `refusal` tell how many may be under way, and `subscribe` when that changes; nothing waits then.
 
-    Endpoints are services times regions, some hundreds, so none is ever forgotten.
+    Endpoints are services times regions, some hundreds, and those that clients were asked with besides, so none is ever
+    forgotten.
 
     Args:
         policy: when an endpoint counts as down.

@@ -30,6 +30,9 @@ T = TypeVar("T")
 #: Seconds. Who waited so long for an answer has met silence; who gave up sooner was just impatient.
 SILENCE: Final = 1.0
 
+#: This process or machine has no more files or ports to open a connection with; the endpoint has no part in it.
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+
 
 class Caller(Protocol):
     """Who makes a call, as far as the gate wants to know."""
@@ -288,10 +291,6 @@ def is_down(error: BaseException | None) -> bool | None:
     if isinstance(error, AsyncAuthError) and not isinstance(error, SourceError):
         return True if error.code == _sts.NO_ANSWER else is_down(error.__cause__)
     return None
-
-
-#: This process or machine has no more files or ports to open a connection with; the endpoint has no part in it.
-_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 
 
 def _is_ours(error: BaseException | None) -> bool:

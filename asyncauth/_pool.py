@@ -401,7 +401,8 @@ class SessionPool:
                 outcomes = await run.collect()
         except BaseException as error:
             so_far = Report(run.unread(), self._settings.clock.monotonic() - began)
-            logger.warning("the run ended early (%s): %s", type(error).__name__, so_far.summary())
+            if so_far:  # what was refused at the door has touched nothing
+                logger.warning("the run ended early (%s): %s", type(error).__name__, so_far.summary())
             raise
         return Report(outcomes, self._settings.clock.monotonic() - began, run.journal_use(outcomes))
 

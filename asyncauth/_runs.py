@@ -175,15 +175,12 @@ class Run(Generic[T]):
         return self
 
     async def __anext__(self) -> Outcome[T]:
-        if not self._entered:
-            raise ConfigurationError(
-                "a run starts when it is entered: `async with pool.as_completed(...) as outcomes`, then "
-                "`async for outcome in outcomes`"
-            )
+        self._check_entered()
         return as_outcome(await self._answers.__anext__())
 
     async def collect(self) -> tuple[Outcome[T], ...]:
         """Wait for all outcomes that were not read yet, and return them in the order of the targets."""
+        self._check_entered()
         return tuple(as_outcome(settlement) for settlement in await self._answers.collect())
 
     def journal_use(self, outcomes: tuple[Outcome[T], ...]) -> JournalUse[T] | None:
@@ -195,6 +192,13 @@ class Run(Generic[T]):
     def unread(self) -> tuple[Outcome[T], ...]:
         """Return the outcomes that were not read yet, without waiting; also after the block was left."""
         return tuple(as_outcome(settlement) for settlement in self._answers.unread())
+
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise ConfigurationError(
+                "a run starts when it is entered: `async with pool.as_completed(...) as outcomes`, then "
+                "`async for outcome in outcomes`"
+            )
 
     def __repr__(self) -> str:
         return f"<Run [targets: {self.running} running, {self.waiting} waiting]>"
@@ -220,7 +224,7 @@ class Run(Generic[T]):
             raise SkipTarget(DRY_RUN)
         try:
             answer = self._job(session)
-            if not hasattr(answer, "__await__"):
+            if not inspect.isawaitable(answer):
                 raise ConfigurationError(
                     f"the job {_named(self._job)} is not async: it returned {type(answer).__name__}, nothing to await; "
                     "write `async def`, or have it run by anyio.to_thread.run_sync"

@@ -126,6 +126,8 @@ class TestRun:
             with pytest.raises(ConfigurationError, match=r"async with pool.as_completed\(...\) as outcomes"):
                 async for _ in pool.as_completed(who_am_i, fleet.accounts):
                     pass
+            with pytest.raises(ConfigurationError, match=r"async with pool.as_completed\(...\) as outcomes"):
+                await pool.as_completed(who_am_i, fleet.accounts).collect()
 
     async def test_a_job_is_no_coroutine_and_no_none(self, fleet: SimulatedFleet) -> None:
         """A coroutine is closed, so that nobody is told that it was never awaited."""
