@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
@@ -21,14 +22,23 @@ __all__ = ["Line", "Refused"]
 _PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 60.0
 
+#: Seconds that whoever stands first may look later than he could: the tokens of that time are not lost.
+_LATE: Final = 0.005
+
 
 class _Place:
-    """Somebody's place in a line, and what became of it."""
+    """Somebody's place in a line, and what became of it.
 
-    __slots__ = ("call", "draw", "is_admitted", "is_refused")
+    Attributes:
+        call: set when he is to look.
+        looks_at: when he looks by himself, on the monotonic clock; None: he does not stand first yet.
+    """
+
+    __slots__ = ("call", "draw", "is_admitted", "is_refused", "looks_at")
 
     def __init__(self) -> None:
         self.call = anyio.Event()
+        self.looks_at: float | None = None
         self.draw: Draw | None = None
         self.is_admitted = False
         self.is_refused = False
@@ -164,12 +174,15 @@ class Line:
         return True
 
     async def _stand(self, place: _Place) -> None:
-        place.call = anyio.Event()
+        if place.call.is_set():
+            place.call = anyio.Event()
         if next(iter(self._queue)) is not place:
             await place.call.wait()
             return
-        due_in = self._due_in(self._clock.monotonic())
+        now = self._clock.monotonic()
+        due_in = self._due_in(now)
         if due_in != 0.0:
+            place.looks_at = math.inf if due_in is None else now + due_in
             with self._clock.move_on_after(due_in):
                 await place.call.wait()
         self._let_in()
@@ -183,15 +196,20 @@ class Line:
         return 0.0 if self.bucket is None else self.bucket.due_in(now)
 
     def _let_in(self) -> None:
-        """Let in from the head of the line whoever may go, and call up who stands first then."""
+        """Let in from the head of the line whoever may go; call up who stands first then, if that is news to him."""
+        if not self._queue:
+            return
         now = self._clock.monotonic()
-        while self._queue and self._due_in(now) == 0.0:
+        while (due_in := self._due_in(now)) == 0.0:
             place, _ = self._queue.popitem(last=False)
             place.draw = self._enter(now, waited=True)
             place.is_admitted = True
             place.call.set()
-        if self._queue:
-            next(iter(self._queue)).call.set()
+            if not self._queue:
+                return
+        first = next(iter(self._queue))
+        if first.looks_at is None or (due_in is not None and now + due_in < first.looks_at - _LATE):
+            first.call.set()
 
     def _enter(self, now: float, *, waited: bool) -> Draw | None:
         self.running += 1

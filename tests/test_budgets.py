@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from random import Random
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -422,6 +423,76 @@ async def test_a_rate_lets_through_in_order_and_on_time(clock: FakeClock) -> Non
     assert passed == [(0, 0.0), (1, 0.0), (2, 0.2), (3, 0.4), (4, 0.6), (5, 0.8)]
     assert waited == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert budgets.statistics()[0].waited_seconds == pytest.approx(sum(waited))
+
+
+class Counting:
+    """A clock that counts who goes to sleep on it."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self.sleeps = 0
+
+    def move_on_after(self, seconds: float | None) -> Any:
+        self.sleeps += 1
+        return self._clock.move_on_after(seconds)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clock, name)
+
+
+async def test_whoever_stands_first_is_let_sleep_until_his_token_is_due(clock: FakeClock) -> None:
+    """Requests that end meanwhile change nothing for him, and do not wake him up."""
+    counting = Counting(clock)
+    budgets = Budgets([Limit("ec2", per=(), rate=1, burst=5)], defaults=(), clock=counting)
+    release = [anyio.Event() for _ in range(5)]
+    passed: list[float] = []
+
+    async def ask(number: int) -> None:
+        async with budgets.admit(service="ec2", action="RunInstances"):
+            passed.append(clock.monotonic())
+            if number < 5:
+                await release[number].wait()
+
+    began = clock.monotonic()
+    async with anyio.create_task_group() as tasks:
+        for number in range(6):
+            tasks.start_soon(ask, number)
+            await settle(2)
+        for event in release:
+            event.set()
+            await settle()
+        counted = counting.sleeps
+        clock.advance(1)
+
+    assert counted == 1
+    assert passed == pytest.approx([began] * 5 + [began + 1])
+
+
+async def test_a_token_that_comes_due_sooner_wakes_whoever_stands_first(clock: FakeClock) -> None:
+    """A rate that is found to be higher counts at once, also for him who went to sleep at the lower one."""
+    slow = Learning(start=1, floor=1, growth=9)
+    budgets = Budgets(defaults=[Budget(Limit("sts", per=(), rate=100), slow)], clock=clock)
+    first = anyio.Event()
+    passed: list[float] = []
+
+    async def ask(number: int) -> None:
+        async with budgets.admit(service="sts", action="AssumeRole"):
+            passed.append(clock.monotonic())
+            if number == 0:
+                await first.wait()
+
+    began = clock.monotonic()
+    async with anyio.create_task_group() as tasks:
+        for number in range(2):
+            tasks.start_soon(ask, number)
+            await settle()
+        first.set()  # its answer raises the rate from 1 to 10 a second
+        await settle()
+        clock.advance(0.1)
+        await settle()
+
+        assert passed == pytest.approx([began, began + 0.1])
+        tasks.cancel_scope.cancel()
 
 
 async def test_rate_and_places_hold_together(clock: FakeClock) -> None:
