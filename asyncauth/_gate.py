@@ -6,6 +6,7 @@ import errno
 from collections import Counter, defaultdict
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from botocore.exceptions import ClientError, HTTPClientError, ReadTimeoutError
@@ -66,8 +67,13 @@ class Way:
     def of(cls, service_name: str, region_name: str, *, own_endpoint: str | None, own_settings: Hashable) -> Way:
         """Return the way of a lent client's requests; `own_settings` is None for one with the pool's settings."""
         if own_settings is None and own_endpoint is None:
-            return cls((service_name, region_name), region_name, tells_answers=True, tells_failures=True)
+            return _plain_way(service_name, region_name)
         return cls((service_name, region_name, own_endpoint, own_settings), region_name, own_endpoint is None)
+
+
+@lru_cache(maxsize=1024)
+def _plain_way(service_name: str, region_name: str) -> Way:
+    return Way((service_name, region_name), region_name, tells_answers=True, tells_failures=True)
 
 
 class _CameDueError(Exception):
@@ -109,43 +115,7 @@ class Gate:
             source: whose calls AWS counts together where it counts by caller.
             caller: who signs.
         """
-
-        async def send(operation_name: str, invoke: Callable[[], Awaitable[Any]], ticket: Ticket | None = None) -> Any:
-            try:
-                return await self._send(way, invoke, caller)
-            except ClientError as error:
-                throttled = self._is_throttled(error, service_name, operation_name, way.region_name)
-                if ticket is not None and throttled is not None:
-                    ticket.answered(throttled=throttled)
-                raise
-
-        async def call_freely(_: str, operation_name: str, invoke: Callable[[], Awaitable[Any]]) -> Any:
-            if caller.peek() is None:
-                await caller.get_frozen_credentials()
-            return await send(operation_name, invoke)
-
-        async def call(_: str, operation_name: str, invoke: Callable[[], Awaitable[Any]]) -> Any:
-            if _inside.get() is self:
-                return await send(operation_name, invoke)
-            while True:
-                if caller.peek() is None:
-                    await caller.get_frozen_credentials()
-                ticket = self.budgets.admit(
-                    service=service_name,
-                    action=operation_name,
-                    account=account_id,
-                    region=way.region_name,
-                    source=source,
-                )
-                try:
-                    async with ticket:
-                        if caller.peek() is None:
-                            raise _CameDueError
-                        return await send(operation_name, invoke, ticket)
-                except _CameDueError:
-                    continue
-
-        return call if self.budgets.concern(service_name) else call_freely
+        return _Hook(self, service_name, way, account_id, source, caller)
 
     async def assume(
         self, send: Callable[[], Awaitable[T]], *, account_id: str, region_name: str, source: Hashable
@@ -165,8 +135,8 @@ class Gate:
         # A circuit of its own: other calls of STS may hold places in theirs while they wait for this one.
         way = Way(("sts AssumeRole", region_name), region_name)
         return await self.budgets.call(
-            lambda: self._send(way, send, None),
-            is_throttled=lambda error: self._is_throttled(error, "sts", "AssumeRole", region_name),
+            lambda: self.send(way, send, None),
+            is_throttled=lambda error: self.is_throttled(error, "sts", "AssumeRole", region_name),
             service="sts",
             action="AssumeRole",
             account=account_id,
@@ -182,7 +152,7 @@ class Gate:
         """Return how many requests were sent to a region, or wait to be, and are not answered yet."""
         return self._under_way[region_name]
 
-    async def _send(self, way: Way, invoke: Callable[[], Awaitable[T]], caller: Caller | None) -> T:
+    async def send(self, way: Way, invoke: Callable[[], Awaitable[T]], caller: Caller | None) -> T:
         """Send a request through its circuit; `caller` is None for those that bring credentials."""
         is_wide = self.circuits.is_wide
         if is_wide(way.endpoint) and (not way.tells_answers or is_wide(way.region_name)):
@@ -271,7 +241,8 @@ class Gate:
         """Whether another endpoint of the region answered last: then one service is down there, or not offered."""
         return any(self.circuits.is_wide(other) for other in self._answered[way.region_name] if other != way.endpoint)
 
-    def _is_throttled(self, error: Exception, service: str, action: str, region_name: str) -> bool | None:
+    def is_throttled(self, error: Exception, service: str, action: str, region_name: str) -> bool | None:
+        """Whether AWS refused a request for being one too many, and count that; None when nobody answered."""
         if is_down(error) is not False:
             return None
         throttled = _sts.error_code(error) in _sts.THROTTLED
@@ -280,6 +251,60 @@ class Gate:
             if self._telemetry is not None:
                 self._telemetry.throttled(service, action, region_name)
         return throttled
+
+
+class _Hook:
+    """What stands around each call of one client; ten thousand accounts have ten thousand of them."""
+
+    __slots__ = ("_account_id", "_caller", "_gate", "_service_name", "_source", "_way")
+
+    def __init__(
+        self, gate: Gate, service_name: str, way: Way, account_id: str | None, source: Hashable, caller: Caller
+    ) -> None:
+        self._gate = gate
+        self._service_name = service_name
+        self._way = way
+        self._account_id = account_id
+        self._source = source
+        self._caller = caller
+
+    async def __call__(self, _: str, operation_name: str, invoke: Callable[[], Awaitable[Any]]) -> Any:
+        gate = self._gate
+        if _inside.get() is gate:
+            return await self._send(operation_name, invoke)
+        while True:
+            if self._caller.peek() is None:
+                await self._caller.get_frozen_credentials()
+            if not gate.budgets.concern(self._service_name):
+                return await self._send(operation_name, invoke)
+            try:
+                async with self._admit(operation_name) as ticket:
+                    if self._caller.peek() is None:
+                        raise _CameDueError
+                    return await self._send(operation_name, invoke, ticket)
+            except _CameDueError:
+                continue
+
+    def _admit(self, operation_name: str) -> Ticket:
+        return self._gate.budgets.admit(
+            service=self._service_name,
+            action=operation_name,
+            account=self._account_id,
+            region=self._way.region_name,
+            source=self._source,
+        )
+
+    async def _send(
+        self, operation_name: str, invoke: Callable[[], Awaitable[Any]], ticket: Ticket | None = None
+    ) -> Any:
+        gate, way = self._gate, self._way
+        try:
+            return await gate.send(way, invoke, self._caller)
+        except ClientError as error:
+            throttled = gate.is_throttled(error, self._service_name, operation_name, way.region_name)
+            if ticket is not None and throttled is not None:
+                ticket.answered(throttled=throttled)
+            raise
 
 
 def is_down(error: BaseException | None) -> bool | None:
