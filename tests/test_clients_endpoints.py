@@ -66,16 +66,33 @@ async def test_every_operation(service: str, region: str, options: dict[str, Any
             assert await resolved(memo, operation, arguments) == expected
 
 
-async def test_parameters_are_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second call of an operation does not go through botocore's parameters again, and cannot spoil the memory."""
+async def test_an_endpoint_is_worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second call of an operation does not ask botocore again, and cannot spoil what the third gets."""
     _, memo, model = await resolvers("sts", "eu-west-1")
     operation = model.operation_model("AssumeRole")
-    first = await memo._get_provider_params(operation, {}, {})
-    monkeypatch.setattr(AioEndpointRulesetResolver, "_get_provider_params", None)
+    with_header = (await memo.construct_endpoint(operation, {}, {}))._replace(headers={"x-amz-from": "the rules"})
+    ((key, (params, _)),) = memo.remembered.endpoints.items()
+    memo.remembered.add(key, params, with_header)
+    monkeypatch.setattr(AioEndpointRulesetResolver, "construct_endpoint", None)
 
-    (await memo._get_provider_params(operation, {}, {})).clear()
+    (await memo.construct_endpoint(operation, {}, {})).headers.clear()
 
-    assert await memo._get_provider_params(operation, {}, {}) == first
+    assert await memo.construct_endpoint(operation, {}, {}) == with_header
+
+
+async def test_what_aiobotocore_logs_is_logged_for_each_call(caplog: pytest.LogCaptureFixture) -> None:
+    """While its log is at DEBUG, aiobotocore resolves every time, and says so."""
+    stock, memo, model = await resolvers("sts", "eu-west-1")
+    operation = model.operation_model("AssumeRole")
+    with caplog.at_level("DEBUG", "aiobotocore.regions"):
+        for resolver in (stock, memo, memo):
+            caplog.clear()
+            await resolver.construct_endpoint(operation, {}, {})
+
+            assert [record.message.split(":")[0] for record in caplog.records] == [
+                "Calling endpoint provider with parameters",
+                "Endpoint provider result",
+            ]
 
 
 async def test_a_handler_that_changes_a_builtin_is_heard_once_per_call() -> None:
@@ -98,6 +115,6 @@ async def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     _, memo, model = await resolvers("sts", "eu-west-1")
     for number in range(50):
         memo._builtins = {**memo._builtins, "AWS::Region": f"eu-west-{number}"}
-        await memo._get_provider_params(model.operation_model("AssumeRole"), {}, {})
+        await memo.construct_endpoint(model.operation_model("AssumeRole"), {}, {})
 
-    assert len(memo.remembered.params) <= 10
+    assert len(memo.remembered.endpoints) <= 10

@@ -15,8 +15,10 @@ import pytest
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import ProxyConnectionError, SSLError
+from botocore.httpsession import ProxyConfiguration
 
 from asyncauth._clients import ClientFactory, _http, check_open_files, files_needed
+from asyncauth._clients._http import SharedAiohttpSession
 from tests.clients_support import ALICE, BOB, FakeIdentity, Seen, Server, answer_as_owner, serving
 
 if TYPE_CHECKING:
@@ -187,6 +189,18 @@ async def test_equal_settings_share_a_session() -> None:
 
     assert one is same
     assert len({id(one), id(slower), id(proxied)}) == 3
+
+
+async def test_where_there_is_no_proxy_nothing_is_sent_to_one() -> None:
+    """What a session says of proxies when it has none is what botocore says, and is had without a look at the URL."""
+    session = SharedAiohttpSession(proxies={}, proxies_config={"proxy_use_forwarding_for_https": True})
+    stock = ProxyConfiguration({}, {"proxy_use_forwarding_for_https": True})
+    url = "https://ec2.eu-west-1.amazonaws.com/"
+
+    assert type(session._proxy_config) is not ProxyConfiguration
+    assert session._proxy_config.proxy_url_for(url) == stock.proxy_url_for(url)
+    assert session._proxy_config.proxy_headers_for(url) == stock.proxy_headers_for(url)
+    assert session._proxy_config.settings == stock.settings
 
 
 async def test_a_proxy_is_asked_as_with_aiobotocore() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import inspect
 import io
 import threading
 from contextlib import AsyncExitStack
@@ -11,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import pytest
+from aiobotocore.client import AioBaseClient
 from aiobotocore.config import AioConfig
+from aiobotocore.context import with_current_context
 from aiobotocore.session import AioSession
 from aiohttp import web
+from botocore.context import get_context, start_as_current_context
 from botocore.exceptions import ClientError, HTTPClientError
 
 from asyncauth import PoolClosed
 from asyncauth._clients import ClientFactory
+from asyncauth._clients._calls import _decorated
 from tests.clients_support import (
     ALICE,
     BOB,
@@ -276,6 +282,57 @@ async def test_the_hook_can_refuse(factory: ClientFactory, server: Server) -> No
     with pytest.raises(TimeoutError, match="no budget"):
         await client.get_caller_identity()
     assert server.seen == []
+
+
+async def test_a_patch_of_aiobotocores_calls_is_called(
+    factory: ClientFactory, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tracers wrap `AioBaseClient._make_api_call`; bound clients call what stands there."""
+    calls: list[str] = []
+    original = AioBaseClient._make_api_call
+
+    @functools.wraps(original)
+    async def patched(self: Any, operation_name: str, params: Any) -> Any:
+        calls.append(operation_name)
+        return await original(self, operation_name, params)
+
+    client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", patched)
+
+    assert (await client.get_caller_identity())["Account"] == ALICE
+    assert calls == ["GetCallerIdentity"]
+
+
+def test_a_patch_that_came_first_is_called_too() -> None:
+    """What wrapped aiobotocore's method before this library was imported is not looked behind."""
+    assert _decorated(AioBaseClient._make_api_call) is inspect.unwrap(AioBaseClient._make_api_call)
+
+    @functools.wraps(AioBaseClient._make_api_call)
+    async def patched(*_: Any) -> None: ...
+
+    assert _decorated(patched) is None
+    assert _decorated(with_current_context(lambda: None)(patched)) is None
+
+
+async def test_a_call_has_the_features_of_its_caller_and_keeps_its_own(factory: ClientFactory, server: Server) -> None:
+    """As with aiobotocore: a call inside of another starts with a copy of its features, else with none."""
+    client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
+    features: list[set[str]] = []
+
+    def look(**_: Any) -> None:
+        features.append(set(get_context().features))
+        get_context().features.add("of the call")
+
+    client.meta.events.register("before-parameter-build", look)
+    await client.get_caller_identity()
+    with start_as_current_context():
+        get_context().features.add("of the caller")
+        await client.get_caller_identity()
+        outside = set(get_context().features)
+
+    assert features == [set(), {"of the caller"}]
+    assert outside == {"of the caller"}
+    assert get_context() is None
 
 
 # -- tokens that expired -------------------------------------------------------------------------------------------

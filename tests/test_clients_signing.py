@@ -19,6 +19,7 @@ from botocore.exceptions import NoCredentialsError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from asyncauth._clients import _signing
 from asyncauth._clients._signing import _MAX_URLS, QuickSigning, QuickSigV4Auth, _known_urls
 
 pytestmark = [pytest.mark.botocore, pytest.mark.anyio]
@@ -31,8 +32,12 @@ def _second_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_: NOW)
 
 
+#: One for all, so that what it remembers of one request meets the next.
+SIGNER = QuickSigning()
+
+
 def quick(*arguments: Any) -> QuickSigV4Auth:
-    return QuickSigV4Auth(SigV4Auth(*arguments))
+    return QuickSigV4Auth(SigV4Auth(*arguments), SIGNER)
 
 
 def signed(auth_class: Any, arguments: dict[str, Any], context: dict[str, Any], token: str | None) -> object:
@@ -121,6 +126,49 @@ def test_any_request_is_signed_as_by_botocore(
         expected = signed(SigV4Auth, arguments, context, token)
 
         assert signed(quick, arguments, context, token) == expected
+
+
+@given(
+    secrets=st.lists(st.sampled_from(["secret", "other", "secret"]), min_size=2, max_size=6),
+    region=st.sampled_from(["eu-west-1", "cn-north-1"]),
+    service=st.sampled_from(["ec2", "sts"]),
+    day=st.sampled_from([31, 30]),
+)
+@settings(deadline=None)
+def test_a_key_is_derived_anew_when_anything_of_it_changes(
+    secrets: list[str], region: str, service: str, day: int
+) -> None:
+    """New credentials, another day, region or service are signed for as by botocore, whatever was signed before."""
+    for secret in secrets:
+        credentials = ReadOnlyCredentials("AKIAEXAMPLE", secret, None)
+        signatures = []
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_: NOW.replace(day=day))
+            for auth in (SigV4Auth(credentials, service, region), quick(credentials, service, region)):
+                request = plain_request()
+                auth.add_auth(request)
+                signatures.append(request.headers["Authorization"])
+
+        assert signatures[0] == signatures[1]
+
+
+def test_a_key_is_derived_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same credentials, the second request needs no new key."""
+    arguments = (ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "sts", "eu-west-1")
+    quick(*arguments).add_auth(plain_request())
+    monkeypatch.setattr(_signing, "DerivedKey", None)
+    request = plain_request()
+
+    quick(*arguments).add_auth(request)
+
+    assert "Authorization" in request.headers
+
+
+@given(st.dictionaries(words, st.one_of(words, st.integers(), st.booleans(), st.none(), st.lists(words)), max_size=4))
+@settings(deadline=None)
+def test_a_form_is_encoded_as_by_botocore(data: dict[str, Any]) -> None:
+    """Whatever the fields are, what is signed and sent is what botocore would send."""
+    assert _signing._form(data) == AWSRequest("POST", "http://h/", data=data).prepare().body
 
 
 def plain_request() -> AWSRequest:

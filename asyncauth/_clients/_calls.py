@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
+from aiobotocore.client import AioBaseClient
+from aiobotocore.context import with_current_context
+from botocore.context import ClientContext, get_context, reset_context, set_context
 from botocore.exceptions import ClientError
 
 from asyncauth._clients._identity import Identity, Life, Signing, current_signing
@@ -17,6 +22,38 @@ EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExp
 
 #: What S3 says of a token that is past its end or broken, and also in a region that the account has not enabled.
 DOUBTFUL: Final = frozenset({"InvalidToken"})
+
+
+_MAKE_API_CALL: Final = AioBaseClient._make_api_call
+
+
+def _decorated(function: Any) -> Any:
+    """Return what aiobotocore's `with_current_context()` was put around; None if it is not that, but a patch of it."""
+
+    async def sample() -> None: ...
+
+    decorated = with_current_context()(sample)
+    if type(function) is not FunctionType or function.__code__ is not decorated.__code__:
+        return None
+    around = inspect.getclosurevars(function).nonlocals
+    return around["func"] if around["hook"] is None else None
+
+
+_make_in_context: Final = _decorated(_MAKE_API_CALL)
+
+
+async def _make_api_call(client: Any, operation_name: str, api_params: dict[str, Any]) -> Any:
+    """Make an API call as aiobotocore does, with a context around it that keeps features for the user-agent.
+
+    aiobotocore opens that by a generator in a decorator; for a call that is inside of no other, one line does.
+    """
+    if get_context() is not None:
+        return await _MAKE_API_CALL(client, operation_name, api_params)
+    token = set_context(ClientContext())
+    try:
+        return await _make_in_context(client, operation_name, api_params)
+    finally:
+        reset_context(token)
 
 
 class CallHook(Protocol):
@@ -82,12 +119,14 @@ class LentClient:
         finally:
             current_signing.reset(token)
 
-    async def _call(self, operation_name: str, api_params: dict[str, Any]) -> Any:
+    def _call(self, operation_name: str, api_params: dict[str, Any]) -> Awaitable[Any]:
         call = super()._make_api_call  # type: ignore[misc]  # the other base is botocore's
+        if type(call) is MethodType and call.__func__ is _MAKE_API_CALL and _make_in_context is not None:
+            call = partial(_make_api_call, self)
         if self._call_hook is None:
-            return await call(operation_name, api_params)
+            return call(operation_name, api_params)  # type: ignore[no-any-return]
         service_id = self._service_model.service_id.hyphenize()  # type: ignore[attr-defined]
-        return await self._call_hook(service_id, operation_name, partial(call, operation_name, api_params))
+        return self._call_hook(service_id, operation_name, partial(call, operation_name, api_params))
 
     def _may_try_again(self, error: ClientError, signing: Signing) -> bool:
         code = error.response.get("Error", {}).get("Code")

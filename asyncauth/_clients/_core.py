@@ -16,6 +16,7 @@ from asyncauth._clients._emitter import BoundEvents, Plans
 from asyncauth._clients._endpoints import EndpointMemory, MemoEndpoints
 from asyncauth._clients._identity import NOBODY, BoundCredentials, Identity, Life
 from asyncauth._clients._reach import reached
+from asyncauth._clients._requests import QuickRequests
 from asyncauth._clients._retries import RetryState
 from asyncauth._clients._rules import Found, examine, handlers_of
 from asyncauth._clients._signing import QuickSigning
@@ -152,7 +153,9 @@ class Core:
         self._signer_class = template(
             client._request_signer, own={"_credentials", "_event_emitter"}, shared=_SIGNER_SHARED, mixin=QuickSigning
         )
-        self._endpoint_class = template(client._endpoint, own={"_event_emitter"}, shared=_ENDPOINT_SHARED)
+        self._endpoint_class = template(
+            client._endpoint, own={"_event_emitter"}, shared=_ENDPOINT_SHARED, mixin=QuickRequests
+        )
         self._resolver_class = _resolver_class(client._ruleset_resolver)
         self.client_class = template(
             client,

@@ -17,7 +17,7 @@ from botocore.hooks import logger as _hooks_logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
 
-    from asyncauth._clients._retries import RetryState
+    from asyncauth._clients._retries import RetryState, RetryStates
 
 _DEBUG: Final = 10
 
@@ -47,6 +47,10 @@ class Binding(Protocol):
 
     def retry_state(self) -> RetryState:
         """Return what the account's clients of this service and region remember of its retries."""
+        ...
+
+    def known_retry_state(self) -> RetryState | None:
+        """Return the same if there is something to remember yet."""
         ...
 
 
@@ -141,7 +145,7 @@ class BoundEvents(EventAliaser):
 
     _plans: Plans
     _known: dict[str, tuple[str, tuple[Any, ...]]]
-    _retry_states: Any
+    _retry_states: RetryStates
     _retry_key: Hashable
     identity: Any
     signer: Any
@@ -226,3 +230,7 @@ class BoundEvents(EventAliaser):
         if state is None:
             state = self._retry_state = self._retry_states.get((self.identity.key, self._retry_key))
         return state
+
+    def known_retry_state(self) -> RetryState | None:
+        """Return the same if there is something to remember yet."""
+        return self._retry_state or self._retry_states.peek((self.identity.key, self._retry_key))

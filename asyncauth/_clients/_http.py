@@ -14,7 +14,7 @@ import anyio
 import anyio.to_thread
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import HTTPClientError
-from botocore.httpsession import get_cert_path
+from botocore.httpsession import ProxyConfiguration, get_cert_path
 
 from asyncauth._clients._config import freeze
 from asyncauth._errors import PoolClosed
@@ -51,6 +51,9 @@ class SharedSession:
         self._opening = None
         self._bodies: WeakSet[Any] = WeakSet()
         super().__init__(**self._adapt(arguments))
+        proxies: Any = getattr(self, "_proxy_config", None)
+        if type(proxies) is ProxyConfiguration and not proxies._proxies:
+            self._proxy_config = _NoProxies(proxies_settings=proxies.settings)
 
     @staticmethod
     def _adapt(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -106,6 +109,17 @@ class SharedSession:
         session = await super()._get_session(where)  # type: ignore[misc]
         _take_no_cookies(session)
         return session
+
+
+class _NoProxies(ProxyConfiguration):
+    """botocore's proxy configuration where there is none, which need not take every URL apart to say so."""
+
+    def proxy_url_for(self, url: str) -> None:
+        """Return None, for a direct connection."""
+
+    def proxy_headers_for(self, proxy_url: str) -> dict[str, str]:
+        """Return no headers."""
+        return {}
 
 
 def _take_no_cookies(client: Any) -> None:

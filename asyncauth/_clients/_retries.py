@@ -74,6 +74,10 @@ class RetryStates:
             self._states.move_to_end(key)
         return state
 
+    def peek(self, key: Hashable) -> RetryState | None:
+        """Return the state if there is one."""
+        return self._states.get(key)
+
 
 class _BotocoreClock:
     """botocore's name for the time, on our clock."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+from weakref import proxy
 
 import aiobotocore.retries.adaptive
 import aiobotocore.retries.standard
@@ -96,23 +97,25 @@ class _QuotaChecker(_Made):
     @staticmethod
     def is_full(binding: Binding) -> bool:
         """Whether there is nothing to give back: nothing was ever taken."""
-        return binding.retry_state().quota is None
+        state = binding.known_retry_state()
+        return state is None or state.quota is None
 
 
 class _RetryHandler(_Made):
-    """botocore's handler of standard mode, on the account's quota."""
+    """botocore's handler of standard mode, on the account's quota: looked for when there is something to retry."""
 
     def __init__(self, original: Any, checker: _QuotaChecker) -> None:
-        self._checker = checker
         self._class = template(
             original,
             own={"_retry_quota"},
             shared={"_retry_policy", "_retry_event_adapter", "_service_name", "_sleep"},
+            extra={"_retry_quota": property(lambda handler: checker.of(handler.binding))},
         )
 
     def make(self, binding: Binding) -> Any:
         handler = object.__new__(self._class)
-        handler._retry_quota = self._checker.of(binding)
+        # The binding keeps the handler, so the handler must not keep the binding.
+        handler.binding = proxy(binding)
         return handler
 
 

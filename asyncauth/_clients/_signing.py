@@ -13,7 +13,7 @@ import hmac
 import logging
 from hashlib import sha256
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 import botocore.auth
 from botocore.auth import SIGNED_HEADERS_BLACKLIST, SIGV4_TIMESTAMP, SigV4Auth, _host_from_url
@@ -23,6 +23,9 @@ __all__ = ["QuickSigV4Auth", "QuickSigning"]
 
 _NOT_SIGNED: Final = frozenset(SIGNED_HEADERS_BLACKLIST)
 _MAX_URLS: Final = 512
+
+#: What each character of plain text is in a form.
+_QUOTED: Final = {code: quote_plus(chr(code)) for code in range(128)}
 _log = logging.getLogger("botocore.auth")
 
 
@@ -40,10 +43,35 @@ _PLAIN: Final = _plain_kinds()
 class QuickSigning:
     """A base for a request signer, to go before aiobotocore's: plain signatures are made the quick way."""
 
+    #: The key that was derived last. It serves for a day, unless the credentials change before.
+    derived: DerivedKey | None = None
+
     async def get_auth_instance(self, *args: Any, **kwargs: Any) -> Any:
         """Return what signs one request, as in botocore."""
         auth = await super().get_auth_instance(*args, **kwargs)  # type: ignore[misc]  # the next base is aiobotocore's
-        return QuickSigV4Auth(auth) if type(auth) in _PLAIN else auth
+        return QuickSigV4Auth(auth, self) if type(auth) in _PLAIN else auth
+
+
+class DerivedKey:
+    """A key derived for a scope: a day, a region and a service."""
+
+    __slots__ = ("_key", "_scope", "_secret_key")
+
+    def __init__(self, secret_key: str, scope: str) -> None:
+        self._secret_key = secret_key
+        self._scope = scope
+        key = f"AWS4{secret_key}".encode()
+        for part in scope.split("/"):
+            key = hmac.digest(key, part.encode(), sha256)
+        self._key = key
+
+    def serves(self, secret_key: str, scope: str) -> bool:
+        """Whether it is the key of these."""
+        return self._scope == scope and self._secret_key == secret_key
+
+    def sign(self, text: str) -> str:
+        """Return the signature of a text."""
+        return hmac.digest(self._key, text.encode(), sha256).hex()
 
 
 class QuickSigV4Auth(SigV4Auth):
@@ -51,15 +79,17 @@ class QuickSigV4Auth(SigV4Auth):
 
     Args:
         auth: the one of botocore's that this stands for; it signs what is not plain.
+        signer: whose it is.
     """
 
     _region_name: str
     _service_name: str
     credentials: Any
 
-    def __init__(self, auth: Any) -> None:
+    def __init__(self, auth: Any, signer: QuickSigning) -> None:
         super().__init__(auth.credentials, auth._service_name, auth._region_name)
         self._auth = auth
+        self._signer = signer
 
     def add_auth(self, request: Any) -> None:
         """Sign a request: set its `X-Amz-Date`, `X-Amz-Security-Token` and `Authorization`."""
@@ -88,19 +118,19 @@ class QuickSigV4Auth(SigV4Auth):
             ]
         )
         scope = f"{timestamp[:8]}/{self._region_name}/{self._service_name}/aws4_request"
-        signature = self._key_signs(
-            scope, f"AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
+        signature = self._key(scope).sign(
+            f"AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
         )
         request.headers["Authorization"] = (
             f"AWS4-HMAC-SHA256 Credential={self.credentials.access_key}/{scope}, "
             f"SignedHeaders={';'.join(names)}, Signature={signature}"
         )
 
-    def _key_signs(self, scope: str, text: str) -> str:
-        key = f"AWS4{self.credentials.secret_key}".encode()
-        for part in scope.split("/"):
-            key = hmac.digest(key, part.encode(), sha256)
-        return hmac.digest(key, text.encode(), sha256).hex()
+    def _key(self, scope: str) -> DerivedKey:
+        secret_key, derived = self.credentials.secret_key, self._signer.derived
+        if derived is None or not derived.serves(secret_key, scope):
+            derived = self._signer.derived = DerivedKey(secret_key, scope)
+        return derived
 
 
 def _plain_body(request: Any) -> bytes | None:
@@ -118,7 +148,7 @@ def _plain_body(request: Any) -> bytes | None:
         return None
     kind = type(data)
     if kind is dict:
-        body = urlencode([(_encoded(key), _encoded(value)) for key, value in data.items()], doseq=True)
+        body = _form(data)
         if body:
             # It stays encoded: to send it, botocore would encode the same once more.
             request.data = body
@@ -128,6 +158,17 @@ def _plain_body(request: Any) -> bytes | None:
     if kind is str:
         return str(data).encode()
     return None
+
+
+def _form(data: dict[Any, Any]) -> str:
+    """Return a form as botocore encodes it: what `urlencode` gives."""
+    fields = []
+    for key, value in data.items():
+        text = str(value) if type(value) is int else value
+        if not (type(key) is type(text) is str and key.isascii() and text.isascii()):
+            return urlencode([(_encoded(key), _encoded(value)) for key, value in data.items()], doseq=True)
+        fields.append(f"{key.translate(_QUOTED)}={text.translate(_QUOTED)}")
+    return "&".join(fields)
 
 
 def _encoded(value: Any) -> Any:
