@@ -106,6 +106,8 @@ class OpenSource:
         self._partition = facts.partition
         self._overrides_said: set[str] = set()
         self._own_account: Account | None = None
+        #: The source's own, by region: they sign every AssumeRole of a run, and derive their key once.
+        self._sts_clients: dict[str, Any] = {}
         self._asking_who = anyio.Lock()
 
     def check_open(self) -> None:
@@ -154,8 +156,13 @@ class OpenSource:
         Raises:
             ConfigurationError: the endpoint settings lead over plain http to another machine.
         """
+        is_own = identity is self.identity
+        if is_own and region_name in self._sts_clients:
+            return self._sts_clients[region_name]
         client = await self._bind(identity, "sts", region_name, config=STS_CONFIG)
         self._check_endpoint(client.meta.endpoint_url, region_name)
+        if is_own:
+            self._sts_clients[region_name] = client
         return client
 
     async def own_account(self, partition: str, region_name: str) -> Account:

@@ -244,6 +244,15 @@ async def test_what_the_network_broke_keeps_no_token(world: World) -> None:
 # -- leases ---------------------------------------------------------------------------------------------------------
 
 
+async def test_the_client_that_asks_sts_is_bound_once(world: World) -> None:
+    """All accounts' roles are assumed by one client of the source's, in each region that STS is asked in."""
+    async with world.pool() as pool:
+        for account in ACCOUNTS:
+            await pool.session(account)
+
+        assert [clients.bound for clients in pool.statistics().clients.values()] == [1]
+
+
 async def test_a_lease_may_be_entered_by_many(world: World) -> None:
     """Also at the same time; each gets a client, and all of them are given back."""
     async with world.pool() as pool:
