@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from asyncauth._bell import Bell
-from asyncauth._events import Event, Status, TargetSettled
+from asyncauth._events import Event, TargetSettled
+from asyncauth._status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -8,20 +8,20 @@ account whatever the target is; users add theirs as `Limit`.
 from __future__ import annotations
 
 import logging
-import math
 import random as random_module
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from dataclasses import dataclass
-from fnmatch import translate
-from functools import lru_cache, partial
+from fnmatch import fnmatchcase
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeVar, cast
 
 from asyncauth._buckets import AdaptiveBucket, Draw, Learning, TokenBucket
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import BudgetExhausted, ConfigurationError
+from asyncauth._limits import check_count, is_number
 from asyncauth._line import Line, Refused
 
 if TYPE_CHECKING:
@@ -90,21 +90,20 @@ class Limit:
             _check_text("region", self.region, _REGION, "a region's name or a pattern, such as 'eu-west-1' or 'us-*'")
         if self.rate is None and self.max_at_once is None:
             raise ConfigurationError(f"a Limit on {self.service!r} limits nothing; give it a rate or max_at_once")
-        if self.rate is not None and not (_is_number(self.rate) and 0 < self.rate < math.inf):
+        if self.rate is not None and not (is_number(self.rate) and self.rate > 0):
             raise ConfigurationError(f"rate={self.rate!r} must be a number of requests a second, more than 0")
         for name in ("burst", "max_at_once"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ConfigurationError(f"{name}={value!r} must be a whole number of requests, at least 1")
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         if self.burst is not None and self.rate is None:
             raise ConfigurationError(f"burst={self.burst} says how a rate may be exceeded; give a rate with it")
 
     def matches(self, action: str, account: str | None, region: str | None) -> bool:
         """Whether a request to this limit's service is one that it counts."""
         return (
-            (self.action is None or _glob(self.action)(action) is not None)
+            (self.action is None or fnmatchcase(action, self.action))
             and (self.account is None or self.account == account)
-            and (self.region is None or (region is not None and _glob(self.region)(region) is not None))
+            and (self.region is None or (region is not None and fnmatchcase(region, self.region)))
         )
 
 
@@ -119,16 +118,6 @@ def _check_per(per: object) -> tuple[Per, ...]:
 def _check_text(parameter: str, value: object, pattern: re.Pattern[str], said_as: str) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise ConfigurationError(f"{parameter}={value!r} must be {said_as}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-@lru_cache(maxsize=256)
-def _glob(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    # Not fnmatch: that ignores case on some systems.
-    return re.compile(translate(pattern)).match
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import anyio
@@ -29,6 +30,10 @@ __all__ = ["CircuitPolicy", "Circuits", "EndpointDown", "Permit"]
 T = TypeVar("T")
 
 logger: Final = logging.getLogger("asyncauth.circuit")
+
+#: Circuits from which on some are forgotten, and how many at a time: looking for them is not for every request.
+_MOST_KNOWN: Final = 4096
+_FORGOTTEN_TOGETHER: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,8 @@ class Circuits:
     which wait while an endpoint is entered gently. Before something is begun that would wait in vain, `places` and
     `refusal` tell how many may be under way, and `subscribe` when that changes; nothing waits then.
 
-    Endpoints are services times regions, some hundreds, and those that clients were asked with besides, so none is ever
-    forgotten.
+    Endpoints are services times regions, some hundreds, and those that clients were asked with besides. From some
+    thousands on, those that are not in use and gave no trouble are forgotten, the oldest first.
 
     Args:
         policy: when an endpoint counts as down.
@@ -188,8 +193,15 @@ class Circuits:
     def _circuit(self, key: Hashable) -> _Circuit:
         circuit = self._circuits.get(key)
         if circuit is None:
+            if len(self._circuits) >= _MOST_KNOWN:
+                self._forget_some()
             circuit = self._circuits[key] = _Circuit(key, self._policy)
         return circuit
+
+    def _forget_some(self) -> None:
+        idle = (key for key, circuit in self._circuits.items() if circuit.is_idle)
+        for key in list(islice(idle, _FORGOTTEN_TOGETHER)):
+            del self._circuits[key]
 
     def _tell(self, key: Hashable) -> None:
         for listener in list(self._listeners):
@@ -280,6 +292,11 @@ class _Circuit:
     @property
     def is_wide(self) -> bool:
         return self._answered and self.failures == 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing would be forgotten with it but that it answered."""
+        return not (self.failures or self.running or self._queue or self._until is not None)
 
     def places(self, now: float) -> int | None:
         if self._until is not None:

@@ -120,7 +120,10 @@ class TargetTimeout(AsyncAuthError, TimeoutError):
 
 
 class EndpointDown(AsyncAuthError):
-    """Nothing was sent: the endpoint did not answer several times in a row. `.code` is how it failed last."""
+    """Nothing was sent: the endpoint did not answer several times in a row. `.code` is how it failed last.
+
+    What a client's call raises is botocore's `EndpointConnectionError`, too.
+    """
 
 
 class BudgetExhausted(AsyncAuthError):

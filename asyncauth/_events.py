@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
+
+from asyncauth._status import Status
 
 K = TypeVar("K")
-
-Status: TypeAlias = Literal["succeeded", "failed", "timed_out", "skipped", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)

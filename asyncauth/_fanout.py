@@ -23,10 +23,11 @@ from asyncauth._answers import Answers, Attempt, Settlement, SkipTarget, logger
 from asyncauth._bell import Bell
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import TargetTimeout
-from asyncauth._events import Event, RunFinished, RunStarted, Status, TargetRetried, TargetStarted
+from asyncauth._events import Event, RunFinished, RunStarted, TargetRetried, TargetStarted
 from asyncauth._failures import as_failure, scrub
 from asyncauth._limits import Limits, check_count
 from asyncauth._producer import Producer
+from asyncauth._status import Status
 from asyncauth._tolerance import Tolerance
 
 if TYPE_CHECKING:

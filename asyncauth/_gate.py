@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from botocore.exceptions import ClientError, HTTPClientError, ReadTimeoutError
+from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError, ReadTimeoutError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from asyncauth import _sts
 from asyncauth._answers import current_attempt
 from asyncauth._circuit import said
-from asyncauth._errors import AsyncAuthError, SourceError
+from asyncauth._errors import AsyncAuthError, EndpointDown, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
@@ -74,6 +74,15 @@ class Way:
 @lru_cache(maxsize=1024)
 def _plain_way(service_name: str, region_name: str) -> Way:
     return Way((service_name, region_name), region_name, tells_answers=True, tells_failures=True)
+
+
+class EndpointDownError(EndpointDown, EndpointConnectionError):  # type: ignore[misc]  # botocore has no types
+    """What a client's call raises at an endpoint that is down: for a job that catches botocore's errors, one more."""
+
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        # Not by its parents: botocore's words its message by itself.
+        Exception.__init__(self, message)
+        self.__dict__.update(vars(EndpointDown(message, **fields)), kwargs=fields)
 
 
 class _CameDueError(Exception):
@@ -300,6 +309,8 @@ class _Hook:
         gate, way = self._gate, self._way
         try:
             return await gate.send(way, invoke, self._caller)
+        except EndpointDown as down:
+            raise EndpointDownError(*down.args, **vars(down)) from None
         except ClientError as error:
             throttled = gate.is_throttled(error, self._service_name, operation_name, way.region_name)
             if ticket is not None and throttled is not None:
@@ -311,10 +322,12 @@ def is_down(error: BaseException | None) -> bool | None:
     """Whether an error says that nobody answers at an endpoint: False when somebody did, None when it says nothing."""
     if isinstance(error, ClientError):
         return False
+    if isinstance(error, AsyncAuthError):
+        if isinstance(error, SourceError):
+            return None
+        return True if error.code == _sts.NO_ANSWER else is_down(error.__cause__)
     if isinstance(error, BotoConnectionError | HTTPClientError):
         return None if _is_ours(error) else True
-    if isinstance(error, AsyncAuthError) and not isinstance(error, SourceError):
-        return True if error.code == _sts.NO_ANSWER else is_down(error.__cause__)
     return None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 from asyncauth._errors import ConfigurationError
 
@@ -23,14 +23,20 @@ def check_count(name: str, value: object, *, minimum: int = 1) -> None:
         raise ConfigurationError(f"{name}={value!r} is too small; it must be at least {minimum}")
 
 
-def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
-    """Refuse what is not a finite number of seconds above 0 (from 0 on, if `zero`)."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise ConfigurationError(f"{name}={value!r} is not a number of seconds; None means no limit")
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a number that can be reckoned with: finite, and no bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_seconds(name: str, value: object, *, zero: bool = False, optional: bool = False) -> None:
+    """Refuse what is not a finite number of seconds above 0 (from 0 on, if `zero`), nor None if that may be."""
+    if value is None and optional:
+        return
+    if not is_number(value):
+        hint = ", or None" if optional else ""
+        raise ConfigurationError(f"{name}={value!r} must be a finite number of seconds{hint}")
     if value < 0 or (value == 0 and not zero):
-        raise ConfigurationError(
-            f"{name}={value!r} is too small; it must be {'at least' if zero else 'more than'} 0 seconds"
-        )
+        raise ConfigurationError(f"{name}={value!r} must be {'at least' if zero else 'more than'} 0 seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +130,7 @@ class Limits:
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         for name in ("timeout", "deadline"):
-            if getattr(self, name) is not None:
-                check_seconds(name, getattr(self, name))
+            check_seconds(name, getattr(self, name), optional=True)
         self._check_tolerance()
         if self.failure_mode not in ("strict", "soft"):
             raise ConfigurationError(f"failure_mode={self.failure_mode!r} must be 'strict' or 'soft'")

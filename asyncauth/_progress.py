@@ -15,8 +15,9 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import ConfigurationError
-from asyncauth._events import Event, RunFinished, RunStarted, Status
+from asyncauth._events import Event, RunFinished, RunStarted
 from asyncauth._score import Board, Score
+from asyncauth._status import Status
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from asyncauth._errors import ConfigurationError
+from asyncauth._limits import check_seconds, is_number
 
 if TYPE_CHECKING:
     from random import Random
@@ -78,14 +79,14 @@ class RefreshPolicy:
     deny_with_valid_token: bool = False
 
     def __post_init__(self) -> None:
-        _check_seconds("advisory_window", self.advisory_window, optional=True)
-        _check_seconds("mandatory_window", self.mandatory_window)
-        _check_seconds("load_timeout", self.load_timeout, optional=True, above_zero=True)
-        _check_seconds("patience", self.patience, optional=True)
-        _check_range("failure_pause", self.failure_pause)
-        _check_range("retry_pause", self.retry_pause, above_zero=True)
-        _check_range("denial_memory", self.denial_memory)
-        if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:
+        check_seconds("advisory_window", self.advisory_window, zero=True, optional=True)
+        check_seconds("mandatory_window", self.mandatory_window, zero=True)
+        check_seconds("load_timeout", self.load_timeout, optional=True)
+        check_seconds("patience", self.patience, zero=True, optional=True)
+        _check_range("failure_pause", self.failure_pause, zero=True)
+        _check_range("retry_pause", self.retry_pause)
+        _check_range("denial_memory", self.denial_memory, zero=True)
+        if not is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ConfigurationError(f"jitter={self.jitter!r} must be a share from 0 to 1")
         for name in ("serve_expired", "deny_with_valid_token"):
             if not isinstance(getattr(self, name), bool):
@@ -125,25 +126,10 @@ class RefreshPolicy:
         return random.uniform(pause / 2, pause)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _check_seconds(name: str, value: object, *, optional: bool = False, above_zero: bool = False) -> None:
-    if value is None and optional:
-        return
-    if not _is_number(value):
-        hint = ", or None" if optional else ""
-        raise ConfigurationError(f"{name}={value!r} must be a finite number of seconds{hint}")
-    assert isinstance(value, int | float)
-    if value < 0 or (above_zero and value == 0):
-        raise ConfigurationError(f"{name}={value!r} must be {'more than' if above_zero else 'at least'} 0 seconds")
-
-
-def _check_range(name: str, value: object, *, above_zero: bool = False) -> None:
+def _check_range(name: str, value: object, *, zero: bool = False) -> None:
     if not isinstance(value, tuple) or len(value) != 2:
         raise ConfigurationError(f"{name}={value!r} must be a pair of seconds, (from, to)")
     for each in value:
-        _check_seconds(name, each, above_zero=above_zero)
+        check_seconds(name, each, zero=zero)
     if value[0] > value[1]:
         raise ConfigurationError(f"{name}={value!r} must not end before it begins")

@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncauth._codes import error_code, printable
-from asyncauth._events import Event, RunFinished, RunStarted, Status, TargetRetried, TargetSettled, TargetStarted
+from asyncauth._events import Event, RunFinished, RunStarted, TargetRetried, TargetSettled, TargetStarted
+from asyncauth._status import Status
 
 if TYPE_CHECKING:
     from asyncauth._clock import Clock

@@ -300,7 +300,7 @@ async def test_a_refusal_from_further_in_is_not_ours(clock: FakeClock) -> None:
         ({"service": "ec2", "rate": float("inf")}, "rate=inf"),
         ({"service": "ec2", "rate": True}, "rate=True"),
         ({"service": "ec2", "rate": "20"}, "rate='20'"),
-        ({"service": "ec2", "rate": 1, "burst": 0}, "burst=0 must be a whole number of requests, at least 1"),
+        ({"service": "ec2", "rate": 1, "burst": 0}, "burst=0 is too small; it must be at least 1"),
         ({"service": "ec2", "rate": 1, "burst": 1.5}, "burst=1.5"),
         ({"service": "ec2", "max_at_once": 1, "burst": 2}, "burst=2 says how a rate may be exceeded; give a rate"),
         ({"service": "ec2", "max_at_once": 0}, "max_at_once=0"),

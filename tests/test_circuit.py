@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncauth._circuit import CircuitPolicy, Circuits, said
+from asyncauth._circuit import _MOST_KNOWN, CircuitPolicy, Circuits, said
 from asyncauth._errors import ConfigurationError, EndpointDown
 from asyncauth.testing import FakeClock
 
@@ -493,3 +493,20 @@ def test_nobody_is_lost_whatever_the_endpoint_does(backend: str, seed: int, aliv
     anyio.run(main, backend=backend)
 
     assert sorted(ended) == list(range(requests))
+
+
+async def test_endpoints_without_trouble_are_forgotten_when_there_are_too_many(clock: FakeClock) -> None:
+    """Ten thousand endpoints of clients' own leave no ten thousand circuits; what failed or is in use stays."""
+    circuits = Circuits(clock=clock)
+    circuits.failed("failed once", "ConnectTimeoutError")
+    for _ in range(5):
+        circuits.failed("shut", "ConnectTimeoutError")
+    async with circuits.enter("in use"):
+        for number in range(10_000):
+            circuits.succeeded(("s3", "eu-west-1", number))
+
+        assert len(circuits._circuits) <= _MOST_KNOWN
+        assert circuits.places("failed once") == 4
+        assert circuits.refusal("shut") is not None
+        assert circuits._circuits["in use"].running == 1
+    assert circuits.is_wide(("s3", "eu-west-1", 9_999))

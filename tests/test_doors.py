@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
+from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
 
 from asyncauth import AssumeRoleError, AssumeRoleThrottled, BudgetExhausted, EndpointDown, SourceError
 from asyncauth._answers import Attempt, current_attempt
@@ -439,6 +440,22 @@ class TestDoors:
 
         is_through = error is None or isinstance(error, ValueError)
         assert doors.places(HERE) == (6 if is_through else 5)
+
+    async def test_a_job_that_catches_botocores_error_catches_that_nothing_was_sent(self, gate: Gate) -> None:
+        """From the sixth call on it is both: ours, with its fields, and botocore's; it can be pickled, and tells
+        nothing new of the endpoint."""
+        for _ in range(5):
+            await ask(gate, raising(ConnectTimeoutError(endpoint_url="x")))
+
+        with pytest.raises(EndpointConnectionError, match=r"^ec2 in eu-west-1 did not answer 5 times") as raised:
+            await gate.hook("ec2", way(), "123456789012", "source", Caller("at hand"))("ec2", "DescribeImages", answer)
+
+        error = raised.value
+        assert isinstance(error, EndpointDown)
+        assert (error.code, error.region_name, error.attempts) == ("ConnectTimeoutError", HERE, 0)
+        twin = pickle.loads(pickle.dumps(error))
+        assert (type(twin), str(twin), vars(twin)) == (type(error), str(error), vars(error))
+        assert is_down(error) is None
 
     async def test_after_a_failure_no_room_is_made(self, gate: Gate, clock: FakeClock) -> None:
         """Targets that ask nobody do not talk a region well."""

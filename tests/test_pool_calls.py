@@ -68,8 +68,8 @@ async def who_am_i(session: AccountSession) -> str:
         return str((await sts.get_caller_identity())["Account"])
 
 
-async def list_objects(session: AccountSession, bucket: str = "bucket") -> None:
-    async with session.client("s3") as s3:
+async def list_objects(session: AccountSession, bucket: str = "bucket", *, isolated: bool = False) -> None:
+    async with session.client("s3", isolated=isolated) as s3:
         await s3.list_objects_v2(Bucket=bucket)
 
 
@@ -129,8 +129,10 @@ async def test_a_bucket_in_another_region_is_found_by_many_at_once(world: World)
     report.raise_for_failures()
 
 
-async def test_a_session_of_s3_express_goes_on_its_callers_ticket(world: World) -> None:
-    """A limit of one call at a time is kept, and the call that needs a session first does not wait for itself."""
+@pytest.mark.parametrize("isolated", [False, True])
+async def test_a_session_of_s3_express_goes_on_its_callers_ticket(world: World, isolated: bool) -> None:
+    """A limit of one call at a time is kept, and the call that needs a session first does not wait for itself. With
+    the pool its sessions are gone."""
 
     def express(seen: Seen) -> web.Response:
         if "session" not in seen.query:
@@ -144,7 +146,7 @@ async def test_a_session_of_s3_express_goes_on_its_callers_ticket(world: World) 
     world.rest = express
 
     async def job(session: AccountSession) -> None:
-        await list_objects(session, "data--use1-az4--x-s3")
+        await list_objects(session, "data--use1-az4--x-s3", isolated=isolated)
 
     async with world.pool(limits=[Limit("s3", per=(), max_at_once=1)]) as pool:
         with anyio.fail_after(20):

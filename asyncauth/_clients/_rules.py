@@ -144,14 +144,17 @@ class _Express(_Made):
         self._credential_class = original._cache._credential_cls
 
     def make(self, binding: Binding) -> Any:
-        resolver = self._class(binding.client, self._credential_class)
-        if hasattr(AioS3ExpressIdentityCache, "_get_credentials"):
-            resolver._cache = _OwnSessions(resolver._client, self._credential_class)
-        return resolver
+        return _with_own_sessions(self._class(binding.client, self._credential_class))
+
+
+def _with_own_sessions(resolver: Any) -> Any:
+    if hasattr(AioS3ExpressIdentityCache, "_get_credentials"):
+        resolver._cache = _OwnSessions(resolver._client, resolver._cache._credential_cls)
+    return resolver
 
 
 class _OwnSessions(AioS3ExpressIdentityCache):
-    """The sessions of one binding, for aiobotocore before 3.
+    """The sessions of one client, for aiobotocore before 3.
 
     There they are the results of tasks that a cache of the class keeps: after the pool was closed too, with the
     identity that asked, and also those that failed.
@@ -265,13 +268,19 @@ def _name(handler: Any) -> str:
 
 
 def account_wide(client: Any, retry_state: RetryState) -> dict[int, Any]:
-    """Return, by the id of a handler of `client`, the one that takes its place so that retries are the account's."""
+    """See to it that what a client of one account alone remembers is the account's, and nowhere else.
+
+    Returns:
+        By the id of a handler of `client`, the one that takes its place.
+    """
     replaced: dict[int, Any] = {}
     for handler in handlers_of(client.meta.events):
         holder: Any = getattr(handler, "__self__", None)
         if type(holder) is botocore.retries.standard.RetryQuotaChecker:
             # The handler of standard mode holds the same checker.
             holder._quota = retry_state.need_quota()
+        elif type(holder) in _EXPRESS:
+            _with_own_sessions(holder)
         elif type(holder) in _LIMITERS:
             replaced[id(handler)] = getattr(retry_state.need_limiter(), handler.__name__)
     return replaced

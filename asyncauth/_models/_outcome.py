@@ -9,10 +9,10 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from asyncauth._errors import AsyncAuthError
 from asyncauth._models._account import Account
+from asyncauth._status import Status
 
 T = TypeVar("T")
 
-Status: TypeAlias = Literal["succeeded", "failed", "timed_out", "skipped", "cancelled"]
 Phase: TypeAlias = Literal["credentials", "region", "job"]
 
 
