@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from random import Random
 from typing import Any
@@ -20,6 +19,7 @@ from asyncauth._buckets import Learning
 from asyncauth._budgets import DEFAULT_BUDGETS, Budget, Budgets, Limit
 from asyncauth._errors import BudgetExhausted, ConfigurationError
 from asyncauth.testing import FakeClock
+from tests.clock_support import running_clock, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -44,30 +44,6 @@ class Denied(Exception):
 
 def is_throttled(error: Exception) -> bool | None:
     return {Throttled: True, Denied: False}.get(type(error))
-
-
-async def settle(rounds: int = 15) -> None:
-    """Let every task that can run do so, without waiting for real time to pass."""
-    for _ in range(rounds):
-        await anyio.lowlevel.checkpoint()
-
-
-async def run_clock(clock: FakeClock) -> None:
-    """Move the clock to whatever is due next, for as long as somebody lets this run."""
-    while True:
-        await settle()
-        if clock.next_timer is None:
-            await anyio.sleep(0.001)
-        else:
-            clock.advance(clock.next_timer)
-
-
-@asynccontextmanager
-async def running_clock(clock: FakeClock) -> AsyncIterator[None]:
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run_clock, clock)
-        yield
-        tasks.cancel_scope.cancel()
 
 
 class Sts:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from asyncauth._circuit import _MOST_KNOWN, CircuitPolicy, Circuits, said
 from asyncauth._errors import ConfigurationError, EndpointDown
 from asyncauth.testing import FakeClock
+from tests.clock_support import run_clock, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -42,20 +43,6 @@ class AccessDenied(Exception):
 
 def is_down(error: Exception) -> bool | None:
     return {ConnectTimeout: True, AccessDenied: False}.get(type(error))
-
-
-async def settle(rounds: int = 10) -> None:
-    for _ in range(rounds):
-        await anyio.lowlevel.checkpoint()
-
-
-async def run_clock(clock: FakeClock) -> None:
-    while True:
-        await settle()
-        if clock.next_timer is None:
-            await anyio.sleep(0.001)
-        else:
-            clock.advance(clock.next_timer)
 
 
 class Endpoint:
