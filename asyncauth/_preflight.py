@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from asyncauth._denials import denial_said
 from asyncauth._errors import (
     AssumeRoleDenied,
     AssumeRoleError,
@@ -42,21 +42,6 @@ Cause: TypeAlias = Literal[
 #: Why a target is skipped that is no failure, as a run words it.
 SUSPENDED: Final = "account suspended"
 BY_AN_SCP: Final = "denied by an SCP"
-
-#: What STS adds to "not authorized to perform: sts:AssumeRole" where it says more than that.
-#: Source: "Troubleshooting access denied error messages" in the IAM user guide.
-_SAID: Final[tuple[tuple[re.Pattern[str], Cause], ...]] = (
-    (re.compile(r"explicit deny in an? (service|resource) control policy", re.IGNORECASE), "service control policy"),
-    (re.compile(r"no (service|resource) control policy allows", re.IGNORECASE), "service control policy"),
-    (re.compile(r"(no|explicit deny in an?) identity-based policy", re.IGNORECASE), "source's own policy"),
-    (
-        re.compile(r"(no|explicit deny in an?) (permissions boundary|session policy)", re.IGNORECASE),
-        "source's own policy",
-    ),
-    (re.compile(r"(no|explicit deny in an?) (resource-based|role trust|trust) policy", re.IGNORECASE), "trust policy"),
-    (re.compile(r"MultiFactorAuthentication|multi-factor|\bMFA\b", re.IGNORECASE), "MFA"),
-    (re.compile(r"suspended|account is (closed|not active)", re.IGNORECASE), "suspended account"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +135,9 @@ def probable_causes(error: Exception, role: Role) -> tuple[Cause, ...]:
 
 
 def _denied(said: str, role: Role) -> tuple[Cause, ...]:
-    for pattern, cause in _SAID:
-        if pattern.search(said):
-            return (cause,)
+    denial = denial_said(said)
+    if denial is not None:
+        return (denial,)
     likeliest: tuple[Cause, ...] = ("external id",) if role.external_id else ()
     rest: tuple[Cause, ...] = (
         ("trust policy", "missing role") if likeliest else ("trust policy", "missing role", "external id")

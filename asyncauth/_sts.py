@@ -20,6 +20,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
+from asyncauth._denials import ADVICE, denial_said
 from asyncauth._endpoints import refuse_plain_http
 from asyncauth._errors import (
     AssumeRoleDenied,
@@ -244,14 +245,7 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
     what = f"cannot assume {fields['role_arn']}"
     tries = "1 request" if fields["attempts"] == 1 else f"{fields['attempts']} requests"
     if code in DENIED:
-        trust = (
-            "the external id, the role's trust policy"
-            if role.external_id
-            else ("the role's trust policy (it may want an external id)")
-        )
-        return AssumeRoleDenied(
-            f"{what}: STS answered {code}. Check {trust}, that the role and account exist, and SCPs", **fields
-        )
+        return AssumeRoleDenied(f"{what}: STS answered {code}. {_advice(error, role)}", **fields)
     if code in THROTTLED:
         return AssumeRoleThrottled(
             f"{what}: STS throttled it ({code}) and {tries} did not get through; ask for fewer accounts at once, or "
@@ -277,6 +271,15 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
     if isinstance(error, ParamValidationError):
         return ConfigurationError(f"{what}: botocore refused the parameters", **fields)
     return AssumeRoleError(f"{what}: STS answered {code}; {_HINTS.get(code, 'see AWS on that code')}", **fields)
+
+
+def _advice(denied: Exception, role: Role) -> str:
+    denial = denial_said(str(denied))
+    if denial is not None:
+        return f"It says why: {ADVICE[denial]}"
+    external_id = "the external id, the" if role.external_id else "the"
+    hint = "" if role.external_id else " (it may want an external id)"
+    return f"Check {external_id} role's trust policy{hint}, that the role and account exist, and SCPs"
 
 
 @dataclass(frozen=True, slots=True)

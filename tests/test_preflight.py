@@ -96,6 +96,7 @@ WHO = "User: arn:aws:iam::1:user/x is not authorized to perform: sts:AssumeRole 
         (f"{WHO} because no resource-based policy allows the sts:AssumeRole action", None, "trust policy"),
         ("MultiFactorAuthentication failed with invalid MFA one time pass code.", None, "MFA"),
         ("The account is suspended", None, "suspended account"),
+        (f"{WHO[:-1]}MFA-admin-suspended", None, "trust policy"),
     ],
 )
 def test_what_sts_says_is_read(message: str, external_id: str | None, likeliest: str) -> None:

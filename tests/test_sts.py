@@ -183,6 +183,27 @@ def test_an_external_id_that_was_given_is_named_as_the_suspect_first() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("with an explicit deny in a service control policy", "a control policy of the organization (SCP or RCP)"),
+        ("because no identity-based policy allows the sts:AssumeRole action", "the source's own policies must allow"),
+        ("because no resource-based policy allows the sts:AssumeRole action", "trust policy does not let the source"),
+        ("MultiFactorAuthentication failed", "it asks for MFA"),
+        ("the account is suspended", "suspended or closed"),
+    ],
+)
+def test_a_denial_that_says_why_is_passed_on(words: str, says: str) -> None:
+    """Where STS tells which policy it was, the error does not list all that it could be."""
+    message = f"User: arn:aws:iam::1:user/x is not authorized to perform: sts:AssumeRole {words}"
+    error = ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, "AssumeRole")
+
+    explained = str(_sts.explain(error, Role(), Account("123456789012"), "us-east-1"))
+
+    assert says in explained.partition("STS answered AccessDenied. It says why: ")[2]
+    assert "Check" not in explained
+
+
+@pytest.mark.parametrize(
     ("error", "code"), [(answered("X"), "X"), (KeyError("x"), None), (AsyncAuthError("x", code="Y"), "Y")]
 )
 def test_the_code_of_any_error(error: Exception, code: Any) -> None:
