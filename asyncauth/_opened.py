@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from asyncauth._clock import Clock
     from asyncauth._expiring import RefreshPolicy
+    from asyncauth._home import Home
     from asyncauth._session import AccountSession
     from asyncauth._sources import Source, SourceFacts, SourceSpec
     from asyncauth._tokens import Identity
@@ -223,10 +224,16 @@ class OpenParts:
         flights: the task group in which refreshes fly.
         portal: the way from threads to the event loop.
         check_open: raises PoolClosed when the pool is not open.
+        home: the pool's event loop.
     """
 
     def __init__(
-        self, settings: Settings, flights: TaskGroup, portal: BlockingPortal, check_open: Callable[[], object]
+        self,
+        settings: Settings,
+        flights: TaskGroup,
+        portal: BlockingPortal,
+        check_open: Callable[[], object],
+        home: Home,
     ) -> None:
         self.portal = portal
         self.credential_server = CredentialServer(portal)
@@ -252,6 +259,7 @@ class OpenParts:
         self._settings = settings
         self._flights = flights
         self._check_open = check_open
+        self._home = home
         self._opened: dict[str | None, OpenSource] = {}
         self._opening = anyio.Lock()
 
@@ -288,6 +296,7 @@ class OpenParts:
 
     def _spawn(self, flight: Callable[[], Awaitable[None]]) -> None:
         self._check_open()
+        self._home.check_loop()
         self._flights.start_soon(cast("Callable[[], Coroutine[Any, Any, None]]", flight))
 
     def _key_of(self, partition: str, account: str | None = None) -> str | None:

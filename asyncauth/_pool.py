@@ -21,6 +21,7 @@ from asyncauth._clients import check_open_files
 from asyncauth._clock import SYSTEM_CLOCK
 from asyncauth._errors import ConfigurationError, LongTermCredentialsError, PoolClosed
 from asyncauth._expiring import RefreshPolicy
+from asyncauth._home import Home
 from asyncauth._limits import FailureMode, Limits, Retry, check_count
 from asyncauth._models import Account, Keys, Profile, Report, Role, Status, as_account, as_role
 from asyncauth._opened import OpenParts, Settings
@@ -79,6 +80,7 @@ class SessionPool:
 
     The role is assumed once per account however many ask, tokens are renewed before they end, and clients are lent.
     Open it with `async with`, in the task that leaves it too; on leaving, everything it started is stopped and closed.
+    It belongs to the event loop that it was opened on; threads work through `session.boto3()`.
 
     Args:
         role: what to assume in each account, unless the account says otherwise: a `Role`, or a role's name.
@@ -155,6 +157,7 @@ class SessionPool:
         self._state = "never opened"
         self._stack = AsyncExitStack()
         self._parts: OpenParts | None = None
+        self._home: Home | None = None
         self._runs: WeakSet[Run[Any]] = WeakSet()
         self._counts: Counter[Status] = Counter()
 
@@ -163,6 +166,7 @@ class SessionPool:
     async def __aenter__(self) -> Self:
         if self._state != "never opened":
             raise PoolClosed(f"a pool is opened once, and this one is {self._state} already; make another SessionPool")
+        self._home = Home()
         quiet_botocore()
         too_few_files = check_open_files(self._settings.max_connections)
         if too_few_files is not None:
@@ -172,7 +176,7 @@ class SessionPool:
             connections = await stack.enter_async_context(AsyncExitStack())
             flights = await stack.enter_async_context(_flights())
             portal = await stack.enter_async_context(_portal())
-            parts = self._parts = OpenParts(self._settings, flights, portal, self._open_parts)
+            parts = self._parts = OpenParts(self._settings, flights, portal, self._check_open, self._home)
             connections.push_async_callback(parts.close_clients)
             stack.push_async_callback(anyio.to_thread.run_sync, parts.credential_server.close)
             self._stack = stack.pop_all()
@@ -182,15 +186,30 @@ class SessionPool:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
+        assert self._home is not None
+        self._home.check_loop()
         self._state = "closed"
+        if not self._home.is_same_task:
+            assert self._parts is not None
+            await self._parts.close_clients()
+            raise ConfigurationError(
+                "this pool was left in another task than the one that opened it; its connections are closed. Open and "
+                "leave it in one task: an `async with` around what uses it, and for pytest fixtures anyio's plugin"
+            )
         # What the body raised is not handed to the parts: a task group would wrap it, and it must stay itself.
         await self._stack.aclose()
 
-    def _open_parts(self) -> OpenParts:
+    def _check_open(self) -> OpenParts:
         if self._state != "open" or self._parts is None:
             hint = "" if self._state == "closed" else "; use it inside `async with SessionPool(...) as pool`"
             raise PoolClosed(f"this pool {'is' if self._state == 'closed' else 'was'} {self._state}{hint}")
         return self._parts
+
+    def _open_parts(self) -> OpenParts:
+        parts = self._check_open()
+        assert self._home is not None
+        self._home.check_loop()
+        return parts
 
     # -- sessions and clients ------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 import traceback
@@ -9,6 +10,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from asyncauth import (
@@ -33,7 +35,7 @@ from asyncauth.testing import FakeClock, SimulatedFleet
 from tests.fleets import pool_over, who_am_i
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
 
@@ -57,6 +59,10 @@ async def fleet(running_fleet: SimulatedFleet) -> AsyncIterator[SimulatedFleet]:
 @pytest.fixture(params=["aws", "aws-cn"])
 def account(request: pytest.FixtureRequest, running_fleet: SimulatedFleet) -> Account:
     return next(account for account in running_fleet.accounts if account.partition == request.param)
+
+
+async def _awaited(use: Callable[[], Awaitable[object]]) -> object:
+    return await use()
 
 
 async def assume_role_calls(fleet: SimulatedFleet) -> int:
@@ -595,6 +601,56 @@ class TestLifeCycle:
         ):
             with pytest.raises(PoolClosed, match="closed"):
                 ask()
+
+    async def test_another_event_loop_is_told_so_at_once(self, fleet: SimulatedFleet, account: Account) -> None:
+        """Sessions, runs, lent clients and refreshes from a thread's own loop say whose loop it is, and do no harm."""
+        async with pool_over(fleet) as pool:
+            session = await pool.session(account)
+            async with session.client("sts") as sts:
+                uses: list[Callable[[], Awaitable[object]]] = [
+                    lambda: pool.session(account),
+                    lambda: pool.map(who_am_i, [account]),
+                    lambda: who_am_i(session),
+                    lambda: sts.get_caller_identity(),
+                ]
+                for use in uses:
+                    with pytest.raises(ConfigurationError, match="belongs to the event loop that it was opened on"):
+                        await anyio.to_thread.run_sync(lambda use=use: asyncio.run(_awaited(use)))
+                pool.invalidate(account)
+                with pytest.raises(ConfigurationError, match="belongs to the event loop"):
+                    await anyio.to_thread.run_sync(lambda: asyncio.run(_awaited(session.credentials)))
+
+            assert (await pool.map(who_am_i, [account]))[0].ok
+            assert await anyio.to_thread.run_sync(
+                lambda: session.boto3().client("sts").get_caller_identity()["Account"]
+            )
+
+    async def test_a_pool_of_a_loop_that_is_gone(self, fleet: SimulatedFleet, account: Account) -> None:
+        """What was opened by one `asyncio.run` is refused in the next, also when it is to be left there."""
+        pool = pool_over(fleet)
+
+        def run_twice() -> None:
+            asyncio.run(pool.__aenter__())
+            with pytest.raises(ConfigurationError, match="open a pool on each loop"):
+                asyncio.run(pool.session(account))
+            with pytest.raises(ConfigurationError, match="open a pool on each loop"):
+                asyncio.run(pool.__aexit__(None, None, None))
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # nobody closes what that loop left behind
+            await anyio.to_thread.run_sync(run_twice)
+
+    async def test_left_in_another_task_it_says_so_and_closes_its_connections(
+        self, fleet: SimulatedFleet, account: Account
+    ) -> None:
+        """As the fixtures of some test frameworks do it."""
+        pool = await asyncio.create_task(pool_over(fleet).__aenter__())
+        session = await pool.session(account)
+
+        with pytest.raises(ConfigurationError, match="in another task than the one that opened it"):
+            await pool.__aexit__(None, None, None)
+        with pytest.raises(PoolClosed):
+            await who_am_i(session)
 
     async def test_what_the_body_raises_stays_itself(self, fleet: SimulatedFleet, account: Account) -> None:
         """No group around it, also with a refresh in flight, which ends with the pool."""

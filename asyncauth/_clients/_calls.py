@@ -13,6 +13,7 @@ from botocore.context import ClientContext, get_context, reset_context, set_cont
 from botocore.exceptions import ClientError
 
 from asyncauth._clients._identity import Identity, Life, Signing, current_signing
+from asyncauth._home import running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -103,8 +104,9 @@ class LentClient:
         """Do nothing: the connections belong to the pool."""
 
     async def _make_api_call(self, operation_name: str, api_params: dict[str, Any]) -> Any:
-        if self._life.closed:
-            self._life.check(self._identity.account_id)
+        life = self._life
+        if life.closed or running_loop() is not life.loop:
+            life.check(self._identity.account_id)
         again = dict(api_params)  # the handlers of the first try may change it
         rewind = _rewinder(again)
         signing = Signing(self._identity)

@@ -161,6 +161,7 @@ class ClientFactory:
 
         Raises:
             PoolClosed: the factory is closed.
+            ConfigurationError: another event loop than the factory's is running.
             botocore's exceptions: an unknown service, no region, options that botocore refuses.
         """
         self._check_open()
@@ -310,3 +311,4 @@ class ClientFactory:
     def _check_open(self) -> None:
         if self._life.closed:
             raise PoolClosed("the pool is closed, and lends no clients any more")
+        self._life.check(None)

@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asyncauth._errors import PoolClosed
+from asyncauth._home import check_loop, running_loop
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -73,18 +74,25 @@ current_signing: Final[ContextVar[Signing | None]] = ContextVar("asyncauth_signi
 
 
 class Life:
-    """Whether the factory, and so every client of it, can still be used."""
+    """Whether the factory, and so every client of it, can be used: until it is closed, on the loop it was made on."""
 
-    __slots__ = ("closed",)
+    __slots__ = ("closed", "loop")
 
     def __init__(self) -> None:
         self.closed = False
+        self.loop = running_loop()
 
     def check(self, account_id: str | None) -> None:
-        """Raise PoolClosed if it cannot."""
+        """Raise what keeps a client from being used.
+
+        Raises:
+            PoolClosed: the factory is closed.
+            ConfigurationError: another event loop is running.
+        """
         if self.closed:
             whose = f"a client of account {account_id}" if account_id else "a client"
             raise PoolClosed(f"{whose} was used after its pool was closed; keep the pool open", account=account_id)
+        check_loop(self.loop)
 
 
 class BoundCredentials:
