@@ -232,6 +232,11 @@ def is_final(error: Exception) -> bool:
     return isinstance(error, AsyncAuthError) and error.code in (_FINAL_CODES | _SOURCE_REFUSED)
 
 
+def refuses_source(error: SourceError) -> bool:
+    """Whether it is STS's answer to whoever asks, whatever role is asked for."""
+    return error.code in (_SOURCE_REFUSED | EXPIRED)
+
+
 def explain(error: Exception, role: Role, account: Account, region_name: str | None) -> AsyncAuthError:
     """Return the error of our tree for what botocore raised at AssumeRole, with what to try."""
     code = error_code(error) or type(error).__name__

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from weakref import WeakValueDictionary
 
 from asyncauth import _sts
@@ -154,6 +154,14 @@ class Asker(Protocol):
         ...
 
 
+class _Refusal(NamedTuple):
+    """That STS refused a source's keys, and until when that is believed."""
+
+    keys: Credentials
+    until: float
+    error: SourceError
+
+
 class RoleTokens:
     """The slots of roles, found by everything that changes their token, and loaded through every link.
 
@@ -189,6 +197,7 @@ class RoleTokens:
         self._gate = gate
         self._telemetry = telemetry
         self._identities: WeakValueDictionary[Hashable, SlotIdentity] = WeakValueDictionary()
+        self._refusals: dict[Hashable, _Refusal] = {}
         self.assumed = self.failed = self.refreshing = 0
 
     def identity(self, asker: Asker, account: Account, role: Role) -> SlotIdentity:
@@ -227,11 +236,16 @@ class RoleTokens:
     async def _assume(self, asker: Asker, account: Account, role: Role, region: str) -> Expiring[Credentials]:
         """Load a role's slot: assume the role, as whoever is the link before it, and count how that went."""
         who = self._link_before(asker, role, region)
+        is_first = who is asker.identity
+        if is_first:
+            await self._check_source(asker, account, role, region)
         self.refreshing += 1
         try:
             token = await self._ask(await asker.sts_client(who, region), who.key, account, role)
         except Exception as error:
             self.failed += 1
+            if is_first and isinstance(error, SourceError) and _sts.refuses_source(error):
+                self._remember_refusal(asker, region, error)
             if self._telemetry is not None:
                 self._telemetry.token("failed", account.partition, error)
             raise
@@ -244,6 +258,34 @@ class RoleTokens:
             self._telemetry.token("refreshed" if before else "assumed", account.partition)
         logger.debug("assumed %s", role.arn(account), extra={"account": account.id, "region_name": region})
         return token
+
+    def _remember_refusal(self, asker: Asker, region: str, error: SourceError) -> None:
+        keys = asker.identity.peek()
+        if keys is not None:
+            until = self._clock.monotonic() + self._random.uniform(*self._policy.denial_memory)
+            self._refusals[asker.identity.key, region] = _Refusal(keys, until, error)
+
+    async def _check_source(self, asker: Asker, account: Account, role: Role, region: str) -> None:
+        """Refuse what STS refused just now for reasons of the source: ten thousand accounts need not all hear it there.
+
+        Raises:
+            SourceError: of the kind that was raised, with how it was worded; nothing was sent.
+        """
+        refusal = self._refusals.get((asker.identity.key, region))
+        if refusal is None:
+            return
+        if self._clock.monotonic() >= refusal.until or await asker.identity.get_frozen_credentials() != refusal.keys:
+            self._refusals.pop((asker.identity.key, region), None)
+            return
+        why = str(refusal.error).partition(": ")[2]
+        raise type(refusal.error)(
+            f"cannot assume {role.arn(account)}: not asked, for just now {why}",
+            account=account.id,
+            role_arn=role.arn(account),
+            region_name=region,
+            code=refusal.error.code,
+            attempts=0,
+        )
 
     async def _ask(self, client: Any, source: Hashable, account: Account, role: Role) -> Expiring[Credentials]:
         """Send AssumeRole when the gate lets it through, each request with its own deadline."""

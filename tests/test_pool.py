@@ -7,6 +7,7 @@ import logging
 import resource
 import traceback
 import warnings
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -462,6 +463,39 @@ class TestErrors:
         assert error.region_name in {"us-east-1", "cn-north-1"}
         assert error.attempts is not None
         assert error.attempts >= 1
+
+    async def test_keys_that_sts_refuses_are_not_tried_for_every_account(self, fleet: SimulatedFleet) -> None:
+        """Whoever comes after the first answers hears it from the pool, with the account's own fields."""
+        keys = Keys(fleet.keys().access_key_id, "wrong")
+        async with SessionPool(keys=keys, endpoint_url=fleet.endpoint_url) as pool:
+            report = await pool.map(who_am_i, fleet.accounts[:80], max_at_once=5)
+
+        assert {(type(outcome.error), outcome.error_code) for outcome in report} == {
+            (SourceError, "SignatureDoesNotMatch")
+        }
+        assert all(isinstance(one.error, SourceError) and one.error.account == one.account.id for one in report)
+        assert "not asked, for just now STS refused the source (SignatureDoesNotMatch)" in str(report[-1].error)
+        assert await assume_role_calls(fleet) <= 5
+
+    async def test_a_refused_source_is_tried_again(self, fleet: SimulatedFleet) -> None:
+        """At once with other keys, and with the same ones as soon as the refusal is forgotten."""
+        secrets = iter(["wrong", fleet.keys().secret_access_key])
+
+        async def fetch() -> Keys:
+            return Keys(fleet.keys().access_key_id, next(secrets), expiration=datetime.now(UTC) + timedelta(hours=1))
+
+        never = RefreshPolicy(denial_memory=(0.0, 0.0))
+        async with pool_over(fleet, refresh=never) as pool:
+            await fleet.fault("error", service="sts", action="AssumeRole", code="OptInRequired", status=403, times=1)
+            with pytest.raises(SourceError):
+                await pool.session(fleet.accounts[0])
+            assert await pool.session(fleet.accounts[1])
+        async with SessionPool(source=fetch, endpoint_url=fleet.endpoint_url) as pool:
+            with pytest.raises(SourceError):
+                await pool.session(fleet.accounts[0])
+            opened = await pool._open_parts().source_of("aws")
+            opened.source.invalidate(await opened.source.credentials())  # as after an hour
+            assert await pool.session(fleet.accounts[1])
 
     async def test_a_denial_is_remembered(self, fleet: SimulatedFleet, account: Account) -> None:
         """A thousand jobs do not hammer STS with the same refusal."""
