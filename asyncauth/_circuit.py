@@ -73,8 +73,8 @@ class Circuits:
     which wait while an endpoint is entered gently. Before something is begun that would wait in vain, `places` and
     `refusal` tell how many may be under way, and `subscribe` when that changes; nothing waits then.
 
-    Endpoints are services times regions, some hundreds, and those that clients were asked with besides. From some
-    thousands on, those that are not in use and gave no trouble are forgotten, the oldest first.
+    Endpoints are services times regions, some hundreds, and what clients were asked with besides, which may be one for
+    each account. Of those, from some thousands on, the ones are forgotten that had no news for longest.
 
     Args:
         policy: when an endpoint counts as down.
@@ -84,7 +84,8 @@ class Circuits:
     def __init__(self, policy: CircuitPolicy | None = None, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._policy = policy or CircuitPolicy()
         self._clock = clock
-        self._circuits: dict[Hashable, _Circuit] = {}
+        self._circuits: OrderedDict[Hashable, _Circuit] = OrderedDict()
+        self._known = _MOST_KNOWN
         self._listeners: list[Callable[[Hashable], None]] = []
 
     def enter(self, key: Hashable) -> Permit:
@@ -187,21 +188,27 @@ class Circuits:
 
     def shut(self) -> dict[Hashable, EndpointDown]:
         """Return which endpoints are shut now, and why."""
-        refusals = {key: self.refusal(key) for key in self._circuits}
+        now = self._clock.monotonic()
+        refusals = {key: circuit.refusal(now) for key, circuit in self._circuits.items()}
         return {key: refusal for key, refusal in refusals.items() if refusal is not None}
 
     def _circuit(self, key: Hashable) -> _Circuit:
         circuit = self._circuits.get(key)
         if circuit is None:
-            if len(self._circuits) >= _MOST_KNOWN:
+            if len(self._circuits) >= self._known:
                 self._forget_some()
             circuit = self._circuits[key] = _Circuit(key, self._policy)
+        self._circuits.move_to_end(key)
         return circuit
 
     def _forget_some(self) -> None:
-        idle = (key for key, circuit in self._circuits.items() if circuit.is_idle)
-        for key in list(islice(idle, _FORGOTTEN_TOGETHER)):
+        """Forget endpoints of clients' own that nobody is at and that are not shut, the longest without news first."""
+        now = self._clock.monotonic()
+        own = (key for key, circuit in self._circuits.items() if _is_own(key) and circuit.may_be_forgotten(now))
+        for key in list(islice(own, _FORGOTTEN_TOGETHER)):
             del self._circuits[key]
+        # Where few could go, it is not tried again for each that comes.
+        self._known = max(_MOST_KNOWN, len(self._circuits) + _FORGOTTEN_TOGETHER)
 
     def _tell(self, key: Hashable) -> None:
         for listener in list(self._listeners):
@@ -211,7 +218,7 @@ class Circuits:
 class Permit:
     """The right to send one request to an endpoint; see `Circuits.enter`."""
 
-    __slots__ = ("_circuits", "_is_judged", "_is_probe", "_key")
+    __slots__ = ("_circuit", "_circuits", "_is_judged", "_is_probe", "_key")
 
     def __init__(self, circuits: Circuits, key: Hashable) -> None:
         self._circuits = circuits
@@ -220,8 +227,9 @@ class Permit:
         self._is_judged = False
 
     async def __aenter__(self) -> Self:
-        circuit = self._circuits._circuit(self._key)  # noqa: SLF001 - a permit is half of Circuits
-        self._is_probe = await circuit.enter(self._circuits._clock)  # noqa: SLF001 - as above
+        # Kept, so that what was entered is left, whatever is forgotten meanwhile.
+        self._circuit = self._circuits._circuit(self._key)  # noqa: SLF001 - a permit is half of Circuits
+        self._is_probe = await self._circuit.enter(self._circuits._clock)  # noqa: SLF001 - as above
         return self
 
     async def __aexit__(
@@ -229,8 +237,7 @@ class Permit:
     ) -> None:
         if error is None:
             self.succeeded()
-        circuit = self._circuits._circuit(self._key)  # noqa: SLF001 - as above
-        circuit.leave(self._circuits._clock.monotonic(), is_probe=self._is_probe)  # noqa: SLF001 - as above
+        self._circuit.leave(self._circuits._clock.monotonic(), is_probe=self._is_probe)  # noqa: SLF001 - as above
 
     def succeeded(self) -> None:
         """Say that the endpoint answered; as soon as it is known, for others may wait for it."""
@@ -293,10 +300,9 @@ class _Circuit:
     def is_wide(self) -> bool:
         return self._answered and self.failures == 0
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing would be forgotten with it but that it answered."""
-        return not (self.failures or self.running or self._queue or self._until is not None)
+    def may_be_forgotten(self, now: float) -> bool:
+        """Whether nobody is there or waits to be, and no pause is being kept."""
+        return not self.running and not self._queue and (self._until is None or now >= self._until)
 
     def places(self, now: float) -> int | None:
         if self._until is not None:
@@ -394,6 +400,11 @@ class _Circuit:
         waiter.is_admitted = True
         self.running += 1
         waiter.called.set()
+
+
+def _is_own(key: Hashable) -> bool:
+    """Whether an endpoint is one that clients were asked with, beside its service and region."""
+    return isinstance(key, tuple) and len(key) > 2
 
 
 def said(key: Hashable) -> str:

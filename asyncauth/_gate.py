@@ -79,10 +79,13 @@ def _plain_way(service_name: str, region_name: str) -> Way:
 class EndpointDownError(EndpointDown, EndpointConnectionError):  # type: ignore[misc]  # botocore has no types
     """What a client's call raises at an endpoint that is down: for a job that catches botocore's errors, one more."""
 
-    def __init__(self, message: str = "", **fields: Any) -> None:
-        # Not by its parents: botocore's words its message by itself.
+    kwargs: dict[str, str | None]
+
+    def __init__(self, message: str = "", *, region_name: str | None = None, code: str | None = None) -> None:
+        # Not by its parents: botocore's words its message by itself, of what it keeps as `kwargs`.
         Exception.__init__(self, message)
-        self.__dict__.update(vars(EndpointDown(message, **fields)), kwargs=fields)
+        self.__dict__.update(vars(EndpointDown(message, region_name=region_name, code=code, attempts=0)))
+        self.kwargs = {"endpoint_url": message.partition(" did not answer")[0], "error": code}
 
 
 class _CameDueError(Exception):
@@ -310,7 +313,9 @@ class _Hook:
         try:
             return await gate.send(way, invoke, self._caller)
         except EndpointDown as down:
-            raise EndpointDownError(*down.args, **vars(down)) from None
+            if type(down) is not EndpointDown:  # a call of another pool's, made inside of this one
+                raise
+            raise EndpointDownError(str(down), region_name=down.region_name, code=down.code) from None
         except ClientError as error:
             throttled = gate.is_throttled(error, self._service_name, operation_name, way.region_name)
             if ticket is not None and throttled is not None:

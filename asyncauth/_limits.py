@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeGuard
@@ -24,8 +25,8 @@ def check_count(name: str, value: object, *, minimum: int = 1) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a number that can be reckoned with: finite, and no bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that can be reckoned with: no bool, finite, and not beyond what a float holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def check_seconds(name: str, value: object, *, zero: bool = False, optional: bool = False) -> None:

@@ -482,18 +482,46 @@ def test_nobody_is_lost_whatever_the_endpoint_does(backend: str, seed: int, aliv
     assert sorted(ended) == list(range(requests))
 
 
-async def test_endpoints_without_trouble_are_forgotten_when_there_are_too_many(clock: FakeClock) -> None:
-    """Ten thousand endpoints of clients' own leave no ten thousand circuits; what failed or is in use stays."""
-    circuits = Circuits(clock=clock)
-    circuits.failed("failed once", "ConnectTimeoutError")
-    for _ in range(5):
-        circuits.failed("shut", "ConnectTimeoutError")
-    async with circuits.enter("in use"):
-        for number in range(10_000):
-            circuits.succeeded(("s3", "eu-west-1", number))
+def own(number: int) -> tuple[str, str, int]:
+    return ("s3", "eu-west-1", number)
 
-        assert len(circuits._circuits) <= _MOST_KNOWN
-        assert circuits.places("failed once") == 4
-        assert circuits.refusal("shut") is not None
-        assert circuits._circuits["in use"].running == 1
-    assert circuits.is_wide(("s3", "eu-west-1", 9_999))
+
+async def test_endpoints_of_clients_own_are_forgotten_when_there_are_too_many(clock: FakeClock) -> None:
+    """One for each of ten thousand accounts leaves no ten thousand circuits, also if each failed once; a service's, a
+    region's, one that is in use and one that is shut stay."""
+    circuits = Circuits(clock=clock)
+    circuits.succeeded("eu-west-1")
+    circuits.succeeded(EC2)
+    for _ in range(5):
+        circuits.failed(own(-1), "ConnectTimeoutError")
+    async with circuits.enter(own(-2)):
+        for number in range(10_000):
+            circuits.succeeded(own(number)) if number % 2 else circuits.failed(own(number), "ConnectTimeoutError")
+            circuits.places(own(0))
+
+        assert len(circuits._circuits) <= _MOST_KNOWN + 512
+        assert circuits.is_wide("eu-west-1")
+        assert circuits.is_wide(EC2)
+        assert circuits.refusal(own(-1)) is not None
+        assert circuits.places(own(0)) == 4  # asked for again and again
+        assert circuits._circuits[own(-2)].running == 1
+    assert circuits._circuits[own(-2)].running == 0
+
+
+async def test_those_that_cannot_be_forgotten_are_not_looked_over_for_each_that_comes(clock: FakeClock) -> None:
+    """Ten thousand that are shut are ten thousand circuits, and some twenty looks."""
+    circuits = Circuits(CircuitPolicy(failures=1), clock=clock)
+    looks = 0
+    forget = circuits._forget_some
+
+    def counted() -> None:
+        nonlocal looks
+        looks += 1
+        forget()
+
+    circuits._forget_some = counted  # type: ignore[method-assign]
+    for number in range(10_000):
+        circuits.failed(own(number), "ConnectTimeoutError")
+
+    assert len(circuits._circuits) == 10_000
+    assert looks < 20

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
 
 import pytest
+from aiobotocore.endpoint import AioEndpoint
 from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSRequestPreparer, HeadersDict
 from botocore.endpoint import Endpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncauth._clients._requests import QuickRequests, _Headers
+from asyncauth._clients import ClientFactory
+from asyncauth._clients._requests import QuickRequests, _Headers, _is_botocores
+from tests.clients_support import ALICE, FakeIdentity, serving
 
-pytestmark = pytest.mark.botocore
+pytestmark = [pytest.mark.botocore, pytest.mark.anyio]
 
 
 class Quick(QuickRequests, Endpoint):
@@ -81,10 +85,8 @@ def test_a_request_is_prepared_as_by_botocore(
     assert prepared(QUICK, method, headers, body, params) == prepared(STOCK, method, headers, body, params)
 
 
-def test_a_plain_request_takes_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_request_takes_the_quick_way() -> None:
     """Else the test above would compare botocore with itself."""
-    monkeypatch.setattr(AWSRequestPreparer, "_prepare_headers", None)
-
     made = QUICK.prepare_request(AWSRequest("POST", "http://h/", headers={"A": "1"}, data={"Action": "X"}))
 
     assert type(made.headers) is _Headers
@@ -103,3 +105,47 @@ def test_a_request_of_somebody_elses_making_is_left_to_botocore() -> None:
     request._request_preparer = Own()
 
     assert QUICK.prepare_request(request) == "prepared by its own: http://h/"
+
+
+@pytest.mark.parametrize(
+    ("holder", "name"),
+    [
+        (AioEndpoint, "prepare_request"),
+        (Endpoint, "prepare_request"),
+        (Endpoint, "_encode_headers"),
+        (AioEndpoint, "_encode_headers"),
+        (AWSRequest, "prepare"),
+        (AWSRequestPreparer, "prepare"),
+        (AWSRequestPreparer, "_prepare_headers"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+async def test_what_a_tracer_puts_in_botocores_place_is_called(
+    holder: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X-Ray and OpenTelemetry add their header in one of these; a bound client sends it as a stock client does."""
+    original = getattr(holder, name)
+
+    def patched(self: Any, *arguments: Any) -> Any:
+        calls.append(name)
+        return original(self, *arguments)
+
+    calls: list[str] = []
+    monkeypatch.setattr(holder, name, patched)
+    factory = ClientFactory(max_connections=1)
+    async with serving() as server:
+        client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
+        await client.get_caller_identity()
+        await factory.aclose()
+
+    assert calls[:1] == [name]
+
+
+def test_a_tracer_that_came_first_is_not_looked_behind() -> None:
+    """What stood in botocore's place when this library was imported is no function of botocore's."""
+
+    def foreign(*_: Any) -> None: ...
+
+    assert _is_botocores(Endpoint.prepare_request)
+    assert not _is_botocores(foreign)
+    assert not _is_botocores(functools.wraps(Endpoint.prepare_request)(foreign))

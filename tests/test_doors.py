@@ -456,6 +456,10 @@ class TestDoors:
         twin = pickle.loads(pickle.dumps(error))
         assert (type(twin), str(twin), vars(twin)) == (type(error), str(error), vars(error))
         assert is_down(error) is None
+        assert error.kwargs == {"endpoint_url": "ec2 in eu-west-1", "error": "ConnectTimeoutError"}
+        with pytest.raises(EndpointConnectionError) as passed_on:
+            await gate.hook("sqs", way("sqs"), "123456789012", "source", Caller("at hand"))("sqs", "X", raising(error))
+        assert passed_on.value is error
 
     async def test_after_a_failure_no_room_is_made(self, gate: Gate, clock: FakeClock) -> None:
         """Targets that ask nobody do not talk a region well."""

@@ -8,9 +8,11 @@ headers that are only quicker to be read in a row. A header that is no plain tex
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator
+from types import FunctionType, MethodType
 from typing import Any, Final
 
 from botocore.awsrequest import AWSRequest, AWSRequestPreparer, HeadersDict, _HeaderKey
+from botocore.endpoint import Endpoint
 
 __all__ = ["QuickRequests"]
 
@@ -19,16 +21,46 @@ _TRANSFER_ENCODING: Final = _HeaderKey("Transfer-Encoding")
 _HAVE_NO_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
+#: What this stands for. Tracers put functions of their own there, to add a header; then those are called.
+_PREPARE_REQUEST: Final = Endpoint.prepare_request
+_ENCODE_HEADERS: Final = Endpoint._encode_headers
+_PREPARE: Final = AWSRequest.prepare
+_PREPARER_PREPARE: Final = AWSRequestPreparer.prepare
+_PREPARE_HEADERS: Final = AWSRequestPreparer._prepare_headers
+
+
+def _is_botocores(function: Any) -> bool:
+    """Whether a function is what botocore defines, and no patch that was there before this library."""
+    is_its = function.__module__ in ("botocore.endpoint", "botocore.awsrequest")
+    return is_its and type(function) is FunctionType and not hasattr(function, "__wrapped__")
+
+
+_ARE_BOTOCORES: Final = all(
+    map(_is_botocores, (_PREPARE_REQUEST, _ENCODE_HEADERS, _PREPARE, _PREPARER_PREPARE, _PREPARE_HEADERS))
+)
+
+
 class QuickRequests:
     """A base for an endpoint, to go before aiobotocore's."""
 
     def prepare_request(self, request: Any) -> Any:
         """Return the request as it is sent."""
-        if type(request) is AWSRequest and type(request._request_preparer) is AWSRequestPreparer:
+        prepare = super().prepare_request  # type: ignore[misc]  # the next base is botocore's
+        if (
+            _ARE_BOTOCORES
+            and type(prepare) is MethodType
+            and prepare.__func__ is _PREPARE_REQUEST
+            and type(self)._encode_headers is _ENCODE_HEADERS  # type: ignore[attr-defined]
+            and type(request) is AWSRequest
+            and AWSRequest.prepare is _PREPARE
+            and type(request._request_preparer) is AWSRequestPreparer
+            and AWSRequestPreparer.prepare is _PREPARER_PREPARE
+            and AWSRequestPreparer._prepare_headers is _PREPARE_HEADERS
+        ):
             headers = _plain(request.headers)
             if headers is not None:
                 return _Preparer(headers).prepare(request)
-        return super().prepare_request(request)  # type: ignore[misc]  # the next base is botocore's
+        return prepare(request)
 
 
 def _plain(headers: Any) -> dict[Any, bytes] | None:
