@@ -19,8 +19,9 @@ from botocore.exceptions import NoCredentialsError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncauth._clients import _signing
+from asyncauth._clients import ClientFactory, _signing
 from asyncauth._clients._signing import _MAX_URLS, QuickSigning, QuickSigV4Auth, _known_urls
+from tests.clients_support import ALICE, FakeIdentity, serving
 
 pytestmark = [pytest.mark.botocore, pytest.mark.anyio]
 
@@ -223,6 +224,19 @@ class Signer(QuickSigning, AioRequestSigner):
 class Credentials:
     async def get_frozen_credentials(self) -> ReadOnlyCredentials:
         return ReadOnlyCredentials("AKIAEXAMPLE", "secret", None)
+
+
+async def test_a_handler_after_the_signer_finds_the_fields_of_the_form() -> None:
+    """What is signed is sent, encoded once; the request's data stays what it was, as with botocore."""
+    factory, seen = ClientFactory(max_connections=1), []
+    async with serving() as server:
+        client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
+        client.meta.events.register_last("request-created", lambda request, **_: seen.append(request.data))
+        await client.get_caller_identity()
+        await factory.aclose()
+
+    assert seen == [{"Action": "GetCallerIdentity", "Version": "2011-06-15"}]
+    assert server.seen[0].body == b"Action=GetCallerIdentity&Version=2011-06-15"
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,10 @@ class _Preparer(AWSRequestPreparer):
     def __init__(self, headers: dict[Any, Any]) -> None:
         self._headers = headers
 
+    def _prepare_body(self, original: Any) -> Any:
+        data, body = getattr(original, "encoded", (None, None))  # as it was signed
+        return body if data is not None and data is original.data else super()._prepare_body(original)
+
     def _prepare_headers(self, original: Any, prepared_body: Any = None) -> Any:
         headers = self._headers
         made = _Headers()

@@ -149,9 +149,8 @@ def _plain_body(request: Any) -> bytes | None:
     kind = type(data)
     if kind is dict:
         body = _form(data)
-        if body:
-            # It stays encoded: to send it, botocore would encode the same once more.
-            request.data = body
+        # Kept beside it, to be sent: it would have to be encoded once more.
+        request.encoded = (data, body)
         return body.encode()
     if kind is bytes:
         return bytes(data)
