@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ADVICE", "Denial", "denial_said"]
+__all__ = ["ADVICE", "Denial", "caller_said", "denial_said"]
 
 Denial: TypeAlias = Literal["trust policy", "service control policy", "source's own policy", "suspended account", "MFA"]
 
@@ -33,6 +33,7 @@ _SAID: Final[tuple[tuple[re.Pattern[str], Denial], ...]] = (
 
 #: Names of roles may say anything, `MFA-admin` too.
 _ARN: Final = re.compile(r"\barn:\S+")
+_CALLER: Final = re.compile(r"User: (arn:[\w.:/+=,@-]+) is not authorized")
 
 #: What to look at.
 ADVICE: Final[Mapping[Denial, str]] = MappingProxyType(
@@ -44,6 +45,12 @@ ADVICE: Final[Mapping[Denial, str]] = MappingProxyType(
         "MFA": "it asks for MFA: Role(mfa_serial=..., mfa_token=...), and a code that was not used before",
     }
 )
+
+
+def caller_said(message: str) -> str | None:
+    """Return the ARN of who was denied, where STS names it."""
+    found = _CALLER.search(message)
+    return found[1] if found else None
 
 
 def denial_said(message: str) -> Denial | None:

@@ -215,7 +215,7 @@ class FanOut(Generic[K, T]):
     async def __aenter__(self) -> Self:
         """Start to work."""
         if self._entered:
-            raise RuntimeError("this run was entered before; each run needs a fan_out() of its own")
+            raise RuntimeError("this run was entered before; a run is entered once, so make another one")
         self._entered = True
         self._cancelled = anyio.get_cancelled_exc_class()
         self._wake, self._room = Bell(), Bell()

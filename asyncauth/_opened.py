@@ -127,11 +127,17 @@ class OpenSource:
             return
         whose = f"account {account} is in" if account else "asked for was"
         raise PartitionMismatch(
-            f"{whose} partition {partition!r}, but {self.source.label} belongs to {self._partition!r}, and no "
-            f"credentials cross partitions; give each its own: SessionPool(sources={{{self._partition!r}: ..., "
+            f"{whose} partition {partition!r}, but {self.source.label} belongs to {self._partition!r}{self._why()}, "
+            f"and no credentials cross partitions; give each its own: SessionPool(sources={{{self._partition!r}: ..., "
             f"{partition!r}: ...}})",
             account=account,
         )
+
+    def _why(self) -> str:
+        if self.facts.partition is None:
+            return " (it was accepted there)"
+        region = self.facts.region_name
+        return f" (its region is {region}; region_name= gives it another)" if region else ""
 
     def learn_partition(self, partition: str) -> None:
         """Remember that AWS took the source's credentials in `partition`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -86,8 +87,10 @@ def partition_of_region(region_name: str) -> Partition:
     try:
         return _by_region()[region_name]
     except (KeyError, TypeError):
+        near = get_close_matches(region_name.lower(), _by_region(), 1) if isinstance(region_name, str) else []
+        meant = f" (is it {near[0]}?)" if near else ""
         raise ConfigurationError(
-            f"unknown region {region_name!r}: the installed botocore's data has it in no partition "
+            f"unknown region {region_name!r}{meant}: the installed botocore's data has it in no partition "
             "(a region newer than that data needs a newer botocore)",
             region_name=region_name if isinstance(region_name, str) else None,
         ) from None

@@ -102,6 +102,7 @@ class Run(Generic[T]):
         self._journal_path = journal
         self._journal: Journal | None = None
         self._refused: str | None = None
+        self._flaw: str | None = None
         self._stack = AsyncExitStack()
         self._entered = False
         self.journal = None if journal is None else str(journal)
@@ -225,10 +226,12 @@ class Run(Generic[T]):
         try:
             answer = self._job(session)
             if not inspect.isawaitable(answer):
-                raise ConfigurationError(
+                # It is no use to any other target either, and may do things on the event loop's time.
+                self._flaw = (
                     f"the job {_named(self._job)} is not async: it returned {type(answer).__name__}, nothing to await; "
                     "write `async def`, or have it run by anyio.to_thread.run_sync"
                 )
+                raise ConfigurationError(self._flaw)
             return await answer
         except Exception as error:
             attempt.phase = "region"
@@ -240,6 +243,8 @@ class Run(Generic[T]):
 
     def _check(self, target: Target) -> str | None:
         """Say why a target is not to be begun, None if it is; raise what makes it fail at once."""
+        if self._flaw is not None:
+            raise ConfigurationError(self._flaw)
         if self._refused is not None or target.unreachable is not None:
             return self._refused or target.unreachable
         if self._journal is not None and self._journal.done(self._journal_key(target)):
@@ -293,6 +298,19 @@ def as_outcome(settlement: Settlement[Target, T]) -> Outcome[T]:
 
 def _check_job(job: object) -> None:
     if callable(job):
+        if inspect.isasyncgenfunction(job):
+            raise ConfigurationError(f"the job {_named(job)} yields; it must return: collect what it yields in a list")
+        try:
+            signature = inspect.signature(job)
+        except ValueError:  # a builtin that does not say
+            return
+        try:
+            signature.bind(object())
+        except TypeError as error:
+            raise ConfigurationError(
+                f"the job {_named(job)}{signature} is called with one AccountSession ({error}); fix other arguments "
+                "with functools.partial"
+            ) from None
         return
     if inspect.iscoroutine(job):
         job.close()

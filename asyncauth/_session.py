@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from botocore.config import Config
 
@@ -168,6 +168,15 @@ class _Lease(AbstractAsyncContextManager[Any]):
     """What has to be entered before it is a client."""
 
     __slots__ = ()
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("this lends a client to asynchronous code; write `async with ...client(...) as client`")
+
+    def __exit__(self, *_: object) -> None:
+        """Never come to this: `with` asks for it first."""
+
+    def __await__(self) -> NoReturn:
+        raise TypeError("this lends a client, and is nothing to await; write `async with ...client(...) as client`")
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
-from asyncauth._denials import ADVICE, denial_said
+from asyncauth._denials import ADVICE, caller_said, denial_said
 from asyncauth._endpoints import refuse_plain_http
 from asyncauth._errors import (
     AssumeRoleDenied,
@@ -78,6 +79,10 @@ _SOURCE_REFUSED: Final = frozenset(
 #: Answers that asking again does not change (the refresh specification of AWS's SDKs names these).
 _FINAL_CODES: Final = frozenset(
     {"IDPRejectedClaim", "InvalidIdentityToken", "MalformedPolicyDocument", "PackedPolicyTooLarge", "ValidationError"}
+)
+
+TOO_FEW_FILES: Final = (
+    "this process has no more files to open a connection with; raise its limit (ulimit -n), or lower max_at_once"
 )
 
 #: The code of an error that says how long nobody answered.
@@ -217,6 +222,15 @@ def attempts_of(error: BaseException) -> int:
     return 1
 
 
+def has_too_few_files(error: BaseException | None) -> bool:
+    """Whether a connection failed because this process or machine has no more files to open."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def is_transient(error: AsyncAuthError) -> bool:
     """Whether a connection broke or STS had trouble of its own, so that one more request is worth it."""
     cause = error.__cause__
@@ -250,7 +264,9 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
     what = f"cannot assume {fields['role_arn']}"
     tries = "1 request" if fields["attempts"] == 1 else f"{fields['attempts']} requests"
     if code in DENIED:
-        return AssumeRoleDenied(f"{what}: STS answered {code}. {_advice(error, role)}", **fields)
+        caller = caller_said(str(error))
+        to = f" to {caller}" if caller else ""
+        return AssumeRoleDenied(f"{what}: STS answered {code}{to}. {_advice(error, role)}", **fields)
     if code in THROTTLED:
         return AssumeRoleThrottled(
             f"{what}: STS throttled it ({code}) and {tries} did not get through; ask for fewer accounts at once, or "
@@ -268,6 +284,8 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
     if code in _SOURCE_REFUSED:
         return SourceError(f"{what}: STS refused the source ({code}); {_HINTS.get(code, 'check its keys')}", **fields)
     if isinstance(error, (BotoConnectionError, HTTPClientError)):
+        if has_too_few_files(error):
+            return AssumeRoleError(f"{what}: {TOO_FEW_FILES}", **fields)
         return AssumeRoleError(
             f"{what}: no answer from STS in {region_name} ({code}); check the network, a proxy, and the endpoint "
             "settings (AWS_ENDPOINT_URL_STS)",
@@ -284,7 +302,10 @@ def _advice(denied: Exception, role: Role) -> str:
         return f"It says why: {ADVICE[denial]}"
     external_id = "the external id, the" if role.external_id else "the"
     hint = "" if role.external_id else " (it may want an external id)"
-    return f"Check {external_id} role's trust policy{hint}, that the role and account exist, and SCPs"
+    return (
+        f"Check {external_id} role's trust policy{hint}, that the source may sts:AssumeRole it, that the role and "
+        "account exist, and SCPs"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -12,6 +14,8 @@ from asyncauth._partitions import get_partition, partition_of_region, partitions
 
 if TYPE_CHECKING:
     from asyncauth._models._account import AccountLike
+
+logger: Final = logging.getLogger("asyncauth.pool")
 
 _WILD: Final = frozenset("*?[")
 
@@ -37,7 +41,8 @@ class Targets:
 
     Args:
         accounts: accounts, 12-digit ids or role ARNs; of any length, sync or async. A sequence is checked as a whole
-            before anything starts; what comes out of an iterator is checked as it comes.
+            before anything starts; what comes out of an iterator is checked as it comes. One that comes more than
+            once is as many targets; in a sequence that is logged.
         regions: names, or patterns such as `us-*`; a region of another partition than an account's is not tried
             there. None: each account's own `regions`, else its partition's default region.
         once: make each account one target, in its partition's default region.
@@ -60,7 +65,9 @@ class Targets:
         self._once = once
         self._asked = None if regions is None else _check_regions(regions)
         if isinstance(accounts, Sequence | set | frozenset):
-            accounts = [as_account(account) for account in accounts]
+            checked = [as_account(account) for account in accounts]
+            _warn_of_repeats(checked)
+            accounts = checked
         elif not isinstance(accounts, Iterable | AsyncIterable):
             raise ConfigurationError(f"accounts must be an iterable or async iterable, got {type(accounts).__name__}")
         self._accounts: Iterable[AccountLike] | AsyncIterable[AccountLike] = accounts
@@ -105,6 +112,18 @@ class Targets:
             return targets
         why = f"no region asked for is in partition {account.partition}"
         return [Target(account, partition.default_region, unreachable=why)]
+
+
+def _warn_of_repeats(accounts: Sequence[Account]) -> None:
+    repeated = [key for key, count in Counter((one.partition, one.id) for one in accounts).items() if count > 1]
+    if repeated:
+        named = ", ".join(account_id for _, account_id in repeated[:3])
+        logger.warning(
+            "%d accounts are given more than once (%s%s), and are worked on as often, at the same time, too",
+            len(repeated),
+            named,
+            ", ..." if len(repeated) > 3 else "",
+        )
 
 
 def _check_regions(regions: Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
     ACCOUNTS="111111111111 222222222222" REGIONS="us-east-1 eu-west-*" python examples/ec2_inventory.py
 
-One line per instance goes to standard output, so it can be piped; what failed goes to standard error.
+One line per instance goes to standard output, so it can be piped; what failed, or was skipped, to standard error.
 """
 
 import asyncio
@@ -39,11 +39,11 @@ async def main() -> int:
         pool.as_completed(instances, accounts, regions, timeout=60) as outcomes,
     ):
         async for outcome in outcomes:
-            if outcome.value is not None:
-                print(*outcome.value, sep="\n")
-            else:
-                failed += 1
-                print(f"{outcome!r}: {outcome.error}", file=sys.stderr)
+            for line in outcome.value or ():
+                print(line)
+            if not outcome.ok:
+                failed += outcome.status != "skipped"
+                print(f"{outcome!r}: {outcome.error or outcome.reason}", file=sys.stderr)
     return 1 if failed else 0
 
 

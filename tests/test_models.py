@@ -294,7 +294,7 @@ class TestReport:
 
         assert report.summary() == (
             "5 targets: 1 cancelled, 1 failed, 1 skipped, 1 succeeded, 1 timed out; "
-            "1 accounts reached, 2 with failures; 2.0 s; skipped 1: failure tolerance reached"
+            "1 accounts reached, 2 with failures; 2.0 s; failed 1: KeyError; skipped 1: failure tolerance reached"
         )
         assert report.summary() in repr(report)
 

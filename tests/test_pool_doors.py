@@ -134,11 +134,24 @@ class TestRun:
 
         async def job(session: AccountSession) -> None: ...
 
+        async def pages(session: AccountSession) -> AsyncIterator[int]:
+            yield 1
+
+        async def none() -> None: ...
+
+        async def two(session: AccountSession, region: str) -> None: ...
+
         session: Any = None
         async with pool_over(fleet) as pool:
             for wrong, message in (
                 (job(session), r"called already: pass job, not job\(\.\.\.\)"),
                 (None, "must be an async callable that takes an AccountSession, got None"),
+                (pages, "pages yields; it must return: collect what it yields in a list"),
+                (none, r"none\(\) -> 'None' is called with one AccountSession \(too many positional arguments\)"),
+                (
+                    two,
+                    r"two\(.*\) -> 'None' is called with one .*'region'\); fix other .* with functools.partial",
+                ),
             ):
                 with pytest.raises(ConfigurationError, match=message):
                     await pool.map(wrong, fleet.accounts)  # type: ignore[arg-type]
@@ -150,10 +163,12 @@ class TestRun:
             return 1
 
         async with pool_over(fleet) as pool:
-            report = await pool.map(count, fleet.accounts[:1])  # type: ignore[arg-type,var-annotated]
+            report = await pool.map(count, fleet.accounts, max_at_once=1)  # type: ignore[arg-type,var-annotated]
 
-        assert isinstance(report[0].error, ConfigurationError)
+        assert {type(outcome.error) for outcome in report} == {ConfigurationError}
         assert "count is not async: it returned int" in str(report[0].error)
+        # What is wrong with it is wrong for all: it was called once, and no other role was assumed.
+        assert (await fleet.counts()).calls("sts", "AssumeRole") == 1
 
     async def test_clients_that_are_not_entered_say_how(self, fleet: SimulatedFleet) -> None:
         """A method of a client is asked of what only lends one."""
@@ -162,6 +177,10 @@ class TestRun:
             for lease in (session.client("sts"), pool.client("sts", fleet.accounts[0])):
                 with pytest.raises(AttributeError, match=r"'get_caller_identity': this lends a client.*async with"):
                     _ = lease.get_caller_identity  # type: ignore[attr-defined]
+                with pytest.raises(TypeError, match="nothing to await; write `async with"):
+                    await lease
+                with pytest.raises(TypeError, match="write `async with"), lease:  # type: ignore[attr-defined]
+                    pass
 
     async def test_roles_of_one_account_are_two_things(self, fleet: SimulatedFleet, tmp_path: Path) -> None:
         """What one role has done is not done for another; and whoever is asked sees both."""

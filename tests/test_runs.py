@@ -233,6 +233,7 @@ class TestBeforeItStarts:
             report = await pool.map(spy, accounts, dry_run=True)
 
         assert spy.calls == 0
+        assert "; 3 accounts reached, 1 with failures; " in report.summary()
         assert (await fleet.counts()).calls("sts", "AssumeRole", code="") == 3
         assert [(outcome.status, outcome.reason) for outcome in report[2:]] == [("skipped", "dry run")] * 6
         assert {(outcome.status, outcome.phase) for outcome in report[:2]} == {("failed", "credentials")}

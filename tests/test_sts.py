@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import re
 from typing import Any
@@ -180,6 +181,19 @@ def test_an_external_id_that_was_given_is_named_as_the_suspect_first() -> None:
     assert "Check the external id, " in given
     assert "outside" not in given
     assert "may want an external id" in missing
+    assert "the source may sts:AssumeRole it" in missing
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+def test_a_process_without_files_is_told_so(number: int) -> None:
+    """What keeps it from STS is not the network."""
+    error = EndpointConnectionError(endpoint_url="https://sts")
+    error.__cause__ = OSError(number, "Too many open files")
+
+    explained = _sts.explain(error, Role(), Account("123456789012"), "us-east-1")
+
+    assert "ulimit -n" in str(explained)
+    assert "network" not in str(explained)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +213,7 @@ def test_a_denial_that_says_why_is_passed_on(words: str, says: str) -> None:
 
     explained = str(_sts.explain(error, Role(), Account("123456789012"), "us-east-1"))
 
-    assert says in explained.partition("STS answered AccessDenied. It says why: ")[2]
+    assert says in explained.partition("STS answered AccessDenied to arn:aws:iam::1:user/x. It says why: ")[2]
     assert "Check" not in explained
 
 

@@ -62,6 +62,9 @@ def test_an_account_with_none_of_the_regions_is_still_answered() -> None:
     ("accounts", "regions", "says"),
     [
         (["123"], None, "exactly 12 ASCII digits"),
+        ([{"Id": "123456789012"}], None, r"Account\(record\['Id'\], name=record\['Name'\]\)"),
+        ([" 1234-5678-9012\n"], None, "'123456789012' was meant, perhaps"),
+        ([GLOBAL], ["US-EAST-1"], r"unknown region 'US-EAST-1' \(is it us-east-1\?\)"),
         ("123456789012", None, r"write \['123456789012'\]"),
         (GLOBAL, None, "got a single one"),
         (7, None, "must be an iterable"),
@@ -76,6 +79,16 @@ def test_mistakes_are_named_before_anything_starts(accounts: object, regions: ob
     """A bad account in a list and a bad region are refused at the door."""
     with pytest.raises(ConfigurationError, match=says):
         Targets(accounts, regions)  # type: ignore[arg-type]
+
+
+def test_accounts_that_repeat_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """They are as many targets, which a job that changes something may not expect."""
+    targets = Targets([GLOBAL, GLOBAL, f"arn:aws:iam::{GLOBAL.id}:role/other", "222222222222"])
+
+    assert targets.total == 4
+    assert caplog.messages == [
+        f"1 accounts are given more than once ({GLOBAL.id}), and are worked on as often, at the same time, too"
+    ]
 
 
 def test_an_iterator_is_read_only_as_far_as_it_is_asked_for() -> None:

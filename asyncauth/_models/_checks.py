@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -77,8 +78,19 @@ def check_account_id(value: object) -> str:
             f"an account id must be a string of 12 digits, got the integer {value} (leading zeros are lost){hint}"
         )
     if not isinstance(value, str) or not _ACCOUNT_ID.fullmatch(value):
-        raise ConfigurationError(f"an account id must be exactly 12 ASCII digits, got {_short(value)}")
+        raise ConfigurationError(f"an account id must be exactly 12 ASCII digits, got {_short(value)}{_meant(value)}")
     return value
+
+
+def _meant(value: object) -> str:
+    """Return what the account id of a record, or of a line of a file, would be."""
+    if isinstance(value, Mapping) and "Id" in value:
+        return "; of a record of Organizations that is Account(record['Id'], name=record['Name'])"
+    if isinstance(value, str):
+        digits = re.sub(r"[\s-]", "", value)
+        if _ACCOUNT_ID.fullmatch(digits):
+            return f"; {digits!r} was meant, perhaps"
+    return ""
 
 
 def check_integer(parameter: str, value: object, lowest: int, highest: int, unit: str = "") -> int:

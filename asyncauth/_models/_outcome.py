@@ -156,11 +156,12 @@ class Report(Sequence[Outcome[T]]):
         return [outcome.row() for outcome in self.outcomes]
 
     def summary(self) -> str:
-        """Return one line for people: targets by status, accounts reached and failed, seconds, why some were skipped.
+        """Return one line for people: targets by status, accounts reached and failed, seconds, and why.
 
-        Of what an earlier run has done there is only the number, and of other reasons there are the three commonest.
+        Of codes of failures and reasons of skipped targets there are the three commonest each; of what an earlier run
+        has done there is only the number. A dry run reaches its accounts, too.
         """
-        reached = {outcome.account.id for outcome in self.succeeded}
+        reached = {outcome.account.id for outcome in self if outcome.ok or _came_to_its_job(outcome)}
         failed = {outcome.account.id for outcome in self.failed}
         statuses = ", ".join(
             f"{count:,} {status.replace('_', ' ')}" for status, count in sorted(self._by_status.items())
@@ -169,10 +170,12 @@ class Report(Sequence[Outcome[T]]):
             f"{len(self.journal.skipped):,} done in an earlier run; " if self.journal and self.journal.skipped else ""
         )
         reasons = Counter(outcome.reason for outcome in self.skipped if outcome.reason not in (None, DONE_BEFORE))
-        why = "".join(f"; skipped {count:,}: {reason}" for reason, count in reasons.most_common(3))
+        codes = Counter(_code_of(outcome) for outcome in self._having("failed"))
+        why = [f"; failed {count:,}: {code}" for code, count in codes.most_common(3)]
+        why += [f"; skipped {count:,}: {reason}" for reason, count in reasons.most_common(3)]
         return (
             f"{len(self):,} targets: {statuses or 'none'}; {before}{len(reached):,} accounts reached, "
-            f"{len(failed):,} with failures; {self.elapsed:.1f} s{why}"
+            f"{len(failed):,} with failures; {self.elapsed:.1f} s{''.join(why)}"
         )
 
     def raise_for_failures(self) -> None:
@@ -189,6 +192,14 @@ class Report(Sequence[Outcome[T]]):
 
     def _having(self, *statuses: str) -> tuple[Outcome[T], ...]:
         return tuple(outcome for outcome in self.outcomes if outcome.status in statuses)
+
+
+def _came_to_its_job(outcome: Outcome[Any]) -> bool:
+    return outcome.status == "skipped" and outcome.phase == "job"
+
+
+def _code_of(outcome: Outcome[Any]) -> str:
+    return outcome.error_code or type(outcome.error).__name__
 
 
 def _noted(outcome: Outcome[Any]) -> Exception:
