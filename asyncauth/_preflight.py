@@ -43,6 +43,9 @@ Cause: TypeAlias = Literal[
 SUSPENDED: Final = "account suspended"
 BY_AN_SCP: Final = "denied by an SCP"
 
+#: How many accounts a summary names.
+_NAMED: Final = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
@@ -64,7 +67,7 @@ class Unreachable:
         return f"{self.account.id}{name}: {' or '.join(self.causes)}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Coverage:
     """What `SessionPool.warm` found: who can be reached, and who not.
 
@@ -91,10 +94,19 @@ class Coverage:
         return MappingProxyType(dict(counted.most_common()))
 
     def summary(self) -> str:
-        """Return a line for people, and one for each account that cannot be reached."""
+        """Return a line for people, and one for each account that cannot be reached; of many, the first twenty."""
+        lines = [self._headline(), *(f"  {each}" for each in self.unreachable[:_NAMED])]
+        if len(self.unreachable) > _NAMED:
+            rest = Counter(each.causes[0] for each in self.unreachable[_NAMED:])
+            lines.append("  and " + ", ".join(f"{count:,} more: {cause}" for cause, count in rest.most_common()))
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Coverage {self._headline()}>"
+
+    def _headline(self) -> str:
         total = len(self.reachable) + len(self.unreachable)
-        first = f"{len(self.reachable):,} of {total:,} accounts can be reached ({self.share:.0%}); {self.elapsed:.1f} s"
-        return "\n".join([first, *(f"  {each}" for each in self.unreachable)])
+        return f"{len(self.reachable):,} of {total:,} accounts can be reached ({self.share:.0%}); {self.elapsed:.1f} s"
 
 
 def coverage(report: Report[None], role: Role) -> Coverage:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.exceptions import ClientError
 
-from asyncauth import Account, AssumeRoleError, Keys, Role, SessionPool
+from asyncauth import Account, AssumeRoleError, Coverage, Keys, Role, SessionPool, Unreachable
 from asyncauth._preflight import probable_causes
 from asyncauth._sts import explain
 from asyncauth.testing import SimulatedFleet
@@ -107,6 +107,21 @@ def test_what_sts_says_is_read(message: str, external_id: str | None, likeliest:
     error.__cause__ = denial
 
     assert probable_causes(error, role)[0] == likeliest
+
+
+def test_of_many_accounts_a_summary_names_twenty() -> None:
+    """The others are counted by their cause; repr names none."""
+    unreachable = tuple(
+        Unreachable(Account(f"{number:012}"), ("source",) if number < 4_990 else ("MFA",), AssumeRoleError("no"))
+        for number in range(5_000)
+    )
+    coverage = Coverage((Account("123456789012"),), unreachable, 1.0)
+    lines = coverage.summary().splitlines()
+
+    assert lines[0] == "1 of 5,001 accounts can be reached (0%); 1.0 s"
+    assert lines[1:21] == [f"  {number:012}: source" for number in range(20)]
+    assert lines[21:] == ["  and 4,970 more: source, 10 more: MFA"]
+    assert repr(coverage) == f"<Coverage {lines[0]}>"
 
 
 @pytest.mark.parametrize(
