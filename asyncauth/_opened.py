@@ -19,7 +19,7 @@ from asyncauth._errors import PartitionMismatch, SourceError
 from asyncauth._failures import scrub
 from asyncauth._gate import Gate, Way
 from asyncauth._models import Account
-from asyncauth._partitions import partition_of_region
+from asyncauth._partitions import get_partition, partition_of_region
 from asyncauth._sources import make_source
 from asyncauth._telemetry import open_telemetry
 from asyncauth._tokens import RoleTokens, SourceIdentity
@@ -206,6 +206,12 @@ class OpenSource:
         bound = self.clients.try_bind(identity, service_name, region_name, **options)
         return bound if bound is not None else await self.clients.bind(identity, service_name, region_name, **options)
 
+    async def warm_clients(self, service_name: str) -> None:
+        """Make ready what clients of a service share: in one region, which makes it quick in the others."""
+        partition = get_partition(self._partition or "aws")
+        region = _sts.sts_region(partition, self.facts.region_name)
+        await self.clients.warm(service_name, region, endpoint_url=self.endpoint_url)
+
     def _check_endpoint(self, url: str, region_name: str) -> None:
         if url in self._overrides_said:
             return
@@ -289,6 +295,11 @@ class OpenParts:
                     opened = self._opened[key] = await self._open(key)
         opened.check_partition(partition, account)
         return opened
+
+    async def warm_clients(self, service_name: str) -> None:
+        """Make ready, for each source that is open, what clients of a service share."""
+        for opened in self._opened.values():
+            await opened.warm_clients(service_name)
 
     def client_statistics(self) -> dict[str, ClientStatistics]:
         """Return what each source's client factory has done, by the source's name."""

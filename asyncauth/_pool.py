@@ -443,6 +443,7 @@ class SessionPool:
         max_at_once: int | None = None,
         timeout: float | None = None,
         progress: ProgressSpec = None,
+        services: Iterable[str] = (),
     ) -> Coverage:
         """Assume every account's role ahead, and say who cannot be reached and what it probably was.
 
@@ -453,21 +454,30 @@ class SessionPool:
             max_at_once: how many at the same time; None: the pool's number.
             timeout: seconds per account; None: no limit beside that of each request.
             progress: as for `as_completed`.
+            services: what the jobs will ask for clients of, `ec2`: their models are loaded and their classes made now,
+                in a worker thread. Else the first job that asks waits for that, a fifth of a second for EC2.
 
         Raises:
             ConfigurationError, PoolClosed: as `as_completed`.
+            botocore's exceptions: there is no such service.
 
         Example:
-            coverage = await pool.warm(accounts)
+            coverage = await pool.warm(accounts, services=["ec2"])
             print(coverage.summary())
         """
+        if isinstance(services, str):
+            raise ConfigurationError(f"services must be a list of names, got the string {services!r}")
+        names = tuple(services)
         run = self._run(
             _nothing,
             Targets(accounts, once=True),
             Limits(max_at_once=self._settings.max_connections if max_at_once is None else max_at_once, timeout=timeout),
             progress=progress,
         )
-        return coverage(await self._report(run), self.role)
+        found = coverage(await self._report(run), self.role)
+        for service_name in names:
+            await self._open_parts().warm_clients(service_name)
+        return found
 
     def statistics(self) -> Statistics:
         """Return counters and gauges of this moment.

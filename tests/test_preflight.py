@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, UnknownServiceError
 
-from asyncauth import Account, AssumeRoleError, Coverage, Keys, Role, SessionPool, Unreachable
+from asyncauth import Account, AssumeRoleError, ConfigurationError, Coverage, Keys, Role, SessionPool, Unreachable
 from asyncauth._preflight import probable_causes
 from asyncauth._sts import explain
 from asyncauth.testing import SimulatedFleet
-from tests.fleets import pool_over, who_am_i
+from tests.fleets import count_instances, pool_over, who_am_i
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -55,6 +55,21 @@ async def test_it_assumes_every_role_once_and_reports_coverage(fleet: SimulatedF
     assert sum(one.bound for one in statistics.clients.values()) >= 21
     assert any(budget.limit.service == "sts" and budget.admitted for budget in statistics.budgets)
     assert statistics.endpoints_down == {}
+
+
+async def test_services_are_made_ready(fleet: SimulatedFleet) -> None:
+    """In each partition, so that the first job does not wait; a service that there is not is an error at once."""
+    async with pool_over(fleet) as pool:
+        await pool.warm(fleet.accounts, services=["ec2"])
+        built = {name: clients.built for name, clients in pool.statistics().clients.items()}
+        await pool.map(count_instances, fleet.accounts[-3:])
+
+        assert set(built.values()) == {2}, "STS and EC2"
+        assert {name: clients.built for name, clients in pool.statistics().clients.items()} == built
+        with pytest.raises(UnknownServiceError):
+            await pool.warm(fleet.accounts[:1], services=["ec3"])
+        with pytest.raises(ConfigurationError, match="got the string 'ec2'"):
+            await pool.warm(fleet.accounts[:1], services="ec2")
 
 
 async def test_accounts_may_come_from_anywhere(fleet: SimulatedFleet) -> None:
