@@ -335,19 +335,36 @@ def _micro_parts(micro: Mapping[str, Any]) -> list[str]:
 
 
 def sweep_table(sweep: Mapping[str, Any]) -> str:
-    """Return the sweep as a table: accounts per second by `max_at_once`, and what to choose."""
+    """Return the sweep as a table: accounts per second and the loop's lag by `max_at_once`, and what to choose."""
     found = sweep["series"]
-    at_once = sorted({point["max_at_once"] for one in found for point in one["points"]})
-    rates = [{point["max_at_once"]: point["accounts_per_second"] for point in one["points"]} for one in found]
-    rows = [[f"{count:,} at once", *(number(rate.get(count)) for rate in rates)] for count in at_once]
-    rows += [
-        ["90 % of the best from", *(f"{one['enough_at_once']:,} at once" for one in found)],
-        ["the CPU's limit, accounts/s", *(number(one["cpu_limit_accounts_per_second"]) for one in found)],
+    by_count = [{point["max_at_once"]: point for point in one["points"]} for one in found]
+    rows = [
+        [
+            f"{at_once:,} at once",
+            *(
+                number(points[at_once][key]) if at_once in points else "-"
+                for key in ("accounts_per_second", "loop_lag_p99_ms")
+                for points in by_count
+            ),
+        ]
+        for at_once in sorted({at_once for points in by_count for at_once in points})
     ]
-    failed = [point for one in found for point in one["points"] if point["failed"]]
-    text = table(["accounts/s", *(one["label"] for one in found)], rows)
-    if failed:
-        codes = ", ".join(sorted({code for point in failed for code in point["codes"]}))
-        count_failed = sum(point["failed"] for point in failed)
-        text += f"\n{count_failed:,} accounts failed ({codes}); they are not counted in the rates.\n"
+    no_lags = [""] * len(found)
+    rows.append(["90 % of the best from", *(f"{one['enough_at_once']:,} at once" for one in found), *no_lags])
+    limits = [one["cpu_limit_accounts_per_second"] for one in found]
+    if any(limits):
+        rows.append(["one core's limit, accounts/s", *(number(limit) for limit in limits), *no_lags])
+    heads = [f"{what}{one['label']}" for what in ("accounts/s, ", "loop lag p99 ms, ") for one in found]
+    return table(["", *heads], rows) + _uncounted([point for one in found for point in one["points"]])
+
+
+def _uncounted(points: Sequence[Mapping[str, Any]]) -> str:
+    """Return a sentence for each kind of accounts that the rates leave out, with the codes or reasons."""
+    text = ""
+    for kind, why in (("failed", "codes"), ("skipped", "reasons")):
+        if total := sum(point[kind] for point in points):
+            causes = ", ".join(sorted({cause for point in points for cause in point[why]}))
+            accounts, be = ("1 account", "was") if total == 1 else (f"{total:,} accounts", "were")
+            happened = f"{be} skipped" if kind == "skipped" else kind
+            text += f"\n{accounts} {happened} ({causes}); the rates do not count {'it' if total == 1 else 'them'}.\n"
     return text

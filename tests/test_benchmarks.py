@@ -13,7 +13,10 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
 
+from asyncauth.testing import SimulatedFleet
 from benchmarks import __main__ as command
 from benchmarks import _bodies, _report, _svg, fleet, sweep
 from benchmarks._measure import LoopLag, percentile
@@ -214,6 +217,8 @@ def point(at_once: int, rate: float, **others: Any) -> dict[str, Any]:
         "succeeded": 100,
         "failed": 0,
         "codes": {},
+        "skipped": 0,
+        "reasons": {},
         "accounts_per_second": rate,
         "cpu_ms_per_account": 2.0,
         "busy": min(1.0, rate / 500),
@@ -344,7 +349,59 @@ def test_knee_and_limit() -> None:
 
     assert (found["best_accounts_per_second"], found["enough_at_once"]) == (500, 10)
     assert found["cpu_limit_accounts_per_second"] == 500
-    assert found["cpu_is_the_limit"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sweep.AT_ONCE), st.floats(0.02, 1.0), st.floats(1.0, 8.0)), min_size=1, max_size=10
+    )
+)
+def test_limit_is_not_below_what_was_measured(drawn: list[tuple[int, float, float]]) -> None:
+    """No point does more than the core's limit, however dear the busiest were; none is told where no CPU binds."""
+    points = [point(at_once, busy * 1000 / cpu, busy=busy, cpu_ms_per_account=cpu) for at_once, busy, cpu in drawn]
+
+    found = sweep.series("5 ms", points)
+
+    limit = found["cpu_limit_accounts_per_second"]
+    assert (limit is None) == all(busy <= 0.85 for _, busy, _ in drawn)
+    assert limit is None or limit >= found["best_accounts_per_second"] * 0.999
+
+
+def test_limit_of_overloaded_points() -> None:
+    """The cheapest point says what a core can do, though the busiest are the overloaded ones."""
+    overloaded = [point(at_once, 590, busy=0.99, cpu_ms_per_account=1.68) for at_once in (200, 500, 1_000)]
+
+    found = sweep.series("5 ms", [point(20, 738, busy=0.88, cpu_ms_per_account=1.19), *overloaded])
+
+    assert found["cpu_limit_accounts_per_second"] == pytest.approx(1000 / 1.19)
+
+
+def test_no_limit_where_cpu_never_binds() -> None:
+    """Where every point waits, there is no limit of the CPU: not in the table, and no line in the picture."""
+    only = {"series": [sweep.series("your endpoint", [point(1, 2.5, busy=0.02), point(10, 25, busy=0.1)])]}
+
+    assert only["series"][0]["cpu_limit_accounts_per_second"] is None
+    assert "limit" not in _report.sweep_table(only)
+    assert "one core" not in _svg.sweep_chart(only)
+
+
+def test_sweep_table_tells_what_the_rates_leave_out() -> None:
+    """Beside the rates stand the loop's lags; failed accounts and skipped ones are told apart, with their causes."""
+    found = sweep.series(
+        "50 ms",
+        [
+            point(1, 20, busy=0.9, failed=2, codes={"AccessDenied": 1, "TargetTimeout": 1}, loop_lag_p99_ms=2.5),
+            point(10, 200, skipped=1, reasons={"account suspended": 1}),
+        ],
+    )
+
+    text = _report.sweep_table({"series": [found]})
+
+    assert "|  | accounts/s, 50 ms | loop lag p99 ms, 50 ms |" in text
+    assert "| 1 at once | 20.0 | 2.50 |" in text
+    assert "| one core's limit, accounts/s | 500 |  |" in text
+    assert "2 accounts failed (AccessDenied, TargetTimeout)" in text
+    assert "1 account was skipped (account suspended)" in text
 
 
 def test_accounts_of_a_sweep(tmp_path: Path) -> None:
@@ -356,12 +413,46 @@ def test_accounts_of_a_sweep(tmp_path: Path) -> None:
     assert sweep.read_accounts(str(listed)) == ["123456789012", "arn:aws:iam::210987654321:role/audit"]
 
 
-def test_point_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.anyio
+async def test_account_waits_for_a_place() -> None:
+    """No more accounts are let in than have a place, until one of them is given back."""
+    places = asyncio.Semaphore(2)
+    accounts = sweep.admitted(_bodies.account_ids(1_000), 60.0, places)
+
+    let_in = [await anext(accounts), await anext(accounts)]
+    third = asyncio.create_task(anext(accounts))
+    await asyncio.sleep(0)
+    assert not third.done()
+    places.release()
+
+    assert [*let_in, await third] == _bodies.account_ids(3)
+
+
+@pytest.mark.anyio
+async def test_nobody_is_let_in_after_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A point of the sweep lets accounts in for the seconds it was given, however many there are."""
     moments = iter([100.0, 100.5, 102.0, 102.6])
     monkeypatch.setattr(sweep.time, "perf_counter", lambda: next(moments))
 
-    assert list(sweep.admitted(_bodies.account_ids(1_000), seconds=2.5)) == _bodies.account_ids(2)
+    accounts = sweep.admitted(_bodies.account_ids(1_000), 2.5, asyncio.Semaphore(10))
+
+    assert [account async for account in accounts] == _bodies.account_ids(2)
+
+
+@pytest.mark.botocore
+@pytest.mark.anyio
+async def test_slow_endpoint_gets_few_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a slow endpoint a short point works on as many accounts as there are places, and reads none ahead."""
+    with CannedServer(latency=0.3) as slow:
+        for name, value in slow.environment().items():
+            monkeypatch.setenv(name, value)
+        found = await sweep.measure_point(_bodies.account_ids(1_000), [], 2, role=_bodies.ROLE, seconds=0.3)
+        asked = slow.stats()["requests"]["AssumeRole"]
+
+    # Two answers take 0.6 s, so no place was given back in time for a third account.
+    assert 1 <= found["accounts"] <= 2
+    assert asked == found["accounts"] == found["succeeded"]
+    assert (found["failed"], found["skipped"]) == (0, 0)
 
 
 @pytest.mark.botocore
@@ -374,6 +465,50 @@ def test_sweep_on_two_points() -> None:
     slow, fast = only["points"]
     assert (slow["failed"], fast["failed"]) == (0, 0)
     assert fast["accounts_per_second"] > 2 * slow["accounts_per_second"]
+
+
+@pytest.mark.anyio
+async def test_sweep_of_a_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep of one's own fleet does each account once per point, and tells denied accounts from skipped."""
+    pytest.importorskip("moto")
+    said: list[str] = []
+    ids = _bodies.account_ids(6)
+    async with SimulatedFleet(ids, role="audit", denied=[ids[4]]) as fleet_of_six:
+        scp = "not authorized to perform: sts:AssumeRole with an explicit deny in a service control policy"
+        await fleet_of_six.fault(service="sts", account=ids[5], code="AccessDenied", status=403, message=scp)
+        for name, value in fleet_of_six.environ().items():
+            monkeypatch.setenv(name, value)
+        found = await sweep.sweep_own(
+            ids, [1, 4, 100], say=said.append, role="audit", call="get_caller_identity", seconds=20.0
+        )
+        assumed = (await fleet_of_six.counts()).calls("sts", "AssumeRole")
+
+    (only,) = found["series"]
+    assert [one["max_at_once"] for one in only["points"]] == [1, 4]
+    for one in only["points"]:
+        assert (one["accounts"], one["succeeded"], one["failed"], one["skipped"]) == (6, 4, 1, 1)
+        assert one["codes"] == {"AccessDenied": 1}
+        assert [reason for reason in one["reasons"] if "SCP" in reason]
+    assert assumed >= 12
+    assert said[-1] == "  100 at once needs more than 6 accounts; the sweep ends here"
+    limits = [1000 / one["cpu_ms_per_account"] for one in only["points"]]
+    binds = any(one["busy"] > 0.85 for one in only["points"])
+    assert only["cpu_limit_accounts_per_second"] == (max(limits) if binds else None)
+    assert ("limit" in _report.sweep_table(found)) == binds
+
+
+@pytest.mark.anyio
+async def test_sweep_of_nothing_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep in which no account can be worked on ends with the code; it makes no table of zeros."""
+    pytest.importorskip("moto")
+    ids = _bodies.account_ids(2)
+    async with SimulatedFleet(ids, denied=ids) as closed:
+        for name, value in closed.environ().items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit, match="AccessDenied"):
+            await sweep.sweep_own(ids, [1], role=_bodies.ROLE, call="get_caller_identity", seconds=20.0)
+        with pytest.raises(SystemExit, match="no number at once"):
+            await sweep.sweep_own(ids, [10], role=_bodies.ROLE, call="get_caller_identity", seconds=20.0)
 
 
 def test_part_of_a_run_stays_out_of_the_results(
