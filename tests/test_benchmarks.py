@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import sys
 import time
 import xml.etree.ElementTree as ET
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -25,8 +28,10 @@ from benchmarks._variants import VARIANTS, Answer
 from benchmarks.server import CannedServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from asyncauth import AccountSession
 
 ONE, OTHER = _bodies.account_ids(2)
 
@@ -47,18 +52,28 @@ def keys(key_of: str, secret_of: str, token_of: str) -> Credentials:
     return Credentials(_bodies.key_id(key_of), _bodies.secret(secret_of), _bodies.token(token_of))
 
 
-def describe(server: CannedServer, credentials: Credentials) -> tuple[int, str]:
-    """Call DescribeInstances with botocore's own signer; return the status and the body."""
-    url, body = f"http://127.0.0.1:{server.ports['ec2']}/", b"Action=DescribeInstances&Version=2016-11-15"
+def call(server: CannedServer, service: str, credentials: Credentials, body: bytes) -> tuple[int, str]:
+    """Send a request with botocore's own signer; return the status and the body."""
+    url = f"http://127.0.0.1:{server.ports[service]}/"
     request = AWSRequest("POST", url, data=body, headers={"Content-Type": "application/x-www-form-urlencoded"})
-    SigV4Auth(credentials, "ec2", _bodies.REGION).add_auth(request)
-    connection = http.client.HTTPConnection("127.0.0.1", server.ports["ec2"], timeout=5)
+    SigV4Auth(credentials, service, _bodies.REGION).add_auth(request)
+    connection = http.client.HTTPConnection("127.0.0.1", server.ports[service], timeout=5)
     try:
         connection.request("POST", "/", body, dict(request.headers.items()))
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
     finally:
         connection.close()
+
+
+def describe(server: CannedServer, credentials: Credentials) -> tuple[int, str]:
+    return call(server, "ec2", credentials, b"Action=DescribeInstances&Version=2016-11-15")
+
+
+def assume(server: CannedServer, account: str) -> None:
+    source = Credentials(_bodies.key_id(_bodies.SOURCE_ACCOUNT, long_term=True), _bodies.secret(_bodies.SOURCE_ACCOUNT))
+    role = f"arn%3Aaws%3Aiam%3A%3A{account}%3Arole%2F{_bodies.ROLE}"
+    assert call(server, "sts", source, f"Action=AssumeRole&RoleArn={role}".encode())[0] == 200
 
 
 def test_answer_belongs_to_signer(server: CannedServer) -> None:
@@ -107,6 +122,105 @@ def test_check_wants_every_instance_once() -> None:
         check(ONE, Answer(frozenset({ONE}), 5))
     with pytest.raises(fleet.CrossedIdentity):
         check(OTHER, Answer(frozenset({ONE, OTHER}), 5))
+
+
+class Faulty:
+    """A variant that does its work by hand, all accounts right but the first, which it handles as its fault says."""
+
+    def __init__(self, server: CannedServer, fault: str) -> None:
+        self._server, self._fault = server, fault
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def work(self, accounts: Sequence[str], seen: Callable[[str, Answer], None]) -> None:
+        for account in accounts:
+            fault = self._fault if account == ONE else ""
+            for _ in range({"assumes twice": 2, "does not assume": 0}.get(fault, 1)):
+                assume(self._server, account)
+            right, mixed = keys(account, account, account), keys(account, OTHER, account)
+            for _ in range({"describes twice": 2, "does not describe": 0}.get(fault, 1)):
+                describe(self._server, mixed if fault == "crosses" else right)
+            if fault != "does not answer":
+                seen(account, Answer(frozenset({account}), 5))
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch, server: CannedServer) -> Callable[[str], dict[str, Any]]:
+    """Return what measures a faulty variant as `run_one` measures the others, but in this process."""
+
+    def in_this_process(_function: str, arguments: dict[str, Any], *_: object, **__: object) -> dict[str, Any]:
+        return fleet.measure_variant(**arguments)
+
+    def run(fault: str) -> dict[str, Any]:
+        variant = replace(VARIANTS["boto3_session"], name="faulty", packages=())
+        module = SimpleNamespace(open_variant=lambda _at_once: Faulty(server, fault))
+        monkeypatch.setitem(VARIANTS, "faulty", variant)
+        monkeypatch.setitem(sys.modules, variant.path, module)
+        return fleet.run_one(variant, 3, server, warm_up=0)
+
+    monkeypatch.setattr(fleet, "measure", in_this_process)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return run
+
+
+def test_work_by_hand_is_accepted(faulty: Callable[[str], dict[str, Any]]) -> None:
+    """What the faults are compared with: the same work done rightly is a result."""
+    result = faulty("none")
+
+    assert (result["assume_role"], result["describe_instances"], result["crossed"]) == (3, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("assumes twice", "assume_role was called 4 times for 3 accounts"),
+        ("does not assume", "assume_role was called 2 times for 3 accounts"),
+        ("describes twice", "describe_instances was called 4 times for 3 accounts"),
+        ("does not describe", "describe_instances was called 2 times for 3 accounts"),
+        ("crosses", "1 requests mixed the keys of two accounts"),
+        ("does not answer", "asked for 3 accounts, 2 were answered"),
+    ],
+)
+def test_faulty_work_is_no_result(faulty: Callable[[str], dict[str, Any]], fault: str, message: str) -> None:
+    """A variant that calls too often, leaves an account out or mixes two accounts' keys is an error, not a row."""
+    with pytest.raises((ChildFailed, AssertionError), match=message):
+        faulty(fault)
+
+
+@pytest.mark.botocore
+@pytest.mark.anyio
+async def test_sweep_refuses_the_wrong_account(monkeypatch: pytest.MonkeyPatch, server: CannedServer) -> None:
+    """A point of the sweep in which an account was answered for another is an error, not a rate."""
+
+    async def wrong(session: AccountSession) -> bool:
+        return session.account.id != OTHER
+
+    monkeypatch.setattr(sweep, "_job", lambda _call: wrong)
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(AssertionError, match="1 accounts were answered for another account"):
+        await sweep.measure_point([ONE, OTHER], [], 2, role=_bodies.ROLE, seconds=20.0)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("call_name", ["describe_instances", "get_caller_identity"])
+@pytest.mark.parametrize("answered_for", [ONE, OTHER])
+async def test_sweep_compares_the_account(call_name: str, answered_for: str) -> None:
+    """Whichever call the sweep makes, the account in the answer is compared with the one asked for."""
+
+    async def answer(**_options: object) -> dict[str, Any]:
+        return {"Reservations": [{"OwnerId": answered_for}], "Account": answered_for}
+
+    client = SimpleNamespace(describe_instances=answer, get_caller_identity=answer)
+    session: Any = SimpleNamespace(account=SimpleNamespace(id=ONE), client=lambda _name: nullcontext(client))
+
+    assert await sweep._job(call_name)(session) is (answered_for == ONE)
 
 
 @pytest.mark.botocore
