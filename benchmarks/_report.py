@@ -41,6 +41,14 @@ def representative(fleet: Mapping[str, Any], size: int = 1_000) -> list[dict[str
     return sorted(best.values(), key=lambda row: row["cpu_ms_per_account"])
 
 
+def times_ours(fleet: Mapping[str, Any], row: Mapping[str, Any]) -> float | None:
+    """Return the CPU per account of a row as a multiple of asyncauth's at the same number of accounts."""
+    for one in fleet["rows"]:
+        if (one["variant"], one["accounts"]) == (OURS, row["accounts"]):
+            return float(row["cpu_ms_per_account"] / one["cpu_ms_per_account"])
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A promise, what was measured, and the limit it has to keep."""
@@ -86,24 +94,23 @@ def claims(result: Mapping[str, Any]) -> list[Claim]:
 def _fleet_claims(fleet: Mapping[str, Any]) -> list[Claim]:
     at_thousand = {row["variant"]: row for row in representative(fleet)}
     every = {(row["variant"], row["accounts"]): row for row in fleet["rows"]}
-    ours = at_thousand.get(OURS)
-    if ours is None:
+    if OURS not in at_thousand:
         return []
-    cpu = ours["cpu_ms_per_account"]
+    ratios = {name: ratio for name, row in at_thousand.items() if (ratio := times_ours(fleet, row))}
     found = [
-        Claim(f"CPU per account against {text}", cpu / at_thousand[name]["cpu_ms_per_account"], limit)
+        Claim(f"CPU per account against {text}", 1 / ratios[name], limit)
         for name, text, limit in (("stock", "one stock client", 0.75), ("raw", "raw aiohttp + SigV4", 2.5))
-        if name in at_thousand
+        if name in ratios
     ]
     found += [
         Claim(
-            f"times less CPU than {at_thousand[name]['label']}",
-            at_thousand[name]["cpu_ms_per_account"] / cpu,
+            f"times less CPU than {at_thousand[name]['label']}, at {at_thousand[name]['accounts']:,} accounts",
+            ratios[name],
             limit,
             at_most=False,
         )
         for name, limit in (("aioboto3", 100.0), ("botocove", 100.0), ("boto3_careful", 8.0))
-        if name in at_thousand
+        if name in ratios
     ]
     if (big := every.get((OURS, 10_000))) and (OURS, 1_000) in every:
         ratio = big["cpu_ms_per_account"] / every[OURS, 1_000]["cpu_ms_per_account"]
@@ -166,14 +173,13 @@ def _load(about: Mapping[str, Any]) -> str:
 
 def _fleet_parts(fleet: Mapping[str, Any], live: Mapping[str, float]) -> list[str]:
     rows = representative(fleet)
-    ours = next((row["cpu_ms_per_account"] for row in rows if row["variant"] == OURS), None)
     main = [
         [
             _label(row),
             f"{row['accounts']:,}",
             str(row["runs"]),
             f"{number(row['cpu_ms_per_account'])} ({' to '.join(number(one) for one in row['cpu_ms_spread'])})",
-            number(row["cpu_ms_per_account"] / ours if ours else None),
+            number(times_ours(fleet, row)),
             number(row["accounts_per_second"]),
             number(row["peak_rss_mib"]),
             number(live.get(row["variant"])),
@@ -186,7 +192,6 @@ def _fleet_parts(fleet: Mapping[str, Any], live: Mapping[str, float]) -> list[st
     ]
     sizes = sorted({row["accounts"] for row in fleet["rows"]})
     by_size = {(row["variant"], row["accounts"]): row for row in fleet["rows"]}
-    sized = [[_label(row), *(_at(by_size.get((row["variant"], size)), row, size) for size in sizes)] for row in rows]
     parts = [
         f"## At {max(row['accounts'] for row in rows):,} accounts, {fleet['at_once']} at once\n",
         table(
@@ -208,14 +213,22 @@ def _fleet_parts(fleet: Mapping[str, Any], live: Mapping[str, float]) -> list[st
         ),
         (
             "CPU is the median of the runs (least to most). A row with fewer accounts stops there: more would take "
-            "minutes to say the same. Over TLS each new connection is a handshake. Threads have no event loop to lag.\n"
+            "minutes to say the same; `x asyncauth` divides by asyncauth's CPU at the row's own number of accounts. "
+            "Over TLS each new connection is a handshake. Threads have no event loop to lag.\n"
         ),
-        "### CPU ms per account, by the number of accounts\n",
-        table(["how", *(f"{size:,}" for size in sizes)], sized),
     ]
+    for key, title in (
+        ("cpu_ms_per_account", "CPU ms per account"),
+        ("accounts_per_second", "Accounts per second"),
+        ("peak_rss_mib", "Peak RSS MiB"),
+    ):
+        sized = [
+            [_label(row), *(_at(by_size.get((row["variant"], size)), row, size, key) for size in sizes)] for row in rows
+        ]
+        parts += [f"### {title}, by the number of accounts\n", table(["how", *(f"{size:,}" for size in sizes)], sized)]
     parts.append(f"{_versions(rows)}.\n")
-    if better := _not_faster(rows):
-        parts += ["### Where asyncauth is not the best\n", *better]
+    if better := _not_faster(rows) + _slower_at(fleet["rows"], rows):
+        parts += ["### Where asyncauth is not the best\n", *better, ""]
     busy = max((row["server_busy"] for row in fleet["rows"]), default=0.0)
     parts.append(
         f"The server was never busier than {busy:.0%} of a core{'' if busy < 0.8 else ': **a bottleneck**'}.\n"
@@ -239,9 +252,9 @@ def _label(row: Mapping[str, Any]) -> str:
     return f"**{row['label']}**" if row["variant"] == OURS else str(row["label"])
 
 
-def _at(row: Mapping[str, Any] | None, of: Mapping[str, Any], size: int) -> str:
+def _at(row: Mapping[str, Any] | None, of: Mapping[str, Any], size: int, key: str) -> str:
     if row is not None:
-        return number(row["cpu_ms_per_account"])
+        return number(row[key])
     return "stops earlier" if size > of["largest"] else "-"
 
 
@@ -266,7 +279,21 @@ def _not_faster(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         ]
         if better:
             found.append(f"- {text}: {number(ours[key], unit)}; {'; '.join(better)}")
-    return [*found, ""] if found else []
+    return found
+
+
+def _slower_at(every: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name who does more accounts per second at the sizes that the main table does not show."""
+    at = {row["accounts"] for row in shown if row["variant"] == OURS}
+    found = []
+    for size in sorted({row["accounts"] for row in every} - at):
+        rows = [row for row in every if row["accounts"] == size]
+        found += [
+            line.replace("accounts per second", f"accounts per second at {size:,}", 1)
+            for line in _not_faster(rows)
+            if line.startswith("- accounts per second")
+        ]
+    return found
 
 
 def _bigpage_parts(bigpage: Mapping[str, Any]) -> list[str]:
@@ -300,12 +327,26 @@ def _tls_parts(tls: Mapping[str, Any]) -> list[str]:
     return [
         f"## Over TLS, {tls['latency_ms']:g} ms of latency\n",
         table(
-            ["how", "accounts", "at once", "handshakes STS", "handshakes EC2", "CPU ms per account", "accounts/s"],
+            [
+                "how",
+                "accounts",
+                "runs",
+                "at once",
+                "most in flight STS",
+                "most in flight EC2",
+                "handshakes STS",
+                "handshakes EC2",
+                "CPU ms per account",
+                "accounts/s",
+            ],
             [
                 [
                     _label(row),
                     f"{row['accounts']:,}",
+                    str(row["runs"]),
                     str(row["at_once"]),
+                    count(row["peak_in_flight"]["sts"]),
+                    count(row["peak_in_flight"]["ec2"]),
                     count(row["handshakes"]["sts"]),
                     count(row["handshakes"]["ec2"]),
                     number(row["cpu_ms_per_account"]),

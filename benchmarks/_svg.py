@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape
 
-from benchmarks._report import OURS, number, representative
+from benchmarks._report import OURS, number, representative, times_ours
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,7 +58,6 @@ def cpu_chart(fleet: Mapping[str, Any]) -> str:
     rows = representative(fleet)
     values = [row["cpu_ms_per_account"] for row in rows]
     ticks = _decades(min(values), max(values))
-    ours = next((row["cpu_ms_per_account"] for row in rows if row["variant"] == OURS), None)
     left, right, top, step = 345.0, _WIDTH - 140.0, 84.0, 34
     bottom = top + step * len(rows)
 
@@ -72,7 +71,7 @@ def cpu_chart(fleet: Mapping[str, Any]) -> str:
         _text(
             16,
             49,
-            "milliseconds on a logarithmic scale, median of the runs and their spread; in brackets: times asyncauth",
+            "milliseconds, logarithmic; median and spread of the runs; in brackets: times asyncauth at the same size",
             "note",
         ),
     ]
@@ -90,7 +89,8 @@ def cpu_chart(fleet: Mapping[str, Any]) -> str:
         body.append(
             f'<line x1="{max(left, x(low)):.1f}" y1="{y + 14}" x2="{x(high):.1f}" y2="{y + 14}" class="spread"/>'
         )
-        ratio = "" if ours is None or row["variant"] == OURS else f" ({number(value / ours)} x)"
+        times = None if row["variant"] == OURS else times_ours(fleet, row)
+        ratio = "" if times is None else f" ({number(times)} x)"
         body.append(_text(max(left + width, x(high)) + 8, y + 18, f"{number(value)} ms{ratio}"))
     return _document(int(bottom) + 16, title, body)
 

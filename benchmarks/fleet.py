@@ -7,6 +7,8 @@ all. CPU is user and system time of that process alone.
 What would make the answer wrong:
 - a variant that answers for the wrong account: every answer's owner is compared with the account asked for, and a run
   with one mistake is an error, not a row (the one variant that is wrong by design says so);
+- a signature that is wrong but that nobody looks at: before the runs each variant does a few accounts while the server
+  verifies every signature, which is too slow for the runs themselves;
 - work left out: the server's count of AssumeRole and DescribeInstances must be one per account;
 - a server that is the bottleneck: accounts per second would say nothing of the client. `server_busy` is shown;
 - set-up smeared over few accounts: it is measured apart, and is not in the CPU per account;
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 AT_ONCE: Final = 20
 _WARM_UP_FROM: Final = 900_000_000
 _SECONDS_FOR_REPEATS: Final = 60.0
+_VERIFIED: Final = 3
 
 
 class CrossedIdentity(AssertionError):
@@ -197,11 +200,12 @@ def run(
     """Measure every variant at every size, in turns, and return the rows.
 
     Everything is measured once. What is short is then repeated, `runs` times or for a minute in all; what is long once
-    more at the end, the shortest first. Nothing is repeated that would pass `seconds`; each row says its runs.
+    more at the end, the shortest first, so that each row has a spread. No third run begins that would pass `seconds`;
+    each row says its runs.
 
     Args:
         runs: how often, at most.
-        seconds: when to stop repeating.
+        seconds: when to stop repeating what was measured twice.
         slow_up_to: for a quick look: variants that build clients do no more accounts than this.
     """
     plan: list[_Job] = []
@@ -215,9 +219,17 @@ def run(
     plan.sort(key=lambda job: job.size)
     ends = time.perf_counter() + seconds
     with CannedServer() as server:
+        server.configure(verify=True)
+        for variant in {job.variant.name: job.variant for job in plan}.values():
+            try:
+                run_one(variant, _VERIFIED, server, at_once=2, warm_up=1)
+            except ChildFailed as failure:
+                problems[variant.name] = f"failed with its signatures verified: {failure}"
+                say(f"  {variant.name}: {failure}")
+        server.configure(verify=False)
 
         def measure_one(job: _Job) -> None:
-            if job.variant.name in problems or (job.results and time.perf_counter() + job.took > ends):
+            if job.variant.name in problems or (len(job.results) >= 2 and time.perf_counter() + job.took > ends):
                 return
             started = time.perf_counter()
             try:

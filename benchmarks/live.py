@@ -5,7 +5,8 @@ A process of its own keeps n of them, then n more; the resident set may only hav
 What would make the answer wrong:
 - memory that garbage left behind and that the next session fills: nothing but the sessions is done in that process, and
   the first n are not counted;
-- sessions that are not ready: each has assumed its role, built its client and had an answer through it;
+- sessions that are not ready, or of the wrong account: each has assumed its role, built its client and had an answer
+  through it, whose owner is compared;
 - too few of them: pages are 4 KiB, so a thousand cheap ones are kept, but only eight of those that hold 20 MiB.
 """
 
@@ -17,6 +18,7 @@ import importlib
 from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import fleet
 from benchmarks._bodies import account_ids
 from benchmarks._measure import rss_mib
 from benchmarks._processes import ChildFailed, measure, missing_packages
@@ -32,6 +34,7 @@ def measure_live(name: str, sessions: int) -> dict[str, Any]:
     variant = VARIANTS[name]
     module = importlib.import_module(variant.path)
     ids = account_ids(2 * sessions)
+    check = fleet.Check(5, fleet.expected_owner(variant))
 
     def settled() -> float:
         gc.collect()
@@ -40,20 +43,22 @@ def measure_live(name: str, sessions: int) -> dict[str, Any]:
     async def on_the_loop() -> float:
         async with AsyncExitStack() as stack:
             running = await stack.enter_async_context(module.open_variant(8))
-            await running.keep(ids[:sessions])
+            await running.keep(ids[:sessions], check)
             first = settled()
-            await running.keep(ids[sessions:])
+            await running.keep(ids[sessions:], check)
             return settled() - first
 
     def in_threads() -> float:
         with ExitStack() as stack:
             running = stack.enter_context(module.open_variant(8))
-            running.keep(ids[:sessions])
+            running.keep(ids[:sessions], check)
             first = settled()
-            running.keep(ids[sessions:])
+            running.keep(ids[sessions:], check)
             return settled() - first
 
     grown = asyncio.run(on_the_loop()) if variant.kind == "loop" else in_threads()
+    if len(check.accounts) != len(ids):
+        raise AssertionError(f"{len(ids)} sessions were to be kept, {len(check.accounts)} were answered")
     return {"variant": name, "sessions": sessions, "kib_per_session": grown * 1024 / sessions}
 
 

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from asyncauth.testing import SimulatedFleet
 from benchmarks import __main__ as command
-from benchmarks import _bodies, _report, _svg, fleet, sweep
+from benchmarks import _bodies, _report, _svg, fleet, live, sweep
 from benchmarks._measure import LoopLag, percentile
 from benchmarks._processes import ChildFailed, missing_packages
-from benchmarks._variants import VARIANTS, Answer
+from benchmarks._variants import VARIANTS, Answer, Variant
 from benchmarks.server import CannedServer
 
 if TYPE_CHECKING:
@@ -192,6 +192,46 @@ def test_faulty_work_is_no_result(faulty: Callable[[str], dict[str, Any]], fault
         faulty(fault)
 
 
+def test_unverified_variant_is_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each variant's signatures are verified before the runs; one that fails then is not measured at all."""
+    asked: list[tuple[str, int]] = []
+    verifying: list[bool] = []
+
+    def configure(_server: CannedServer, **settings: bool) -> None:
+        verifying.append(settings["verify"])
+
+    def run_one(variant: Variant, accounts: int, *_: object, **__: object) -> dict[str, Any]:
+        asked.append((variant.name, accounts))
+        raise ChildFailed("403")
+
+    monkeypatch.setattr(CannedServer, "configure", configure)
+    monkeypatch.setattr(fleet, "run_one", run_one)
+    monkeypatch.setattr(fleet, "missing_packages", lambda *_: ())
+    found = fleet.run(["raw"], [10, 100], runs=2, seconds=10.0, say=lambda _line: None)
+
+    assert (asked, verifying) == ([("raw", 3)], [True, False])
+    assert found["problems"] == {"raw": "failed with its signatures verified: 403"}
+    assert found["rows"] == []
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_kept_sessions_are_compared(monkeypatch: pytest.MonkeyPatch, right: bool) -> None:
+    """The sessions whose memory is measured are those of the accounts asked for, or there is no row."""
+
+    class Keeping(Faulty):
+        def keep(self, accounts: Sequence[str], seen: Callable[[str, Answer], None]) -> None:
+            for account in accounts:
+                seen(account, Answer(frozenset({account if right else OTHER}), 5))
+
+    variant = replace(VARIANTS["boto3_session"], name="faulty", packages=())
+    monkeypatch.setitem(VARIANTS, "faulty", variant)
+    module = SimpleNamespace(open_variant=lambda _at_once: Keeping(CannedServer(), ""))
+    monkeypatch.setitem(sys.modules, variant.path, module)
+
+    with nullcontext() if right else pytest.raises(fleet.CrossedIdentity):
+        assert live.measure_live("faulty", 2)["sessions"] == 2
+
+
 @pytest.mark.botocore
 @pytest.mark.anyio
 async def test_sweep_refuses_the_wrong_account(monkeypatch: pytest.MonkeyPatch, server: CannedServer) -> None:
@@ -355,9 +395,11 @@ def result() -> dict[str, Any]:
         "fleet": {
             "at_once": 20,
             "rows": [
+                row("asyncauth", 100, 2.5, accounts_per_second=250.0),
                 row("asyncauth", 1_000, 2.0),
                 row("asyncauth", 10_000, 2.1, peak_rss_mib=120.0),
                 row("raw", 1_000, 1.0),
+                row("stock", 100, 3.0, accounts_per_second=480.0, signs_as_asked=False),
                 row("stock", 1_000, 3.0, signs_as_asked=False),
                 row("boto3_careful", 1_000, 29.0, loop_lag_p99_ms=None),
                 row("aioboto3", 10, 300.0),
@@ -391,7 +433,9 @@ def result() -> dict[str, Any]:
                     "variant": "asyncauth",
                     "label": "asyncauth",
                     "accounts": 1_000,
+                    "runs": 3,
                     "at_once": 200,
+                    "peak_in_flight": {"sts": 118, "ec2": 121},
                     "handshakes": {"sts": 200, "ec2": 201},
                     "cpu_ms_per_account": 3.0,
                     "accounts_per_second": 300.0,
@@ -414,8 +458,8 @@ def test_ratios_are_judged(result: dict[str, Any]) -> None:
     assert judged == {
         "CPU per account against one stock client": (2 / 3, True),
         "CPU per account against raw aiohttp + SigV4": (2.0, True),
-        "times less CPU than aioboto3, a session per account": (294.5, True),
-        "times less CPU than boto3 with care, in threads": (14.5, True),
+        "times less CPU than aioboto3, a session per account, at 100 accounts": (235.6, True),
+        "times less CPU than boto3 with care, in threads, at 1,000 accounts": (14.5, True),
         "CPU per account at 10,000 against 1,000": (1.05, True),
         "peak RSS at 10,000 accounts, MiB": (120.0, True),
         "binding a client, microseconds": (25.0, False),
@@ -432,10 +476,14 @@ def test_page_says_what_was_measured(result: dict[str, Any]) -> None:
     page = _report.markdown(result)
 
     assert "| **asyncauth** | 1,000 | 3 | 2.00 (1.80 to 2.40) | 1.00 | 500 | 70.0 | 3.50 |" in page
-    assert "| aioboto3, a session per account | 100 | 3 | 589 (530 to 707) | 294 |" in page
+    assert "| aioboto3, a session per account | 100 | 3 | 589 (530 to 707) | 236 |" in page
     assert "| aioboto3, a session per account | 300 | 589 | stops earlier | stops earlier |" in page
     assert "- CPU per account: 2.00 ms; raw aiohttp + SigV4 (the limit) 1.00 ms" in page
     assert "aioboto3 1.2.3, asyncauth 1.2.3" in page
+    assert "- accounts per second at 100: 250/s; one stock aiobotocore client (the wrong account) 480/s" in page
+    assert "### Accounts per second, by the number of accounts" in page
+    assert "| **asyncauth** | - | 70.0 | 70.0 | 120 |" in page
+    assert "| **asyncauth** | 1,000 | 3 | 200 | 118 | 121 | 200 | 201 |" in page
     assert "- runacross: not run" in page
     assert "| binding a client, microseconds | 25.0 | at most 20.0 | **no** |" in page
     assert "| 90 % of the best from | 10 at once | 1,000 at once |" in page
@@ -628,13 +676,13 @@ async def test_sweep_of_nothing_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_part_of_a_run_stays_out_of_the_results(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, result: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Only a whole run writes where the README looks; a part goes to a folder of its own."""
+    """Only a whole run writes where the README looks, and returns 1 for a broken promise; a part does neither."""
     monkeypatch.setattr(command, "RESULTS", tmp_path)
     monkeypatch.setattr(command, "measure", lambda _options: result)
 
-    command.main(["--quick"])
+    assert command.main(["--quick"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scratch"]
-    command.main([])
+    assert command.main([]) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "cpu-per-account.svg",
         "results.json",

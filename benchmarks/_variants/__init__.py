@@ -38,8 +38,8 @@ class LoopRunning(Protocol):
     async def work(self, accounts: Sequence[str], seen: Seen) -> None:
         """Do the work for every account, and tell `seen` each one's answer as it comes."""
 
-    async def keep(self, accounts: Sequence[str]) -> None:
-        """Open a session with an EC2 client for every account, call once, and keep all of them usable."""
+    async def keep(self, accounts: Sequence[str], seen: Seen) -> None:
+        """Open a session with an EC2 client for every account, call once, tell `seen` each answer, keep all usable."""
 
 
 class ThreadRunning(Protocol):
@@ -48,8 +48,8 @@ class ThreadRunning(Protocol):
     def work(self, accounts: Sequence[str], seen: Seen) -> None:
         """Do the work for every account, and tell `seen` each one's answer."""
 
-    def keep(self, accounts: Sequence[str]) -> None:
-        """Open a session with an EC2 client for every account, call once, and keep all of them usable."""
+    def keep(self, accounts: Sequence[str], seen: Seen) -> None:
+        """Open a session with an EC2 client for every account, call once, tell `seen` each answer, keep all usable."""
 
 
 @dataclass(frozen=True, slots=True)

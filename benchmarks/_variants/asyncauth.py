@@ -35,11 +35,11 @@ class Running:
                 assert outcome.value is not None
                 seen(outcome.account.id, outcome.value)
 
-    async def keep(self, accounts: Sequence[str]) -> None:
+    async def keep(self, accounts: Sequence[str], seen: Seen) -> None:
         for account in accounts:
             session = await self.pool.session(account)
             ec2 = await self._kept.enter_async_context(session.client("ec2"))
-            Answer.of(await ec2.describe_instances())
+            seen(account, Answer.of(await ec2.describe_instances()))
             self._live.append((session, ec2))
 
 

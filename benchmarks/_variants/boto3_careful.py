@@ -51,10 +51,10 @@ class Running:
         for account, answer in self._executor.map(self._one, accounts):
             seen(account, answer)
 
-    def keep(self, accounts: Sequence[str]) -> None:
+    def keep(self, accounts: Sequence[str], seen: Seen) -> None:
         for account in accounts:
             ec2 = self._client(account)
-            Answer.of(ec2.describe_instances())
+            seen(account, Answer.of(ec2.describe_instances()))
             self._live.append(ec2)
 
 

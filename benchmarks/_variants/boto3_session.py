@@ -43,11 +43,11 @@ class Running:
         for account, answer in self._executor.map(self._one, accounts):
             seen(account, answer)
 
-    def keep(self, accounts: Sequence[str]) -> None:
+    def keep(self, accounts: Sequence[str], seen: Seen) -> None:
         for account in accounts:
             session = self._session(account)
             ec2: Any = session.client("ec2")
-            Answer.of(ec2.describe_instances())
+            seen(account, Answer.of(ec2.describe_instances()))
             self._live.append((session, ec2))
 
 

@@ -48,14 +48,15 @@ class Running:
         for result in self._run(job, accounts):
             seen(result["Id"], result["Result"])
 
-    def keep(self, accounts: Sequence[str]) -> None:
-        def job(session: Any) -> bool:
+    def keep(self, accounts: Sequence[str], seen: Seen) -> None:
+        def job(session: Any) -> Answer:
             ec2 = session.client("ec2")
-            Answer.of(ec2.describe_instances())
+            answer = Answer.of(ec2.describe_instances())
             self._live.append((session, ec2))
-            return True
+            return answer
 
-        self._run(job, accounts)
+        for result in self._run(job, accounts):
+            seen(result["Id"], result["Result"])
 
 
 @contextmanager

@@ -38,14 +38,15 @@ class Running:
         for account, answer in self._run(job, accounts):
             seen(account, answer)
 
-    def keep(self, accounts: Sequence[str]) -> None:
-        def job(session: Any, _account: Any) -> bool:
+    def keep(self, accounts: Sequence[str], seen: Seen) -> None:
+        def job(session: Any, _account: Any) -> Answer:
             ec2 = session.client("ec2")
-            Answer.of(ec2.describe_instances())
+            answer = Answer.of(ec2.describe_instances())
             self._live.append((session, ec2))
-            return True
+            return answer
 
-        self._run(job, accounts)
+        for account, answer in self._run(job, accounts):
+            seen(account, answer)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Running:
 
         await asyncio.gather(*(worker() for _ in range(self._at_once)))
 
-    async def keep(self, accounts: Sequence[str]) -> None:
+    async def keep(self, accounts: Sequence[str], seen: Seen) -> None:
         raise NotImplementedError("it has no session of an account")
 
 
