@@ -301,10 +301,20 @@ def _bigpage_parts(bigpage: Mapping[str, Any]) -> list[str]:
         f"## {bigpage['accounts']} pages of {bigpage['instances']:,} instances at once\n",
         f"Each page is {bigpage['page_bytes'] / 1e6:.1f} MB of XML. How late a coroutine that sleeps 1 ms wakes:\n",
         table(
-            ["how", "lag p50 ms", "lag p99 ms", "lag worst ms", "CPU ms per page", "seconds in all", "peak RSS MiB"],
+            [
+                "how",
+                "runs",
+                "lag p50 ms",
+                "lag p99 ms",
+                "lag worst ms",
+                "CPU ms per page",
+                "seconds in all",
+                "peak RSS MiB",
+            ],
             [
                 [
                     _label(row),
+                    str(row["runs"]),
                     *(
                         number(row[key])
                         for key in (

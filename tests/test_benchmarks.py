@@ -464,6 +464,7 @@ def result() -> dict[str, Any]:
                 {
                     "variant": "asyncauth",
                     "label": "asyncauth",
+                    "runs": 2,
                     "lag_p50_ms": 1.0,
                     "lag_p99_ms": 12.0,
                     "lag_worst_ms": 140.0,
@@ -531,6 +532,7 @@ def test_page_says_what_was_measured(result: dict[str, Any]) -> None:
     assert "### Accounts per second, by the number of accounts" in page
     assert "| **asyncauth** | - | 70.0 | 70.0 | 120 |" in page
     assert "| **asyncauth** | 1,000 | 3 | 200 | 118 | 121 | 200 | 201 |" in page
+    assert "| **asyncauth** | 2 | 1.00 | 12.0 | 140 |" in page
     assert "- runacross: not run" in page
     assert "| binding a client, microseconds | 25.0 | at most 20.0 | **no** |" in page
     assert "| 90 % of the best from | 10 at once | 1,000 at once |" in page
