@@ -236,6 +236,27 @@ async def test_idle_cores_go_when_there_are_too_many(server: Server) -> None:
     assert factory.statistics().evicted == 3
 
 
+async def test_the_core_that_goes_is_the_one_used_longest_ago() -> None:
+    """Of two idle cores the one built first stays if it was used since, in whichever of the two ways."""
+    identity = FakeIdentity(ALICE)
+    for again in ("bind", "try_bind"):
+        factory = ClientFactory(max_connections=5, max_cores=2)
+        await factory.bind(identity, "sts", "eu-west-1")
+        await factory.bind(identity, "sts", "eu-west-2")
+        used = getattr(factory, again)(identity, "sts", "eu-west-1")
+        if again == "bind":
+            await used
+        await factory.bind(identity, "sts", "eu-west-3")
+        held = [
+            region
+            for region in ("eu-west-1", "eu-west-2", "eu-west-3")
+            if factory.try_bind(identity, "sts", region) is not None
+        ]
+        await factory.aclose()
+
+        assert held == ["eu-west-1", "eu-west-3"]
+
+
 async def test_more_clients_than_cores_may_be_leased_at_once(server: Server) -> None:
     """When all cores are leased, one more is held all the same, until there is one to go."""
     factory = ClientFactory(max_connections=5, max_cores=1)
