@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 import tracemalloc
 import weakref
@@ -17,11 +18,15 @@ from aiobotocore.session import AioSession
 from aiobotocore.stub import AioStubber
 from botocore.config import Config
 from botocore.exceptions import ClientError, NoRegionError, UnknownServiceError
+from botocore.loaders import _JSON_OPEN_METHODS, Loader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncauth._clients import ClientFactory
+from asyncauth import AccountSession
+from asyncauth._clients import ClientFactory, _building
+from asyncauth.testing import SimulatedFleet
 from tests.clients_support import ALICE, BOB, FakeIdentity, Server, ec2_error, serving
+from tests.fleets import pool_over
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -214,6 +219,49 @@ async def test_nothing_heavy_runs_on_the_event_loop() -> None:
 
     assert threads
     assert threading.get_ident() not in threads
+
+
+@pytest.fixture
+def readers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """Threads that read botocore's data, and what they read, from now on; nothing of it is in memory yet."""
+    monkeypatch.setattr(_building, "_libraries", weakref.WeakValueDictionary())
+    seen: list[tuple[int, str]] = []
+
+    def noting(read: Any) -> Any:
+        def noted(path: Any = ".", *rest: Any) -> Any:
+            if str(path).startswith(Loader.BUILTIN_DATA_PATH):
+                seen.append((threading.get_ident(), str(path)))
+            return read(path, *rest)
+
+        return noted
+
+    for ending, read in _JSON_OPEN_METHODS.items():
+        monkeypatch.setitem(_JSON_OPEN_METHODS, ending, noting(read))
+    monkeypatch.setattr(os, "listdir", noting(os.listdir))
+    return seen
+
+
+async def test_no_model_is_read_on_the_event_loop(readers: list[tuple[int, str]]) -> None:
+    """From the opening of a pool to the first answer of a service, in two partitions and for clients bound and isolated:
+    each file and directory of botocore's data is read by a worker thread."""
+    regions = {"aws": ["us-east-1"], "aws-cn": ["cn-north-1"]}
+    answers: list[Any] = []
+
+    async def job(session: AccountSession) -> None:
+        for options in ({}, {"isolated": True}):
+            lender: Any = session
+            async with lender.client("ec2", **options) as ec2:
+                answers.append(await ec2.describe_instances())
+
+    with SimulatedFleet({"aws": 1, "aws-cn": 1}, regions=regions) as fleet:
+        readers.clear()
+        async with pool_over(fleet) as pool:
+            (await pool.map(job, fleet.accounts)).raise_for_failures()
+
+    on_the_loop = [path for thread, path in readers if thread == threading.get_ident()]
+    assert len(answers) == 4
+    assert [path for _, path in readers if "ec2/2016-11-15/service-2" in path]
+    assert on_the_loop == []
 
 
 async def test_try_bind_never_waits(factory: ClientFactory) -> None:
