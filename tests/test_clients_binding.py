@@ -242,16 +242,17 @@ def readers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
 
 
 async def test_no_model_is_read_on_the_event_loop(readers: list[tuple[int, str]]) -> None:
-    """From the opening of a pool to the first answer of a service, in two partitions and for clients bound and isolated:
-    each file and directory of botocore's data is read by a worker thread."""
+    """From the opening of a pool to the first page and the first waiter of a service, in two partitions and for clients
+    bound and isolated: each file and directory of botocore's data is read by a worker thread."""
     regions = {"aws": ["us-east-1"], "aws-cn": ["cn-north-1"]}
-    answers: list[Any] = []
+    waiters: list[Any] = []
 
     async def job(session: AccountSession) -> None:
         for options in ({}, {"isolated": True}):
             lender: Any = session
             async with lender.client("ec2", **options) as ec2:
-                answers.append(await ec2.describe_instances())
+                _ = [page async for page in ec2.get_paginator("describe_instances").paginate()]
+                waiters.append(ec2.get_waiter("instance_running"))
 
     with SimulatedFleet({"aws": 1, "aws-cn": 1}, regions=regions) as fleet:
         readers.clear()
@@ -259,8 +260,9 @@ async def test_no_model_is_read_on_the_event_loop(readers: list[tuple[int, str]]
             (await pool.map(job, fleet.accounts)).raise_for_failures()
 
     on_the_loop = [path for thread, path in readers if thread == threading.get_ident()]
-    assert len(answers) == 4
-    assert [path for _, path in readers if "ec2/2016-11-15/service-2" in path]
+    kinds = {"service-2", "paginators-1", "waiters-2"}
+    assert len(waiters) == 4
+    assert kinds == {kind for kind in kinds if any(f"ec2/2016-11-15/{kind}" in path for _, path in readers)}
     assert on_the_loop == []
 
 

@@ -7,6 +7,7 @@ import copy
 import json
 import threading
 import types
+from contextlib import suppress
 from inspect import unwrap
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
@@ -15,6 +16,7 @@ from aiobotocore.client import AioClientCreator
 from aiobotocore.context import with_current_context
 from aiobotocore.parsers import AioResponseParserFactory
 from aiobotocore.session import AioSession
+from botocore.exceptions import DataNotFoundError
 from botocore.handlers import _set_auth_scheme_preference_signer
 from botocore.loaders import JSONFileLoader, Loader
 
@@ -145,7 +147,20 @@ class CoreSession(AioSession):
         """
         config: Any = client_config(self, max_connections, self.own_config, *configs)
         config.http_session_cls = shared_session_class(config.http_session_cls)
-        return asyncio.run(self._create(self, config=config, **options))
+        client = asyncio.run(self._create(self, config=config, **options))
+        _read_ahead(client)
+        return client
+
+
+def _read_ahead(client: Any) -> None:
+    """Read the models of paginators and waiters, which a client else reads where the first is asked for: on the loop.
+
+    The loader remembers them by these very arguments.
+    """
+    model = client.meta.service_model
+    for kind in ("paginators-1", "waiters-2"):
+        with suppress(DataNotFoundError):  # not every service has them
+            client._loader.load_service_model(model.service_name, kind, model.api_version)
 
 
 def _copy_of_locator(locator: Any) -> Any:
