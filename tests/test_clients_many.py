@@ -14,9 +14,20 @@ from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.httpxsession import HttpxSession
+from aiohttp import web
+from botocore.exceptions import ClientError
 
 from asyncauth._clients import ClientFactory
-from tests.clients_support import FakeIdentity
+from tests.clients_support import (
+    FakeIdentity,
+    Seen,
+    Server,
+    access_key,
+    answer_as_owner,
+    ec2_error,
+    serving,
+    sts_error,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
 
@@ -75,6 +86,61 @@ async def test_every_reply_belongs_to_the_account_that_asked() -> None:
 
     assert calls == 20_000
     assert crossed == []
+
+
+async def test_every_reply_is_the_askers_while_tokens_expire() -> None:
+    """100 tasks make 2,000 calls for 20 accounts to two services over real connections, and now and then a token is
+    refused as expired and renewed: every reply is the asker's."""
+    chance = random.Random(7)
+    ended: set[str] = set()
+    refused: list[str] = []
+
+    def answer(seen: Seen) -> web.Response:
+        # For good: whoever is under way with that token is refused too.
+        if seen.access_key not in ended and chance.random() < 0.02:
+            ended.add(seen.access_key)
+        if seen.access_key not in ended:
+            return answer_as_owner(seen)
+        refused.append(seen.account)
+        return ec2_error("RequestExpired") if seen.operation == "DescribeInstances" else sts_error("ExpiredToken", 403)
+
+    identities = [FakeIdentity(f"{number:012}") for number in range(20)]
+    crossed: list[Any] = []
+    calls = given_up = 0
+
+    async def work(server: Server, factory: ClientFactory) -> None:
+        nonlocal calls, given_up
+        for _ in range(20):
+            identity = identities[chance.randrange(20)]
+            service = chance.choice(["ec2", "sts"])
+            client = factory.try_bind(identity, service, "eu-west-1", endpoint_url=server.url)
+            calls += 1
+            try:
+                if service == "ec2":
+                    owner = (await client.describe_instances())["Reservations"][0]["OwnerId"]
+                else:
+                    owner = (await client.get_caller_identity())["Account"]
+            except ClientError:  # the renewed token was refused as well
+                given_up += 1
+                continue
+            if owner != identity.key:
+                crossed.append((identity.key, owner))
+
+    async with serving() as server:
+        server.answer = answer
+        factory = ClientFactory(max_connections=20)
+        for service in ("ec2", "sts"):
+            await factory.warm(service, "eu-west-1", endpoint_url=server.url)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(100):
+                tasks.start_soon(work, server, factory)
+        await factory.aclose()
+
+    assert calls == 2_000
+    assert crossed == []
+    assert len(set(refused)) > 10
+    assert given_up < len(refused) / 2
+    assert all(key == access_key(who.key, n) for who in identities for n, key in enumerate(sorted(set(who.rejected))))
 
 
 class EchoHttpxSession(HttpxSession):
