@@ -18,7 +18,9 @@ from botocore.exceptions import ProxyConnectionError, SSLError
 from botocore.httpsession import ProxyConfiguration
 
 from asyncauth._clients import ClientFactory, _http, check_open_files, files_needed
+from asyncauth._clients._files import files_at_most
 from asyncauth._clients._http import SharedAiohttpSession
+from asyncauth._opened import CONNECTIONS_EACH
 from tests.clients_support import ALICE, BOB, FakeIdentity, Seen, Server, answer_as_owner, serving
 
 if TYPE_CHECKING:
@@ -316,6 +318,19 @@ def test_the_limit_on_open_files_is_checked(limits: Any) -> None:
     assert "max_at_once to 96" in warning
     assert check_open_files(96) is None
     assert check_open_files(97) is not None
+
+
+def test_both_numbers_are_those_of_the_pool(limits: Any) -> None:
+    """The warning says what one call at a time needs at STS and a service, and what the pool lets jobs open there; who
+    has enough for the first is not alarmed by the second."""
+    allowed = CONNECTIONS_EACH * 1000
+
+    assert files_needed(1000) - files_needed(0) == 2 * 1000
+    assert files_at_most(1000) - files_at_most(0) == 2 * allowed
+    limits(files_needed(1000) - 1, 100_000)
+    assert "need up to 2064 (4064 if their jobs make several calls at a time)" in (check_open_files(1000) or "")
+    limits(files_needed(1000), 100_000)
+    assert check_open_files(1000) is None
 
 
 def test_a_hard_limit_is_named(limits: Any) -> None:

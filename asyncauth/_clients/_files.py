@@ -7,14 +7,26 @@ from typing import Final
 #: Besides connections: what an interpreter with its libraries, an event loop and a log keeps open.
 _RESERVE: Final = 64
 
+#: STS and a service.
+_ENDPOINTS: Final = 2
+
+#: What the pool allows each target at an endpoint.
+_CONNECTIONS_EACH: Final = 2
+
 
 def files_needed(max_connections: int) -> int:
     """Return how many files a pool may have open at once, if its targets ask two endpoints each, one after the other.
 
     A target uses one connection at a time, and leaves one behind, kept alive for some seconds, at the endpoint it asked
-    before (STS, then the service). Jobs that ask more endpoints than that leave more behind: up to as many each.
+    before (STS, then the service). Jobs that ask more endpoints than that leave more behind: up to as many each. The
+    pool lets jobs that make several calls at a time have more, see `files_at_most`; most do not, and get no warning.
     """
-    return 2 * max_connections + _RESERVE
+    return _ENDPOINTS * max_connections + _RESERVE
+
+
+def files_at_most(max_connections: int) -> int:
+    """Return how many it may be if every target has all the connections that the pool allows it at both endpoints."""
+    return _ENDPOINTS * _CONNECTIONS_EACH * max_connections + _RESERVE
 
 
 def check_open_files(max_connections: int) -> str | None:
@@ -30,13 +42,14 @@ def check_open_files(max_connections: int) -> str | None:
     needed = files_needed(max_connections)
     if limit == resource.RLIM_INFINITY or limit >= needed:
         return None
-    at_most = max(1, (limit - _RESERVE) // 2)
+    at_most = max(1, (limit - _RESERVE) // _ENDPOINTS)
     way = (
         f"raise it with `ulimit -n {needed}`"
         if ceiling == resource.RLIM_INFINITY or ceiling >= needed
         else f"raise the system's limit of {ceiling} to {needed}"
     )
     return (
-        f"this process may open {limit} files, but {max_connections} targets at once need up to {needed}; "
+        f"this process may open {limit} files, but {max_connections} targets at once need up to {needed} "
+        f"({files_at_most(max_connections)} if their jobs make several calls at a time); "
         f"{way}, or lower max_at_once to {at_most}"
     )
