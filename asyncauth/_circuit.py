@@ -85,7 +85,7 @@ class Circuits:
         self._policy = policy or CircuitPolicy()
         self._clock = clock
         self._circuits: OrderedDict[Hashable, _Circuit] = OrderedDict()
-        self._known = _MOST_KNOWN
+        self._forgets_from = _MOST_KNOWN
         self._listeners: list[Callable[[Hashable], None]] = []
 
     def enter(self, key: Hashable) -> Permit:
@@ -195,7 +195,7 @@ class Circuits:
     def _circuit(self, key: Hashable) -> _Circuit:
         circuit = self._circuits.get(key)
         if circuit is None:
-            if len(self._circuits) >= self._known:
+            if len(self._circuits) >= self._forgets_from:
                 self._forget_some()
             circuit = self._circuits[key] = _Circuit(key, self._policy)
         self._circuits.move_to_end(key)
@@ -208,7 +208,7 @@ class Circuits:
         for key in list(islice(own, _FORGOTTEN_TOGETHER)):
             del self._circuits[key]
         # Where few could go, it is not tried again for each that comes.
-        self._known = max(_MOST_KNOWN, len(self._circuits) + _FORGOTTEN_TOGETHER)
+        self._forgets_from = max(_MOST_KNOWN, len(self._circuits) + _FORGOTTEN_TOGETHER)
 
     def _tell(self, key: Hashable) -> None:
         for listener in list(self._listeners):

@@ -15,6 +15,7 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from asyncauth import _sts
 from asyncauth._answers import current_attempt
 from asyncauth._circuit import said
+from asyncauth._codes import NO_MORE_FILES, has_errno
 from asyncauth._errors import AsyncAuthError, EndpointDown, SourceError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ T = TypeVar("T")
 SILENCE: Final = 1.0
 
 #: This process or machine has no more files or ports to open a connection with; the endpoint has no part in it.
-_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
+_OURS: Final = NO_MORE_FILES | {errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Caller(Protocol):
@@ -332,14 +333,5 @@ def is_down(error: BaseException | None) -> bool | None:
             return None
         return True if error.code == _sts.NO_ANSWER else is_down(error.__cause__)
     if isinstance(error, BotoConnectionError | HTTPClientError):
-        return None if _is_ours(error) else True
+        return None if has_errno(error, _OURS) else True
     return None
-
-
-def _is_ours(error: BaseException | None) -> bool:
-    """Whether a connection failed for a reason on this side of it."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _OURS:
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# Documented for those who implement loops: where none runs it returns None, and raises nothing.
 from asyncio import _get_running_loop as running_loop
 
 import anyio

@@ -13,7 +13,7 @@ from asyncauth import _sts
 from asyncauth._bridges import CredentialServer
 from asyncauth._budgets import Budgets, Limit
 from asyncauth._circuit import Circuits
-from asyncauth._clients import ClientFactory, ClientStatistics, settings_key
+from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, ClientStatistics, settings_key
 from asyncauth._endpoints import is_loopback
 from asyncauth._errors import PartitionMismatch, SourceError
 from asyncauth._failures import scrub
@@ -43,10 +43,6 @@ logger: Final = logging.getLogger("asyncauth.sts")
 
 #: One request per call: what is throttled is sent again by the budget that all accounts share, not by each client.
 STS_CONFIG: Final = AioConfig(retries={"mode": "standard", "total_max_attempts": 1})
-
-#: Connections per endpoint host for each target that runs. With one, targets that stream a body while they ask the
-#: same host for something else (a copy within a bucket) would all wait for each other.
-CONNECTIONS_EACH: Final = 2
 
 
 @dataclass(frozen=True, slots=True)

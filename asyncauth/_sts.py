@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +20,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
+from asyncauth._codes import NO_MORE_FILES, has_errno
 from asyncauth._denials import ADVICE, caller_said, denial_said
 from asyncauth._endpoints import refuse_plain_http
 from asyncauth._errors import (
@@ -222,15 +222,6 @@ def attempts_of(error: BaseException) -> int:
     return 1
 
 
-def has_too_few_files(error: BaseException | None) -> bool:
-    """Whether a connection failed because this process or machine has no more files to open."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 def is_transient(error: AsyncAuthError) -> bool:
     """Whether a connection broke or STS had trouble of its own, so that one more request is worth it."""
     cause = error.__cause__
@@ -284,7 +275,7 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
     if code in _SOURCE_REFUSED:
         return SourceError(f"{what}: STS refused the source ({code}); {_HINTS.get(code, 'check its keys')}", **fields)
     if isinstance(error, (BotoConnectionError, HTTPClientError)):
-        if has_too_few_files(error):
+        if has_errno(error, NO_MORE_FILES):
             return AssumeRoleError(f"{what}: {TOO_FEW_FILES}", **fields)
         return AssumeRoleError(
             f"{what}: no answer from STS in {region_name} ({code}); check the network, a proxy, and the endpoint "

@@ -17,10 +17,9 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import ProxyConnectionError, SSLError
 from botocore.httpsession import ProxyConfiguration
 
-from asyncauth._clients import ClientFactory, _http, check_open_files, files_needed
+from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, _http, check_open_files, files_needed
 from asyncauth._clients._files import files_at_most
 from asyncauth._clients._http import SharedAiohttpSession
-from asyncauth._opened import CONNECTIONS_EACH
 from tests.clients_support import ALICE, BOB, FakeIdentity, Seen, Server, answer_as_owner, serving
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExp
 #: What S3 says of a token that is past its end or broken, and also in a region that the account has not enabled.
 DOUBTFUL: Final = frozenset({"InvalidToken"})
 
-
+#: What aiobotocore's clients make every call with, or what a tracer has put in its place.
 _MAKE_API_CALL: Final = AioBaseClient._make_api_call
 
 

@@ -10,8 +10,9 @@ _RESERVE: Final = 64
 #: STS and a service.
 _ENDPOINTS: Final = 2
 
-#: What the pool allows each target at an endpoint.
-_CONNECTIONS_EACH: Final = 2
+#: Connections per endpoint host for each target that runs. With one, targets that stream a body while they ask the
+#: same host for something else (a copy within a bucket) would all wait for each other.
+CONNECTIONS_EACH: Final = 2
 
 
 def files_needed(max_connections: int) -> int:
@@ -26,7 +27,7 @@ def files_needed(max_connections: int) -> int:
 
 def files_at_most(max_connections: int) -> int:
     """Return how many it may be if every target has all the connections that the pool allows it at both endpoints."""
-    return _ENDPOINTS * _CONNECTIONS_EACH * max_connections + _RESERVE
+    return _ENDPOINTS * CONNECTIONS_EACH * max_connections + _RESERVE
 
 
 def check_open_files(max_connections: int) -> str | None:

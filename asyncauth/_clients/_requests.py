@@ -20,7 +20,6 @@ _CONTENT_LENGTH: Final = _HeaderKey("Content-Length")
 _TRANSFER_ENCODING: Final = _HeaderKey("Transfer-Encoding")
 _HAVE_NO_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-
 #: What this stands for. Tracers put functions of their own there, to add a header; then those are called.
 _PREPARE_REQUEST: Final = Endpoint.prepare_request
 _ENCODE_HEADERS: Final = Endpoint._encode_headers
