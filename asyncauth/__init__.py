@@ -12,132 +12,108 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asyncauth._budgets import Limit
-    from asyncauth._errors import (
-        AssumeRoleDenied,
-        AssumeRoleError,
-        AssumeRoleThrottled,
-        AsyncAuthError,
-        BudgetExhausted,
-        ConfigurationError,
-        CredentialsRejected,
-        EndpointDown,
-        LongTermCredentialsError,
-        NoSourceCredentials,
-        PartitionMismatch,
-        PoolClosed,
-        RegionDisabled,
-        SourceError,
-        SourceExpired,
-        TargetTimeout,
-    )
-    from asyncauth._events import RunFinished, RunStarted, TargetRetried, TargetSettled, TargetStarted
-    from asyncauth._limits import Retry
-    from asyncauth._models import Account, JournalUse, Keys, Outcome, Profile, Report, Role
-    from asyncauth._plan import Plan
-    from asyncauth._pool import SessionPool
-    from asyncauth._preflight import Coverage, Unreachable
-    from asyncauth._refresh_policy import RefreshPolicy
-    from asyncauth._runs import Run
-    from asyncauth._session import AccountSession
-    from asyncauth._sources import SourceIgnoredWarning
-    from asyncauth._statistics import Statistics
-    from asyncauth._targets import Target
+    from asyncauth._clients import ClientStatistics as ClientStatistics
+    from asyncauth._credentials.sources import SourceIgnoredWarning as SourceIgnoredWarning
+    from asyncauth._credentials.sources import SourceSpec as SourceSpec
+    from asyncauth._errors import AssumeRoleDenied as AssumeRoleDenied
+    from asyncauth._errors import AssumeRoleError as AssumeRoleError
+    from asyncauth._errors import AssumeRoleThrottled as AssumeRoleThrottled
+    from asyncauth._errors import AsyncAuthError as AsyncAuthError
+    from asyncauth._errors import ConfigurationError as ConfigurationError
+    from asyncauth._errors import CredentialsRejected as CredentialsRejected
+    from asyncauth._errors import EndpointDown as EndpointDown
+    from asyncauth._errors import LongTermCredentialsError as LongTermCredentialsError
+    from asyncauth._errors import NoSourceCredentials as NoSourceCredentials
+    from asyncauth._errors import PartitionMismatch as PartitionMismatch
+    from asyncauth._errors import PoolClosed as PoolClosed
+    from asyncauth._errors import RateLimited as RateLimited
+    from asyncauth._errors import RegionDisabled as RegionDisabled
+    from asyncauth._errors import SourceError as SourceError
+    from asyncauth._errors import SourceExpired as SourceExpired
+    from asyncauth._errors import TargetTimeout as TargetTimeout
+    from asyncauth._fanout import Retry as Retry
+    from asyncauth._fanout import Status as Status
+    from asyncauth._models import Account as Account
+    from asyncauth._models import AccountLike as AccountLike
+    from asyncauth._models import Keys as Keys
+    from asyncauth._models import Profile as Profile
+    from asyncauth._models import Role as Role
+    from asyncauth._pool import SessionPool as SessionPool
+    from asyncauth._pool import Statistics as Statistics
+    from asyncauth._refresh import RefreshPolicy as RefreshPolicy
+    from asyncauth._resilience import RateLimit as RateLimit
+    from asyncauth._resilience import RateLimitStatistics as RateLimitStatistics
+    from asyncauth._runs import Confirm as Confirm
+    from asyncauth._runs import Coverage as Coverage
+    from asyncauth._runs import Outcome as Outcome
+    from asyncauth._runs import Phase as Phase
+    from asyncauth._runs import Plan as Plan
+    from asyncauth._runs import Report as Report
+    from asyncauth._runs import Run as Run
+    from asyncauth._runs import RunKeywords as RunKeywords
+    from asyncauth._runs import RunOptions as RunOptions
+    from asyncauth._runs import Target as Target
+    from asyncauth._runs import Unreachable as Unreachable
+    from asyncauth._runtime.clock import Clock as Clock
+    from asyncauth._session import AccountSession as AccountSession
 
-__all__ = [
-    "Account",
-    "AccountSession",
-    "AssumeRoleDenied",
-    "AssumeRoleError",
-    "AssumeRoleThrottled",
-    "AsyncAuthError",
-    "BudgetExhausted",
-    "ConfigurationError",
-    "Coverage",
-    "CredentialsRejected",
-    "EndpointDown",
-    "JournalUse",
-    "Keys",
-    "Limit",
-    "LongTermCredentialsError",
-    "NoSourceCredentials",
-    "Outcome",
-    "PartitionMismatch",
-    "Plan",
-    "PoolClosed",
-    "Profile",
-    "RefreshPolicy",
-    "RegionDisabled",
-    "Report",
-    "Retry",
-    "Role",
-    "Run",
-    "RunFinished",
-    "RunStarted",
-    "SessionPool",
-    "SourceError",
-    "SourceExpired",
-    "SourceIgnoredWarning",
-    "Statistics",
-    "Target",
-    "TargetRetried",
-    "TargetSettled",
-    "TargetStarted",
-    "TargetTimeout",
-    "Unreachable",
-]
-
-_HOME = {
-    "Account": "_models",
-    "AccountSession": "_session",
-    "AssumeRoleDenied": "_errors",
-    "AssumeRoleError": "_errors",
-    "AssumeRoleThrottled": "_errors",
-    "AsyncAuthError": "_errors",
-    "BudgetExhausted": "_errors",
-    "ConfigurationError": "_errors",
-    "Coverage": "_preflight",
-    "CredentialsRejected": "_errors",
-    "EndpointDown": "_errors",
-    "JournalUse": "_models",
-    "Keys": "_models",
-    "Limit": "_budgets",
-    "LongTermCredentialsError": "_errors",
-    "NoSourceCredentials": "_errors",
-    "Outcome": "_models",
-    "PartitionMismatch": "_errors",
-    "Plan": "_plan",
-    "PoolClosed": "_errors",
-    "Profile": "_models",
-    "RefreshPolicy": "_refresh_policy",
-    "RegionDisabled": "_errors",
-    "Report": "_models",
-    "Retry": "_limits",
-    "Role": "_models",
-    "Run": "_runs",
-    "RunFinished": "_events",
-    "RunStarted": "_events",
-    "SessionPool": "_pool",
-    "SourceError": "_errors",
-    "SourceExpired": "_errors",
-    "SourceIgnoredWarning": "_sources",
-    "Statistics": "_statistics",
-    "Target": "_targets",
-    "TargetRetried": "_events",
-    "TargetSettled": "_events",
-    "TargetStarted": "_events",
-    "TargetTimeout": "_errors",
-    "Unreachable": "_preflight",
+#: The public names by the module that holds them. A test compares this table with the imports above, which are for
+#: type checkers and editors.
+_EXPORTS = {
+    "_clients": ("ClientStatistics",),
+    "_credentials.sources": ("SourceIgnoredWarning", "SourceSpec"),
+    "_errors": (
+        "AssumeRoleDenied",
+        "AssumeRoleError",
+        "AssumeRoleThrottled",
+        "AsyncAuthError",
+        "ConfigurationError",
+        "CredentialsRejected",
+        "EndpointDown",
+        "LongTermCredentialsError",
+        "NoSourceCredentials",
+        "PartitionMismatch",
+        "PoolClosed",
+        "RateLimited",
+        "RegionDisabled",
+        "SourceError",
+        "SourceExpired",
+        "TargetTimeout",
+    ),
+    "_fanout": ("Retry", "Status"),
+    "_models": ("Account", "AccountLike", "Keys", "Profile", "Role"),
+    "_pool": ("SessionPool", "Statistics"),
+    "_refresh": ("RefreshPolicy",),
+    "_resilience": ("RateLimit", "RateLimitStatistics"),
+    "_runs": (
+        "Confirm",
+        "Coverage",
+        "Outcome",
+        "Phase",
+        "Plan",
+        "Report",
+        "Run",
+        "RunKeywords",
+        "RunOptions",
+        "Target",
+        "Unreachable",
+    ),
+    "_runtime.clock": ("Clock",),
+    "_session": ("AccountSession",),
 }
+
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> object:
-    # Imported when asked for: boto takes a third of a second to import, and pytest opens this door in every run, for
-    # the plugin behind it, used or not.
-    if name in _HOME:
-        found = getattr(import_module(f"asyncauth.{_HOME[name]}"), name)
-        globals()[name] = found
-        return found
+    # Imported at first use: boto takes a third of a second to import, and pytest imports this package in every run,
+    # for the plugin in it, used or not.
+    if name in _MODULE_OF:
+        exported = getattr(import_module(f"asyncauth.{_MODULE_OF[name]}"), name)
+        globals()[name] = exported
+        return exported
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

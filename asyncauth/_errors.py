@@ -14,7 +14,7 @@
     |   `-- CredentialsRejected
     |-- TargetTimeout (also TimeoutError)
     |-- EndpointDown
-    |-- BudgetExhausted
+    |-- RateLimited
     `-- PoolClosed
 
 A job's own exception is never wrapped in one of these.
@@ -126,7 +126,7 @@ class EndpointDown(AsyncAuthError):
     """
 
 
-class BudgetExhausted(AsyncAuthError):
+class RateLimited(AsyncAuthError):
     """A request was throttled too often, or everything is throttled there, so that asking again is no use for now."""
 
 

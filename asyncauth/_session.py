@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 from botocore.config import Config
 
 from asyncauth import _bridges
+from asyncauth._aws.partitions import get_partition
 from asyncauth._errors import ConfigurationError
-from asyncauth._partitions import get_partition
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession
     from anyio.from_thread import BlockingPortal
 
-    from asyncauth._models import Account, Keys
-    from asyncauth._tokens import Identity
+    from asyncauth._bridges import CredentialServer
+    from asyncauth._models import Account, Identity, Keys
 
 
 #: What a client can be asked with besides its service and region.
 _OPTIONS: Final = frozenset({"api_version", "config", "endpoint_url", "isolated", "use_ssl", "verify"})
 
 
-class Lender(Protocol):
+class ClientProvider(Protocol):
     """What a session needs of its pool."""
 
     endpoint_url: str | None
 
-    async def lend(self, session: AccountSession, service_name: str, region_name: str, **options: Any) -> Any:
+    async def get_client(self, session: AccountSession, service_name: str, region_name: str, **options: Any) -> Any:
         """Return a client of a service, bound to the session's identity."""
         ...
 
@@ -45,7 +45,7 @@ class Lender(Protocol):
         ...
 
     @property
-    def credential_server(self) -> _bridges.CredentialServer:
+    def credential_server(self) -> CredentialServer:
         """What subprocesses ask for credentials."""
         ...
 
@@ -67,12 +67,12 @@ class AccountSession:
             await ec2.describe_instances()
     """
 
-    __slots__ = ("_lender", "account", "identity", "region_name", "role_arn")
+    __slots__ = ("_provider", "account", "identity", "region_name", "role_arn")
 
     def __init__(
-        self, lender: Lender, identity: Identity, account: Account, region_name: str, role_arn: str | None
+        self, provider: ClientProvider, identity: Identity, account: Account, region_name: str, role_arn: str | None
     ) -> None:
-        self._lender = lender
+        self._provider = provider
         self.identity = identity
         self.account = account
         self.region_name = region_name
@@ -99,14 +99,14 @@ class AccountSession:
                 PartitionMismatch: a region of another partition.
                 PoolClosed: the pool is not open (any more).
             """
-            return ClientLease(self, self._lender, service_name, region_name, options)
+            return ClientLease(self, self._provider, service_name, region_name, options)
 
     async def credentials(self) -> Keys:
         """Return the keys of this moment with their expiration; they are refreshed first if they are due.
 
         For a program that must have keys. What lives longer than they do should ask again, or use a bridge.
         """
-        self._lender.check_open()
+        self._provider.check_open()
         return (await self.identity.get_frozen_credentials()).as_keys()
 
     def environ(self, *, static: bool = False) -> dict[str, str]:
@@ -124,21 +124,23 @@ class AccountSession:
             PoolClosed: the pool is not open (any more).
             ConfigurationError: `static`, and no good keys are cached at this moment: await `credentials()` first.
         """
-        self._lender.check_open()
+        self._provider.check_open()
         if not static:
-            return self._lender.credential_server.environ(self.identity, self.region_name, self._lender.endpoint_url)
+            return self._provider.credential_server.environ(
+                self.identity, self.region_name, self._provider.endpoint_url
+            )
         credentials = self.identity.peek()
         if credentials is None:
             raise ConfigurationError(
                 f"no good keys of account {self.account.id} are cached; await session.credentials() first",
                 account=self.account.id,
             )
-        return _bridges.static_environ(credentials, self.region_name, self._lender.endpoint_url)
+        return _bridges.static_environ(credentials, self.region_name, self._provider.endpoint_url)
 
     def aiobotocore(self) -> AioSession:
         """Return an `aiobotocore` session that signs as this account and keeps refreshing."""
-        self._lender.check_open()
-        return _bridges.aiobotocore_session(self.identity, self.region_name, self._lender.endpoint_url)
+        self._provider.check_open()
+        return _bridges.aiobotocore_session(self.identity, self.region_name, self._provider.endpoint_url)
 
     def aioboto3(self) -> Any:
         """Return an `aioboto3.Session` (clients and resources) that signs as this account and keeps refreshing.
@@ -146,8 +148,8 @@ class AccountSession:
         Raises:
             ConfigurationError: aioboto3 is not installed.
         """
-        self._lender.check_open()
-        return _bridges.aioboto3_session(self.identity, self.region_name, self._lender.endpoint_url)
+        self._provider.check_open()
+        return _bridges.aioboto3_session(self.identity, self.region_name, self._provider.endpoint_url)
 
     def boto3(self) -> Any:
         """Return a `boto3.Session` for worker threads, which asks the pool's event loop for fresh credentials.
@@ -157,8 +159,10 @@ class AccountSession:
         Raises:
             ConfigurationError: boto3 is not installed.
         """
-        self._lender.check_open()
-        return _bridges.boto3_session(self.identity, self.region_name, self._lender.endpoint_url, self._lender.portal)
+        self._provider.check_open()
+        return _bridges.boto3_session(
+            self.identity, self.region_name, self._provider.endpoint_url, self._provider.portal
+        )
 
     def __repr__(self) -> str:
         return f"<AccountSession {self.account.id} {self.region_name} [{self.role_arn or 'source'}]>"
@@ -188,17 +192,17 @@ class _Lease(AbstractAsyncContextManager[Any]):
 class ClientLease(_Lease):
     """The `async with` around a lent client."""
 
-    __slots__ = ("_clients", "_lender", "_options", "_region_name", "_service_name", "_session")
+    __slots__ = ("_clients", "_options", "_provider", "_region_name", "_service_name", "_session")
 
     def __init__(
         self,
         session: AccountSession,
-        lender: Lender,
+        provider: ClientProvider,
         service_name: str,
         region_name: str | None,
         options: dict[str, Any],
     ) -> None:
-        lender.check_open()
+        provider.check_open()
         for name in options:
             if name.startswith("aws_"):
                 raise ConfigurationError(
@@ -216,14 +220,14 @@ class ClientLease(_Lease):
             )
         partition = get_partition(session.account.partition)
         self._session = session
-        self._lender = lender
+        self._provider = provider
         self._service_name = service_name
         self._region_name = partition.require_region(region_name or session.region_name, account=session.account.id)
         self._options = options
         self._clients: list[Any] = []
 
     async def __aenter__(self) -> Any:
-        client = await self._lender.lend(self._session, self._service_name, self._region_name, **self._options)
+        client = await self._provider.get_client(self._session, self._service_name, self._region_name, **self._options)
         # One lease may be entered by several tasks: any exit then gives back any of its clients, they are all alike.
         self._clients.append(await client.__aenter__())
         return self._clients[-1]

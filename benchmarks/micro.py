@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _IMPORTS: Final[tuple[tuple[str, Stack], ...]] = (
-    ("asyncauth._pool", "new"),  # `import asyncauth` alone defers it to the first use
+    ("asyncauth._pool.pool", "new"),  # `import asyncauth` alone defers it to the first use
     ("aiobotocore.session", "new"),
     ("boto3", "new"),
     ("aioboto3", "aioboto3"),

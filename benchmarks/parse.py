@@ -21,7 +21,7 @@ from aiobotocore.parsers import AioResponseParserFactory
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 
-from asyncauth._clients._parsing import fast_parser_factory
+from asyncauth._clients import fast_parser_factory
 from benchmarks import _bodies
 
 

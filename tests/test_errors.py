@@ -26,7 +26,7 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
         "CredentialsRejected": ("AssumeRoleError",),
         "TargetTimeout": ("AsyncAuthError", "TimeoutError"),
         "EndpointDown": ("AsyncAuthError",),
-        "BudgetExhausted": ("AsyncAuthError",),
+        "RateLimited": ("AsyncAuthError",),
         "PoolClosed": ("AsyncAuthError",),
     }
 

@@ -1,20 +1,17 @@
-"""Service clients bound to an identity. All that leans on botocore's insides is in this package."""
+"""Service clients bound to an identity. Only this package uses botocore's internals."""
 
 from __future__ import annotations
 
-from asyncauth._clients._calls import CallHook
-from asyncauth._clients._config import settings_key
-from asyncauth._clients._factory import ClientFactory, ClientStatistics
-from asyncauth._clients._files import CONNECTIONS_EACH, check_open_files, files_needed
-from asyncauth._clients._identity import Identity
+from asyncauth._clients.config import settings_key
+from asyncauth._clients.factory import ClientFactory, ClientStatistics
+from asyncauth._clients.open_files import CONNECTIONS_EACH, check_open_files
+from asyncauth._clients.parsing.factory import fast_parser_factory
 
 __all__ = [
     "CONNECTIONS_EACH",
-    "CallHook",
     "ClientFactory",
     "ClientStatistics",
-    "Identity",
     "check_open_files",
-    "files_needed",
+    "fast_parser_factory",
     "settings_key",
 ]

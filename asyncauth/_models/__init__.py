@@ -1,23 +1,23 @@
-"""The data that everything else is about: accounts, roles, keys, outcomes."""
+"""Frozen values that the other packages are about: accounts, roles, credentials, identities."""
 
-from asyncauth._models._account import Account, as_account
-from asyncauth._models._keys import Credentials, Keys, Profile
-from asyncauth._models._outcome import DONE_BEFORE, JournalUse, Outcome, Phase, Report
-from asyncauth._models._role import Role, as_role
-from asyncauth._status import Status
+from __future__ import annotations
+
+from asyncauth._models.accounts import Account, AccountLike, Role, as_account, as_role
+from asyncauth._models.aws_limits import parse_role_arn, split_role
+from asyncauth._models.credentials import Credentials
+from asyncauth._models.identity import Identity
+from asyncauth._models.source_spec import Keys, Profile
 
 __all__ = [
-    "DONE_BEFORE",
     "Account",
+    "AccountLike",
     "Credentials",
-    "JournalUse",
+    "Identity",
     "Keys",
-    "Outcome",
-    "Phase",
     "Profile",
-    "Report",
     "Role",
-    "Status",
     "as_account",
     "as_role",
+    "parse_role_arn",
+    "split_role",
 ]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from asyncauth.testing._blocking import BlockingControls
     from asyncauth.testing._clock import FakeClock
-    from asyncauth.testing._controls import BlockingControls, BlockingFault, Fault
     from asyncauth.testing._fleet import SimulatedFleet
+    from asyncauth.testing._handles import BlockingFault, Fault
     from asyncauth.testing._process import FleetError
     from asyncauth.testing._records import AssumedRole, CallCount, Counts
 

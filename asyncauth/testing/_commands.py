@@ -149,7 +149,7 @@ def _nothing(answer: Any) -> None:
 
 def counts() -> Command[Counts]:
     """Return what the fleet saw so far."""
-    return Command("seen", {}, Counts.from_json)
+    return Command("counts", {}, Counts.from_json)
 
 
 def reset_counts() -> Command[None]:

@@ -11,13 +11,14 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
+from asyncauth._aws.partitions import get_partition, partitions
 from asyncauth._models import Account, Keys
-from asyncauth._partitions import get_partition, partitions
 from asyncauth.testing import _commands, _spec
-from asyncauth.testing._controls import BlockingControls, Fault
+from asyncauth.testing._blocking import BlockingControls
+from asyncauth.testing._handles import Fault
 from asyncauth.testing._process import ChildProcess, FleetError
 from asyncauth.testing._records import account_id
-from asyncauth.testing._sts_server import mfa_code
+from asyncauth.testing._server.sts import mfa_code
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

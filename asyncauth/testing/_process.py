@@ -17,7 +17,7 @@ from typing import IO, Any, Final
 
 logger: Final = logging.getLogger("asyncauth.testing")
 
-_CHILD: Final = Path(__file__).with_name("_child.py")
+_CHILD: Final = Path(__file__).parent / "_server" / "child.py"
 _STDERR_SHOWN: Final = 8_000
 
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from asyncauth._models import Account, Role, as_account
-from asyncauth._models._checks import split_role
-from asyncauth._partitions import get_partition, partition_of_region, partitions
+from asyncauth._aws.partitions import get_partition, partition_of_region, partitions
+from asyncauth._models import Account, Role, as_account, split_role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -1,0 +1,159 @@
+"""What every API call of a lent client passes: the pool's hook, and one more try when the token had expired."""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from aiobotocore.client import AioBaseClient
+from aiobotocore.context import with_current_context
+from botocore.context import ClientContext, get_context, reset_context, set_context
+from botocore.exceptions import ClientError
+
+from asyncauth._aws.error_codes import TOKEN_EXPIRED, TOKEN_INVALID
+from asyncauth._clients.identity import FactoryState, Signing, current_signing
+from asyncauth._models import Identity
+from asyncauth._runtime.loop_guard import running_loop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+#: What aiobotocore's clients make every call with, or what a tracer has put in its place.
+_MAKE_API_CALL: Final = AioBaseClient._make_api_call
+
+
+def _decorated(function: Any) -> Any:
+    """Return what aiobotocore's `with_current_context()` was put around; None if it is not that, but a patch of it."""
+
+    async def sample() -> None: ...
+
+    decorated = with_current_context()(sample)
+    if type(function) is not FunctionType or function.__code__ is not decorated.__code__:
+        return None
+    around = inspect.getclosurevars(function).nonlocals
+    return around["func"] if around["hook"] is None else None
+
+
+_make_in_context: Final = _decorated(_MAKE_API_CALL)
+
+
+async def _make_api_call(client: Any, operation_name: str, api_params: dict[str, Any]) -> Any:
+    """Make an API call as aiobotocore does, with a context around it that keeps features for the user-agent.
+
+    aiobotocore opens that by a generator in a decorator; for a call that is inside of no other, one line does.
+    """
+    if get_context() is not None:
+        return await _MAKE_API_CALL(client, operation_name, api_params)
+    token = set_context(ClientContext())
+    try:
+        return await _make_in_context(client, operation_name, api_params)
+    finally:
+        reset_context(token)
+
+
+class CallHook(Protocol):
+    """What may stand around an API call: a budget, a counter."""
+
+    async def __call__(self, service_id: str, operation_name: str, invoke: Callable[[], Awaitable[Any]], /) -> Any:
+        """Return what `await invoke()` returns, which makes the call.
+
+        Args:
+            service_id: as in botocore's events, `ec2`.
+            operation_name: `DescribeInstances`.
+            invoke: makes the call.
+        """
+        ...
+
+
+class LeaseCount:
+    """How many clients of a kind are inside `async with`."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class BoundClient:
+    """What a client of a pool does otherwise than one of botocore's: a base of every class of them.
+
+    `_make_api_call` is where the client's methods, paginators and waiters come together.
+    """
+
+    _identity: Identity
+    _factory_state: FactoryState
+    _leases: LeaseCount
+    _call_hook: CallHook | None = None
+
+    async def __aenter__(self) -> Self:
+        self._factory_state.check(self._identity.account_id)
+        self._leases.count += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # The connections are the pool's. It is good for calls afterwards, too.
+        self._leases.count -= 1
+
+    async def close(self) -> None:
+        """Do nothing: the connections belong to the pool."""
+
+    async def _make_api_call(self, operation_name: str, api_params: dict[str, Any]) -> Any:
+        state = self._factory_state
+        if state.closed or running_loop() is not state.loop:
+            state.check(self._identity.account_id)
+        again = dict(api_params)  # the handlers of the first try may change it
+        rewind = _rewinder(again)
+        signing = Signing(self._identity)
+        token = current_signing.set(signing)
+        try:
+            return await self._call(operation_name, api_params)
+        except ClientError as error:
+            if not self._may_try_again(error, signing) or not rewind():
+                raise
+            # Through the hook anew: where the first try stood, its successor would wait for a token that others bring.
+            return await self._call(operation_name, again)
+        finally:
+            current_signing.reset(token)
+
+    def _call(self, operation_name: str, api_params: dict[str, Any]) -> Awaitable[Any]:
+        call = super()._make_api_call  # type: ignore[misc]  # the other base is botocore's
+        if type(call) is MethodType and call.__func__ is _MAKE_API_CALL and _make_in_context is not None:
+            call = partial(_make_api_call, self)
+        if self._call_hook is None:
+            return call(operation_name, api_params)  # type: ignore[no-any-return]
+        service_id = self._service_model.service_id.hyphenize()  # type: ignore[attr-defined]
+        return self._call_hook(service_id, operation_name, partial(call, operation_name, api_params))
+
+    def _may_try_again(self, error: ClientError, signing: Signing) -> bool:
+        code = error.response.get("Error", {}).get("Code")
+        if signing.access_key is None:
+            return False
+        if code in TOKEN_INVALID:
+            return self._identity.reject(signing.access_key, ambiguous=True)
+        return code in TOKEN_EXPIRED and self._identity.reject(signing.access_key)
+
+
+def _rewinder(params: dict[str, Any]) -> Callable[[], bool]:
+    """Return what brings file-like parameters back to where they are now, and tells whether it could."""
+    places: list[tuple[Any, int]] = []
+    certain = True
+    for value in params.values():
+        if hasattr(value, "read") or hasattr(value, "__anext__") or hasattr(value, "__next__"):
+            try:
+                places.append((value, value.tell()))
+            except (AttributeError, OSError, ValueError):
+                certain = False
+
+    def rewind() -> bool:
+        if not certain:
+            return False
+        try:
+            for value, place in places:
+                value.seek(place)
+        except (AttributeError, OSError, ValueError):
+            return False
+        return True
+
+    return rewind

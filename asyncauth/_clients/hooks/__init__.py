@@ -1,0 +1,1 @@
+"""Event handlers of a client: which are shared, which are bound to an account."""

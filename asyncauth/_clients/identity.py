@@ -1,0 +1,105 @@
+"""Who a client signs as, in the shape in which botocore asks for it."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncauth._errors import PoolClosed
+from asyncauth._runtime.loop_guard import EventLoopGuard
+
+if TYPE_CHECKING:
+    from asyncauth._models import Credentials, Identity
+
+
+class Signing:
+    """What one API call signed with, so that exactly that is dropped if the service says that it has expired."""
+
+    __slots__ = ("access_key", "identity")
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.access_key: str | None = None
+
+
+#: The call that this task is in. It tells the call what was signed with, never the signer whom to sign as.
+current_signing: Final[ContextVar[Signing | None]] = ContextVar("asyncauth_signing", default=None)
+
+
+class FactoryState(EventLoopGuard):
+    """Whether a factory, and so every client of it, can be used: until it is closed, on the loop it was made on."""
+
+    __slots__ = ("closed",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = False
+
+    def check(self, account_id: str | None) -> None:
+        """Raise what keeps a client from being used.
+
+        Raises:
+            PoolClosed: the factory is closed.
+            ConfigurationError: another event loop is running.
+        """
+        if self.closed:
+            whose = f"a client of account {account_id}" if account_id else "a client"
+            raise PoolClosed(f"{whose} was used after its pool was closed; keep the pool open", account=account_id)
+        self.check_loop()
+
+
+class BoundCredentials:
+    """An identity as botocore's signers and endpoint rules see it."""
+
+    __slots__ = ("_factory_state", "_identity")
+
+    method: Final = "asyncauth"
+
+    def __init__(self, identity: Identity, state: FactoryState) -> None:
+        self._identity = identity
+        self._factory_state = state
+
+    async def get_frozen_credentials(self) -> Credentials:
+        """Return the credentials to sign with now."""
+        identity = self._identity
+        if self._factory_state.closed:
+            self._factory_state.check(identity.account_id)
+        frozen = await identity.get_frozen_credentials()
+        signing = current_signing.get()
+        if signing is not None and signing.identity is identity:
+            signing.access_key = frozen.access_key
+        return frozen
+
+    async def get_account_id(self) -> str | None:
+        """Return the account id, for endpoints that carry it."""
+        identity = self._identity
+        if identity.account_id is not None:
+            return identity.account_id
+        return getattr(await identity.get_frozen_credentials(), "account_id", None)
+
+    def get_deferred_property(self, name: str) -> Any:
+        """Return how to get the account id; botocore asks for it so, and aiobotocore overrides what it gets."""
+        return getattr(self, f"get_{name}")
+
+    def __repr__(self) -> str:
+        return f"<BoundCredentials of {self._identity.account_id or 'a source'}>"
+
+
+class _PlaceholderCredentials:
+    """What a core is built with: nothing may ever sign with it."""
+
+    __slots__ = ()
+
+    method: Final = "asyncauth"
+
+    async def get_frozen_credentials(self) -> Any:
+        raise RuntimeError("a core was used as a client")
+
+    async def get_account_id(self) -> None:
+        raise RuntimeError("a core was used as a client")
+
+    def get_deferred_property(self, _: str) -> Any:
+        return self.get_account_id
+
+
+PLACEHOLDER_CREDENTIALS: Final = _PlaceholderCredentials()

@@ -1,0 +1,1 @@
+"""Parsers of responses: compiled from the service model, with results equal to botocore's."""

@@ -1,0 +1,1 @@
+"""Fast paths with the same results as botocore's own code."""

@@ -1,0 +1,102 @@
+"""The user-agent header built once for each distinct input, not once per call.
+
+botocore assembles it anew for every request and checks it character by character (0.28 ms of a 1.5 ms call),
+although only the set of features that a call uses can differ from the call before.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from botocore.context import get_context
+from botocore.useragent import UserAgentString
+
+__all__ = ["CachedUserAgent", "cache_user_agent"]
+
+_MAX_REMEMBERED = 256
+
+
+class CachedUserAgent(UserAgentString):
+    """botocore's user-agent builder with a memory.
+
+    It gives what the builder that it was made from would give. The memory is keyed by all that goes into the string
+    (session fields, client features, the call's features, the config's parts), so changing one of them later is seen.
+    Copies for a client's config (`with_client_config`) share one memory.
+    """
+
+    _remembered: dict[Any, str]
+    _client_config: Any
+    _client_features: Any
+    _session_user_agent_name: Any
+    _session_user_agent_version: Any
+    _session_user_agent_extra: Any
+
+    def to_string(self) -> str:
+        """Return the header's value, with the features that the current call has registered."""
+        try:
+            key = self._inputs()
+            return self._remembered[key]
+        except KeyError:
+            pass
+        except (AttributeError, TypeError):  # an input that botocore has moved, or cannot be hashed: no memory
+            return self._build()
+        if len(self._remembered) >= _MAX_REMEMBERED:
+            self._remembered.clear()
+        built = self._remembered[key] = self._build()
+        return built
+
+    def _build(self) -> str:
+        return str(super().to_string())
+
+    def _inputs(self) -> tuple[Any, ...]:
+        context = get_context()
+        config = self._client_config
+        features = self._client_features
+        if context is not None and context.features:
+            features = context.features | features if features else context.features
+        return (
+            frozenset(features or ()),
+            config and _config_inputs(config),
+            self._session_user_agent_name,
+            self._session_user_agent_version,
+            self._session_user_agent_extra,
+        )
+
+
+def _config_inputs(config: Any) -> tuple[Any, ...]:
+    retries = config.retries
+    return (
+        getattr(config, "_supplied_user_agent", config.user_agent),
+        config.user_agent_extra,
+        config.user_agent_appid,
+        config.endpoint_discovery_enabled,
+        bool(retries) and retries.get("mode"),
+    )
+
+
+def cache_user_agent(creator: UserAgentString) -> UserAgentString:
+    """Return a user-agent builder that gives what `creator` gives and remembers it.
+
+    Register the result as a session's `user_agent_creator` component before clients are made: a client takes its copy
+    then. `creator` itself comes back where an installation rewrites the header by botocore's private customisation
+    hook, or where it is not botocore's own class: what they depend on is unknown.
+
+    Example:
+        >>> from botocore.session import Session
+        >>> session = Session()
+        >>> memo = cache_user_agent(session.get_component("user_agent_creator"))
+        >>> session.register_component("user_agent_creator", memo)
+    """
+    if type(creator) is not UserAgentString or _is_customised():
+        return creator
+    memo = CachedUserAgent.__new__(CachedUserAgent)
+    memo.__dict__.update(creator.__dict__, _remembered={})
+    return memo
+
+
+def _is_customised() -> bool:
+    try:
+        return find_spec("botocore.customizations.useragent") is not None
+    except ModuleNotFoundError:
+        return False

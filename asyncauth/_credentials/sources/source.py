@@ -1,0 +1,152 @@
+"""A source: base credentials from one origin, resolved once however many ask, and kept fresh by an expiring slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from asyncauth._errors import ConfigurationError, NoSourceCredentials, PoolClosed, SourceError, SourceExpired
+from asyncauth._refresh import Expiring, ExpiringSlot, RefreshAbandoned, RefreshError
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable, Hashable
+
+    from aiobotocore.session import AioSession
+
+    from asyncauth._models import Credentials
+    from asyncauth._refresh import RefreshPolicy
+    from asyncauth._runtime.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What is known of a source once it was resolved; none of it is secret.
+
+    Args:
+        region_name: the region it is configured with; None when it has none.
+        partition: the one that was said, else the region's, else that of the profile's `role_arn`; None when nothing
+            tells it.
+        long_term: its keys have no session token, so they end only when somebody deletes them.
+        method: boto's name of the provider (`env`, `iam-role`, `sso`, ...), or `keys`, `callable`, `session`.
+        key: what tells its tokens from those of other sources; the same for the source's whole life.
+    """
+
+    region_name: str | None
+    partition: str | None
+    long_term: bool
+    method: str
+    key: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What an origin gives when it is asked: credentials with their lifetime, and what became known with them."""
+
+    credentials: Expiring[Credentials]
+    facts: SourceFacts
+    session: AioSession
+
+
+class Origin(Protocol):
+    """A place that base credentials come from."""
+
+    label: str
+
+    async def load(self) -> Loaded:
+        """Resolve the credentials, or renew them; only one load runs at a time."""
+        ...
+
+    def forget(self) -> None:
+        """Begin at the beginning at the next load: AWS refused what this origin gave."""
+        ...
+
+
+class Source:
+    """Base credentials of one origin.
+
+    Args:
+        origin: where they come from.
+        spawn: starts a task that outlives the caller, in the pool's task group.
+        clock, random, policy: as for every expiring slot.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        clock: Clock,
+        random: random.Random,
+        policy: RefreshPolicy,
+    ) -> None:
+        self.label = origin.label
+        self._origin = origin
+        self._loaded: Loaded | None = None
+        self._slot = ExpiringSlot(
+            self._load,
+            spawn=spawn,
+            clock=clock,
+            random=random,
+            policy=policy,
+            is_denial=_is_final,
+            name=origin.label,
+        )
+
+    async def credentials(self) -> Credentials:
+        """Return credentials that are good now; the first call resolves them, later ones renew them when due.
+
+        Raises:
+            NoSourceCredentials, SourceExpired, SourceError: there are none; the message says what to do.
+            ConfigurationError: the profile or region that was asked for does not exist.
+        """
+        try:
+            return await self._slot.get()
+        except RefreshAbandoned as error:
+            raise PoolClosed(f"the pool was closed while {self.label} was being resolved") from error
+        except RefreshError as error:
+            raise SourceError(f"{error}", code=type(error).__name__) from error
+
+    async def facts(self) -> SourceFacts:
+        """Return what is known of the source, resolving it first if nobody did. Raises as `credentials` does."""
+        return (await self._resolved()).facts
+
+    async def aio_session(self) -> AioSession:
+        """Return a session to read configuration from (region, endpoints, retries), its files already read.
+
+        It is not for its credentials: those that `credentials` returns are the source's. Raises as `credentials` does.
+        """
+        return (await self._resolved()).session
+
+    @property
+    def refreshing(self) -> bool:
+        """Whether the origin is being asked at this moment."""
+        return self._slot.refreshing
+
+    def invalidate(self, rejected: Credentials) -> bool:
+        """Drop credentials that AWS rejected, if they are still the cached ones; tell whether they were.
+
+        The next call resolves the source from the start, files included, so keys rotated on disk are found.
+        """
+        dropped = self._slot.invalidate(rejected)
+        if dropped:
+            self._origin.forget()
+        return dropped
+
+    async def _resolved(self) -> Loaded:
+        if self._loaded is None:
+            await self.credentials()
+        assert self._loaded is not None
+        return self._loaded
+
+    async def _load(self) -> Expiring[Credentials]:
+        self._loaded = await self._origin.load()
+        return self._loaded.credentials
+
+    def __repr__(self) -> str:
+        method = "not resolved yet" if self._loaded is None else self._loaded.facts.method
+        return f"<Source {self.label} [{method}]>"
+
+
+def _is_final(error: Exception) -> bool:
+    return isinstance(error, (NoSourceCredentials, SourceExpired, ConfigurationError))

@@ -1,0 +1,29 @@
+"""Fan-out engine: one async callable over any number of targets, each answered exactly once. Knows no AWS."""
+
+from __future__ import annotations
+
+from asyncauth._fanout.admission import Group
+from asyncauth._fanout.attempt import current_attempt
+from asyncauth._fanout.engine import Attempt, FanOut, SkipTarget, TargetResult, fan_out
+from asyncauth._fanout.events import Event, RunFinished, RunStarted, Status, TargetRetried, TargetSettled, TargetStarted
+from asyncauth._fanout.limits import FailureMode, Limits, Retry
+
+__all__ = [
+    "Attempt",
+    "Event",
+    "FailureMode",
+    "FanOut",
+    "Group",
+    "Limits",
+    "Retry",
+    "RunFinished",
+    "RunStarted",
+    "SkipTarget",
+    "Status",
+    "TargetResult",
+    "TargetRetried",
+    "TargetSettled",
+    "TargetStarted",
+    "current_attempt",
+    "fan_out",
+]

@@ -1,0 +1,528 @@
+"""Run one async callable over any number of targets: admit, then spawn; answer each exactly once, whatever happens.
+
+The way of a target, which is also the order of this file: the producer's task offers it to the admission, if that has
+room (`_read`); the pump decides, in one synchronous step, who starts now (`_admit`), and spawns a task for each
+(`_pump`); that task calls `work`, again if a retry is due, and ends within the target's deadline (`_run`); its answer
+is recorded (`_settle`) and lies there until the consumer reads it (`__anext__`). Whatever is full stops what comes
+before it: a slow consumer stops admission, and a full window stops the producer.
+
+It knows nothing of AWS, and runs on asyncio and on trio.
+"""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from random import Random
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from asyncauth._errors import TargetTimeout
+from asyncauth._fanout.admission import Admission, Group, Ticket
+from asyncauth._fanout.attempt import Attempt, SkipTarget
+from asyncauth._fanout.events import Event, RunFinished, RunStarted, Status, TargetRetried, TargetStarted
+from asyncauth._fanout.failure_tolerance import Tolerance
+from asyncauth._fanout.limits import Limits
+from asyncauth._fanout.producer import Producer
+from asyncauth._fanout.results import ResultBuffer, TargetResult, logger
+from asyncauth._runtime.clock import SYSTEM_CLOCK
+from asyncauth._runtime.exceptions import strip_frame_locals, to_exception
+from asyncauth._runtime.validation import check_count
+from asyncauth._runtime.wakeup import AutoResetEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from asyncauth._runtime.clock import Clock
+
+__all__ = ["Attempt", "FanOut", "Group", "SkipTarget", "TargetResult", "fan_out"]
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+# Seconds. How long after its deadline a target is looked for, and how long it then has to react to being cancelled.
+CANCEL_GRACE_SECONDS = 0.05
+# Seconds. How long leaving a run may take to answer for targets that were never read.
+CLOSE_TIMEOUT_SECONDS = 0.5
+
+TOLERANCE_REACHED = "failure tolerance reached"
+DEADLINE_REACHED = "deadline reached"
+
+
+class _Target(Ticket[K]):
+    """What the run itself keeps about a target."""
+
+    __slots__ = ("admitted_at", "answered", "attempt", "deadline", "last_error", "scope")
+
+    def __init__(self, index: int, target: K) -> None:
+        super().__init__(index, target)
+        self.attempt = Attempt()
+        self.deadline: float | None = None
+        self.admitted_at: float | None = None
+        self.answered = False
+        self.last_error: Exception | None = None
+        self.scope: anyio.CancelScope | None = None
+
+
+def fan_out(
+    work: Callable[[K, Attempt], Awaitable[T]],
+    targets: Iterable[K] | AsyncIterable[K],
+    *,
+    limits: Limits | None = None,
+    groups: Sequence[Group[K]] = (),
+    clock: Clock = SYSTEM_CLOCK,
+    random: Random | None = None,
+    shuffle: bool = True,
+    window: int | None = None,
+    buffer: int | None = None,
+    total: int | None = None,
+    check: Callable[[K], str | None] | None = None,
+    timeout_error: Callable[[K, str], Exception] | None = None,
+    on_result: Callable[[TargetResult[K, T]], None] | None = None,
+    on_event: Sequence[Callable[[Event[K]], None]] = (),
+) -> FanOut[K, T]:
+    """Run `work(target, attempt)` for each of `targets`; use it as `async with fan_out(...) as answers`.
+
+    Iterating the stream gives one `TargetResult` per target, in the order in which they end. Leaving the block cancels
+    what still runs and waits for it to end.
+
+    Args:
+        work: what is done with a target. It runs in a task of its own, with a copy of the context of the
+            `async with`, and may be called again if `limits.retry` says so. It can raise `SkipTarget`.
+        targets: any iterable or async iterable, of any length. At most `window` are read ahead. An async iterable that
+            can be closed (`aclose`) is closed when the run ends. One that raises: what it gave before is answered,
+            then iterating the stream raises that error.
+        limits: see `Limits`; its per-account and per-region numbers take effect through `groups`.
+        groups: which targets must not all run at once.
+        clock: where all time comes from.
+        random: where all chance comes from: the order of work and the waits between attempts.
+        shuffle: spread the targets within the window, so that neighbours are not all worked on at once. False keeps
+            the order of `targets`.
+        window: how many targets may be read and not yet begun; None: four times `max_at_once`, at least 256.
+        buffer: how many answers may lie unread before no more targets start; None: `max_at_once`. What runs then
+            still ends, so up to `buffer + max_at_once` answers can lie there.
+        total: how many targets there are, where `targets` has no length but the caller knows. A fraction as
+            `limits.failure_tolerance` needs it.
+        check: called when a target's turn has come; the reason it returns skips the target, None lets it start.
+        timeout_error: makes the error of a target that timed out from the target and the message; None:
+            `TargetTimeout`.
+        on_result: called with every answer as it is made, also for those that nobody will read because the block is
+            being left. If it raises, the run stops and the block raises that error: an answer that could not be
+            recorded must not be followed by more.
+        on_event: each is called with every event; one that raises is logged, once.
+
+    Raises:
+        ConfigurationError: a limit that makes no sense for these targets.
+
+    Example:
+        async def work(host, attempt):
+            return await ping(host)
+
+        async with fan_out(work, hosts, limits=Limits(max_at_once=10, timeout=5)) as answers:
+            async for answer in answers:
+                print(answer.target, answer.status, answer.value)
+    """
+    limits = limits or Limits()
+    random = random or Random()  # noqa: S311 - spreads load, keeps no secret
+    window = max(4 * limits.max_at_once, 256) if window is None else window
+    buffer = limits.max_at_once if buffer is None else buffer
+    check_count("window", window)
+    check_count("buffer", buffer)
+    producer = Producer(targets, total=total, clock=clock)
+    return FanOut(
+        work,
+        producer,
+        limits=limits,
+        tolerance=Tolerance(limits.tolerated_failures(producer.total), limits.failure_mode),
+        admission=Admission(groups=groups, window=window, random=random if shuffle else None),
+        buffer=buffer,
+        clock=clock,
+        random=random,
+        check=check,
+        timeout_error=timeout_error or (lambda _target, message: TargetTimeout(message)),
+        on_result=on_result,
+        on_event=on_event,
+    )
+
+
+class FanOut(Generic[K, T]):
+    """One run, and the stream of its answers. `fan_out` makes it, and says what there is to choose."""
+
+    def __init__(
+        self,
+        work: Callable[[K, Attempt], Awaitable[T]],
+        producer: Producer[K],
+        *,
+        limits: Limits,
+        tolerance: Tolerance,
+        admission: Admission[_Target[K]],
+        buffer: int,
+        clock: Clock,
+        random: Random,
+        check: Callable[[K], str | None] | None,
+        timeout_error: Callable[[K, str], Exception],
+        on_result: Callable[[TargetResult[K, T]], None] | None,
+        on_event: Sequence[Callable[[Event[K]], None]],
+    ) -> None:
+        self._work = work
+        self._producer = producer
+        self._limits = limits
+        self._tolerance = tolerance
+        self._admission = admission
+        self._clock = clock
+        self._random = random
+        self._check = check
+        self._timeout_error = timeout_error
+        self._results: ResultBuffer[K, T] = ResultBuffer(
+            buffer=buffer, on_result=on_result, on_broken=self._abort, listeners=on_event
+        )
+        self._running: dict[int, _Target[K]] = {}  # admitted and not answered yet, in the order of admission
+        self._offered = 0
+        self._skip_rest: str | None = None
+        self._fatal: BaseException | None = None
+        self._entered = self._over = False
+
+    @property
+    def running(self) -> int:
+        """How many targets are being worked on."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """How many targets were read and have not begun."""
+        return self._admission.waiting
+
+    def reconsider(self, _: object = None) -> None:
+        """Look again at who may start, because what a group's callable says has changed."""
+        self._admission.reconsider()
+        if self._entered:
+            self._wake.set()
+
+    @property
+    def counts(self) -> Mapping[Status, int]:
+        """How many targets were answered how, so far."""
+        return self._results.counts
+
+    def __repr__(self) -> str:
+        now = f"{self.running} running, {self.waiting} waiting, {len(self._results.unread)} unread"
+        counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
+        return f"<FanOut [targets: {now} | answers: {counts or 'none'}]>"
+
+    # The block.
+
+    async def __aenter__(self) -> Self:
+        """Start to work."""
+        if self._entered:
+            raise RuntimeError("this run was entered before; a run is entered once, so make another one")
+        self._entered = True
+        self._cancelled = anyio.get_cancelled_exc_class()
+        self._wake, self._room = AutoResetEvent(), AutoResetEvent()
+        self._started_at = self._clock.monotonic()
+        self._deadline = None if self._limits.deadline is None else self._started_at + self._limits.deadline
+        # Before there are tasks: what it raises (Ctrl-C, in a listener) must leave none behind.
+        self._results.emit(RunStarted(self._producer.total))
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+        self._tasks.start_soon(self._read)
+        self._tasks.start_soon(self._pump)
+        if self._deadline is not None:
+            self._tasks.start_soon(self._end_at, self._deadline)
+        if self._deadline is not None or self._limits.timeout is not None:
+            self._tasks.start_soon(self._answer_for_unresponsive)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        """Cancel what still runs, wait for its end, and answer what is left."""
+        self._tasks.cancel_scope.cancel()
+        try:
+            swallowed = await self._tasks.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            # The task group wraps what the body raised. No task of ours raises, so that can go on as it is; should
+            # one raise all the same, it is a bug that nobody may hide.
+            if any(each is not exc and not isinstance(each, self._cancelled) for each in group.exceptions):
+                raise
+            swallowed = False
+        finally:
+            self._close()
+        if self._fatal is not None:
+            raise self._fatal
+        if swallowed and exc is not None:
+            # It would look as if the body had come to its end.
+            raise RuntimeError("this run ended early: one of its tasks was cancelled by somebody outside")
+        return False
+
+    def _close(self) -> None:
+        until = self._clock.monotonic() + CLOSE_TIMEOUT_SECONDS
+        for target in [*self._running.values(), *self._admission.drain()]:
+            self._settle(target, "cancelled")
+        for target in map(self._next_target, self._producer.rest()):
+            self._settle(target, "cancelled")
+            if self._clock.monotonic() > until:
+                break
+        self._finish()
+        if self._producer.error is not None:
+            logger.warning("the run was left before its producer's error could be raised: %r", self._producer.error)
+
+    def _abort(self, error: BaseException) -> None:
+        """Stop the run; leaving the block raises `error`."""
+        self._fatal = self._fatal or error
+        self._tasks.cancel_scope.cancel()
+
+    def _finish(self) -> None:
+        if not self._over:
+            self._over = True
+            self._results.changed.set()
+            elapsed = self._clock.monotonic() - self._started_at
+            self._results.emit(RunFinished(self.counts, elapsed, self._producer.complete))
+
+    # The producer's side.
+
+    async def _read(self) -> None:
+        try:
+            await self._producer.feed(self._offer)
+        except self._cancelled:
+            raise
+        except BaseException as error:  # noqa: BLE001 - Ctrl-C and the like: the block raises it
+            self._abort(error)
+        self._wake.set()
+
+    async def _offer(self, target: K) -> None:
+        self._admission.offer(self._next_target(target))
+        self._wake.set()
+        while not self._admission.has_room:
+            await self._room.wait()
+
+    def _next_target(self, target: K) -> _Target[K]:
+        self._offered += 1
+        return _Target(self._offered - 1, target)
+
+    # Who starts now.
+
+    async def _pump(self) -> None:
+        # One task spawns all the others: spawned by whoever made room for it, a target would inherit his context.
+        while True:
+            for target in self._admit():
+                self._tasks.start_soon(self._run, target)
+            if self._producer.ended and not self._admission.waiting and not self._running:
+                self._finish()
+            if self._admission.runs_low:
+                self._room.set()
+            await self._wake.wait()
+
+    def _admit(self) -> list[_Target[K]]:
+        """Return who starts now; answer those who never will."""
+        if self._skip_rest is not None and self._results.has_room:
+            for unlucky in self._admission.drain():
+                self._settle(unlucky, "skipped", reason=self._skip_rest)
+        begun = []
+        while self._may_begin() and (target := self._admission.take()) is not None:
+            if self._begin(target):
+                begun.append(target)
+            else:
+                self._admission.release(target)
+        return begun
+
+    def _may_begin(self) -> bool:
+        return (
+            self._skip_rest is None
+            and self._results.has_room
+            and self._admission.admitted < self._limits.max_at_once
+            and self._tolerance.admits(self.running)
+        )
+
+    def _begin(self, target: _Target[K]) -> bool:
+        try:
+            reason = None if self._check is None else self._check(target.target)
+        except Exception as error:  # noqa: BLE001 - it concerns this target, not the run
+            self._settle(target, "failed", error=strip_frame_locals(error, skip=1))
+            return False
+        if reason is not None:
+            self._settle(target, "skipped", reason=reason)
+            return False
+        now = target.admitted_at = self._clock.monotonic()
+        own = target.attempt.times_out_at = None if self._limits.timeout is None else now + self._limits.timeout
+        target.deadline = target.attempt.deadline = self._deadline_or(own)
+        self._running[target.index] = target
+        if self._results.listeners:
+            self._results.emit(TargetStarted(target.index, target.target))
+        return True
+
+    def _deadline_or(self, own: float | None) -> float | None:
+        if own is None or self._deadline is None:
+            return self._deadline if own is None else own
+        return min(own, self._deadline)
+
+    # The task of a target.
+
+    async def _run(self, target: _Target[K]) -> None:
+        try:
+            left = None if target.deadline is None else target.deadline - self._clock.monotonic()
+            if left is None:
+                await self._try(target)
+                return
+            with self._clock.move_on_after(left) as target.scope:
+                await self._try(target)
+            if target.scope.cancelled_caught:
+                self._time_out(target)
+        except self._cancelled:
+            self._settle(target, "cancelled", error=target.last_error)
+            raise
+        except Exception as error:  # noqa: BLE001 - what the caller judges errors with (`retry`) failed itself
+            self._settle(target, "failed", error=strip_frame_locals(error))
+        except BaseException as error:  # noqa: BLE001 - Ctrl-C and the like: the block raises it
+            self._abort(error)
+        finally:
+            self._admission.release(target)
+            self._wake.set()
+
+    async def _try(self, target: _Target[K]) -> None:
+        attempt = target.attempt
+        while True:
+            attempt.number += 1
+            attempt.phase = None
+            try:
+                value = await self._work(target.target, attempt)
+            except SkipTarget as skip:
+                cause = skip.__cause__
+                refused = strip_frame_locals(cause) if isinstance(cause, Exception) else None
+                return self._settle(target, "skipped", error=refused, reason=skip.reason)
+            except BaseException as raised:  # noqa: BLE001 - raised again, unless it is a failure of this target
+                error = target.last_error = strip_frame_locals(to_exception(raised), skip=1)
+            else:
+                return self._settle(target, "succeeded", value=value)
+            # Work that is cancelled may end in an error of its own making; it was cancelled all the same.
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            wait_seconds = self._wait_before_retry(target, error)
+            if wait_seconds is None:
+                return self._settle(target, "failed", error=error)
+            self._results.emit(TargetRetried(target.index, target.target, attempt.number, error, wait_seconds))
+            await self._clock.sleep(wait_seconds)
+
+    def _wait_before_retry(self, target: _Target[K], error: Exception) -> float | None:
+        retry, number = self._limits.retry, target.attempt.number
+        if retry is None or number >= retry.attempts or not retry.should(error):
+            return None
+        wait_seconds = retry.wait_seconds(number, self._random)
+        if target.deadline is not None and self._clock.monotonic() + wait_seconds >= target.deadline:
+            return None
+        return wait_seconds
+
+    # Time that is up.
+
+    def _time_out(self, target: _Target[K]) -> None:
+        by_run = target.deadline == self._deadline
+        limit = f"the run's deadline={self._limits.deadline} s" if by_run else f"timeout={self._limits.timeout} s"
+        phase = "" if target.attempt.phase is None else f", last in phase {target.attempt.phase!r}"
+        error = self._timeout_error(target.target, f"did not finish within {limit}{phase}")
+        error.__cause__ = target.last_error
+        self._settle(target, "timed_out", error=error)
+
+    async def _end_at(self, deadline: float) -> None:
+        await self._clock.sleep(deadline - self._clock.monotonic())
+        self._skip_rest = self._skip_rest or DEADLINE_REACHED
+        if not self._producer.foreseeable:
+            # Nobody knows how long it goes on, and whoever sets a deadline wants to be done by then.
+            self._producer.stop()
+        self._wake.set()
+
+    async def _answer_for_unresponsive(self) -> None:
+        """Answer for targets that do not react to being cancelled (a thread, a shield): nobody waits for them longer.
+
+        A task cannot be abandoned, so the place of such a target is free only when its task really ends.
+        """
+        shortest = min(limit for limit in (self._limits.timeout, self._limits.deadline) if limit is not None)
+        while True:
+            oldest = next(iter(self._running.values()), None)
+            now = self._clock.monotonic()
+            due = now + shortest if oldest is None or oldest.deadline is None else oldest.deadline
+            await self._clock.sleep(due + CANCEL_GRACE_SECONDS - now)
+            overdue = self._overdue()
+            for target in overdue:
+                if target.scope is not None:
+                    # The loop's timers stand still while the machine is suspended, and the clock does not.
+                    target.scope.cancel()
+            if overdue:
+                await self._clock.sleep(CANCEL_GRACE_SECONDS)
+            for target in overdue:
+                if not target.answered:
+                    logger.warning("%r does not react to being cancelled and runs on", target.target)
+                    self._time_out(target)
+
+    def _overdue(self) -> list[_Target[K]]:
+        # All targets have the same time, so those admitted first are due first.
+        now = self._clock.monotonic()
+        return list(
+            takewhile(lambda target: (target.deadline or now) <= now - CANCEL_GRACE_SECONDS, self._running.values())
+        )
+
+    # The consumer's side.
+
+    def _settle(
+        self,
+        target: _Target[K],
+        status: Status,
+        *,
+        value: T | None = None,
+        error: Exception | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Record the one answer of a target. What a task says after it was answered for comes too late."""
+        if target.answered:
+            return
+        target.answered = True
+        self._running.pop(target.index, None)
+        if status in ("failed", "timed_out"):
+            self._tolerance.failures += 1
+            if self._tolerance.exceeded:
+                self._skip_rest = self._skip_rest or TOLERANCE_REACHED
+        began = target.admitted_at
+        elapsed = 0.0 if began is None else self._clock.monotonic() - began
+        phase, attempts = target.attempt.phase, target.attempt.number
+        self._results.add(
+            TargetResult(target.index, target.target, status, phase, value, error, reason, attempts, elapsed)
+        )
+        self._wake.set()
+
+    def __aiter__(self) -> Self:
+        """Return the stream itself."""
+        return self
+
+    async def __anext__(self) -> TargetResult[K, T]:
+        """Return the next answer; after the last, raise the producer's error, if it had one."""
+        while not self._results.unread:
+            if self._over:
+                error, self._producer.error = self._producer.error, None
+                raise StopAsyncIteration if error is None else error
+            await self._results.changed.wait()
+        had_room = self._results.has_room
+        result = self._results.unread.popleft()
+        if not had_room and self._results.has_room:
+            self._wake.set()
+        return result
+
+    async def collect(self) -> list[TargetResult[K, T]]:
+        """Wait for all answers that were not read yet, and return them in the order of the targets.
+
+        If it is cancelled, or the producer failed, what it has read counts as unread again.
+        """
+        read: list[TargetResult[K, T]] = []
+        try:
+            async for result in self:
+                read.append(result)  # noqa: PERF401 - what was read before an error must not be lost
+        except BaseException:
+            self._results.unread.extendleft(reversed(read))
+            raise
+        return sorted(read, key=lambda result: result.index)
+
+    def unread(self) -> list[TargetResult[K, T]]:
+        """Return the answers that were not read yet, without waiting; also after the block was left."""
+        results = list(self._results.unread)
+        self._results.unread.clear()
+        if self._entered:
+            self._wake.set()
+        return results

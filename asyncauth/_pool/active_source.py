@@ -1,0 +1,195 @@
+"""Active source: a source whose facts are known, with its identity and its clients."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import anyio
+from aiobotocore.config import AioConfig
+
+from asyncauth._aws.error_codes import attempts_of, error_code
+from asyncauth._aws.partitions import get_partition, partition_of_region
+from asyncauth._aws.plain_http import is_loopback
+from asyncauth._bridges import CredentialServer
+from asyncauth._clients import ClientFactory, settings_key
+from asyncauth._credentials import BaseIdentity, check_sts_endpoint, sts_region
+from asyncauth._errors import PartitionMismatch, SourceError
+from asyncauth._models import Account
+from asyncauth._resilience import EndpointScope, RequestGuard
+from asyncauth._runtime.exceptions import strip_frame_locals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyio.from_thread import BlockingPortal
+
+    from asyncauth._credentials.sources import Source, SourceFacts
+    from asyncauth._models import Identity
+    from asyncauth._session import AccountSession
+
+logger: Final = logging.getLogger("asyncauth.sts")
+
+
+#: One request per call: what is throttled is sent again by the budget that all accounts share, not by each client.
+STS_CONFIG: Final = AioConfig(retries={"mode": "standard", "total_max_attempts": 1})
+
+
+class ActiveSource:
+    """A source whose facts are known, with its identity and its clients.
+
+    Args:
+        source, facts: the source and what it said of itself.
+        clients: the factory of clients that read their configuration where the source reads it.
+        gate: what stands around each call.
+        endpoint_url: goes before every endpoint, for all its clients.
+        allow_http_sts: let STS be asked over plain http on another machine.
+        check_open: raises PoolClosed when the pool is not open.
+        portal, credential_server: the ways from threads and subprocesses.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        facts: SourceFacts,
+        clients: ClientFactory,
+        *,
+        guard: RequestGuard,
+        endpoint_url: str | None,
+        allow_http_sts: bool,
+        check_open: Callable[[], object],
+        portal: BlockingPortal,
+        credential_server: CredentialServer,
+    ) -> None:
+        self.source = source
+        self.facts = facts
+        self.identity = BaseIdentity(source, facts)
+        self.clients = clients
+        self._guard = guard
+        self.endpoint_url = endpoint_url
+        self.portal = portal
+        self.credential_server = credential_server
+        self._allow_http_sts = allow_http_sts
+        self._check_open = check_open
+        self._partition = facts.partition
+        self._logged_overrides: set[str] = set()
+        self._own_account: Account | None = None
+        #: The source's own, by region: they sign every AssumeRole of a run, and derive their key once.
+        self._sts_clients: dict[str, Any] = {}
+        self._own_account_lock = anyio.Lock()
+
+    def check_open(self) -> None:
+        """Raise PoolClosed unless the pool is open."""
+        self._check_open()
+
+    def check_partition(self, partition: str, account: str | None = None) -> None:
+        """Refuse another partition than the source's.
+
+        A source with no region belongs to the partition that first accepted it.
+
+        Raises:
+            PartitionMismatch: the partitions differ; both are named.
+        """
+        if self._partition is None or self._partition == partition:
+            return
+        whose = f"account {account} is in" if account else "asked for was"
+        raise PartitionMismatch(
+            f"{whose} partition {partition!r}, but {self.source.label} belongs to {self._partition!r}{self._why()}, "
+            f"and no credentials cross partitions; give each its own: SessionPool(sources={{{self._partition!r}: ..., "
+            f"{partition!r}: ...}})",
+            account=account,
+        )
+
+    def _why(self) -> str:
+        if self.facts.partition is None:
+            return " (it was accepted there)"
+        region = self.facts.region_name
+        return f" (its region is {region}; region_name= gives it another)" if region else ""
+
+    def learn_partition(self, partition: str) -> None:
+        """Remember that AWS took the source's credentials in `partition`."""
+        if self._partition is None:
+            self._partition = partition
+
+    async def get_client(self, session: AccountSession, service_name: str, region_name: str, **options: Any) -> Any:
+        """Return a client of a service that signs as a session's identity."""
+        identity = session.identity
+        own = {name: value for name, value in options.items() if value is not None and name != "isolated"}
+        scope = EndpointScope.of(
+            service_name,
+            region_name,
+            own_endpoint=own.pop("endpoint_url", None),
+            own_settings=settings_key(own) if own else None,
+        )
+        hook = self._guard.hook(service_name, scope, session.account.id, self.identity.key, identity)
+        return await self._bind(session.identity, service_name, region_name, call_hook=hook, **options)
+
+    async def sts_client(self, identity: Identity, region_name: str) -> Any:
+        """Return an STS client that signs as `identity`, at a regional endpoint that may be used.
+
+        Raises:
+            ConfigurationError: the endpoint settings lead over plain http to another machine.
+        """
+        is_own = identity is self.identity
+        if is_own and region_name in self._sts_clients:
+            return self._sts_clients[region_name]
+        client = await self._bind(identity, "sts", region_name, config=STS_CONFIG)
+        self._check_endpoint(client.meta.endpoint_url, region_name)
+        if is_own:
+            self._sts_clients[region_name] = client
+        return client
+
+    async def own_account(self, partition: str, region_name: str) -> Account:
+        """Ask AWS, once, whose credentials the source has.
+
+        Raises:
+            SourceError: AWS refuses them.
+            PartitionMismatch: they belong to another partition.
+        """
+        self.check_partition(partition)
+        async with self._own_account_lock:
+            if self._own_account is None:
+                client = await self.sts_client(self.identity, region_name)
+                try:
+                    who = await client.get_caller_identity()
+                except Exception as error:
+                    code = error_code(error)
+                    if code is None:
+                        raise
+                    raise SourceError(
+                        f"{self.source.label}: AWS refused it ({code}) when asked whose credentials these are",
+                        code=code,
+                        region_name=region_name,
+                        attempts=attempts_of(error),
+                    ) from strip_frame_locals(error)
+                self._own_account = Account(who["Account"], partition=who["Arn"].split(":")[1])
+        self.learn_partition(self._own_account.partition)
+        self.check_partition(partition)
+        return self._own_account
+
+    async def _bind(self, identity: Identity, service_name: str, region_name: str, **options: Any) -> Any:
+        if self.endpoint_url is not None and options.get("endpoint_url") is None:
+            options["endpoint_url"] = self.endpoint_url
+        bound = self.clients.try_bind(identity, service_name, region_name, **options)
+        return bound if bound is not None else await self.clients.bind(identity, service_name, region_name, **options)
+
+    async def warm_clients(self, service_name: str) -> None:
+        """Make ready what clients of a service share: in one region, which makes it quick in the others."""
+        partition = get_partition(self._partition or "aws")
+        region = sts_region(partition, self.facts.region_name)
+        await self.clients.warm(service_name, region, endpoint_url=self.endpoint_url)
+
+    def _check_endpoint(self, url: str, region_name: str) -> None:
+        if url in self._logged_overrides:
+            return
+        partition = partition_of_region(region_name)
+        if check_sts_endpoint(url, region_name, partition, allow_http=self._allow_http_sts):
+            logger.log(
+                logging.INFO if is_loopback(url) else logging.WARNING,
+                "STS of %s is asked at %s instead of AWS's own endpoint (endpoint_url, AWS_ENDPOINT_URL or "
+                "AWS_ENDPOINT_URL_STS)",
+                region_name,
+                url,
+                extra={"region_name": region_name},
+            )
+        self._logged_overrides.add(url)

@@ -1,0 +1,531 @@
+"""The session pool: owns sources, tokens and clients for as long as its `async with` is open, and delegates."""
+
+from __future__ import annotations
+
+import logging
+import random as random_module
+from collections import Counter
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
+from weakref import WeakSet
+
+import anyio
+import anyio.to_thread
+from anyio.from_thread import BlockingPortal
+
+from asyncauth._aws.log_redaction import redact_botocore_logs
+from asyncauth._aws.partitions import get_partition
+from asyncauth._clients import check_open_files
+from asyncauth._credentials import sts_region
+from asyncauth._credentials.sources import choose_source
+from asyncauth._errors import ConfigurationError, LongTermCredentialsError, PoolClosed
+from asyncauth._fanout import FailureMode, Retry, Status
+from asyncauth._models import Account, Keys, Profile, Role, as_account, as_role
+from asyncauth._pool.resources import PoolResources, Settings
+from asyncauth._pool.statistics import Statistics
+from asyncauth._refresh import RefreshPolicy
+from asyncauth._resilience import RateLimit, check_rate_limits
+from asyncauth._runs import DEFAULT_RETRY, Coverage, Report, Run, RunKeywords, RunOptions, Targets, coverage
+from asyncauth._runtime.clock import SYSTEM_CLOCK
+from asyncauth._runtime.loop_guard import EventLoopGuard
+from asyncauth._runtime.validation import check_count
+from asyncauth._session import AccountClientLease, AccountSession
+from asyncauth.caches import MemoryTokenCache
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from types import TracebackType
+
+    from aiobotocore.config import AioConfig
+    from anyio.abc import TaskGroup
+
+    from asyncauth._credentials.sources import SourceSpec
+    from asyncauth._models import AccountLike
+    from asyncauth._observability import ProgressSpec
+    from asyncauth._runs import Confirm, RunKeywords
+    from asyncauth._runtime.clock import Clock
+    from asyncauth.caches import TokenCache
+
+T = TypeVar("T")
+
+logger: Final = logging.getLogger("asyncauth.pool")
+
+
+class SessionPool:
+    """Sessions for any number of AWS accounts, from base credentials that are found once.
+
+    The role is assumed once per account however many ask, tokens are renewed before they end, and clients are lent.
+    Open it with `async with`, in the task that leaves it too; on leaving, everything it started is stopped and closed.
+    It belongs to the event loop that it was opened on; threads work through `session.boto3()`.
+
+    Args:
+        role: what to assume in each account, unless the account says otherwise: a `Role`, or a role's name.
+        source: where the base credentials come from: `Keys`, `Profile`, an aiobotocore or aioboto3 session, or an
+            async callable that returns `Keys`. None is boto's default chain, so the same code runs on a laptop and
+            on EC2.
+        sources: one source per partition, `{"aws": ..., "aws-cn": ...}`: no credentials cross partitions.
+        keys: short for `source=Keys(...)`.
+        profile: short for `source=Profile(name)`; with `keys` beside it the profile wins, and a warning says so.
+        region_name: the source's region instead of its configured one; STS is asked there.
+        endpoint_url: sends every client of the pool to one endpoint, STS included: a test server, a proxy.
+        max_at_once: how many targets a run works on, unless it says otherwise; connections are sized by it.
+        allow_long_term: let `source_session` act with long-term keys.
+        allow_http_sts: let STS be asked over plain http on another machine, credentials in the clear.
+        limits: what the pool's calls must spare beside what AWS refuses: `RateLimit("ec2", rate=20)`. Budgets for STS,
+            Organizations, the Identity Center portal and ListRegions are in force anyway.
+        refresh: when tokens are renewed, and what happens when that fails.
+        token_cache: where tokens are kept; None: in memory, bounded.
+        config: an `AioConfig` that all clients start from.
+        verify: a CA bundle's path, or False for no verification, as for boto.
+        clock: what time it is, for tests.
+        random: where jitter comes from, for tests.
+
+    Raises:
+        ConfigurationError: settings that contradict each other, or are out of range.
+
+    Example:
+        async with SessionPool(role="manage-role") as pool:
+            session = await pool.session("123456789012", region_name="eu-west-1")
+            async with session.client("ec2") as ec2:
+                await ec2.describe_instances()
+    """
+
+    def __init__(
+        self,
+        role: Role | str = "manage-role",
+        *,
+        source: SourceSpec = None,
+        sources: Mapping[str, SourceSpec] | None = None,
+        keys: Keys | None = None,
+        profile: Profile | str | None = None,
+        region_name: str | None = None,
+        endpoint_url: str | None = None,
+        max_at_once: int = 100,
+        allow_long_term: bool = False,
+        allow_http_sts: bool = False,
+        rate_limits: Iterable[RateLimit] = (),
+        refresh: RefreshPolicy | None = None,
+        token_cache: TokenCache | None = None,
+        config: AioConfig | None = None,
+        verify: bool | str | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+        random: random_module.Random | None = None,
+    ) -> None:
+        check_count("max_at_once", max_at_once)
+        self._max_at_once = max_at_once
+        self.role = as_role(role)
+        self._settings = Settings(
+            sources=_by_partition(sources, choose_source(source=source, keys=keys, profile=profile)),
+            region_name=region_name,
+            endpoint_url=endpoint_url,
+            max_connections=max_at_once,
+            allow_long_term=allow_long_term,
+            allow_http_sts=allow_http_sts,
+            rate_limits=check_rate_limits(rate_limits),
+            policy=_check_policy(refresh),
+            cache=MemoryTokenCache() if token_cache is None else _check_cache(token_cache),
+            config=config,
+            verify=verify,
+            clock=clock,
+            # Jitter needs no secrecy, only spread.
+            random=random or random_module.Random(),  # noqa: S311
+        )
+        self._state = "never opened"
+        self._stack = AsyncExitStack()
+        self._resources: PoolResources | None = None
+        self._loop_guard: EventLoopGuard | None = None
+        self._runs: WeakSet[Run[Any]] = WeakSet()
+        self._counts: Counter[Status] = Counter()
+
+    # -- life cycle ----------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._state != "never opened":
+            raise PoolClosed(f"a pool is opened once, and this one is {self._state} already; make another SessionPool")
+        self._loop_guard = EventLoopGuard()
+        self._opened_in_task = anyio.get_current_task().id
+        redact_botocore_logs()
+        too_few_files = check_open_files(self._settings.max_connections)
+        if too_few_files is not None:
+            logger.warning("%s", too_few_files)
+        async with AsyncExitStack() as stack:
+            # Left in the opposite order: no more requests from outside, no more flights, then the connections.
+            connections = await stack.enter_async_context(AsyncExitStack())
+            flights = await stack.enter_async_context(_flights())
+            portal = await stack.enter_async_context(_portal())
+            resources = self._resources = PoolResources(
+                self._settings, flights, portal, self._check_open, self._loop_guard
+            )
+            connections.push_async_callback(resources.close_clients)
+            stack.push_async_callback(anyio.to_thread.run_sync, resources.credential_server.close)
+            self._stack = stack.pop_all()
+        self._state = "open"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        assert self._loop_guard is not None
+        self._loop_guard.check_loop()
+        self._state = "closed"
+        if anyio.get_current_task().id != self._opened_in_task:
+            assert self._resources is not None
+            await self._resources.close_clients()
+            raise ConfigurationError(
+                "this pool was left in another task than the one that opened it; its connections are closed. Open and "
+                "leave it in one task: an `async with` around what uses it, and for pytest fixtures anyio's plugin"
+            )
+        # What the body raised is not handed to the parts: a task group would wrap it, and it must stay itself.
+        await self._stack.aclose()
+
+    def _check_open(self) -> PoolResources:
+        if self._state != "open" or self._resources is None:
+            hint = "" if self._state == "closed" else "; use it inside `async with SessionPool(...) as pool`"
+            raise PoolClosed(f"this pool {'is' if self._state == 'closed' else 'was'} {self._state}{hint}")
+        return self._resources
+
+    def _open_resources(self) -> PoolResources:
+        resources = self._check_open()
+        assert self._loop_guard is not None
+        self._loop_guard.check_loop()
+        return resources
+
+    # -- sessions and clients ------------------------------------------------------------------------------------
+
+    async def session(self, account: AccountLike, region_name: str | None = None) -> AccountSession:
+        """Return a session for one account: its role is assumed now, if its token is not cached already.
+
+        Args:
+            account: an `Account`, a 12-digit id (partition `aws`), or a role ARN.
+            region_name: where its clients go; None: the first plain name among the account's own regions, else its
+                partition's default region.
+
+        Raises:
+            ConfigurationError: a bad account or region.
+            PartitionMismatch: the source belongs to another partition than the account; no call is made.
+            SourceError: there are no base credentials, or they ran out.
+            AssumeRoleError: STS said no; its subclasses say why.
+            PoolClosed: the pool is not open.
+        """
+        account = as_account(account)
+        resources = self._open_resources()
+        region = _region_of(account, region_name)
+        source = await resources.get_source(account.partition, account.id)
+        role = account.effective_role(self.role)
+        identity = resources.tokens.identity(source, account, role)
+        await identity.get_frozen_credentials()
+        source.learn_partition(account.partition)
+        return AccountSession(source, identity, account, region, role.arn(account))
+
+    async def source_session(self, partition: str = "aws", region_name: str | None = None) -> AccountSession:
+        """Return a session that signs as the base identity itself, without any role.
+
+        One GetCallerIdentity call tells which account that is. Long-term keys are refused unless the pool was made
+        with `allow_long_term=True`: on a laptop, say which account you mean.
+
+        Raises:
+            LongTermCredentialsError: the source's keys are long-term ones, and nobody asked for their use.
+            SourceError: there are no base credentials, or AWS refuses them.
+            PartitionMismatch: the source belongs to another partition.
+            PoolClosed: the pool is not open.
+        """
+        known = get_partition(partition)
+        source = await self._open_resources().get_source(known.name)
+        if source.facts.long_term and not self._settings.allow_long_term:
+            raise LongTermCredentialsError(
+                f"{source.source.label} has long-term keys, and using them directly acts in whatever account they "
+                "belong to; use pool.session(account), or say SessionPool(allow_long_term=True)"
+            )
+        region = known.require_region(region_name or sts_region(known, source.facts.region_name))
+        account = await source.own_account(known.name, region)
+        return AccountSession(source, source.identity, account, region, None)
+
+    def client(
+        self, service_name: str, account: AccountLike, region_name: str | None = None, **options: Any
+    ) -> AbstractAsyncContextManager[Any]:
+        """Return an `async with` that lends a client of a service in an account: `session` and `client` in one.
+
+        For a client with types, take it from a session: `(await pool.session(account)).client("ec2")`.
+
+        Args:
+            service_name: as for boto3, `ec2`.
+            account: an `Account`, a 12-digit id, or a role ARN.
+            region_name: None: the account's first own region, else its partition's default.
+            options: as for `AccountSession.client`.
+
+        Raises:
+            ConfigurationError, PoolClosed: a bad account, or the pool is not open; at once.
+            What `session` and `AccountSession.client` raise besides, on entering.
+        """
+        self._open_resources()
+        account = as_account(account)
+        return AccountClientLease(lambda: self.session(account, region_name), service_name, options)
+
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    def as_completed(
+        self,
+        job: Callable[[AccountSession], Awaitable[T]],
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        regions: Iterable[str] | None = None,
+        *,
+        max_at_once: int | None = None,
+        max_at_once_per_account: int | None = None,
+        max_at_once_per_region: int | None = None,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        failure_tolerance: float | None = None,
+        failure_mode: FailureMode = "strict",
+        retry: Retry | int | None = DEFAULT_RETRY,
+        journal: str | os.PathLike[str] | None = None,
+        progress: ProgressSpec = None,
+        confirm: Confirm = False,
+        dry_run: bool = False,
+    ) -> Run[T]:
+        """Run a job in every account and region, and give the outcomes in the order in which they finish.
+
+        Every target is answered exactly once, whatever happens to it, and no target's end touches another. Leaving
+        the block early cancels what still runs.
+
+        Args:
+            job: `async def job(session: AccountSession) -> T`.
+            accounts: accounts, 12-digit ids or role ARNs, from any iterable or async iterable of any length; work
+                starts with the first, and no more are read than are needed.
+            regions: names, or patterns such as `us-*`; a region of another partition than an account's is not tried
+                there. None: each account's own `regions`, else one target in its partition's default region.
+            max_at_once: how many targets run at the same time; None: the pool's number.
+            max_at_once_per_account: how many of them in one account; None: no limit.
+            max_at_once_per_region: how many of them in one region; None: no limit.
+            timeout: seconds per target, its retries included; None: no limit.
+            deadline: seconds for the whole run; None: no limit.
+            failure_tolerance: how many targets may fail before the rest is skipped: a count, or a fraction such as
+                0.05 when the number of targets is known; None: any number.
+            failure_mode: `strict` never lets failures exceed the tolerance by more than one, by running fewer at once;
+                `soft` keeps the concurrency. As in CloudFormation StackSets.
+            retry: which errors are tried again, how often, how fast; a number is short for `Retry(attempts=...)`.
+                As a default throttling and tokens that expired on the way, three attempts in all. None: no retry.
+            journal: a file that remembers what is done: a second run with it does only what is not, or had failed.
+                It is for one job and role, one run at a time, and holds no values and no secrets. Closures and
+                `functools.partial`s of one function are one job to it: give each a journal of its own.
+            progress: True shows how the run goes: live on a terminal (with the extra `cli`), else a line every few
+                seconds. Or any callable that takes the run's events: `RunStarted`, then `TargetStarted`,
+                `TargetRetried`, `TargetSettled` with their `Target`, then `RunFinished`.
+            confirm: for jobs that change something: True shows what will be touched (a `Plan`: accounts, regions,
+                partitions, roles) and asks at the terminal; a callable is given the plan and returns whether to go on.
+                Without consent every target is skipped.
+            dry_run: do everything up to calling the job; reached targets are skipped with the reason "dry run".
+
+        Raises:
+            ConfigurationError: a limit out of range, an unknown region, a bad account in a sequence.
+            PoolClosed: the pool is not open.
+
+        Example:
+            async with pool.as_completed(job, accounts, regions=["us-east-1", "eu-west-1"]) as outcomes:
+                async for outcome in outcomes:
+                    print(outcome)
+        """
+        options = RunOptions(
+            max_at_once=max_at_once,
+            max_at_once_per_account=max_at_once_per_account,
+            max_at_once_per_region=max_at_once_per_region,
+            timeout=timeout,
+            deadline=deadline,
+            failure_tolerance=failure_tolerance,
+            failure_mode=failure_mode,
+            retry=retry,
+            journal=journal,
+            progress=progress,
+            confirm=confirm,
+            dry_run=dry_run,
+        )
+        return self._run(job, Targets(accounts, regions), options)
+
+    async def map(
+        self,
+        job: Callable[[AccountSession], Awaitable[T]],
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        regions: Iterable[str] | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Report[T]:
+        """Run a job in every account and region, and return all outcomes, in the order in which they were asked for.
+
+        The arguments are those of `as_completed`.
+
+        Example:
+            report = await pool.map(job, accounts, timeout=60)
+            print(report.summary())
+        """
+        return await self._report(self.as_completed(job, accounts, regions, **options))
+
+    def _run(self, job: Callable[[AccountSession], Awaitable[T]], targets: Targets, options: RunOptions) -> Run[T]:
+        resources, settings = self._open_resources(), self._settings
+        run = Run(
+            job,
+            targets,
+            options,
+            role=self.role,
+            session=self.session,
+            guard=resources.guard,
+            default_max_at_once=settings.max_connections,
+            counts=self._counts,
+            telemetry=None if resources.telemetry is None else resources.telemetry.run(),
+            clock=settings.clock,
+            random=settings.random,
+        )
+        self._runs.add(run)
+        return run
+
+    async def _report(self, run: Run[T]) -> Report[T]:
+        began = self._settings.clock.monotonic()
+        try:
+            async with run:
+                outcomes = await run.collect()
+        except BaseException as error:
+            so_far = Report(run.unread(), self._settings.clock.monotonic() - began)
+            if so_far:  # what was refused at the door has touched nothing
+                logger.warning("the run ended early (%s): %s", type(error).__name__, so_far.summary())
+            raise
+        return Report(outcomes, self._settings.clock.monotonic() - began, run.journal)
+
+    def invalidate(self, account: AccountLike) -> bool:
+        """Drop the cached token of an account's role, so that the next use assumes it anew.
+
+        Returns:
+            Whether there was one.
+        """
+        account = as_account(account)
+        resources = self._open_resources()
+        source = resources.active_source(account.partition)
+        return source is not None and resources.tokens.invalidate(source, account, account.effective_role(self.role))
+
+    async def warm(
+        self,
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        *,
+        max_at_once: int | None = None,
+        timeout: float | None = None,
+        progress: ProgressSpec = None,
+        services: Iterable[str] = (),
+    ) -> Coverage:
+        """Assume every account's role ahead, and say who cannot be reached and what it probably was.
+
+        The preflight of a run: the tokens are cached, so the run that follows begins with its jobs.
+
+        Args:
+            accounts: as for `as_completed`; each is one target, whatever its regions.
+            max_at_once: how many at the same time; None: the pool's number.
+            timeout: seconds per account; None: no limit beside that of each request.
+            progress: as for `as_completed`.
+            services: what the jobs will ask for clients of, `ec2`: their models are loaded and their classes made now,
+                in a worker thread. Else the first job that asks waits for that, a fifth of a second for EC2.
+
+        Raises:
+            ConfigurationError, PoolClosed: as `as_completed`.
+            botocore's exceptions: there is no such service.
+
+        Example:
+            coverage = await pool.warm(accounts, services=["ec2"])
+            print(coverage.summary())
+        """
+        if isinstance(services, str):
+            raise ConfigurationError(f"services must be a list of names, got the string {services!r}")
+        names = tuple(services)
+        options = RunOptions(max_at_once=max_at_once, timeout=timeout, retry=None, progress=progress)
+        run = self._run(_nothing, Targets(accounts, once=True), options)
+        found = coverage(await self._report(run), self.role)
+        for service_name in names:
+            await self._open_resources().warm_clients(service_name)
+        return found
+
+    def statistics(self) -> Statistics:
+        """Return counters and gauges of this moment.
+
+        Raises:
+            PoolClosed: the pool is not open.
+        """
+        resources = self._open_resources()
+        running, waiting = self._targets_now()
+        return Statistics(
+            targets=MappingProxyType(dict(self._counts)),
+            targets_running=running,
+            targets_waiting=waiting,
+            tokens_cached=self._settings.cache.count_good(),
+            tokens_refreshing=resources.tokens.refreshing,
+            tokens_assumed=resources.tokens.assumed,
+            tokens_failed=resources.tokens.failed,
+            throttled=resources.guard.throttled,
+            clients=resources.client_statistics(),
+            rate_limits=resources.guard.rate_limiters.statistics(),
+            endpoints_down=resources.guard.endpoints_down(),
+        )
+
+    def __repr__(self) -> str:
+        if self._state != "open" or self._resources is None:
+            return f"<SessionPool {self.role.name!r} [{self._state}]>"
+        running, waiting = self._targets_now()
+        tokens = f"{self._settings.cache.count_good()} cached, {self._resources.tokens.refreshing} refreshing"
+        return f"<SessionPool {self.role.name!r} [targets: {running} running, {waiting} waiting | tokens: {tokens}]>"
+
+    def _targets_now(self) -> tuple[int, int]:
+        return sum(run.running for run in self._runs), sum(run.waiting for run in self._runs)
+
+
+@asynccontextmanager
+async def _flights() -> AsyncIterator[TaskGroup]:
+    """Own the refreshes in flight: what still flies when the pool is left is cancelled and waited for."""
+    async with anyio.create_task_group() as group:
+        try:
+            yield group
+        finally:
+            group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _portal() -> AsyncIterator[BlockingPortal]:
+    """Own the calls that come from threads; those that still wait when the pool is left are cancelled."""
+    async with BlockingPortal() as portal:
+        try:
+            yield portal
+        finally:
+            with anyio.CancelScope(shield=True):
+                await portal.stop(cancel_remaining=True)
+
+
+def _by_partition(sources: Mapping[str, SourceSpec] | None, single: SourceSpec) -> dict[str | None, SourceSpec]:
+    if sources is None:
+        return {None: single}
+    if single is not None:
+        raise ConfigurationError("sources= gives each partition its source; it goes with none of source, keys, profile")
+    if not sources:
+        raise ConfigurationError('sources is empty; it maps partitions to sources, {"aws": ..., "aws-cn": ...}')
+    return {get_partition(name).name: choose_source(source=spec) for name, spec in sources.items()}
+
+
+def _check_policy(refresh: RefreshPolicy | None) -> RefreshPolicy:
+    if refresh is not None and not isinstance(refresh, RefreshPolicy):
+        raise ConfigurationError(f"refresh= must be a RefreshPolicy, got {refresh!r}")
+    return refresh or RefreshPolicy()
+
+
+def _check_cache(cache: TokenCache) -> TokenCache:
+    missing = [name for name in ("slot", "get", "discard", "clear", "count_good") if not hasattr(cache, name)]
+    if missing:
+        raise ConfigurationError(
+            f"token_cache= must be a TokenCache, such as MemoryTokenCache(); a {type(cache).__name__} has no "
+            f"{', no '.join(missing)}"
+        )
+    return cache
+
+
+async def _nothing(_: AccountSession) -> None:
+    """Be the job of a preflight: once there is a session, all is done."""
+
+
+def _region_of(account: Account, region_name: str | None) -> str:
+    partition = get_partition(account.partition)
+    if region_name is None:
+        plain = (name for name in account.regions if not any(wild in name for wild in "*?["))
+        region_name = next(plain, partition.default_region)
+    return partition.require_region(region_name, account=account.id)

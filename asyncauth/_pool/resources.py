@@ -1,0 +1,184 @@
+"""What an open pool owns: its sources, each resolved once, with the clients configured like it, and the tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+from aiobotocore.config import AioConfig
+
+from asyncauth._bridges import CredentialServer
+from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, ClientStatistics
+from asyncauth._credentials import RoleCredentials
+from asyncauth._credentials.sources import make_source
+from asyncauth._errors import PartitionMismatch
+from asyncauth._observability import open_telemetry
+from asyncauth._pool.active_source import ActiveSource
+from asyncauth._resilience import CircuitBreakers, RateLimit, RateLimiters, RequestGuard
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from random import Random
+
+    from anyio.abc import TaskGroup
+    from anyio.from_thread import BlockingPortal
+
+    from asyncauth._credentials.sources import SourceSpec
+    from asyncauth._refresh import RefreshPolicy
+    from asyncauth._runtime.clock import Clock
+    from asyncauth._runtime.loop_guard import EventLoopGuard
+    from asyncauth.caches import TokenCache
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a pool was told, checked."""
+
+    sources: Mapping[str | None, SourceSpec]
+    region_name: str | None
+    endpoint_url: str | None
+    max_connections: int
+    allow_long_term: bool
+    allow_http_sts: bool
+    rate_limits: tuple[RateLimit, ...]
+    policy: RefreshPolicy
+    cache: TokenCache
+    config: AioConfig | None
+    verify: bool | str | None
+    clock: Clock
+    random: Random
+
+
+class PoolResources:
+    """What a pool owns while it is open.
+
+    Args:
+        settings: what the pool was told.
+        flights: the task group in which refreshes fly.
+        portal: the way from threads to the event loop.
+        check_open: raises PoolClosed when the pool is not open.
+        home: the pool's event loop.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        flights: TaskGroup,
+        portal: BlockingPortal,
+        check_open: Callable[[], object],
+        loop_guard: EventLoopGuard,
+    ) -> None:
+        self.portal = portal
+        self.credential_server = CredentialServer(portal)
+        self.telemetry = telemetry = open_telemetry(clock=settings.clock)
+        if telemetry is not None:
+            flights.start_soon(telemetry.watch_loop)
+        waited = None if telemetry is None else telemetry.waited_for_rate_limit
+        self.guard = RequestGuard(
+            RateLimiters(settings.rate_limits, clock=settings.clock, random=settings.random, on_waited=waited),
+            CircuitBreakers(clock=settings.clock),
+            settings.clock,
+            telemetry,
+        )
+        self.tokens = RoleCredentials(
+            settings.cache,
+            guard=self.guard,
+            telemetry=telemetry,
+            spawn=self._spawn,
+            clock=settings.clock,
+            random=settings.random,
+            policy=settings.policy,
+        )
+        self._settings = settings
+        self._flights = flights
+        self._check_open = check_open
+        self._loop_guard = loop_guard
+        self._active: dict[str | None, ActiveSource] = {}
+        self._opening = anyio.Lock()
+
+    def active_source(self, partition: str) -> ActiveSource | None:
+        """Return the source for a partition if somebody used it already."""
+        return self._active.get(self._key_of(partition))
+
+    async def get_source(self, partition: str, account: str | None = None) -> ActiveSource:
+        """Return the source for a partition, resolved once however many ask at the same time.
+
+        Raises:
+            PartitionMismatch: no source is of that partition.
+            SourceError: there are no credentials.
+        """
+        key = self._key_of(partition, account)
+        source = self._active.get(key)
+        if source is None:
+            async with self._opening:
+                source = self._active.get(key)
+                if source is None:
+                    source = self._active[key] = await self._open(key)
+        source.check_partition(partition, account)
+        return source
+
+    async def warm_clients(self, service_name: str) -> None:
+        """Make ready, for each source that is open, what clients of a service share."""
+        for source in self._active.values():
+            await source.warm_clients(service_name)
+
+    def client_statistics(self) -> dict[str, ClientStatistics]:
+        """Return what each source's client factory has done, by the source's name."""
+        return {source.source.label: source.clients.statistics() for source in self._active.values()}
+
+    async def close_clients(self) -> None:
+        """Close every connection."""
+        with anyio.CancelScope(shield=True):
+            for source in self._active.values():
+                await source.clients.aclose()
+
+    def _spawn(self, flight: Callable[[], Awaitable[None]]) -> None:
+        self._check_open()
+        self._loop_guard.check_loop()
+        self._flights.start_soon(cast("Callable[[], Coroutine[Any, Any, None]]", flight))
+
+    def _key_of(self, partition: str, account: str | None = None) -> str | None:
+        sources = self._settings.sources
+        if None in sources:
+            return None
+        if partition not in sources:
+            whose = f", which account {account} is in" if account else ""
+            raise PartitionMismatch(
+                f"there is no source for partition {partition!r}{whose}; sources has {', '.join(map(repr, sources))}: "
+                f"add {partition!r} with credentials of that partition",
+                account=account,
+            )
+        return partition
+
+    async def _open(self, key: str | None) -> ActiveSource:
+        settings = self._settings
+        source = make_source(
+            settings.sources[key],
+            partition=key,
+            region_name=settings.region_name,
+            spawn=self._spawn,
+            clock=settings.clock,
+            random=settings.random,
+            policy=settings.policy,
+            allow_http_sts=settings.allow_http_sts,
+        )
+        facts = await source.facts()
+        clients = ClientFactory(
+            session=await source.aio_session(),
+            max_connections=CONNECTIONS_EACH * settings.max_connections,
+            config=settings.config,
+            verify=settings.verify,
+            clock=settings.clock,
+        )
+        return ActiveSource(
+            source,
+            facts,
+            clients,
+            guard=self.guard,
+            endpoint_url=settings.endpoint_url,
+            allow_http_sts=settings.allow_http_sts,
+            check_open=self._check_open,
+            portal=self.portal,
+            credential_server=self.credential_server,
+        )

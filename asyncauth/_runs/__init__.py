@@ -1,0 +1,28 @@
+"""Runs: a job over accounts and regions, with an outcome for every target."""
+
+from __future__ import annotations
+
+from asyncauth._runs.confirmation import Confirm, Plan
+from asyncauth._runs.options import DEFAULT_RETRY, RunKeywords, RunOptions
+from asyncauth._runs.outcome import DONE_BEFORE, Outcome, Phase, Report
+from asyncauth._runs.preflight import Coverage, Unreachable, coverage
+from asyncauth._runs.run import Run
+from asyncauth._runs.targets import Target, Targets
+
+__all__ = [
+    "DEFAULT_RETRY",
+    "DONE_BEFORE",
+    "Confirm",
+    "Coverage",
+    "Outcome",
+    "Phase",
+    "Plan",
+    "Report",
+    "Run",
+    "RunKeywords",
+    "RunOptions",
+    "Target",
+    "Targets",
+    "Unreachable",
+    "coverage",
+]

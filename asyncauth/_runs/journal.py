@@ -1,0 +1,345 @@
+"""A journal of a run: what is done, line by line in a file, so that a second run does only the rest.
+
+The file is JSON lines, appended to and never rewritten: a header that says whose journal it is, then one line for each
+target as it is answered. A line is with the operating system before its outcome is shown to anybody, so a killed
+process loses nothing; at the end and every few seconds in between it is with the disk, so a power failure loses the
+last of them, and those targets are done again. A line that was torn is cut off when the file is opened next.
+
+No line holds what a job returned or the words of an error: only which target, how it ended, and AWS's code.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+import anyio.to_thread
+
+from asyncauth._aws.log_redaction import redact
+from asyncauth._errors import ConfigurationError
+from asyncauth._runs.outcome import DONE_BEFORE
+from asyncauth._runtime.clock import SYSTEM_CLOCK
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from asyncauth._runtime.clock import Clock
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows: two runs at once on one journal are the user's to avoid
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["DONE_BEFORE", "Journal", "JournalKey", "RunIdentity"]
+
+
+class JournalKey(NamedTuple):
+    """A target."""
+
+    partition: str
+    account: str
+    region: str
+    #: The role, where an account names another than the run's: its ARN.
+    role: str | None = None
+
+
+logger: Final = logging.getLogger("asyncauth.journal")
+
+_KIND: Final = "asyncauth journal"
+_VERSION: Final = 1
+_HEADER_START: Final = b'{"kind":"asyncauth journal",'
+_SYNC_SECONDS: Final = 5.0
+_CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_LONGEST_REASON: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """Whose journal it is: what one run has done is not done for another job, or by another role.
+
+    Args:
+        job: the job's qualified name, `module.function`; see `RunIdentity.of`.
+        role: the role's name with its path, or whatever tells roles apart.
+    """
+
+    job: str
+    role: str
+
+    @classmethod
+    def of(cls, job: Callable[..., Any], role: str) -> RunIdentity:
+        """Return the identity of a run of `job` by `role`; a `functools.partial` counts as what it wraps."""
+        while isinstance(job, partial):
+            job = job.func
+        named = job if hasattr(job, "__qualname__") else type(job)
+        return cls(f"{named.__module__}.{named.__qualname__}", role)
+
+
+class Journal:
+    """What is done, kept in a file. Open it with `Journal.open`, and close it: `with Journal.open(...) as journal`.
+
+    Reading a long journal takes a while (some tenths of a second for 50,000 targets), so open it in a worker thread.
+
+    Attributes:
+        path: where it is.
+        recorded: how many lines this run has added.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes], done: set[JournalKey], clock: Clock) -> None:
+        self.path = path
+        self.recorded = 0
+        self._file = file
+        self._done = done
+        self._clock = clock
+        self._end = os.fstat(file.fileno()).st_size
+        self._unsynced = True
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, run: RunIdentity, clock: Clock = SYSTEM_CLOCK) -> Journal:
+        """Open a run's journal, or begin one, readable and writable by its owner only.
+
+        Args:
+            path: the file. It is made if there is none; its directory is not.
+            run: whose journal it is to be.
+            clock: what time it is.
+
+        Raises:
+            ConfigurationError: the file is no journal, another job's or role's, in use by another run, a link, or
+                writable by other users; its directory does not exist; or it may not be written.
+        """
+        where = _as_path(path)
+        file = _open_file(where)
+        try:
+            _lock(file, where)
+            _check_file(file, where)
+            header, *lines = _read(file, where, run, clock)
+            _check_header(header, where, run)
+            journal = cls(where, file, _read_done(lines, where), clock)
+            journal.sync()
+        except BaseException:
+            file.close()
+            raise
+        return journal
+
+    def done(self, key: JournalKey) -> bool:
+        """Whether a target succeeded in an earlier run. What this run adds does not count."""
+        return key in self._done
+
+    def __len__(self) -> int:
+        """Return how many targets earlier runs have done."""
+        return len(self._done)
+
+    def record(
+        self,
+        key: JournalKey,
+        *,
+        status: str,
+        phase: str | None = None,
+        error_code: str | None = None,
+        reason: str | None = None,
+        attempts: int = 0,
+        elapsed: float = 0.0,
+    ) -> None:
+        """Add how a target ended; when this returns, the line outlives the process.
+
+        It writes to the file at once, on the caller's thread (some ten microseconds). A target that was skipped
+        because it is done already is not recorded again.
+
+        Args:
+            key: the target.
+            status: how it ended; only `succeeded` counts as done.
+            phase: how far it came.
+            error_code: AWS's code, or the name of an exception's class. Whatever looks like neither is left out.
+            reason: why it was skipped, in the words of this library; its first 200 characters, secrets redacted.
+            attempts: how often it was begun.
+            elapsed: seconds from admission.
+
+        Raises:
+            OSError: it could not be written: the disk is full, for instance. The run must not go on then.
+            ValueError: the journal is closed.
+        """
+        if reason == DONE_BEFORE:
+            return
+        line: dict[str, Any] = {
+            "at": round(self._clock.time(), 3),
+            "account": key.account,
+            "partition": key.partition,
+            "region": key.region,
+            "role": key.role,
+            "status": status,
+            "phase": phase,
+            "code": error_code if error_code and _CODE.fullmatch(error_code) else None,
+            "reason": None if reason is None else redact(reason)[:_LONGEST_REASON],
+            "attempts": attempts,
+            "elapsed": round(elapsed, 3),
+        }
+        self._append({name: value for name, value in line.items() if value is not None})
+        self.recorded += 1
+
+    def sync(self) -> None:
+        """Bring what was recorded to the disk; this waits for the disk, so call it in a worker thread."""
+        if self._unsynced:
+            self._unsynced = False
+            os.fsync(self._file.fileno())
+
+    async def keep_synced(self) -> None:
+        """Bring what was recorded to the disk every five seconds, until cancelled."""
+        while True:
+            await self._clock.sleep(_SYNC_SECONDS)
+            await anyio.to_thread.run_sync(self.sync)
+
+    def close(self) -> None:
+        """Bring the rest to the disk and let other runs have the file; closing again does nothing."""
+        if not self._file.closed:
+            try:
+                self.sync()
+            finally:
+                self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._file.closed else "open"
+        return f"<Journal {str(self.path)!r} [{state}, {len(self._done)} done before, {self.recorded} recorded]>"
+
+    def _append(self, line: dict[str, Any]) -> None:
+        data = _encode(line)
+        try:
+            # An unbuffered file may take less than it is given, on a disk that runs full.
+            written = self._file.write(data)
+            if written != len(data):
+                raise OSError(errno.ENOSPC, f"only {written} of {len(data)} bytes could be written", str(self.path))
+        except OSError:
+            # Half a line would make the next one unreadable too.
+            os.ftruncate(self._file.fileno(), self._end)
+            raise
+        self._end += len(data)
+        self._unsynced = True
+
+
+def _as_path(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise ConfigurationError(f"journal={path!r} must be the path of a file")
+    return Path(os.fsdecode(path))
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    # Not following a link keeps others from having us append to a file of their choice; not blocking, from having us
+    # wait for ever on a pipe. Windows knows neither.
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+        flags |= getattr(os, name, 0)
+    try:
+        return os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _refused(path, "is a symbolic link; name the file itself") from None
+        if error.errno == errno.ENOENT:
+            raise _refused(path, "cannot be made: its directory does not exist") from None
+        raise _refused(path, f"cannot be opened: {error.strerror}") from None
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    if fcntl is None:  # pragma: no cover - as above
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _refused(path, "is in use by another run; give each run its own, or wait") from None
+    except OSError as error:  # pragma: no cover - a file system without locks
+        logger.warning("the journal %s cannot be locked (%s); let only one run use it", path, error.strerror)
+
+
+def _check_file(file: IO[bytes], path: Path) -> None:
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        raise _refused(path, "is no regular file")
+    if hasattr(os, "geteuid"):
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise _refused(path, "can be written by other users, who could have targets skipped; chmod go-w it")
+        if found.st_uid not in (os.geteuid(), 0):
+            raise _refused(path, "belongs to another user, who could have targets skipped")
+
+
+def _read(file: IO[bytes], path: Path, run: RunIdentity, clock: Clock) -> list[bytes]:
+    """Return the lines, the header first; what is torn at the end is cut off, and an empty file begun."""
+    data = file.read()
+    *lines, torn = data.split(b"\n")
+    if torn:
+        # Nothing is cut from a file that is somebody else's.
+        start = lines[0] if lines else torn
+        if not (_is_header(start) if lines else _HEADER_START.startswith(start) or start.startswith(_HEADER_START)):
+            raise _refused(path, "is no journal of asyncauth")
+        logger.info("the last line of the journal %s was torn (%d bytes) and is cut off", path, len(torn))
+        os.ftruncate(file.fileno(), len(data) - len(torn))
+    if not lines:
+        lines = [_encode({"kind": _KIND, "version": _VERSION, **asdict(run), "begun": round(clock.time(), 3)})]
+        file.write(lines[0])
+    return lines
+
+
+def _is_header(line: bytes) -> bool:
+    header = _decode(line)
+    return header is not None and header.get("kind") == _KIND
+
+
+def _check_header(line: bytes, path: Path, run: RunIdentity) -> None:
+    if not _is_header(line):
+        raise _refused(path, "is no journal of asyncauth")
+    header = _decode(line) or {}
+    if header.get("version") != _VERSION:
+        raise _refused(path, f"has version {header.get('version')!r}, and this library reads version {_VERSION}")
+    for what, mine in asdict(run).items():
+        if header.get(what) != mine:
+            raise _refused(
+                path,
+                f"is that of {what} {header.get(what)!r}, and this run has {what} {mine!r}; "
+                "give it a journal of its own, or delete this one",
+            )
+
+
+def _read_done(lines: list[bytes], path: Path) -> set[JournalKey]:
+    done: set[JournalKey] = set()
+    damaged = 0
+    for line in lines:
+        entry = _decode(line) or {}
+        match entry:
+            case {"partition": str(partition), "account": str(account), "region": str(region), "status": status}:
+                if status == "succeeded":
+                    done.add(JournalKey(sys.intern(partition), account, sys.intern(region), entry.get("role")))
+            case _:
+                damaged += 1
+    if damaged:
+        logger.warning("%d lines of the journal %s cannot be read; their targets are done again", damaged, path)
+    return done
+
+
+def _encode(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def _decode(line: bytes) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _refused(path: Path, why: str) -> ConfigurationError:
+    return ConfigurationError(f"the journal {str(path)!r} {why}")

@@ -1,0 +1,214 @@
+"""What became of a target, and of a whole run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
+
+from asyncauth._errors import AsyncAuthError
+from asyncauth._fanout import Status
+from asyncauth._models import Account
+
+T = TypeVar("T")
+
+Phase: TypeAlias = Literal["credentials", "region", "job"]
+
+
+#: Why a target was skipped that an earlier run has done.
+DONE_BEFORE: Final = "done in an earlier run"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Outcome(Generic[T]):
+    """What became of one target: an account in a region.
+
+    Args:
+        account: the account.
+        region_name: the region.
+        status: `succeeded`, `failed`, `timed_out`, `skipped` or `cancelled`.
+        phase: how far it came: `credentials`, `region`, or `job`; None if it never started.
+        value: what the job returned.
+        error: what was raised; a job's own exception as it is. Of a skipped target, what AWS refused, if it did.
+        error_code: AWS's code for it, where AWS answered.
+        reason: why it was skipped or cancelled.
+        attempts: how often the job was started; 0 if never.
+        elapsed: seconds from admission to the end.
+    """
+
+    account: Account
+    region_name: str
+    status: Status
+    phase: Phase | None = None
+    value: T | None = None
+    error: BaseException | None = None
+    error_code: str | None = None
+    reason: str | None = None
+    attempts: int = 0
+    elapsed: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.status == "succeeded"
+
+    def row(self) -> dict[str, Any]:
+        """Return a flat record of it, for a table or a file; the value is left out, an error is its first line."""
+        return {
+            "account": self.account.id,
+            "account_name": self.account.name,
+            "partition": self.account.partition,
+            "region_name": self.region_name,
+            "status": self.status,
+            "phase": self.phase,
+            "error_code": self.error_code,
+            "error": _first_line(self.error),
+            "reason": self.reason,
+            "attempts": self.attempts,
+            "elapsed": self.elapsed,
+        }
+
+    def __repr__(self) -> str:
+        why = self.error_code or self.reason or (type(self.error).__name__ if self.error else None)
+        where = f" in {self.phase}" if self.phase and not self.ok else ""
+        because = f" ({why})" if why else ""
+        return (
+            f"<Outcome {self.account.id} {self.region_name} {self.status}{where}{because}, "
+            f"{self.attempts} attempts, {self.elapsed:.3f} s>"
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Report(Sequence[Outcome[T]]):
+    """The outcomes of a run, in the order in which the targets were asked for.
+
+    Attributes:
+        outcomes: all of them.
+        elapsed: seconds that the run took.
+        journal_path: the file of the journal; None without one.
+
+    Example:
+        report = await pool.map(job, accounts)
+        print(report.summary())
+        report.raise_for_failures()
+    """
+
+    outcomes: tuple[Outcome[T], ...]
+    elapsed: float = 0.0
+    journal_path: str | None = None
+    _by_status: dict[str, int] = field(init=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outcomes", tuple(self.outcomes))
+        object.__setattr__(self, "_by_status", dict(Counter(outcome.status for outcome in self.outcomes)))
+
+    @overload
+    def __getitem__(self, index: int) -> Outcome[T]: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Outcome[T], ...]: ...
+    def __getitem__(self, index: int | slice) -> Outcome[T] | tuple[Outcome[T], ...]:
+        return self.outcomes[index]
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    def __iter__(self) -> Iterator[Outcome[T]]:
+        return iter(self.outcomes)
+
+    @property
+    def succeeded(self) -> tuple[Outcome[T], ...]:
+        """Those whose job returned."""
+        return self._having("succeeded")
+
+    @property
+    def failed(self) -> tuple[Outcome[T], ...]:
+        """Those that were to run and did not succeed: failed, timed out, or cancelled."""
+        return self._having("failed", "timed_out", "cancelled")
+
+    @property
+    def skipped(self) -> tuple[Outcome[T], ...]:
+        """Those with nothing to be done, or nothing that AWS lets be done, each with its reason.
+
+        They are no failures. One that an SCP denied, or whose region is not enabled, was found out by running it.
+        """
+        return self._having("skipped")
+
+    @property
+    def resumed(self) -> tuple[Outcome[T], ...]:
+        """Those that were skipped because an earlier run with the same journal has done them."""
+        return tuple(outcome for outcome in self.skipped if outcome.reason == DONE_BEFORE)
+
+    def values(self) -> list[T]:
+        """Return what the succeeded jobs returned, in order."""
+        return [outcome.value for outcome in self.succeeded]  # type: ignore[misc]  # a success's value is the job's T
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one flat record per outcome (see `Outcome.row`)."""
+        return [outcome.row() for outcome in self.outcomes]
+
+    def summary(self) -> str:
+        """Return one line for people: targets by status, accounts reached and failed, seconds, and why.
+
+        Of codes of failures and reasons of skipped targets there are the three commonest each; of what an earlier run
+        has done there is only the number. A dry run reaches its accounts, too.
+        """
+        reached = {outcome.account.id for outcome in self if outcome.ok or _came_to_its_job(outcome)}
+        failed = {outcome.account.id for outcome in self.failed}
+        statuses = ", ".join(
+            f"{count:,} {status.replace('_', ' ')}" for status, count in sorted(self._by_status.items())
+        )
+        before = f"{len(self.resumed):,} done in an earlier run; " if self.resumed else ""
+        reasons = Counter(outcome.reason for outcome in self.skipped if outcome.reason not in (None, DONE_BEFORE))
+        codes = Counter(_code_of(outcome) for outcome in self._having("failed"))
+        why = [f"; failed {count:,}: {code}" for code, count in codes.most_common(3)]
+        why += [f"; skipped {count:,}: {reason}" for reason, count in reasons.most_common(3)]
+        return (
+            f"{len(self):,} targets: {statuses or 'none'}; {before}{len(reached):,} accounts reached, "
+            f"{len(failed):,} with failures; {self.elapsed:.1f} s{''.join(why)}"
+        )
+
+    def raise_for_failures(self) -> None:
+        """Raise an ExceptionGroup of the failures' errors, each with a note of its account and region; else nothing.
+
+        Skipped targets are not failures. The errors are the jobs' own exceptions, so `except*` finds them by type.
+        """
+        errors = [_noted(outcome) for outcome in self.failed]
+        if errors:
+            raise ExceptionGroup(f"{len(errors)} of {len(self)} targets failed", errors)
+
+    def __repr__(self) -> str:
+        return f"<Report {self.summary()}>"
+
+    def _having(self, *statuses: str) -> tuple[Outcome[T], ...]:
+        return tuple(outcome for outcome in self.outcomes if outcome.status in statuses)
+
+
+def _came_to_its_job(outcome: Outcome[Any]) -> bool:
+    return outcome.status == "skipped" and outcome.phase == "job"
+
+
+def _code_of(outcome: Outcome[Any]) -> str:
+    return outcome.error_code or type(outcome.error).__name__
+
+
+def _noted(outcome: Outcome[Any]) -> Exception:
+    error = outcome.error
+    if not isinstance(error, Exception):
+        error = AsyncAuthError(
+            f"account {outcome.account.id} in {outcome.region_name} was {outcome.status}: "
+            f"{outcome.reason or 'no reason given'}",
+            account=outcome.account.id,
+            region_name=outcome.region_name,
+        )
+    note = f"account {outcome.account.id} in {outcome.region_name}, {outcome.phase or 'not started'}"
+    if note not in getattr(error, "__notes__", ()):
+        error.add_note(note)
+    return error
+
+
+def _first_line(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    lines: Iterable[str] = str(error).splitlines()
+    return f"{type(error).__name__}: {next(iter(lines), '')}".removesuffix(": ")

@@ -1,0 +1,327 @@
+"""A run: a job over accounts times regions, on the fan-out engine, with outcomes that speak of accounts."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+
+from asyncauth._aws.error_codes import error_code
+from asyncauth._errors import AssumeRoleDenied, ConfigurationError, EndpointDown, TargetTimeout
+from asyncauth._fanout import Group, SkipTarget, current_attempt, fan_out
+from asyncauth._observability import Display, choose_display
+from asyncauth._runs.confirmation import NOT_CONFIRMED, Plan, check_confirm, is_confirmed
+from asyncauth._runs.journal import DONE_BEFORE, Journal, JournalKey, RunIdentity
+from asyncauth._runs.outcome import Outcome
+from asyncauth._runs.region_admission import RegionAdmission
+from asyncauth._runs.skip_rules import skip_reason_for_denial, skip_reason_for_error
+from asyncauth._runtime.gc_threshold import raised_gc_threshold
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Awaitable, Callable
+    from random import Random
+    from types import TracebackType
+    from typing import Self
+
+    from asyncauth._fanout import Attempt, FanOut, Status, TargetResult
+    from asyncauth._models import Account, Role
+    from asyncauth._observability import RunTelemetry
+    from asyncauth._resilience import RequestGuard
+    from asyncauth._runs.options import RunOptions
+    from asyncauth._runs.outcome import Phase
+    from asyncauth._runs.targets import Target, Targets
+    from asyncauth._runtime.clock import Clock
+    from asyncauth._session import AccountSession
+
+T = TypeVar("T")
+
+DRY_RUN = "dry run"
+#: Containers between two collections while a run goes on: what a hundred targets at once make and drop.
+_YOUNG_CONTAINERS: Final = 10_000
+#: How many targets wait for a region that does not answer, for each that runs, before they hold up the other regions.
+PARKED_PER_RUNNING = 20
+
+
+class Run(Generic[T]):
+    """The outcomes of a run, in the order in which they finish.
+
+    Use it as `async with pool.as_completed(...) as outcomes`, and iterate. Leaving the block cancels what still runs,
+    waits for its end, and leaves what had finished unread in `unread()`.
+
+    Attributes:
+        journal: the journal's path, None without one.
+    """
+
+    def __init__(
+        self,
+        job: Callable[[AccountSession], Awaitable[T]],
+        targets: Targets,
+        options: RunOptions,
+        *,
+        role: Role,
+        session: Callable[[Account, str], Awaitable[AccountSession]],
+        guard: RequestGuard,
+        default_max_at_once: int,
+        counts: Counter[Status],
+        telemetry: RunTelemetry | None,
+        clock: Clock,
+        random: Random,
+    ) -> None:
+        limits = options.limits(default_max_at_once)
+        _check_job(job)
+        check_confirm(options.confirm, targets.total)
+        self._job = job
+        self._targets = targets
+        self._role = role
+        self._session = session
+        self._region_admission = RegionAdmission(guard, clock)
+        self._confirm = options.confirm
+        self._dry_run = options.dry_run
+        self._clock = clock
+        self._counts = counts
+        self._journal_path = options.journal
+        self._journal: Journal | None = None
+        self._refused: str | None = None
+        self._flaw: str | None = None
+        self._stack = AsyncExitStack()
+        self._entered = False
+        self.journal = None if options.journal is None else str(options.journal)
+        self._display = choose_display(options.progress, clock=clock)
+        self._results: FanOut[Target, T] = fan_out(
+            self._work if telemetry is None else telemetry.wrap(self._work),
+            targets.iterate(),
+            limits=limits,
+            groups=[
+                Group("account", _account_of, limits.max_at_once_per_account),
+                Group("region", _region_of, limits.max_at_once_per_region),
+                Group(
+                    "endpoint",
+                    _region_of,
+                    self._region_admission.allowed_in_flight,
+                    parked=PARKED_PER_RUNNING * limits.max_at_once,
+                ),
+            ],
+            clock=clock,
+            random=random,
+            total=targets.total,
+            check=self._check,
+            timeout_error=_timed_out,
+            on_result=self._record,
+            on_event=[listener for listener in (self._display, telemetry) if listener is not None],
+        )
+
+    @property
+    def running(self) -> int:
+        """How many targets are being worked on."""
+        return self._results.running
+
+    @property
+    def waiting(self) -> int:
+        """How many targets were read and have not begun."""
+        return self._results.waiting
+
+    # -- the block -----------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._confirm:
+            plan = Plan.of(self._targets.all(), self._role, dry_run=self._dry_run)
+            self._refused = None if await is_confirmed(self._confirm, plan) else NOT_CONFIRMED
+        async with AsyncExitStack() as stack:
+            if self._journal_path is not None:
+                identity = RunIdentity.of(self._job, f"{self._role.path}{self._role.name}")
+                self._journal = await anyio.to_thread.run_sync(self._open_journal, identity)
+                stack.push_async_callback(anyio.to_thread.run_sync, self._journal.close)
+            helpers = anyio.create_task_group()
+            await helpers.__aenter__()
+            stack.push_async_callback(_end, helpers)
+            helpers.start_soon(self._region_admission.keep_watching)
+            if self._journal is not None:
+                helpers.start_soon(self._journal.keep_synced)
+            if isinstance(self._display, Display):
+                helpers.start_soon(self._display.keep_drawn)
+            stack.callback(self._region_admission.subscribe(self._results.reconsider))
+            stack.enter_context(raised_gc_threshold(_YOUNG_CONTAINERS))
+            await self._results.__aenter__()
+            self._stack = stack.pop_all()
+            self._entered = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._results.__aexit__(kind, error, frames)
+        finally:
+            # What the body raised is not handed to the helpers' task group, which would wrap it.
+            await self._stack.aclose()
+
+    # -- outcomes ------------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Outcome[T]:
+        self._check_entered()
+        return as_outcome(await self._results.__anext__())
+
+    async def collect(self) -> tuple[Outcome[T], ...]:
+        """Wait for all outcomes that were not read yet, and return them in the order of the targets."""
+        self._check_entered()
+        return tuple(as_outcome(result) for result in await self._results.collect())
+
+    def unread(self) -> tuple[Outcome[T], ...]:
+        """Return the outcomes that were not read yet, without waiting; also after the block was left."""
+        return tuple(as_outcome(result) for result in self._results.unread())
+
+    def _check_entered(self) -> None:
+        if not self._entered:
+            raise ConfigurationError(
+                "a run starts when it is entered: `async with pool.as_completed(...) as outcomes`, then "
+                "`async for outcome in outcomes`"
+            )
+
+    def __repr__(self) -> str:
+        return f"<Run [targets: {self.running} running, {self.waiting} waiting]>"
+
+    # -- what the engine asks ------------------------------------------------------------------------------------
+
+    async def _work(self, target: Target, attempt: Attempt) -> T:
+        attempt.phase = "credentials"
+        current_attempt.set(attempt)  # the task is the target's own, and ends with it
+        with self._region_admission.track(attempt, target.region_name):
+            return await self._do(target, attempt)
+
+    async def _do(self, target: Target, attempt: Attempt) -> T:
+        try:
+            session = await self._session(target.account, target.region_name)
+        except AssumeRoleDenied as error:
+            reason = skip_reason_for_denial(error, target.account.effective_role(self._role))
+            if reason is not None:
+                raise SkipTarget(reason) from error
+            raise
+        attempt.phase = "job"
+        if self._dry_run:
+            raise SkipTarget(DRY_RUN)
+        try:
+            answer = self._job(session)
+            if not inspect.isawaitable(answer):
+                # It is no use to any other target either, and may do things on the event loop's time.
+                self._flaw = (
+                    f"the job {_named(self._job)} is not async: it returned {type(answer).__name__}, nothing to await; "
+                    "write `async def`, or have it run by anyio.to_thread.run_sync"
+                )
+                raise ConfigurationError(self._flaw)
+            return await answer
+        except Exception as error:
+            attempt.phase = "region"
+            reason = await skip_reason_for_error(session, error)
+            if reason is not None:
+                raise SkipTarget(reason) from error
+            attempt.phase = "job"
+            raise
+
+    def _check(self, target: Target) -> str | None:
+        """Say why a target is not to be begun, None if it is; raise what makes it fail at once."""
+        if self._flaw is not None:
+            raise ConfigurationError(self._flaw)
+        if self._refused is not None or target.unreachable is not None:
+            return self._refused or target.unreachable
+        if self._journal is not None and self._journal.done(self._journal_key(target)):
+            return DONE_BEFORE
+        refusal = self._region_admission.refusal(target.region_name)
+        if refusal is not None:
+            raise refusal
+        return None
+
+    def _record(self, result: TargetResult[Target, T]) -> None:
+        self._counts[result.status] += 1
+        if self._journal is None:
+            return
+        outcome = as_outcome(result)
+        self._journal.record(
+            self._journal_key(result.target),
+            status=outcome.status,
+            phase=outcome.phase,
+            error_code=outcome.error_code or (type(outcome.error).__name__ if outcome.error else None),
+            reason=outcome.reason,
+            attempts=outcome.attempts,
+            elapsed=outcome.elapsed,
+        )
+
+    def _journal_key(self, target: Target) -> JournalKey:
+        account = target.account
+        role = None if account.role is None else account.effective_role(self._role).arn(account)
+        return JournalKey(account.partition, account.id, target.region_name, role)
+
+    def _open_journal(self, identity: RunIdentity) -> Journal:
+        assert self._journal_path is not None
+        return Journal.open(self._journal_path, run=identity, clock=self._clock)
+
+
+def as_outcome(result: TargetResult[Target, T]) -> Outcome[T]:
+    """Return what the engine says of a target in the words of accounts."""
+    error = result.error
+    return Outcome(
+        result.target.account,
+        result.target.region_name,
+        result.status,
+        "region" if isinstance(error, EndpointDown) else cast("Phase | None", result.phase),
+        result.value,
+        error,
+        None if error is None else error_code(error),
+        result.reason,
+        result.attempts,
+        result.elapsed,
+    )
+
+
+def _check_job(job: object) -> None:
+    if callable(job):
+        if inspect.isasyncgenfunction(job):
+            raise ConfigurationError(f"the job {_named(job)} yields; it must return: collect what it yields in a list")
+        try:
+            signature = inspect.signature(job)
+        except ValueError:  # a builtin that does not say
+            return
+        try:
+            signature.bind(object())
+        except TypeError as error:
+            raise ConfigurationError(
+                f"the job {_named(job)}{signature} is called with one AccountSession ({error}); fix other arguments "
+                "with functools.partial"
+            ) from None
+        return
+    if inspect.iscoroutine(job):
+        job.close()
+        raise ConfigurationError(f"the job was called already: pass {job.__name__}, not {job.__name__}(...)")
+    raise ConfigurationError(f"the job must be an async callable that takes an AccountSession, got {job!r}")
+
+
+async def _end(helpers: anyio.abc.TaskGroup) -> None:
+    helpers.cancel_scope.cancel()
+    await helpers.__aexit__(None, None, None)
+
+
+def _account_of(target: Target) -> tuple[str, str]:
+    return (target.account.partition, target.account.id)
+
+
+def _region_of(target: Target) -> str:
+    return target.region_name
+
+
+def _named(job: object) -> str:
+    return getattr(job, "__qualname__", None) or repr(job)
+
+
+def _timed_out(target: Target, message: str) -> TargetTimeout:
+    return TargetTimeout(
+        f"account {target.account.id} in {target.region_name} {message}",
+        account=target.account.id,
+        region_name=target.region_name,
+        code="TargetTimeout",
+    )

@@ -1,0 +1,142 @@
+"""Account times region: which targets a run has, in the order in which they were asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from asyncauth._aws.partitions import get_partition, partition_of_region, partitions
+from asyncauth._errors import ConfigurationError
+from asyncauth._models import Account, as_account
+
+if TYPE_CHECKING:
+    from asyncauth._models import AccountLike
+
+logger: Final = logging.getLogger("asyncauth.pool")
+
+_WILD: Final = frozenset("*?[")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One account in one region: what a run works on, and what its events are about.
+
+    Args:
+        account: the account.
+        region_name: the region.
+        unreachable: why there is nothing to do, when none of the regions asked for is in the account's partition;
+            `region_name` is the partition's default then.
+    """
+
+    account: Account
+    region_name: str
+    unreachable: str | None = None
+
+
+class Targets:
+    """The targets of a run: the regions, checked once, and the accounts, read as they are needed.
+
+    Args:
+        accounts: accounts, 12-digit ids or role ARNs; of any length, sync or async. A sequence is checked as a whole
+            before anything starts; what comes out of an iterator is checked as it comes. One that comes more than
+            once is as many targets; in a sequence that is logged.
+        regions: names, or patterns such as `us-*`; a region of another partition than an account's is not tried
+            there. None: each account's own `regions`, else its partition's default region.
+        once: make each account one target, in its partition's default region.
+
+    Raises:
+        ConfigurationError: a bad account in a sequence, an unknown region, a pattern that matches none.
+    """
+
+    def __init__(
+        self,
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        regions: Iterable[str] | None = None,
+        *,
+        once: bool = False,
+    ) -> None:
+        if isinstance(accounts, (str, Account)):
+            raise ConfigurationError(
+                f"accounts must be an iterable of accounts, got a single one: write [{accounts!r}]"
+            )
+        self._once = once
+        self._asked = None if regions is None else _check_regions(regions)
+        if isinstance(accounts, Sequence | set | frozenset):
+            checked = [as_account(account) for account in accounts]
+            _warn_of_repeats(checked)
+            accounts = checked
+        elif not isinstance(accounts, Iterable | AsyncIterable):
+            raise ConfigurationError(f"accounts must be an iterable or async iterable, got {type(accounts).__name__}")
+        self._accounts: Iterable[AccountLike] | AsyncIterable[AccountLike] = accounts
+
+    @property
+    def total(self) -> int | None:
+        """How many targets there are, None while nobody can know."""
+        if isinstance(self._accounts, Collection):
+            return sum(len(self._of(as_account(account))) for account in self._accounts)
+        return None
+
+    def all(self) -> list[Target]:
+        """Return all targets of a run whose accounts are a sequence."""
+        return list(self._iterate())
+
+    def iterate(self) -> Iterator[Target] | AsyncIterator[Target]:
+        """Return the targets one by one, reading the accounts no faster than they are asked for."""
+        return self._iterate_async() if isinstance(self._accounts, AsyncIterable) else self._iterate()
+
+    def _iterate(self) -> Iterator[Target]:
+        assert isinstance(self._accounts, Iterable)
+        for account in self._accounts:
+            yield from self._of(as_account(account))
+
+    async def _iterate_async(self) -> AsyncIterator[Target]:
+        assert isinstance(self._accounts, AsyncIterable)
+        async for account in self._accounts:
+            for target in self._of(as_account(account)):
+                yield target
+
+    def _of(self, account: Account) -> list[Target]:
+        partition = get_partition(account.partition)
+        if self._once:
+            return [Target(account, partition.default_region)]
+        wanted = self._asked or account.regions or (partition.default_region,)
+        names: dict[str, None] = {}
+        for name in wanted:
+            names |= dict.fromkeys(partition.match_regions(name) if _WILD & set(name) else (name,))
+        known = set(partition.regions)
+        targets = [Target(account, name) for name in names if name in known]
+        if targets:
+            return targets
+        why = f"no region asked for is in partition {account.partition}"
+        return [Target(account, partition.default_region, unreachable=why)]
+
+
+def _warn_of_repeats(accounts: Sequence[Account]) -> None:
+    repeated = [key for key, count in Counter((one.partition, one.id) for one in accounts).items() if count > 1]
+    if repeated:
+        named = ", ".join(account_id for _, account_id in repeated[:3])
+        logger.warning(
+            "%d accounts are given more than once (%s%s), and are worked on as often, at the same time, too",
+            len(repeated),
+            named,
+            ", ..." if len(repeated) > 3 else "",
+        )
+
+
+def _check_regions(regions: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(regions, str):
+        raise ConfigurationError(f"regions must be a list of names, got the string {regions!r}; write [{regions!r}]")
+    checked = tuple(regions)
+    if not checked:
+        raise ConfigurationError("regions is empty; None means each account's own, else its partition's default")
+    for name in checked:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"regions must hold region names, got {name!r}")
+        if not _WILD & set(name):
+            partition_of_region(name)
+        elif not any(partition.match_regions(name) for partition in partitions().values()):
+            raise ConfigurationError(f"the pattern {name!r} in regions matches no region of any partition")
+    return checked

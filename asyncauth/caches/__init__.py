@@ -1,0 +1,8 @@
+"""Token caches: where tokens are kept between calls."""
+
+from __future__ import annotations
+
+from asyncauth.caches.memory import MemoryTokenCache
+from asyncauth.caches.protocol import TokenCache
+
+__all__ = ["MemoryTokenCache", "TokenCache"]

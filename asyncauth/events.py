@@ -1,0 +1,17 @@
+"""Events of a run, as a progress listener gets them: one frozen object at a time.
+
+    def listener(event: Event[Target]) -> None:
+        if isinstance(event, TargetSettled) and event.status == "failed":
+            print(event.target.account.id, event.error)
+
+    await pool.map(job, accounts, progress=listener)
+
+The order is `RunStarted`; then for each target `TargetStarted`, `TargetRetried` as often as it is tried again, and
+`TargetSettled`; then `RunFinished`. A target that never begins has `TargetSettled` alone.
+"""
+
+from __future__ import annotations
+
+from asyncauth._fanout import Event, RunFinished, RunStarted, TargetRetried, TargetSettled, TargetStarted
+
+__all__ = ["Event", "RunFinished", "RunStarted", "TargetRetried", "TargetSettled", "TargetStarted"]

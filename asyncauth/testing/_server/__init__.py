@@ -1,0 +1,1 @@
+"""Simulated fleet's child process: answers as AWS does, over moto."""

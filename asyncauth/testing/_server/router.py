@@ -1,0 +1,161 @@
+"""The fleet's front door: lets go wrong what shall, refuses what AWS would, counts, and passes the rest on.
+
+STS and what is asked about regions is answered in this process's loop; everything else goes to moto, under the
+account whose key signed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from asyncauth.testing._server.aws_errors import THROTTLING_CODES, AwsError, refusal, render
+from asyncauth.testing._server.calls import Call, identify
+from asyncauth.testing._server.http import Request, Response
+from asyncauth.testing._server.regions import ACCOUNT_ACTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asyncauth.testing._server.authenticator import Authenticator
+    from asyncauth.testing._server.call_recorder import CallRecorder
+    from asyncauth.testing._server.faults import Fault, FaultInjector
+    from asyncauth.testing._server.moto_backend import Moto
+    from asyncauth.testing._server.regions import RegionsServer
+    from asyncauth.testing._server.sts import Principal, SecurityTokenService
+
+_CODE: Final = re.compile(rb'<Code>([^<]+)</Code>|"__type":\s*"(?:[^"#]*#)?([^"]+)"')
+
+
+class Router:
+    """Answers every request to the fleet that is not for its own control.
+
+    Args:
+        default_regions: by partition, for calls that nothing signed.
+    """
+
+    def __init__(
+        self,
+        *,
+        sts: SecurityTokenService,
+        authenticator: Authenticator,
+        moto: Moto,
+        faults: FaultInjector,
+        recorder: CallRecorder,
+        regions: RegionsServer,
+        default_regions: Mapping[str, str],
+    ) -> None:
+        self._sts = sts
+        self._authenticator = authenticator
+        self._moto = moto
+        self._faults = faults
+        self._recorder = recorder
+        self._regions = regions
+        self._default_regions = default_regions
+
+    async def answer(self, request: Request) -> Response:
+        """Answer one request."""
+        call = identify(request, self._sts.principals, self._default_regions)
+        if not call.action:
+            call.action = await asyncio.wrap_future(
+                self._moto.run(lambda: self._moto.action(request, call.service, request.path))
+            )
+        number = self._recorder.begin(call.service, call.action, call.account, call.region)
+        code = "Aborted"
+        try:
+            response = await self._answer_with_faults(call, request)
+            code = response.code
+            return response
+        finally:
+            self._recorder.end(number, code, throttled=code in THROTTLING_CODES)
+
+    async def _answer_with_faults(self, call: Call, request: Request) -> Response:
+        if call.principal is not None:
+            self._recorder.owner(call.principal.account, call.principal.arn)
+            self._recorder.expired += call.principal.expired(call.arrived_at)
+        fault = self._faults.match(call.service, call.action, call.account, call.region)
+        if fault is not None and fault.kind == "reset":
+            return Response(code="Reset", reset=True)
+        try:
+            if fault is not None:
+                await _apply_fault(fault, call)
+            response = await self._answer_without_faults(call, request)
+        except AwsError as error:
+            target = request.headers.get("x-amz-target", "")
+            response = render(error, call.protocol, secrets.token_hex(16), method=request.method, target=target)
+        if fault is not None and fault.kind == "drip":
+            response.drip_seconds = fault.seconds
+        response.truncate = fault is not None and fault.kind == "truncate"
+        return response
+
+    async def _answer_without_faults(self, call: Call, request: Request) -> Response:
+        if self._faults.throttles(call.service, call.action, call.caller, call.account, call.region):
+            raise refusal("throttled", call.protocol, call.service)
+        self._authenticator.admit(call, request)
+        if call.service == "sts":
+            return self._sts.answer(call.action, call.principal, call.form, call.region)
+        assert call.principal is not None
+        if call.service == "ec2" and call.action == "DescribeRegions":
+            return self._regions.describe_regions(call.principal, call.form)
+        if call.service == "account" and call.action in ACCOUNT_ACTIONS.values():
+            return self._regions.account_management(call.action, call.principal, request.body)
+        if call.service == "organizations":
+            self._check_organizations(call, call.principal)
+        return await self._ask_moto(call, request, call.principal)
+
+    def _check_organizations(self, call: Call, caller: Principal) -> None:
+        """Refuse members: AWS answers the management account (delegated administrators aside), moto anybody."""
+        if caller.account not in self._sts.management_accounts and call.action != "DescribeOrganization":
+            message = "You don't have permissions to access this resource."
+            raise refusal("denied", call.protocol, call.service, message)
+
+    async def _ask_moto(self, call: Call, request: Request, caller: Principal) -> Response:
+        key = call.signed.access_key_id if call.signed else ""
+        response: Response = await asyncio.wrap_future(
+            self._moto.run(
+                lambda: self._moto.call(
+                    request,
+                    service=call.service,
+                    action=call.action,
+                    account=caller.account,
+                    region=call.region,
+                    key=key,
+                    protocol=call.protocol,
+                )
+            )
+        )
+        if response.status >= 400:
+            response.code = _code_in(response)
+        return response
+
+
+async def _apply_fault(fault: Fault, call: Call) -> None:
+    """Let a call wait or fail as the fault says.
+
+    Raises:
+        AwsError: the answer that was chosen.
+    """
+    if fault.kind == "hang":
+        await fault.released.wait()
+    elif fault.kind == "delay":
+        await asyncio.sleep(fault.seconds)
+    elif fault.kind in {"error", "throttle"}:
+        usual = refusal("throttled" if fault.kind == "throttle" else "denied", call.protocol, call.service)
+        own = fault.code not in {None, usual.code}
+        raise AwsError(
+            fault.code or usual.code,
+            fault.status or (400 if own else usual.status),
+            fault.message or ("simulated" if own else usual.message),
+            fault.headers,
+        )
+
+
+def _code_in(response: Response) -> str:
+    """Return the error code that an answer of moto's carries, or its status where there is none."""
+    found = _CODE.search(response.body)
+    if found is not None:
+        return (found.group(1) or found.group(2)).decode("utf-8", "replace")
+    named = [value for name, value in response.headers if name.lower() == "x-amzn-errortype"]
+    return named[0].partition(":")[0] if named else str(response.status)

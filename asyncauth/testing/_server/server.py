@@ -1,0 +1,322 @@
+"""The fleet's child process: one asyncio loop that is front and control, one thread in which moto works.
+
+It reads its specification from standard input (one line of JSON), says its port on standard output (one line), and
+ends when standard input does: when the parent closes it, exits, or is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import hmac
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from asyncauth.testing._server import http as _http
+from asyncauth.testing._server.authenticator import Authenticator
+from asyncauth.testing._server.call_recorder import CallRecorder
+from asyncauth.testing._server.faults import Fault, FaultInjector, Limit, Match
+from asyncauth.testing._server.http import Request, Response
+from asyncauth.testing._server.moto_backend import Moto, prepare_environment
+from asyncauth.testing._server.regions import Regions, RegionsServer
+from asyncauth.testing._server.router import Router
+from asyncauth.testing._server.seed import Seeds
+from asyncauth.testing._server.sts import AccountState, Principal, Role, SecurityTokenService, role_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+CONTROL_PATH = "/.simulated-fleet/"
+
+
+class Fleet:
+    """Everything that the child holds, and the commands by which the parent moves it."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._token = spec["control_token"]
+        self._offset = float(spec["clock_offset"])
+        regions = Regions(
+            {name: partition["regions"] for name, partition in spec["partitions"].items()},
+            {name: partition["suffix"] for name, partition in spec["partitions"].items()},
+            frozenset(spec["opt_in_regions"]),
+        )
+        self._closed_regions = {name: frozenset(partition["closed"]) for name, partition in spec["partitions"].items()}
+        self.recorder = CallRecorder()
+        self.faults = FaultInjector(spec["seed"])
+        self.sts = SecurityTokenService(
+            token_lifetime=spec["token_lifetime"], wall=self.wall, mfa_secret=spec["mfa_secret"]
+        )
+        accounts = {account["id"]: account for account in spec["accounts"]}
+        seeds = Seeds(
+            accounts,
+            {account["partition"]: account["id"] for account in spec["accounts"] if account.get("management")},
+            seed=spec["seed"],
+            metric_points=spec["metric_points"],
+            partition_of=regions.partition_of,
+            wall=self.wall,
+        )
+        self.moto = Moto(seeds, regions.by_partition)
+        self.router = Router(
+            sts=self.sts,
+            authenticator=Authenticator(self.sts, regions.partition_of, self.wall, spec["max_clock_skew"]),
+            moto=self.moto,
+            faults=self.faults,
+            recorder=self.recorder,
+            regions=RegionsServer(regions, self.sts),
+            default_regions=spec["default_regions"],
+        )
+        for account in spec["accounts"]:
+            self._add_account(account)
+        for identity in spec["identities"]:
+            self._add_identity(identity)
+        self._commands: dict[str, Callable[[dict[str, Any]], Awaitable[Any]]] = {
+            "counts": self._counts,
+            "reset_counts": self._reset_counts,
+            "fault": self._fault,
+            "limit": self._limit,
+            "remove": self._remove,
+            "hits": self._hits,
+            "clear": self._clear,
+            "assumed": self._assumed,
+            "add_role": self._command_add_role,
+            "add_identity": self._command_add_identity,
+            "expire": self._expire,
+            "set_account": self._set_account,
+            "set_token_lifetime": self._set_token_lifetime,
+            "set_clock_offset": self._set_clock_offset,
+            "wait": self._wait,
+            "preload": self._preload,
+            "web_identity": self._web_identity,
+        }
+
+    def wall(self) -> float:
+        """Return the fleet's own clock in Unix seconds."""
+        return time.time() + self._offset
+
+    def date(self) -> str:
+        """Return that clock as the Date header says it."""
+        return formatdate(self.wall(), usegmt=True)
+
+    async def app(self, request: Request) -> Response:
+        """Answer a request to the fleet's port."""
+        if request.path.startswith(CONTROL_PATH):
+            return await self._control(request)
+        return await self.router.answer(request)
+
+    async def _control(self, request: Request) -> Response:
+        if not hmac.compare_digest(request.headers.get("x-control-token", "").encode(), self._token.encode()):
+            return Response(403, b"{}")
+        command = self._commands.get(request.path[len(CONTROL_PATH) :])
+        if command is None:
+            return Response(404, b"{}")
+        try:
+            answer = await command(json.loads(request.body or b"{}"))
+        except KeyError as error:
+            return Response(400, f"there is no {error}".encode())
+        return Response(200, json.dumps(answer).encode(), [("Content-Type", "application/json")])
+
+    def _add_account(self, account: dict[str, Any]) -> None:
+        self.sts.accounts[account["id"]] = AccountState(
+            account["id"],
+            account["partition"],
+            denied=account.get("denied", False),
+            suspended=account.get("suspended", False),
+            disabled_regions=self._closed_regions[account["partition"]].union(account["disabled_regions"]),
+        )
+        if account.get("management"):
+            self.sts.trusted_accounts.add(account["id"])
+            self.sts.management_accounts.add(account["id"])
+        for role in account.get("roles", ()):
+            self._add_role(account["id"], role)
+
+    def _add_role(self, account: str, role: dict[str, Any]) -> None:
+        trusted = role.get("trusted")
+        self.sts.roles[role["arn"]] = Role(
+            arn=role["arn"],
+            account=account,
+            role_id=role_id(role["arn"]),
+            external_id=role.get("external_id"),
+            trusted=None if trusted is None else tuple(trusted),
+            mfa=role.get("mfa", False),
+            max_session_duration=role.get("max_session_duration", 43_200),
+        )
+
+    def _add_identity(self, identity: dict[str, Any]) -> None:
+        account, partition, name = identity["account"], identity["partition"], identity["name"]
+        self.sts.trusted_accounts.add(account)
+        ends = identity.get("lifetime")
+        role = identity.get("role")
+        self.sts.principals[identity["access_key_id"]] = Principal(
+            account=account,
+            partition=partition,
+            arn=f"arn:{partition}:sts::{account}:assumed-role/{role}/{name}"
+            if role
+            else f"arn:{partition}:iam::{account}:user/{name}",
+            user_id=f"{role_id(name)}:{name}" if role else "AIDA" + role_id(f"{account}/{name}")[4:],
+            secret=identity["secret_access_key"],
+            token=identity.get("session_token"),
+            ends=None if ends is None else time.monotonic() + ends,
+            role_arn=f"arn:{partition}:iam::{account}:role/{role}" if role else None,
+        )
+
+    async def _counts(self, command: dict[str, Any]) -> Any:
+        return self.recorder.snapshot()
+
+    async def _reset_counts(self, command: dict[str, Any]) -> Any:
+        self.recorder.reset()
+        self.sts.assumed.clear()
+        return {}
+
+    async def _fault(self, command: dict[str, Any]) -> Any:
+        number = self.faults.next_id()
+        self.faults.faults[number] = Fault(
+            id=number,
+            match=Match.from_json(command["match"]),
+            kind=command["kind"],
+            code=command.get("code"),
+            status=command.get("status"),
+            message=command.get("message"),
+            seconds=command.get("seconds", 0.0),
+            times=command.get("times"),
+            probability=command.get("probability", 1.0),
+            headers=tuple((name, value) for name, value in command.get("headers", {}).items()),
+        )
+        return {"id": number}
+
+    async def _limit(self, command: dict[str, Any]) -> Any:
+        number = self.faults.next_id()
+        self.faults.limits[number] = Limit(
+            number,
+            Match.from_json(command["match"]),
+            command["per_second"],
+            command["burst"],
+            shared=command["shared"],
+        )
+        return {"id": number}
+
+    async def _remove(self, command: dict[str, Any]) -> Any:
+        return {"hits": self.faults.remove(command["id"])}
+
+    async def _hits(self, command: dict[str, Any]) -> Any:
+        fault = self.faults.faults.get(command["id"])
+        return {"hits": fault.hits if fault else 0}
+
+    async def _clear(self, command: dict[str, Any]) -> Any:
+        self.faults.clear()
+        return {}
+
+    async def _assumed(self, command: dict[str, Any]) -> Any:
+        account = command.get("account")
+        return [
+            record
+            for record in self.sts.assumed
+            if account is None or f":{account}:" in record["form"].get("RoleArn", "")
+        ]
+
+    async def _command_add_role(self, command: dict[str, Any]) -> Any:
+        self._add_role(command["account"], command)
+        return {}
+
+    async def _command_add_identity(self, command: dict[str, Any]) -> Any:
+        self._add_identity(command)
+        return {}
+
+    async def _expire(self, command: dict[str, Any]) -> Any:
+        return {"expired": self.sts.expire(command.get("account"))}
+
+    async def _set_account(self, command: dict[str, Any]) -> Any:
+        state = self.sts.accounts[command["account"]]
+        for name in ("denied", "suspended"):
+            if command.get(name) is not None:
+                setattr(state, name, command[name])
+        if command.get("disabled_regions") is not None:
+            state.disabled_regions = self._closed_regions[state.partition].union(command["disabled_regions"])
+        return {}
+
+    async def _set_token_lifetime(self, command: dict[str, Any]) -> Any:
+        self.sts.token_lifetime = command["seconds"]
+        return {}
+
+    async def _set_clock_offset(self, command: dict[str, Any]) -> Any:
+        self._offset = float(command["seconds"])
+        return {}
+
+    async def _wait(self, command: dict[str, Any]) -> Any:
+        try:
+            async with asyncio.timeout(command["timeout"]):
+                await self.recorder.wait(Match.from_json(command["match"]), command["wanted"])
+        except TimeoutError:
+            return {"reached": False}
+        return {"reached": True}
+
+    async def _preload(self, command: dict[str, Any]) -> Any:
+        await asyncio.wrap_future(self.moto.preload(command["services"]))
+        return {}
+
+    async def _web_identity(self, command: dict[str, Any]) -> Any:
+        ends = self.wall() + command["seconds"]
+        return {
+            "token": self.sts.web_identity_token(subject=command["subject"], audience=command["audience"], ends=ends)
+        }
+
+
+async def _serve(spec: dict[str, Any], announce: Callable[[dict[str, Any]], None]) -> None:
+    # Before the parent is told anything: it may be gone the moment that it knows.
+    parent = os.getppid()
+    fleet = Fleet(spec)
+    loop = asyncio.get_running_loop()
+    server, port, connections = await _http.listen(fleet.app, fleet.date)
+    done = asyncio.Event()
+
+    def watch() -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while sys.stdin.buffer.read(4096):
+                pass
+        # Nobody needs a tidy end; but if the loop is stuck, the process must not stay.
+        threading.Timer(2.0, lambda: os._exit(0)).start()
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(done.set)
+
+    threading.Thread(target=watch, name="stdin", daemon=True).start()
+    announce({"port": port})
+    if spec["preload"]:
+        fleet.moto.preload(spec["preload"])
+    while not done.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await done.wait()
+        if os.getppid() != parent:
+            # A process that the parent forked may hold the other end of our standard input open.
+            break
+    server.close()
+    for connection in list(connections):
+        connection.close()
+
+
+def main() -> NoReturn:
+    """Run the child."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    spec = json.loads(sys.stdin.buffer.readline())
+    sys.path[:] = spec["sys_path"]
+    prepare_environment()
+    # The front stays quick while moto computes in its thread: it gets the interpreter every half millisecond.
+    sys.setswitchinterval(0.0005)
+    out = os.fdopen(os.dup(1), "w")
+    # Whatever is printed from here on must not fill a pipe that nobody reads.
+    os.dup2(2, 1)
+
+    def announce(ready: dict[str, Any]) -> None:
+        out.write(json.dumps(ready) + "\n")
+        out.close()
+
+    asyncio.run(_serve(spec, announce))
+    # What is registered runs (coverage writes its file); taking apart what moto imported would cost a quarter second.
+    atexit._run_exitfuncs()  # noqa: SLF001
+    os._exit(0)

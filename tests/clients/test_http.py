@@ -1,0 +1,349 @@
+"""Connections of bound clients: shared, limited per host, verified, and their files counted."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ssl
+import threading
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
+from botocore.exceptions import ProxyConnectionError, SSLError
+from botocore.httpsession import ProxyConfiguration
+
+from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, check_open_files
+from asyncauth._clients import http as _http
+from asyncauth._clients.http import SharedAiohttpSession
+from asyncauth._clients.open_files import files_at_most, files_needed
+from tests.support.clients import ALICE, BOB, FakeIdentity, Seen, Server, answer_as_owner, serving
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from aiohttp import web
+
+pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
+
+CERTIFICATES = Path(__file__).parents[1] / "data" / "tls"
+HERE, ELSEWHERE = str(CERTIFICATES / "here.pem"), str(CERTIFICATES / "elsewhere.pem")
+
+
+def tls(certificate: str) -> ssl.SSLContext:
+    """Return a server's context."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+class Spy:
+    """Answers as the owner when it is told to, and counts how many requests are there together."""
+
+    def __init__(self, enough: int) -> None:
+        self.running = self.most = 0
+        self._enough = enough
+        self._go = anyio.Event()
+
+    async def __call__(self, seen: Seen) -> web.Response:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        if self.running == self._enough:
+            self._go.set()
+        await self._go.wait()
+        self.running -= 1
+        return answer_as_owner(seen)
+
+
+async def call_at_once(count: int, server: Server, factory: ClientFactory, **options: Any) -> None:
+    """Make `count` calls at once, each for an account of its own."""
+    async with anyio.create_task_group() as tasks:
+        for number in range(count):
+            client = await factory.bind(
+                FakeIdentity(f"{number:012}"), "sts", "eu-west-1", endpoint_url=server.url, **options
+            )
+            tasks.start_soon(client.get_caller_identity)
+
+
+async def test_all_accounts_together_use_no_more_connections_than_allowed() -> None:
+    """Twelve accounts at once take the three connections that an endpoint may have; another endpoint has its own."""
+    factory = ClientFactory(max_connections=3)
+    async with serving() as server, serving() as other:
+        server.answer, other.answer = spies = Spy(3), Spy(2)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call_at_once, 12, server, factory)
+            tasks.start_soon(call_at_once, 2, other, factory)
+        await factory.aclose()
+
+    assert [spy.most for spy in spies] == [3, 2]
+    assert (len(server.connections), len(other.connections)) == (3, 2)
+    assert len(server.seen) == 12
+
+
+async def test_a_config_can_ask_for_another_number() -> None:
+    """`max_pool_connections` in a config is the number per host for the clients that are made with it."""
+    factory = ClientFactory(max_connections=3)
+    config = AioConfig(max_pool_connections=5)
+    async with serving() as server:
+        server.answer = Spy(5)
+        await call_at_once(10, server, factory, config=config)
+        await factory.aclose()
+
+    assert server.answer.most == 5
+
+
+async def test_one_account_more_is_no_handshake_more() -> None:
+    """Over TLS, a hundred accounts one after the other, in two regions, share one connection."""
+    factory = ClientFactory(max_connections=3, verify=HERE)
+    async with serving(ssl_context=tls(HERE)) as server:
+        for number in range(100):
+            client = await factory.bind(
+                FakeIdentity(f"{number:012}"),
+                "sts",
+                ("eu-west-1", "eu-west-2")[number % 2],
+                endpoint_url=server.url,
+            )
+            assert (await client.get_caller_identity())["Account"] == f"{number:012}"
+        await factory.aclose()
+        gc.collect()
+
+    assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize(
+    ("certificate", "verify", "trusted"),
+    [(HERE, HERE, True), (HERE, True, False), (ELSEWHERE, ELSEWHERE, False), (ELSEWHERE, False, True)],
+    ids=["trusted", "not trusted", "another host's", "not verified"],
+)
+async def test_certificates_are_verified_with_their_host_names(certificate: str, verify: Any, trusted: bool) -> None:
+    """A certificate must be trusted, and for this host, unless verification is switched off: on every stack."""
+    factory = ClientFactory(max_connections=3, verify=verify, config=AioConfig(retries={"total_max_attempts": 1}))
+    async with serving(ssl_context=tls(certificate)) as server:
+        client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
+        if trusted:
+            await client.get_caller_identity()
+        else:
+            with pytest.raises(SSLError):
+                await client.get_caller_identity()
+        await factory.aclose()
+
+    assert len(server.seen) == int(trusted)
+
+
+async def test_the_ca_bundle_of_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`AWS_CA_BUNDLE` is what a client verifies with that was told nothing else."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", HERE)
+    factory = ClientFactory(max_connections=3)
+    async with serving(ssl_context=tls(HERE)) as server:
+        client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
+        await client.get_caller_identity()
+        await factory.aclose()
+
+    assert len(server.seen) == 1
+
+
+@pytest.fixture
+def contexts_made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The threads in which TLS contexts were made."""
+    gc.collect()
+    threads: list[int] = []
+    make = AIOHTTPSession._get_ssl_context
+
+    def noted(self: Any) -> Any:
+        threads.append(threading.get_ident())
+        return make(self)
+
+    monkeypatch.setattr(AIOHTTPSession, "_get_ssl_context", noted)
+    return threads  # type: ignore[return-value]
+
+
+async def test_a_tls_context_is_made_once_and_in_a_thread(contexts_made: list[int]) -> None:
+    """Sessions that differ in their timeouts alone share one context, across factories, made off the event loop."""
+    factories = [ClientFactory(max_connections=3, verify=HERE) for _ in range(2)]
+    async with serving(ssl_context=tls(HERE)) as server:
+        for factory in factories:
+            for config in (None, AioConfig(read_timeout=5)):
+                await call_at_once(3, server, factory, config=config)
+        for factory in factories:
+            await factory.aclose()
+
+    assert len(contexts_made) == 1
+    assert threading.get_ident() not in contexts_made
+
+
+async def test_equal_settings_share_a_session() -> None:
+    """Services and regions use one HTTP session, so that one limit holds; other timeouts or proxies another."""
+    factory = ClientFactory(max_connections=3)
+
+    async def session_of(service: str, region: str, **options: Any) -> Any:
+        client = await factory.bind(FakeIdentity(BOB), service, region, **options)
+        return client._endpoint.http_session
+
+    one = await session_of("sts", "eu-west-1")
+    same = await session_of("sqs", "cn-north-1", isolated=True)
+    slower = await session_of("sts", "eu-west-1", config=AioConfig(read_timeout=900))
+    proxied = await session_of("sts", "eu-west-1", config=AioConfig(proxies={"https": "http://127.0.0.1:1"}))
+    await factory.aclose()
+
+    assert one is same
+    assert len({id(one), id(slower), id(proxied)}) == 3
+
+
+async def test_where_there_is_no_proxy_nothing_is_sent_to_one() -> None:
+    """What a session says of proxies when it has none is what botocore says, and is had without a look at the URL."""
+    session = SharedAiohttpSession(proxies={}, proxies_config={"proxy_use_forwarding_for_https": True})
+    stock = ProxyConfiguration({}, {"proxy_use_forwarding_for_https": True})
+    url = "https://ec2.eu-west-1.amazonaws.com/"
+
+    assert type(session._proxy_config) is not ProxyConfiguration
+    assert session._proxy_config.proxy_url_for(url) == stock.proxy_url_for(url)
+    assert session._proxy_config.proxy_headers_for(url) == stock.proxy_headers_for(url)
+    assert session._proxy_config.settings == stock.settings
+
+
+async def test_a_proxy_is_asked_as_with_aiobotocore() -> None:
+    """A proxy in the config is where requests go, and an unreachable one is botocore's error."""
+    factory = ClientFactory(
+        max_connections=3,
+        config=AioConfig(proxies={"https": "http://127.0.0.1:9"}, retries={"total_max_attempts": 1}),
+    )
+    client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1")
+
+    with pytest.raises(ProxyConnectionError):
+        await client.get_caller_identity()
+    await factory.aclose()
+
+
+@asynccontextmanager
+async def proxying() -> AsyncIterator[tuple[str, list[str]]]:
+    """Run a proxy that tunnels, and note what it was asked to connect to."""
+    asked: list[str] = []
+    tunnels: set[Any] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tunnels.add(asyncio.current_task())
+        request = await reader.readuntil(b"\r\n\r\n")
+        asked.append(request.split()[1].decode())
+        host, port = asked[-1].rsplit(":", 1)
+        there, back = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(pump, reader, back)
+            tasks.start_soon(pump, there, writer)
+
+    server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    finally:
+        server.close()
+        await asyncio.wait(tunnels, timeout=5)
+
+
+@pytest.mark.parametrize(("certificate", "trusted"), [(HERE, True), (ELSEWHERE, False)])
+async def test_certificates_are_verified_behind_a_proxy_too(certificate: str, trusted: bool) -> None:
+    """A proxy tunnels TLS, and what answers at the other end must prove its name as without one."""
+    async with proxying() as (proxy, asked), serving(ssl_context=tls(certificate)) as server:
+        factory = ClientFactory(
+            max_connections=3,
+            verify=certificate,
+            config=AioConfig(proxies={"https": proxy}, retries={"total_max_attempts": 1}),
+        )
+        client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
+        if trusted:
+            assert (await client.get_caller_identity())["Account"] == ALICE
+        else:
+            with pytest.raises(SSLError):
+                await client.get_caller_identity()
+        await factory.aclose()
+
+    assert asked == [server.url.removeprefix("https://")]
+    assert len(server.seen) == int(trusted)
+
+
+async def test_a_users_own_transport_is_used() -> None:
+    """`http_session_cls` in a config is what sends, in a form that its clients cannot close."""
+    used: list[str] = []
+
+    class Own(AIOHTTPSession):
+        async def send(self, request: Any) -> Any:
+            used.append(request.url)
+            return await super().send(request)
+
+    factory = ClientFactory(max_connections=3, config=AioConfig(http_session_cls=Own))
+    async with serving() as server:
+        async with await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url) as client:
+            await client.get_caller_identity()
+        await client.get_caller_identity()
+        session = client._endpoint.http_session
+        await factory.aclose()
+
+    assert used == [f"{server.url}/"] * 2
+    assert isinstance(session, Own)
+    assert isinstance(session, _http.SharedSession)
+
+
+# -- files ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Set what the system says of the limit on open files."""
+    resource = pytest.importorskip("resource")
+
+    def say(soft: int, hard: int) -> None:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+
+    return say
+
+
+def test_the_limit_on_open_files_is_checked(limits: Any) -> None:
+    """A limit that is too low for the connections gives a warning with the number needed, and what would fit."""
+    limits(256, 100_000)
+    warning = check_open_files(1000)
+
+    assert warning is not None
+    assert f"`ulimit -n {files_needed(1000)}`" in warning
+    assert "may open 256 files" in warning
+    assert "max_at_once to 96" in warning
+    assert check_open_files(96) is None
+    assert check_open_files(97) is not None
+
+
+def test_both_numbers_are_those_of_the_pool(limits: Any) -> None:
+    """The warning says what one call at a time needs at STS and a service, and what the pool lets jobs open there; who
+    has enough for the first is not alarmed by the second."""
+    allowed = CONNECTIONS_EACH * 1000
+
+    assert files_needed(1000) - files_needed(0) == 2 * 1000
+    assert files_at_most(1000) - files_at_most(0) == 2 * allowed
+    limits(files_needed(1000) - 1, 100_000)
+    assert "need up to 2064 (4064 if their jobs make several calls at a time)" in (check_open_files(1000) or "")
+    limits(files_needed(1000), 100_000)
+    assert check_open_files(1000) is None
+
+
+def test_a_hard_limit_is_named(limits: Any) -> None:
+    """When `ulimit` could not raise it far enough, the warning says whose limit it is."""
+    limits(256, 1024)
+
+    assert "the system's limit of 1024" in (check_open_files(1000) or "")
+
+
+def test_no_limit_is_enough(limits: Any) -> None:
+    """An unlimited process is never warned."""
+    import resource
+
+    limits(resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+    assert check_open_files(10**6) is None

@@ -1,0 +1,130 @@
+"""What is no failure is skipped with its reason: regions that are not enabled, SCPs, suspended accounts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncauth import AccountSession
+from asyncauth.testing import SimulatedFleet
+from tests.support.fleets import pool_over, who_am_i
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
+
+HERE, OFF = "us-east-1", "ap-east-1"
+
+
+@pytest.fixture
+def fleet() -> Iterator[SimulatedFleet]:
+    regions = {"aws": (HERE, OFF, "us-west-2"), "aws-cn": ("cn-north-1", "cn-northwest-1")}
+    with SimulatedFleet(
+        {"aws": 1, "aws-cn": 1}, regions=regions, instances_per_region=1, disabled_regions=[OFF, "cn-northwest-1"]
+    ) as fleet:
+        yield fleet
+
+
+async def list_regions(session: AccountSession) -> int:
+    async with session.client("ec2") as ec2:
+        return len((await ec2.describe_instances())["Reservations"])
+
+
+async def list_tables(session: AccountSession) -> int:
+    async with session.client("dynamodb") as dynamodb:
+        return len((await dynamodb.list_tables())["TableNames"])
+
+
+@pytest.mark.parametrize("job", [list_regions, list_tables, who_am_i])
+async def test_a_region_that_is_not_enabled_is_skipped(fleet: SimulatedFleet, job: object) -> None:
+    """Each protocol has its own way to say so; the token's being good elsewhere is what tells it from bad keys."""
+    async with pool_over(fleet) as pool:
+        report = await pool.map(job, fleet.accounts)  # type: ignore[arg-type]
+
+    statuses = {outcome.region_name: (outcome.status, outcome.phase) for outcome in report}
+    assert statuses == {
+        HERE: ("succeeded", "job"),
+        OFF: ("skipped", "region"),
+        "us-west-2": ("succeeded", "job"),
+        "cn-north-1": ("succeeded", "job"),
+        "cn-northwest-1": ("skipped", "region"),
+    }
+    assert all((outcome.reason or "").startswith("region not enabled (") for outcome in report.skipped)
+
+
+async def test_bad_keys_are_no_disabled_region(fleet: SimulatedFleet) -> None:
+    """When nobody knows the token, elsewhere neither, it is a failure with AWS's code."""
+    await fleet.fault("error", service="ec2", code="AuthFailure", status=401)
+    await fleet.fault("error", service="sts", action="GetCallerIdentity", code="InvalidClientTokenId", status=403)
+    async with pool_over(fleet) as pool:
+        report = await pool.map(list_regions, fleet.accounts[:1])
+
+    assert {(outcome.status, outcome.error_code, outcome.phase) for outcome in report} == {
+        ("failed", "AuthFailure", "job")
+    }
+
+
+async def test_a_service_that_refuses_in_an_enabled_region_is_a_failure(fleet: SimulatedFleet) -> None:
+    """EC2 says AuthFailure of an image that is not shared, too; STS in the region knows the token."""
+    await fleet.fault("error", service="ec2", region="us-west-2", code="AuthFailure", status=401, message="no image")
+    async with pool_over(fleet) as pool:
+        report = await pool.map(list_regions, fleet.accounts[:1], ["us-west-2"])
+
+    assert [(outcome.status, outcome.error_code) for outcome in report] == [("failed", "AuthFailure")]
+
+
+async def test_asking_again_never_takes_the_place_of_the_jobs_error(fleet: SimulatedFleet) -> None:
+    """Whatever comes of it: here STS hangs up."""
+    await fleet.fault("error", service="ec2", region=OFF, code="AuthFailure", status=401)
+    await fleet.fault("reset", service="sts", action="GetCallerIdentity")
+    async with pool_over(fleet) as pool:
+        report = await pool.map(list_regions, fleet.accounts[:1], [OFF])
+
+    assert [(outcome.status, outcome.error_code, outcome.phase) for outcome in report] == [
+        ("failed", "AuthFailure", "job")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "cause"),
+    [
+        ("with an explicit deny in a service control policy", "denied by an SCP", "service control policy"),
+        (
+            "because no service control policy allows the sts:AssumeRole action",
+            "denied by an SCP",
+            "service control policy",
+        ),
+        ("The account is suspended", "account suspended", "suspended account"),
+    ],
+)
+async def test_what_keeps_a_role_from_being_assumed(fleet: SimulatedFleet, said: str, reason: str, cause: str) -> None:
+    """A run skips the account for it, and the preflight knows the cause."""
+    await fleet.fault("error", service="sts", action="AssumeRole", code="AccessDenied", status=403, message=said)
+    async with pool_over(fleet) as pool:
+        report = await pool.map(who_am_i, fleet.accounts, [HERE, "cn-north-1"])
+        coverage = await pool.warm(fleet.accounts)
+
+    assert {(outcome.status, outcome.reason) for outcome in report} == {("skipped", f"{reason} (AccessDenied)")}
+    assert coverage.causes == {cause: 2}
+
+
+@pytest.mark.parametrize(
+    "said", ["with an explicit deny in a service control policy", "because no service control policy allows it"]
+)
+async def test_an_scp_is_a_reason(fleet: SimulatedFleet, said: str) -> None:
+    """AWS says in its message that an SCP denied it; any other denial is a failure."""
+    scp = f"You are not authorized to perform this operation. ... {said}"
+    await fleet.fault("error", service="ec2", region=HERE, code="UnauthorizedOperation", status=403, message=scp)
+    await fleet.fault("error", service="ec2", region="cn-north-1", code="UnauthorizedOperation", status=403)
+    async with pool_over(fleet) as pool:
+        report = await pool.map(list_regions, fleet.accounts, [HERE, "cn-north-1"])
+
+    assert [(outcome.status, outcome.reason) for outcome in report] == [
+        ("skipped", "denied by an SCP (UnauthorizedOperation)"),
+        ("failed", None),
+    ]
+    assert report[0].error_code == "UnauthorizedOperation"
+    assert said in str(report[0].error)
+    assert not report.skipped[0].ok

@@ -1,0 +1,327 @@
+"""Accounts, roles and keys are checked at construction; outcomes and reports tell what became of a run."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncauth._errors import ConfigurationError, PartitionMismatch
+from asyncauth._models import Account, Credentials, Keys, Profile, Role, as_account
+from asyncauth._models.aws_limits import parse_role_arn
+from asyncauth._runs import Outcome, Report
+
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+HUB = "arn:aws:iam::111111111111:role/hub"
+
+
+class TestAccount:
+    @pytest.mark.parametrize(
+        "bad",
+        [
+            "12345678901",
+            "1234567890123",
+            "12345678901\uff12",  # a full-width digit: \d takes it, AWS does not
+            "123456789012\n",
+            " 123456789012",
+            "123456789012:role/evil",
+            "",
+            "arn:aws:iam::123456789012:user/x",
+            None,
+            b"123456789012",
+            True,
+        ],
+    )
+    def test_a_bad_id_is_refused_at_the_door(self, bad: object) -> None:
+        """Only 12 ASCII digits over the whole string, or a role's ARN, are an account."""
+        with pytest.raises(ConfigurationError):
+            as_account(bad)  # type: ignore[arg-type]
+
+    def test_an_integer_is_refused_with_the_string_that_was_meant(self) -> None:
+        """An id that lost its leading zeros in a spreadsheet is shown with them."""
+        with pytest.raises(ConfigurationError, match="as a string that is 001234567890"):
+            as_account(1234567890)  # type: ignore[arg-type]
+
+    def test_an_arn_brings_partition_role_and_path(self) -> None:
+        """A role's ARN is an account of its partition, reached by that role."""
+        account = as_account("arn:aws-cn:iam::210987654321:role/team/ops/deploy")
+
+        assert account == Account("210987654321", partition="aws-cn", role="team/ops/deploy")
+        assert account.effective_role(Role()).arn(account) == "arn:aws-cn:iam::210987654321:role/team/ops/deploy"
+
+    def test_the_arn_of_a_session_gets_a_hint(self) -> None:
+        """An assumed-role ARN is a common mistake, and the message shows the right form."""
+        with pytest.raises(ConfigurationError, match="this is the ARN of a role's session"):
+            as_account("arn:aws:sts::123456789012:assumed-role/deploy/session")
+
+    def test_its_own_role_and_external_id_go_before_the_pools(self) -> None:
+        """A string replaces name and path, a Role the whole; the external id of the account wins."""
+        default = Role("manage-role", path="/team/", external_id="of-the-pool", role_session_name="audit")
+
+        named = Account("123456789012", role="deploy").effective_role(default)
+        own = Account("123456789012", role=Role("own"), external_id="of-the-account").effective_role(default)
+
+        assert (named.name, named.path, named.role_session_name) == ("deploy", "/", "audit")
+        assert named.external_id == "of-the-pool"
+        assert (own.name, own.external_id, own.role_session_name) == ("own", "of-the-account", "asyncauth")
+
+    def test_its_regions_must_be_its_partitions(self) -> None:
+        """A region of another partition is refused when the account is made; patterns are let through."""
+        assert Account("123456789012", regions=["us-*", "eu-west-1"]).regions == ("us-*", "eu-west-1")
+        with pytest.raises(PartitionMismatch, match="'us-east-1' belongs to partition 'aws'"):
+            Account("123456789012", partition="aws-cn", regions=["us-east-1"])
+        with pytest.raises(ConfigurationError, match=r"write \('us-east-1',\)"):
+            Account("123456789012", regions="us-east-1")
+
+    @pytest.mark.parametrize(
+        "options", [{"role": 7}, {"role": "a/b:c"}, {"role": ""}, {"external_id": "x"}, {"partition": "aws-mars"}]
+    )
+    def test_what_aws_would_not_accept_is_refused(self, options: dict[str, object]) -> None:
+        """Role, external id and partition are checked too."""
+        with pytest.raises(ConfigurationError):
+            Account("123456789012", **options)  # type: ignore[arg-type]
+
+    def test_it_is_a_frozen_value(self) -> None:
+        """Accounts hash, compare, pickle, and do not change; the external id is not shown."""
+        account = Account("123456789012", tags={"team": "ops"}, external_id="not-for-show", regions=["eu-west-1"])
+
+        assert pickle.loads(pickle.dumps(account)) == account
+        assert (
+            len(
+                {
+                    account,
+                    Account("123456789012", tags={"team": "ops"}, external_id="not-for-show", regions=("eu-west-1",)),
+                }
+            )
+            == 1
+        )
+        assert "not-for-show" not in repr(account)
+        with pytest.raises(FrozenInstanceError):
+            account.id = "210987654321"  # type: ignore[misc]
+
+
+class TestRole:
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"name": ""}, r"role name must have 1 to 64 characters, got 0"),
+            ({"name": "a" * 65}, r"role name must have 1 to 64 characters, got 65"),
+            ({"name": "a b"}, r"role name may hold"),
+            ({"name": "a:b"}, r"role name may hold"),
+            ({"name": "rolé"}, r"role name may hold ASCII"),
+            ({"path": "team"}, r"role path may hold"),
+            ({"path": "/team"}, r"role path may hold"),
+            ({"path": "/a b/"}, r"role path may hold"),
+            ({"path": "/" + "a" * 511 + "/"}, r"role path must have 1 to 512"),
+            ({"role_session_name": "x"}, r"role_session_name must have 2 to 64 characters, got 1"),
+            ({"role_session_name": "x" * 200}, r"role_session_name must have 2 to 64 characters, got 200"),
+            ({"role_session_name": "line\nend"}, r"role_session_name may hold"),
+            ({"duration_seconds": 899}, r"duration_seconds must be from 900 to 43,200 s, got 899"),
+            ({"duration_seconds": 43_201}, r"duration_seconds must be from 900 to 43,200 s, got 43,201"),
+            ({"duration_seconds": 3600.0}, r"duration_seconds must be an integer"),
+            ({"duration_seconds": True}, r"duration_seconds must be an integer"),
+            ({"external_id": "x"}, r"external_id must have 2 to 1224"),
+            ({"external_id": "a b"}, r"external_id may hold"),
+            ({"policy": ""}, r"policy must have 1 to 2048"),
+            ({"policy": "x" * 2049}, r"policy must have 1 to 2048"),
+            ({"policy": "\u20ac"}, r"policy may hold"),
+            ({"policy_arns": ["arn:aws:iam::aws:policy/ReadOnly"] * 11}, r"policy_arns may have at most 10"),
+            ({"policy_arns": ["nonsense-that-is-long-enough"]}, r"policy_arns may hold an IAM policy's ARN"),
+            ({"policy_arns": "arn:aws:iam::aws:policy/ReadOnly"}, r"policy_arns must be a sequence"),
+            ({"tags": {"": "x"}}, r"a tag's key must be a string of 1 to 128"),
+            ({"tags": {"k": "v" * 257}}, r"the value of tag 'k' must be a string of 0 to 256"),
+            ({"tags": {"k": "a;b"}}, r"the value of tag 'k' may hold"),
+            ({"tags": {"Team": "a", "team": "b"}}, r"'Team' and 'team' differ in case alone"),
+            ({"tags": {str(n): "" for n in range(51)}}, r"tags may have at most 50 entries, got 51"),
+            ({"transitive_tag_keys": [str(n) for n in range(51)]}, r"transitive_tag_keys may have at most 50"),
+            ({"source_identity": "x"}, r"source_identity|must have 2 to 64"),
+            ({"mfa_serial": "short", "mfa_token": lambda: "123456"}, r"mfa_serial must have 9 to 256"),
+            ({"mfa_serial": "arn:aws:iam::1:mfa/me"}, r"mfa_serial was given without mfa_token"),
+            ({"mfa_token": lambda: "123456"}, r"mfa_token was given without mfa_serial"),
+            ({"mfa_serial": "arn:aws:iam::1:mfa/me", "mfa_token": "123456"}, r"mfa_token must be a callable"),
+            ({"provided_contexts": [("arn:aws:iam::aws:contextProvider/x", "abcd")] * 6}, r"at most 5"),
+            ({"provided_contexts": [("arn:aws:iam::aws:contextProvider/x",)]}, r"must be pairs"),
+            ({"via": HUB}, r"via must be a sequence"),
+            ({"via": ["123456789012"]}, r"via: account 123456789012 names no role"),
+            ({"via": [HUB], "duration_seconds": 3601}, r"at most 3,600 s when roles are chained"),
+            ({"via": [HUB, "arn:aws-cn:iam::111111111111:role/hub"]}, r"crosses from partition 'aws' to 'aws-cn'"),
+            ({"via": [Account("111111111111", role=Role("a", via=(HUB,)))]}, r"write one flat chain"),
+        ],
+    )
+    def test_stss_documented_limits_hold_at_construction(self, options: dict[str, object], says: str) -> None:
+        """Each refusal names the parameter, and the value or its size, and the limit."""
+        with pytest.raises(ConfigurationError, match=says):
+            Role(**options)  # type: ignore[arg-type]
+
+    def test_a_policy_may_be_a_mapping(self) -> None:
+        """It is dumped compactly, since its length counts."""
+        assert (
+            Role(policy={"Version": "2012-10-17", "Statement": []}).policy == '{"Version":"2012-10-17","Statement":[]}'
+        )
+
+    def test_the_largest_allowed_values_pass(self) -> None:
+        """The limits themselves are inside."""
+        role = Role(
+            "a" * 64,
+            path="/" + "b" * 510 + "/",
+            role_session_name="s" * 64,
+            duration_seconds=43_200,
+            external_id="e" * 1224,
+            policy="p" * 2048,
+            policy_arns=["arn:aws:iam::aws:policy/ReadOnly"] * 10,
+            tags={f"k{n}": "v" * 256 for n in range(50)},
+            source_identity="i" * 64,
+            provided_contexts=[("arn:aws:iam::aws:contextProvider/x", "a" * 2048)] * 5,
+        )
+
+        assert hash(role) == hash(pickle.loads(pickle.dumps(role)))
+
+    def test_what_is_confidential_is_not_shown(self) -> None:
+        """External ids and context assertions stay out of repr."""
+        shown = repr(
+            Role(external_id="the-external-id", provided_contexts=[("arn:aws:iam::aws:contextProvider/x", "assertion")])
+        )
+
+        assert "the-external-id" not in shown
+        assert "assertion" not in shown
+
+    @given(st.text(max_size=70))
+    @settings(max_examples=200)
+    def test_no_name_bends_an_arn(self, text: str) -> None:
+        """Whatever a list of roles holds: it is refused, or the ARN made of it parses back into the same parts."""
+        account = Account("123456789012")
+        try:
+            role = Role(text)
+        except ConfigurationError:
+            return
+        parts = parse_role_arn(role.arn(account))
+        assert (parts.account_id, parts.path, parts.name) == ("123456789012", "/", text)
+
+    @given(st.text(max_size=40))
+    @settings(max_examples=200)
+    def test_no_account_role_bends_an_arn(self, text: str) -> None:
+        """The same for an account's own role, with its path."""
+        try:
+            account = Account("123456789012", role=text)
+        except ConfigurationError:
+            return
+        assert parse_role_arn(account.effective_role(Role()).arn(account)).account_id == "123456789012"
+
+
+class TestKeys:
+    def test_repr_shows_four_characters_and_nothing_of_the_rest(self) -> None:
+        """The last four of the key id tell keys apart; the rest stays inside."""
+        keys = Keys("AKIAIOSFODNN7EXAMPLE", SECRET, "the-token", datetime(2030, 1, 1, tzinfo=UTC))
+
+        assert repr(keys) == "<Keys ...MPLE, temporary, until 2030-01-01T00:00:00Z>"
+        assert repr(Credentials("AKIAIOSFODNN7EXAMPLE", SECRET)) == "<Credentials ...MPLE>"
+
+    @pytest.mark.parametrize(
+        "value", [Keys("AKIAIOSFODNN7EXAMPLE", SECRET), Credentials("AKIAIOSFODNN7EXAMPLE", SECRET)]
+    )
+    def test_they_do_not_pickle(self, value: object) -> None:
+        """A pickle would carry the secret in clear to wherever it is written."""
+        with pytest.raises(TypeError, match="holds secrets and is not pickled"):
+            pickle.dumps(value)
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("short", SECRET),
+            ("AKIA IOSFODNN7EXAMPL", SECRET),
+            ("AKIAIOSFODNN7EXAMPLE", ""),
+            ("AKIAIOSFODNN7EXAMPLE", None),
+            ("AKIAIOSFODNN7EXAMPLE", SECRET, 7),
+            ("AKIAIOSFODNN7EXAMPLE", SECRET, None, datetime(2030, 1, 1)),
+            ("AKIAIOSFODNN7EXAMPLE", SECRET, None, "2030-01-01"),
+        ],
+    )
+    def test_malformed_parts_are_refused_without_the_secret(self, arguments: tuple[object, ...]) -> None:
+        """The message names the part, and the traceback's text has no secret in it."""
+        with pytest.raises(ConfigurationError) as refused:
+            Keys(*arguments)  # type: ignore[arg-type]
+
+        assert SECRET not in "".join(traceback.format_exception(refused.value))
+
+    def test_an_expiration_is_kept_in_utc(self) -> None:
+        """Whatever zone it came in."""
+        keys = Keys("AKIAIOSFODNN7EXAMPLE", SECRET, None, datetime(2030, 1, 1, 8, tzinfo=timezone(timedelta(hours=8))))
+
+        assert keys.expiration == datetime(2030, 1, 1, tzinfo=UTC)
+
+    def test_a_profile_has_a_name(self) -> None:
+        """An empty one is refused."""
+        with pytest.raises(ConfigurationError, match="non-empty"):
+            Profile("")
+
+
+def _outcomes() -> tuple[Outcome[int], ...]:
+    one, two = Account("111111111111", name="one"), Account("222222222222")
+    return (
+        Outcome(one, "us-east-1", "succeeded", value=1, attempts=1, elapsed=0.5),
+        Outcome(one, "eu-west-1", "failed", "job", error=KeyError("x"), error_code=None, attempts=2),
+        Outcome(two, "us-east-1", "timed_out", "credentials", error=TimeoutError("late")),
+        Outcome(two, "eu-west-1", "skipped", reason="failure tolerance reached"),
+        Outcome(two, "us-west-2", "cancelled"),
+    )
+
+
+class TestReport:
+    def test_it_is_a_sequence_sorted_by_what_became_of_targets(self) -> None:
+        """Succeeded, failed and skipped partition the outcomes."""
+        report = Report(_outcomes(), elapsed=2.0)
+
+        assert len(report) == 5
+        assert report[0].ok
+        assert [outcome.status for outcome in report[1:3]] == ["failed", "timed_out"]
+        assert [o.status for o in report.succeeded + report.failed + report.skipped] == [
+            "succeeded",
+            "failed",
+            "timed_out",
+            "cancelled",
+            "skipped",
+        ]
+        assert report.values() == [1]
+        assert list(report) == list(report.outcomes)
+
+    def test_its_summary_is_one_line(self) -> None:
+        """Targets by status, accounts reached and failed, seconds; repr carries it."""
+        report = Report(_outcomes(), elapsed=2.0)
+
+        assert report.summary() == (
+            "5 targets: 1 cancelled, 1 failed, 1 skipped, 1 succeeded, 1 timed out; "
+            "1 accounts reached, 2 with failures; 2.0 s; failed 1: KeyError; skipped 1: failure tolerance reached"
+        )
+        assert report.summary() in repr(report)
+
+    def test_failures_are_raised_as_themselves_with_a_note(self) -> None:
+        """`except*` finds a job's own exception by its type; a note says where it happened."""
+        with pytest.raises(ExceptionGroup) as group:
+            Report(_outcomes()).raise_for_failures()
+
+        assert [type(error).__name__ for error in group.value.exceptions] == [
+            "KeyError",
+            "TimeoutError",
+            "AsyncAuthError",
+        ]
+        assert group.value.exceptions[0].__notes__ == ["account 111111111111 in eu-west-1, job"]
+        Report(_outcomes()[:1]).raise_for_failures()
+
+    def test_rows_are_flat(self) -> None:
+        """A row has no value and no object in it, so it goes into a table or a file."""
+        rows = Report(_outcomes()).rows()
+
+        assert rows[1]["error"] == "KeyError: 'x'"
+        assert rows[0]["account_name"] == "one"
+        assert "value" not in rows[0]
+
+    def test_an_outcomes_repr_has_neither_value_nor_message(self) -> None:
+        """Values can be large, and messages of jobs can hold anything."""
+        shown = repr(Outcome(Account("111111111111"), "us-east-1", "failed", "job", error=KeyError(SECRET), attempts=2))
+
+        assert shown == "<Outcome 111111111111 us-east-1 failed in job (KeyError), 2 attempts, 0.000 s>"

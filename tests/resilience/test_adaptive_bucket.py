@@ -1,0 +1,391 @@
+"""Buckets are sums over time, so they are tried without an event loop, against services simulated event by event."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncauth._resilience.adaptive_bucket import AdaptiveBucket, AdaptiveRateConfig
+from asyncauth._resilience.token_bucket import TokenBucket
+
+
+class Service(Protocol):
+    def grants(self, now: float) -> bool: ...
+
+
+@dataclass
+class Bucketed:
+    """Refills `rate` tokens a second and keeps `burst` of them, as AWS's pages describe its own throttling."""
+
+    rate: float
+    burst: float
+    at: float = 0.0
+    level: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.level = self.burst
+
+    def grants(self, now: float) -> bool:
+        self.level = min(self.burst, self.level + (now - self.at) * self.rate)
+        self.at = now
+        if self.level < 1:
+            return False
+        self.level -= 1
+        return True
+
+
+@dataclass
+class Windowed:
+    """Grants `rate` in any second that has passed: no bucket, but the last second's requests counted."""
+
+    rate: int
+    seen: deque[float] = field(default_factory=deque)
+
+    def grants(self, now: float) -> bool:
+        while self.seen and self.seen[0] <= now - 1:
+            self.seen.popleft()
+        if len(self.seen) >= self.rate:
+            return False
+        self.seen.append(now)
+        return True
+
+
+@dataclass
+class Noisy:
+    """A service that throttles a share of the requests whatever the rate is: accounts throttled by themselves."""
+
+    behind: Service
+    share: float
+    random: Random
+
+    def grants(self, now: float) -> bool:
+        return self.random.random() >= self.share and self.behind.grants(now)
+
+
+@dataclass
+class Result:
+    seconds: float = 0.0
+    requests: int = 0
+    throttled: int = 0
+    answered: int = 0
+
+    @property
+    def throttled_share(self) -> float:
+        return self.throttled / self.requests
+
+
+def fan_out(
+    service: Service,
+    accounts: int,
+    *,
+    at_once: int = 100,
+    latency: float = 0.05,
+    seed: int = 0,
+    most_seconds: float = 900,
+) -> Result:
+    """Ask `service` once for each account through one bucket; what is throttled goes to its end."""
+    bucket, random, result = AdaptiveBucket(AdaptiveRateConfig(), 0.0), Random(seed), Result()
+    events: list[tuple[float, int, tuple[object, ...]]] = []
+    order = itertools.count()
+    todo, running, waiting = accounts, 0, 0
+    waited = False
+    alarm = -1.0
+
+    def at(when: float, *event: object) -> None:
+        heapq.heappush(events, (when, next(order), event))
+
+    at(0.0, "look")
+    while (
+        events
+        and result.answered < accounts
+        and result.seconds < most_seconds
+        and not bucket.is_saturated(result.seconds)
+    ):
+        now, _, (kind, *rest) = heapq.heappop(events)
+        result.seconds = now
+        if kind == "arrive":
+            acquisition, half = rest
+            at(now + half, "answer", acquisition, service.grants(now))
+        elif kind == "answer":
+            acquisition, granted = rest
+            bucket.answered(acquisition, now, throttled=not granted)
+            result.answered += granted
+            result.throttled += not granted
+            running -= granted
+            waiting += not granted
+        while running < at_once and todo:
+            running, waiting, todo = running + 1, waiting + 1, todo - 1
+        while waiting:
+            due_in = bucket.due_in(now)
+            if due_in:
+                waited = True
+                if not now < alarm <= now + due_in:
+                    alarm = now + due_in
+                    at(alarm, "look")
+                break
+            waiting, result.requests = waiting - 1, result.requests + 1
+            half = latency * random.uniform(0.35, 0.65)
+            at(now + half, "arrive", bucket.acquire(now, waited=waited), half)
+            waited = waited and waiting > 0
+    return result
+
+
+SEEDS = range(5)
+
+
+@pytest.mark.parametrize("burst", [5, 25, 50, 100])
+@pytest.mark.parametrize("latency", [0.01, 0.05])
+def test_a_service_of_50_a_second_is_used_fully_and_hardly_throttles(burst: int, latency: float) -> None:
+    """1,000 accounts finish within 1.3 of the ideal 20 s with under 10 % throttled answers, the rate being unknown."""
+    results = [fan_out(Bucketed(50, burst), 1000, latency=latency, seed=seed) for seed in SEEDS]
+
+    assert all(result.answered == 1000 for result in results)
+    assert max(result.seconds for result in results) < 1.3 * 20
+    assert max(result.throttled_share for result in results) < 0.10
+
+
+def test_a_service_that_counts_the_last_second_is_used_fully_too() -> None:
+    """The same holds where the service counts requests in a sliding second and keeps no tokens."""
+    results = [fan_out(Windowed(50), 1000, seed=seed) for seed in SEEDS]
+
+    assert max(result.seconds for result in results) < 1.3 * 20
+    assert max(result.throttled_share for result in results) < 0.10
+
+
+def test_a_service_of_600_a_second_is_not_slowed_below_it() -> None:
+    """1,000 accounts take no longer than 600 a second would, and 10,000 no longer than 1.05 times that."""
+    few = fan_out(Bucketed(600, 600), 1000)
+    many = fan_out(Bucketed(600, 600), 10_000)
+
+    assert few.seconds < 1000 / 600
+    assert few.throttled == 0
+    assert many.seconds < 1.05 * 10_000 / 600
+    assert many.throttled_share < 0.10
+
+
+def test_a_service_without_a_limit_in_reach_costs_nothing_but_the_start() -> None:
+    """Where nothing is throttled, the bucket soon lets through what the concurrency itself allows."""
+    natural = 20_000 * 0.05 / 100
+
+    result = fan_out(Bucketed(1e9, 1e9), 20_000)
+
+    assert result.seconds < natural + 1.5
+
+
+def test_a_service_that_always_throttles_is_soon_left_alone() -> None:
+    """Within six seconds it is known that asking is no use, after less than one request for each of 200 accounts."""
+
+    class Never:
+        def grants(self, now: float) -> bool:
+            return False
+
+    result = fan_out(Never(), 200)
+
+    assert result.answered == 0
+    assert 5 <= result.seconds < 6
+    assert result.requests < 60
+
+
+@pytest.mark.parametrize("share", [0.02, 0.09])
+def test_throttling_that_has_nothing_to_do_with_the_rate_does_not_slow_the_rest(share: float) -> None:
+    """One account in twenty throttled twice by itself leaves the others most of their speed."""
+    results = [fan_out(Noisy(Bucketed(600, 600), share, Random(seed)), 10_000, seed=seed) for seed in range(3)]
+
+    assert max(result.seconds for result in results) < 1.6 * 10_000 / 600
+
+
+def test_a_limit_that_is_raised_is_found() -> None:
+    """When ten seconds into a run 50 a second become 600, the rest is done at about 600."""
+    service = Bucketed(50, 50)
+
+    class Raised:
+        def grants(self, now: float) -> bool:
+            service.rate, service.burst = (600, 600) if now > 10 else (50, 50)
+            return service.grants(now)
+
+    result = fan_out(Raised(), 4000)
+
+    assert result.seconds < 10 + 2.5 * 3500 / 600
+
+
+def test_a_limit_that_is_lowered_is_kept() -> None:
+    """When 600 a second become 50, few of the following answers are throttled."""
+    service = Bucketed(600, 600)
+
+    class Lowered:
+        def grants(self, now: float) -> bool:
+            service.rate, service.burst = (50, 50) if now > 5 else (600, 600)
+            return service.grants(now)
+
+    result = fan_out(Lowered(), 6000)
+
+    assert result.throttled_share < 0.10
+    assert result.seconds < 5 + 1.2 * 3500 / 50
+
+
+def test_one_volley_of_throttled_answers_lowers_the_rate_once() -> None:
+    """Answers to what was sent before the rate fell say nothing about the rate it fell to."""
+    bucket = AdaptiveBucket(AdaptiveRateConfig(), 0.0)
+    draws = [bucket.acquire(0.0, waited=True) for _ in range(10)]
+
+    for acquisition in draws[:4]:
+        bucket.answered(acquisition, 0.1, throttled=True)
+    lowered = bucket.rate
+    for acquisition in draws[4:]:
+        bucket.answered(acquisition, 0.1, throttled=True)
+
+    assert lowered < 100
+    assert bucket.rate == lowered
+    assert bucket.is_settled
+
+
+def test_a_volley_is_noticed_whatever_was_granted_before_it() -> None:
+    """Twenty granted answers in the same window do not hide the eight throttled ones that follow."""
+    bucket = AdaptiveBucket(AdaptiveRateConfig(), 0.0)
+    draws = [bucket.acquire(0.0, waited=True) for _ in range(28)]
+    for acquisition in draws[:20]:
+        bucket.answered(acquisition, 0.1, throttled=False)
+    highest = bucket.rate
+
+    for acquisition in draws[20:27]:
+        bucket.answered(acquisition, 0.1, throttled=True)
+    assert bucket.rate == highest
+    bucket.answered(draws[27], 0.1, throttled=True)
+
+    assert bucket.rate < highest / 2
+
+
+def test_throttling_that_grew_when_the_rate_fell_is_no_reason_to_go_back_up() -> None:
+    """A service's burst that runs out looks like that: only a share that stays as it is has nothing to do with us."""
+    rates = []
+    for throttled in (6, 13):
+        bucket, now = AdaptiveBucket(AdaptiveRateConfig(), 0.0), 0.0
+        for of_thirty in (6, throttled):  # a fifth, judged; then what came of the back-off
+            draws = [bucket.acquire(now, waited=True) for _ in range(30)]
+            now += 0.3
+            for number, acquisition in enumerate(draws):
+                bucket.answered(acquisition, now, throttled=(number + 1) * of_thirty % 30 < of_thirty)
+                now += 0.01
+        rates.append(bucket.rate)
+
+    as_before, grown = rates
+    assert as_before >= 100
+    assert grown < 70
+
+
+def test_a_rate_that_was_not_used_does_not_grow() -> None:
+    """Success of requests that the bucket did not hold back proves nothing."""
+    bucket = AdaptiveBucket(AdaptiveRateConfig(), 0.0)
+
+    for second in range(100):
+        bucket.answered(bucket.acquire(float(second), waited=False), second + 0.05, throttled=False)
+
+    assert bucket.rate == 100
+
+
+def test_the_rate_never_leaves_its_bounds() -> None:
+    """Neither endless success nor endless throttling moves it past ceiling and floor."""
+    bucket = AdaptiveBucket(AdaptiveRateConfig(start=10), 0.0, ceiling=20)
+    now = 0.0
+    for _ in range(200):
+        now += bucket.due_in(now)
+        bucket.answered(bucket.acquire(now, waited=True), now, throttled=False)
+    highest = bucket.rate
+    for _ in range(200):
+        now += bucket.due_in(now)
+        bucket.answered(bucket.acquire(now, waited=True), now, throttled=True)
+
+    assert highest == 20
+    assert bucket.rate == 1
+
+
+def test_after_a_drought_it_starts_over_from_a_guess() -> None:
+    """The first granted answer after nothing but throttling makes it forget the rates of that time."""
+    bucket = AdaptiveBucket(AdaptiveRateConfig(), 0.0)
+    now = 0.0
+    while not bucket.is_saturated(now):
+        now += bucket.due_in(now)
+        bucket.answered(bucket.acquire(now, waited=True), now, throttled=True)
+    driest = bucket.rate
+
+    bucket.answered(bucket.acquire(now, waited=True), now, throttled=False)
+
+    assert driest == 1
+    assert bucket.rate >= 25
+    assert not bucket.is_saturated(now)
+    assert not bucket.is_settled
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rate=st.floats(0.5, 500),
+    burst=st.integers(1, 50),
+    pauses=st.lists(st.one_of(st.just(0.0), st.floats(0, 0.5)), min_size=1, max_size=150),
+)
+def test_a_bucket_never_exceeds_its_rate(rate: float, burst: int, pauses: list[float]) -> None:
+    """In any stretch of time it hands out no more than `burst` and what the rate gives in that time."""
+    bucket, now, taken = TokenBucket(rate, burst, 5000.0), 5000.0, []
+    for pause in pauses:
+        now += pause
+        if bucket.due_in(now) == 0.0:
+            bucket.take(now)
+            taken.append(now)
+
+    for first, since in enumerate(taken):
+        for last in range(first, len(taken)):
+            assert last - first + 1 <= burst + rate * (taken[last] - since) + 1e-3
+
+
+@settings(max_examples=150, deadline=None)
+@given(rate=st.floats(0.5, 500), burst=st.integers(1, 50), now=st.floats(0, 1e7))
+def test_a_token_is_there_when_it_was_said_to_be(rate: float, burst: int, now: float) -> None:
+    """Whoever sleeps exactly as long as `due_in` says finds a token, on any clock."""
+    bucket = TokenBucket(rate, burst, now)
+    for _ in range(burst + 3):
+        due_in = bucket.due_in(now)
+        now += due_in
+
+        # A clock of seconds since 1970 cannot tell less than a microsecond.
+        assert bucket.due_in(now) <= 1e-6
+        bucket.take(now)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["send", "grant", "throttle"]), st.floats(0, 1)), max_size=200))
+def test_a_learning_bucket_stays_sane_whatever_comes_back(steps: list[tuple[str, float]]) -> None:
+    """Any order of sends, answers and pauses leaves a rate within its bounds and a wait that ends."""
+    bucket, now, under_way = AdaptiveBucket(AdaptiveRateConfig(), 0.0, ceiling=1000), 0.0, deque()
+    for step, pause in steps:
+        now += pause
+        if step == "send" and bucket.due_in(now) == 0.0:
+            under_way.append(bucket.acquire(now, waited=pause > 0.5))
+        elif step != "send" and under_way:
+            bucket.answered(under_way.popleft(), now, throttled=step == "throttle")
+
+        assert 1 <= bucket.rate <= 1000
+        assert 0 <= bucket.due_in(now) <= 1 / bucket.rate + 1e-9
+
+
+def test_a_token_given_back_can_be_taken_again() -> None:
+    """What was taken for nothing is not lost, and never makes more than `burst`."""
+    bucket = TokenBucket(1, 2, 0.0)
+    bucket.take(0.0)
+    bucket.take(0.0)
+
+    bucket.give_back()
+    assert bucket.due_in(0.0) == 0.0
+    bucket.give_back()
+    bucket.give_back()
+
+    assert bucket.is_full(0.0)
+    bucket.take(0.0)
+    bucket.take(0.0)
+    assert bucket.due_in(0.0) == pytest.approx(1.0)

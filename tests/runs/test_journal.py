@@ -1,0 +1,491 @@
+"""The journal: what is in it, what survives a kill, and which files are refused."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asyncauth._errors import ConfigurationError
+from asyncauth._runs.journal import DONE_BEFORE, Journal, JournalKey, RunIdentity
+from asyncauth.testing import FakeClock
+
+RUN = RunIdentity("inventory.list_instances", "manage-role")
+KEY = JournalKey("aws", "123456789012", "eu-west-1")
+OTHER = JournalKey("aws-cn", "210987654321", "cn-north-1")
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files only")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run.jsonl"
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_what_succeeded_is_done_for_the_next_run(path: Path) -> None:
+    """A second run with the same journal knows what the first has done, and that the rest is not."""
+    with Journal.open(path, run=RUN) as first:
+        first.record(KEY, status="succeeded", phase="job", attempts=1, elapsed=0.25)
+        first.record(OTHER, status="failed", phase="credentials", error_code="AccessDenied", attempts=1, elapsed=0.5)
+        in_the_first = first.done(KEY), len(first), first.recorded
+    with Journal.open(path, run=RUN) as second:
+        in_the_second = second.done(KEY), second.done(OTHER), len(second)
+
+    assert in_the_first == (False, 0, 2)
+    assert in_the_second == (True, False, 1)
+
+
+@pytest.mark.parametrize("status", ["failed", "timed_out", "skipped", "cancelled"])
+def test_only_success_is_done(path: Path, status: str) -> None:
+    """Whatever else became of a target, the next run does it again; and success stays success."""
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(OTHER, status=status)
+        journal.record(KEY, status="succeeded")
+        journal.record(KEY, status=status)
+
+    with Journal.open(path, run=RUN) as journal:
+        assert not journal.done(OTHER)
+        assert journal.done(KEY)
+
+
+def test_the_file_is_json_lines_with_a_header(path: Path) -> None:
+    """The header says whose journal it is, a line which target ended how; absent fields are not written."""
+    clock = FakeClock(1_800_000_000.5)
+    with Journal.open(path, run=RUN, clock=clock) as journal:
+        clock.advance(2)
+        journal.record(KEY, status="succeeded", phase="job", attempts=1, elapsed=0.12345)
+        journal.record(OTHER, status="skipped", reason="failure tolerance reached")
+
+    assert lines(path) == [
+        {
+            "kind": "asyncauth journal",
+            "version": 1,
+            "job": "inventory.list_instances",
+            "role": "manage-role",
+            "begun": 1_800_000_000.5,
+        },
+        {
+            "at": 1_800_000_002.5,
+            "account": "123456789012",
+            "partition": "aws",
+            "region": "eu-west-1",
+            "status": "succeeded",
+            "phase": "job",
+            "attempts": 1,
+            "elapsed": 0.123,
+        },
+        {
+            "at": 1_800_000_002.5,
+            "account": "210987654321",
+            "partition": "aws-cn",
+            "region": "cn-north-1",
+            "status": "skipped",
+            "reason": "failure tolerance reached",
+            "attempts": 0,
+            "elapsed": 0.0,
+        },
+    ]
+
+
+def test_a_line_is_in_the_file_when_record_returns(path: Path) -> None:
+    """Nothing is buffered in the process, so a kill right after loses nothing."""
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(KEY, status="succeeded")
+
+        assert len(lines(path)) == 2
+
+
+def test_no_secret_comes_in(path: Path) -> None:
+    """What looks like no code is left out, and a reason is cut and redacted."""
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(KEY, status="failed", error_code="it said: secret_access_key=hunter2")
+        journal.record(KEY, status="skipped", reason="SecretAccessKey: hunter2 " + "x" * 1000)
+
+    text = path.read_text()
+    assert "hunter2" not in text
+    assert all(len(line) < 500 for line in text.splitlines())
+    assert "code" not in lines(path)[1]
+
+
+def test_a_target_done_before_is_not_recorded_again(path: Path) -> None:
+    """Runs that find everything done leave the journal as it is."""
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(KEY, status="skipped", reason=DONE_BEFORE)
+
+    assert len(lines(path)) == 1
+
+
+# What is torn.
+
+
+@pytest.mark.parametrize("torn", ['{"at":1800000000.0,"account":"2109', "\x00\x00\x00", '{"status":"succeeded"}'])
+def test_a_torn_last_line_is_cut_off(path: Path, torn: str) -> None:
+    """The whole lines stay, the torn one goes, and the next is readable."""
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(KEY, status="succeeded")
+    with path.open("a") as file:
+        file.write(torn)
+
+    with Journal.open(path, run=RUN) as journal:
+        done = journal.done(KEY)
+        journal.record(OTHER, status="succeeded")
+    with Journal.open(path, run=RUN) as journal:
+        assert done
+        assert journal.done(OTHER)
+    assert len(lines(path)) == 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_it_can_be_cut_anywhere(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Cut after any byte, a journal opens, holds exactly its whole lines, and goes on."""
+    path = tmp_path_factory.mktemp("journal") / "run.jsonl"
+    keys = [JournalKey("aws", f"{number:012d}", "eu-west-1") for number in range(4)]
+    with Journal.open(path, run=RUN, clock=FakeClock()) as journal:
+        for key in keys:
+            journal.record(key, status="succeeded")
+    whole = path.read_bytes()
+    cut = data.draw(st.integers(0, len(whole)))
+    path.write_bytes(whole[:cut])
+
+    with Journal.open(path, run=RUN) as journal:
+        done = [key for key in keys if journal.done(key)]
+        journal.record(OTHER, status="succeeded")
+    with Journal.open(path, run=RUN) as journal:
+        assert journal.done(OTHER)
+
+    assert done == keys[: max(0, whole[:cut].count(b"\n") - 1)]
+
+
+def test_a_damaged_line_in_the_middle_costs_that_target_only(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be read is done again, with a warning that says how many."""
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(KEY, status="succeeded")
+    with path.open("a") as file:
+        file.write('\x00\x00\n[]\n{"account": 7, "partition": "aws", "region": "x", "status": "succeeded"}\n')
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(OTHER, status="succeeded")
+
+    with caplog.at_level(logging.WARNING, "asyncauth.journal"), Journal.open(path, run=RUN) as journal:
+        assert journal.done(KEY)
+        assert journal.done(OTHER)
+        assert len(journal) == 2
+    assert "3 lines" in caplog.text
+
+
+def test_a_line_that_does_not_fit_the_disk_is_taken_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that runs full raises, so that the run stops, and leaves whole lines only."""
+    journal = Journal.open(path, run=RUN)
+    journal.record(KEY, status="succeeded")
+    real = journal._file
+
+    class Full:
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+        def write(self, data: bytes) -> int:
+            return real.write(data[:7])
+
+    monkeypatch.setattr(journal, "_file", Full())
+    with pytest.raises(OSError, match="only 7 of"):
+        journal.record(OTHER, status="succeeded")
+    journal.close()
+
+    assert len(lines(path)) == 2
+    assert path.read_bytes().endswith(b"\n")
+
+
+# What is refused.
+
+
+def test_another_jobs_or_roles_journal_is_refused(path: Path) -> None:
+    """What one job has done is not done for another; the message names both."""
+    Journal.open(path, run=RUN).close()
+
+    with pytest.raises(ConfigurationError, match=r"job 'inventory.list_instances', and this run has job 'tags.rotate'"):
+        Journal.open(path, run=RunIdentity("tags.rotate", "manage-role"))
+    with pytest.raises(ConfigurationError, match=r"role 'manage-role', and this run has role 'audit'"):
+        Journal.open(path, run=RunIdentity("inventory.list_instances", "audit"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hello",
+        "hello\n",
+        'see {"kind":"asyncauth journal",',
+        '{"a": 1}\n',
+        "[]\n",
+        "\n",
+        '{"kind":"asyncauth'[:3] + "x",
+    ],
+)
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(path: Path, text: str) -> None:
+    """Not a byte of somebody else's file is changed."""
+    path.write_text(text)
+    path.chmod(0o600)
+
+    with pytest.raises(ConfigurationError, match="is no journal of asyncauth"):
+        Journal.open(path, run=RUN)
+
+    assert path.read_text() == text
+
+
+def test_a_later_version_is_refused(path: Path) -> None:
+    """A journal that this library cannot read is not written to."""
+    Journal.open(path, run=RUN).close()
+    path.write_text(path.read_text().replace('"version":1', '"version":2'))
+
+    with pytest.raises(ConfigurationError, match="has version 2, and this library reads version 1"):
+        Journal.open(path, run=RUN)
+
+
+def test_an_empty_file_is_begun(path: Path) -> None:
+    """A file made ahead, by mktemp for instance, is as good as none."""
+    path.touch(mode=0o600)
+
+    with Journal.open(path, run=RUN) as journal:
+        assert len(journal) == 0
+    assert len(lines(path)) == 1
+
+
+@posix
+def test_it_is_for_its_owner_only(path: Path) -> None:
+    """The file is made with mode 0600, whatever the umask allows."""
+    before = os.umask(0)
+    try:
+        Journal.open(path, run=RUN).close()
+    finally:
+        os.umask(before)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@posix
+def test_one_that_others_can_write_is_refused(path: Path) -> None:
+    """Who can write it can have targets skipped."""
+    Journal.open(path, run=RUN).close()
+    path.chmod(0o620)
+
+    with pytest.raises(ConfigurationError, match="can be written by other users"):
+        Journal.open(path, run=RUN)
+
+
+@posix
+def test_one_that_belongs_to_somebody_else_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So can its owner."""
+    Journal.open(path, run=RUN).close()
+    if path.stat().st_uid == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+    with pytest.raises(ConfigurationError, match="belongs to another user"):
+        Journal.open(path, run=RUN)
+
+
+@posix
+def test_a_link_is_refused(path: Path, tmp_path: Path) -> None:
+    """A symbolic link could have us append to a file of somebody else's choice, dangling or not."""
+    path.symlink_to(tmp_path / "target")
+
+    with pytest.raises(ConfigurationError, match="is a symbolic link"):
+        Journal.open(path, run=RUN)
+    assert not (tmp_path / "target").exists()
+
+
+@posix
+def test_a_pipe_or_a_directory_is_refused_at_once(path: Path, tmp_path: Path) -> None:
+    """Opening does not wait for somebody at the other end."""
+    os.mkfifo(path, 0o600)
+
+    with pytest.raises(ConfigurationError, match=r"is no regular file|cannot be opened"):
+        Journal.open(path, run=RUN)
+    with pytest.raises(ConfigurationError, match="cannot be opened: Is a directory"):
+        Journal.open(tmp_path, run=RUN)
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    """Directories are the user's to make."""
+    with pytest.raises(ConfigurationError, match="its directory does not exist"):
+        Journal.open(tmp_path / "nowhere" / "run.jsonl", run=RUN)
+
+
+@pytest.mark.parametrize("path", ["", None, 7])
+def test_what_is_no_path_is_refused(path: object) -> None:
+    """The message names the value."""
+    with pytest.raises(ConfigurationError, match="must be the path of a file"):
+        Journal.open(path, run=RUN)  # type: ignore[arg-type]
+
+
+@posix
+def test_two_runs_cannot_share_one(path: Path) -> None:
+    """The second is refused, whether in this process or another, until the first has closed it."""
+    script = f"""
+from asyncauth._runs.journal import Journal, RunIdentity
+try:
+    Journal.open({str(path)!r}, run=RunIdentity({RUN.job!r}, {RUN.role!r}))
+except ValueError as error:
+    print(error)
+else:
+    print("opened")
+"""
+    command = [sys.executable, "-c", script]
+    with Journal.open(path, run=RUN):
+        with pytest.raises(ConfigurationError, match="is in use by another run"):
+            Journal.open(path, run=RUN)
+        other = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    Journal.open(path, run=RUN).close()
+
+    assert "is in use by another run" in other.stdout
+
+
+# Whose run it is.
+
+
+async def job_of_mine(session: object) -> None: ...
+
+
+class CallableJob:
+    async def __call__(self, session: object) -> None: ...
+
+
+def test_a_job_is_known_by_its_qualified_name() -> None:
+    """A partial counts as what it wraps, an object as its class, a lambda as a lambda."""
+    module = __name__
+
+    assert RunIdentity.of(job_of_mine, "r") == RunIdentity(f"{module}.job_of_mine", "r")
+    assert RunIdentity.of(functools.partial(functools.partial(job_of_mine), 1), "r").job == f"{module}.job_of_mine"
+    assert RunIdentity.of(CallableJob(), "r").job == f"{module}.CallableJob"
+    assert RunIdentity.of(lambda session: None, "r").job.endswith("<lambda>")
+
+
+# Life cycle.
+
+
+def test_closing_twice_does_nothing_and_recording_after_it_raises(path: Path) -> None:
+    """A closed journal says so, in its repr too."""
+    journal = Journal.open(path, run=RUN)
+    journal.record(KEY, status="succeeded")
+    opened = repr(journal)
+    journal.close()
+    journal.close()
+
+    with pytest.raises(ValueError, match="closed"):
+        journal.record(KEY, status="succeeded")
+    assert opened == f"<Journal {str(path)!r} [open, 0 done before, 1 recorded]>"
+    assert repr(journal) == f"<Journal {str(path)!r} [closed, 0 done before, 1 recorded]>"
+
+
+@pytest.mark.anyio
+async def test_the_disk_is_reached_every_few_seconds_off_the_loop(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`keep_synced` asks the disk each five seconds, in a worker thread, and only if there is something new."""
+    clock = FakeClock()
+    synced: list[bool] = []
+
+    def fsync(_: int) -> None:
+        synced.append(threading.current_thread() is threading.main_thread())
+
+    journal = Journal.open(path, run=RUN, clock=clock)
+    monkeypatch.setattr(os, "fsync", fsync)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.keep_synced)
+        while not clock.sleepers:
+            await anyio.lowlevel.checkpoint()
+        journal.record(KEY, status="succeeded")
+        before = list(synced)
+        for _ in range(3):
+            clock.advance(5)
+            while clock.next_timer is None:  # noqa: ASYNC110 - the worker thread sets no event of ours
+                await anyio.sleep(0.001)
+        tasks.cancel_scope.cancel()
+    journal.close()
+
+    assert before == []
+    assert synced == [False]
+
+
+SCRIPT = """
+import os, sys, anyio
+from asyncauth._fanout.engine import fan_out
+from asyncauth._runs.journal import DONE_BEFORE, Journal, JournalKey, RunIdentity
+from asyncauth._fanout.limits import Limits
+
+path, effects = sys.argv[1:]
+log = os.open(effects, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+async def work(number, attempt):
+    await anyio.sleep(0.002)
+    os.write(log, f"{number}\\n".encode())
+    await anyio.sleep(0.002)
+
+async def main():
+    def key(number):
+        return JournalKey("aws", f"{number:012d}", "eu-west-1")
+    with Journal.open(path, run=RunIdentity("job", "role")) as journal:
+        async with fan_out(
+            work,
+            range(2000),
+            limits=Limits(max_at_once=20),
+            check=lambda number: DONE_BEFORE if journal.done(key(number)) else None,
+            on_result=lambda answer: journal.record(key(answer.target), status=answer.status, reason=answer.reason),
+        ) as answers:
+            shown = 0
+            async for answer in answers:
+                if answer.status == "succeeded":
+                    print(answer.target, flush=True)
+
+anyio.run(main)
+"""
+
+
+@posix
+def test_killed_in_the_middle_and_run_again_does_every_target_once(path: Path, tmp_path: Path) -> None:
+    """2,000 targets, SIGKILL, the same again: each is done once over both runs, except those in flight at the kill."""
+    effects = tmp_path / "effects"
+    command = [sys.executable, "-c", SCRIPT, str(path), str(effects)]
+    root = Path(__file__).parents[2]
+    shown: list[int] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as first:
+        assert first.stdout is not None
+        for line in first.stdout:
+            shown.append(int(line))
+            if len(shown) == 900:
+                first.send_signal(signal.SIGKILL)
+                break
+        rest = first.stdout.read()
+    shown += [int(line) for line in rest.splitlines(keepends=True) if line.endswith("\n")]
+    recorded = {int(str(line["account"])) for line in lines_before_the_torn_one(path)[1:]}
+    second = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True, timeout=60)
+
+    times = Counter(int(line) for line in effects.read_text().splitlines())
+    again = [number for number, count in times.items() if count > 1]
+    assert first.returncode == -signal.SIGKILL
+    assert 900 <= len(recorded) < 2000
+    assert recorded >= set(shown), "an outcome was shown before its line was written"
+    assert set(times) == set(range(2000))
+    assert max(times.values()) <= 2
+    assert len(again) <= 20
+    assert not recorded.intersection(again)
+    assert {int(line) for line in second.stdout.splitlines()} == set(range(2000)) - recorded
+
+
+def lines_before_the_torn_one(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]

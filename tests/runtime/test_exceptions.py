@@ -1,0 +1,248 @@
+"""Errors that outlive the call they come from: they still say where, and no longer hold what."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import traceback
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+import asyncauth
+from asyncauth._runtime.exceptions import LONGEST_TRACEBACK, being_cancelled, strip_frame_locals, to_exception
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Secret:
+    """Something that a traceback must not keep."""
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    code: str
+
+
+def innermost(secret: Secret, raises: Callable[[], BaseException]) -> None:
+    held = {"secret": secret}
+    raise raises() if held else AssertionError
+
+
+async def middle(secret: Secret, raises: Callable[[], BaseException]) -> None:
+    innermost(secret, raises)
+
+
+def caught(
+    raises: Callable[[], BaseException] = lambda: ValueError("bad"),
+) -> tuple[BaseException, weakref.ref[Secret]]:
+    secret = Secret()
+    watched = weakref.ref(secret)
+    try:
+        middle(secret, raises).send(None)
+    except BaseException as error:
+        return error, watched
+    raise AssertionError
+
+
+def printed(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+def without_marks(error: BaseException) -> list[str]:
+    return [line for line in printed(error).splitlines() if line.strip(" ^~")]
+
+
+@pytest.mark.parametrize("raises", [lambda: ValueError("bad"), lambda: FrozenError("Denied")])
+def test_a_scrubbed_traceback_prints_the_same_and_holds_nothing(raises: Callable[[], BaseException]) -> None:
+    """File, line and function stay; the local variables of every frame are let go."""
+    error, secret = caught(raises)
+    before = without_marks(error)
+    gc.collect()
+    assert secret() is not None
+
+    scrubbed = strip_frame_locals(error)
+
+    gc.collect()
+    assert scrubbed is error
+    assert without_marks(error) == before
+    assert {"in middle", "in innermost"} <= {line.rpartition(", ")[2] for line in before}
+    assert secret() is None
+
+
+def test_empty_frames_are_sound_under_a_tracer() -> None:
+    """A debugger or coverage that traces every call does not bring the interpreter down."""
+    program = """
+        import gc, sys, traceback, types
+        package = sys.modules["asyncauth"] = types.ModuleType("asyncauth")
+        package.__path__ = [sys.argv[1]]
+        from asyncauth._runtime.exceptions import strip_frame_locals
+
+        def fail(depth):
+            numbers = [number for number in range(3)]
+            return fail(depth - 1) if depth else 1 / 0
+
+        sys.settrace(lambda frame, event, arg: None)
+        kept = []
+        for turn in range(1_500):
+            try:
+                fail(turn % 5)
+            except ZeroDivisionError as error:
+                kept.append(strip_frame_locals(error))
+            traceback.format_exception(kept[-1])
+            if len(kept) > 200:
+                kept.clear()
+                gc.collect()
+    """
+    command = [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(program), asyncauth.__path__[0]]
+
+    done = subprocess.run(command, env=os.environ | {"PYTHONMALLOC": "debug"}, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_frame_of_a_scrubbed_traceback_leads_to_a_real_one() -> None:
+    """Neither locals nor callers: a debugger or a log with locals finds nothing."""
+    error, _ = caught()
+
+    strip_frame_locals(error)
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        assert frame.f_locals == {}
+        assert frame.f_back is None
+    stack = traceback.TracebackException.from_exception(error, capture_locals=True).stack
+    assert not any(summary.locals for summary in stack)
+
+
+def test_causes_contexts_and_members_are_scrubbed_too() -> None:
+    """An error is as clean as what it came from and what it is made of, in circles as well."""
+    secrets = []
+
+    def another(kind: str) -> BaseException:
+        error, secret = caught(lambda: ValueError(kind))
+        secrets.append(secret)
+        return error
+
+    cause, context, member = another("cause"), another("context"), another("member")
+    group = ExceptionGroup("several", [member])  # type: ignore[list-item]
+    group.__cause__, group.__context__ = cause, context
+    context.__context__ = group
+
+    strip_frame_locals(group)
+
+    gc.collect()
+    assert [secret() for secret in secrets] == [None] * 3
+
+
+def test_the_outermost_entries_can_be_left_out() -> None:
+    """What called the job is nobody's concern."""
+    error, _ = caught()
+
+    strip_frame_locals(error, skip=1)
+
+    names = [summary.name for summary in traceback.extract_tb(error.__traceback__)]
+    assert names == ["middle", "innermost"]
+
+
+def test_scrubbing_does_not_touch_a_coroutine_that_runs_on() -> None:
+    """A task that caught an error shared with others goes on; clearing its frame would have closed it."""
+    shared = ValueError("shared")
+
+    class Pause:
+        def __await__(self):  # type: ignore[no-untyped-def]
+            return (yield)
+
+    async def survivor() -> str:
+        try:
+            raise shared
+        except ValueError:
+            await Pause()
+            return "finished"
+
+    coroutine = survivor()
+    coroutine.send(None)
+
+    strip_frame_locals(shared)
+
+    with pytest.raises(StopIteration) as ended:
+        coroutine.send(None)
+    assert ended.value.value == "finished"
+
+
+def test_an_error_that_many_raise_does_not_grow_for_ever() -> None:
+    """A thousand tasks told the same failure leave a traceback of bounded length."""
+    error, _ = caught()
+    strip_frame_locals(error)
+
+    for _ in range(1_000):
+        try:
+            raise error
+        except ValueError as again:
+            strip_frame_locals(again)
+
+    assert len(traceback.extract_tb(error.__traceback__)) <= LONGEST_TRACEBACK
+    assert "in innermost" in printed(error)
+
+
+def test_a_deep_recursion_keeps_its_traceback() -> None:
+    """A traceback that is long of its own is left as long as it is."""
+
+    def deeper(left: int) -> None:
+        if not left:
+            raise ValueError("deep")
+        deeper(left - 1)
+
+    with pytest.raises(ValueError, match="deep") as raised:
+        deeper(300)
+
+    strip_frame_locals(raised.value)
+
+    assert len(traceback.extract_tb(raised.value.__traceback__)) == 302
+
+
+@pytest.mark.anyio
+async def test_an_exception_is_its_own_failure() -> None:
+    """An Exception is handed back as it is."""
+    error = ValueError()
+
+    assert to_exception(error) is error
+
+
+@pytest.mark.anyio
+async def test_cancellation_that_nobody_asked_for_is_a_failure() -> None:
+    """Outside a cancelled scope a cancellation came from within, and becomes an error that says so."""
+    raised = asyncio.CancelledError()
+
+    failure = to_exception(raised)
+
+    assert isinstance(failure, RuntimeError)
+    assert failure.__cause__ is raised
+    assert not being_cancelled()
+
+
+@pytest.mark.anyio
+async def test_a_group_is_judged_by_what_is_not_cancellation() -> None:
+    """A job's own task group, half of it cancelled, failed with what the other half says."""
+    error = ValueError("real")
+
+    failure = to_exception(BaseExceptionGroup("both", [asyncio.CancelledError(), error]))
+
+    assert isinstance(failure, ExceptionGroup)
+    assert failure.exceptions == (error,)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), SystemExit(1), BaseExceptionGroup("", [KeyboardInterrupt()])])
+async def test_what_is_no_failure_is_raised_again(raised: BaseException) -> None:
+    """Ctrl-C and an exit are nobody's outcome."""
+    with pytest.raises(BaseException) as again:  # noqa: PT011 - the very same is what matters
+        to_exception(raised)
+
+    assert again.value is raised
