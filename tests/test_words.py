@@ -32,8 +32,8 @@ OLD_NAMES = (
     "BudgetStatistics Home Life Bell own_copy scrub as_failure fewer_collections quiet_botocore denial_said "
     "caller_said said said_as Asked Asker Place SourceIdentity SlotIdentity RoleTokens OpenSource OpenParts Lender "
     "lend LentClient Leases Core cores NOBODY examine Found Slot Plans reached run_aside give_turn Answers Settlement "
-    "Board Score GRACE ASIDE passes_by_itself why_unavailable why_unreachable Front Seen Weather strikes is_wide is_shut "
-    "gently make_room places"
+    "Board Score GRACE ASIDE passes_by_itself why_unavailable why_unreachable Front Seen Weather strikes is_wide "
+    "is_shut gently make_room places"
 )
 
 WORDS = re.compile(rf"\b({'|'.join(f'{PERSONS} {VERBS} {IMAGES}'.split())}|{PHRASES})\b", re.IGNORECASE)
