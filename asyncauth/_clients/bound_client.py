@@ -1,4 +1,4 @@
-"""What every API call of a lent client passes: the pool's hook, and one more try when the token had expired."""
+"""Calls of a pool's client: each passes the pool's hook, and is repeated once if its token had expired."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from asyncauth._runtime.loop_guard import running_loop
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-#: What aiobotocore's clients make every call with, or what a tracer has put in its place.
+#: The method through which aiobotocore's clients make every call, or the replacement that a tracer installed.
 _MAKE_API_CALL: Final = AioBaseClient._make_api_call
 
 
-def _decorated(function: Any) -> Any:
-    """Return what aiobotocore's `with_current_context()` was put around; None if it is not that, but a patch of it."""
+def _undecorated(function: Any) -> Any:
+    """Return the function that aiobotocore's `with_current_context()` wraps; None if `function` is a patch of it."""
 
     async def sample() -> None: ...
 
@@ -36,13 +36,14 @@ def _decorated(function: Any) -> Any:
     return around["func"] if around["hook"] is None else None
 
 
-_make_in_context: Final = _decorated(_MAKE_API_CALL)
+_make_in_context: Final = _undecorated(_MAKE_API_CALL)
 
 
 async def _make_api_call(client: Any, operation_name: str, api_params: dict[str, Any]) -> Any:
-    """Make an API call as aiobotocore does, with a context around it that keeps features for the user-agent.
+    """Make an API call as aiobotocore does, within a context that collects features for the user-agent.
 
-    aiobotocore opens that by a generator in a decorator; for a call that is inside of no other, one line does.
+    aiobotocore opens the context with a generator in a decorator. A call that is not inside another one needs only
+    these few lines.
     """
     if get_context() is not None:
         return await _MAKE_API_CALL(client, operation_name, api_params)
@@ -54,21 +55,21 @@ async def _make_api_call(client: Any, operation_name: str, api_params: dict[str,
 
 
 class CallHook(Protocol):
-    """What may stand around an API call: a budget, a counter."""
+    """Wrapper around an API call, for a rate limit or a counter."""
 
     async def __call__(self, service_id: str, operation_name: str, invoke: Callable[[], Awaitable[Any]], /) -> Any:
-        """Return what `await invoke()` returns, which makes the call.
+        """Return the result of `await invoke()`, which makes the call.
 
         Args:
-            service_id: as in botocore's events, `ec2`.
-            operation_name: `DescribeInstances`.
+            service_id: as in botocore's events, for example `ec2`.
+            operation_name: for example `DescribeInstances`.
             invoke: makes the call.
         """
         ...
 
 
 class LeaseCount:
-    """How many clients of a kind are inside `async with`."""
+    """Number of clients of one kind that are inside `async with`."""
 
     __slots__ = ("count",)
 
@@ -77,9 +78,9 @@ class LeaseCount:
 
 
 class BoundClient:
-    """What a client of a pool does otherwise than one of botocore's: a base of every class of them.
+    """Base of every client of a pool: overrides what differs from a client of botocore.
 
-    `_make_api_call` is where the client's methods, paginators and waiters come together.
+    The client's methods, paginators and waiters all call `_make_api_call`.
     """
 
     _identity: Identity
@@ -93,18 +94,18 @@ class BoundClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # The connections are the pool's. It is good for calls afterwards, too.
+        # The pool owns the connections. The client remains usable.
         self._leases.count -= 1
 
     async def close(self) -> None:
-        """Do nothing: the connections belong to the pool."""
+        """Do nothing: the pool owns the connections."""
 
     async def _make_api_call(self, operation_name: str, api_params: dict[str, Any]) -> Any:
         state = self._factory_state
         if state.closed or running_loop() is not state.loop:
             state.check(self._identity.account_id)
-        again = dict(api_params)  # the handlers of the first try may change it
-        rewind = _rewinder(again)
+        repeated = dict(api_params)  # the handlers of the first attempt may change the original
+        rewind = _rewinder(repeated)
         signing = Signing(self._identity)
         token = current_signing.set(signing)
         try:
@@ -112,8 +113,8 @@ class BoundClient:
         except ClientError as error:
             if not self._may_try_again(error, signing) or not rewind():
                 raise
-            # Through the hook anew: where the first try stood, its successor would wait for a token that others bring.
-            return await self._call(operation_name, again)
+            # Through the hook again: a repetition inside it would hold its permit while it waits for a new token.
+            return await self._call(operation_name, repeated)
         finally:
             current_signing.reset(token)
 
@@ -136,22 +137,23 @@ class BoundClient:
 
 
 def _rewinder(params: dict[str, Any]) -> Callable[[], bool]:
-    """Return what brings file-like parameters back to where they are now, and tells whether it could."""
-    places: list[tuple[Any, int]] = []
-    certain = True
+    """Return a function that seeks file-like parameters back to their current position and returns whether it
+    succeeded."""
+    positions: list[tuple[Any, int]] = []
+    seekable = True
     for value in params.values():
         if hasattr(value, "read") or hasattr(value, "__anext__") or hasattr(value, "__next__"):
             try:
-                places.append((value, value.tell()))
+                positions.append((value, value.tell()))
             except (AttributeError, OSError, ValueError):
-                certain = False
+                seekable = False
 
     def rewind() -> bool:
-        if not certain:
+        if not seekable:
             return False
         try:
-            for value, place in places:
-                value.seek(place)
+            for value, position in positions:
+                value.seek(position)
         except (AttributeError, OSError, ValueError):
             return False
         return True

@@ -1,4 +1,5 @@
-"""How botocore is made to build a client that signs as nobody, for a core, or as one account, for an isolated one."""
+"""Construction of botocore clients: with placeholder credentials for a template, with an account's for an isolated
+client."""
 
 from __future__ import annotations
 
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
     from botocore.config import Config
 
 
-class Library:
-    """What was read of botocore's data, and the models made of it: 20 MiB for EC2 alone.
+class ModelCache:
+    """botocore's loaded data files and the models made from them: 20 MiB for EC2 alone.
 
-    Shared by all factories of the process that read the same directories, as long as one of them lives.
+    All factories of the process that read the same directories share one cache, as long as one of them exists.
     """
 
     def __init__(self, loader: Loader) -> None:
@@ -44,24 +45,24 @@ class Library:
         self.models: dict[Hashable, Any] = {}
 
     @classmethod
-    def of(cls, loader: Loader) -> Library:
-        """Return the library of the directories from which `loader` reads."""
-        if type(loader) is not Loader:  # a user's own may read something else from the same place
+    def of(cls, loader: Loader) -> ModelCache:
+        """Return the cache for the directories that `loader` reads."""
+        if type(loader) is not Loader:  # a user's subclass may read other data from the same directories
             return cls(loader)
         paths = list(loader.search_paths)
-        with _libraries_lock:
-            library = _libraries.get(tuple(paths))
-            if library is None:
-                plain = Loader(extra_search_paths=paths, file_loader=PlainFiles(), include_default_search_paths=False)
-                library = _libraries[tuple(paths)] = cls(plain)
-            return library
+        with _model_caches_lock:
+            model_cache = _model_caches.get(tuple(paths))
+            if model_cache is None:
+                plain = Loader(extra_search_paths=paths, file_loader=PlainLoader(), include_default_search_paths=False)
+                model_cache = _model_caches[tuple(paths)] = cls(plain)
+            return model_cache
 
 
-class PlainFiles(JSONFileLoader):
-    """Reads botocore's data into plain dictionaries, which keep their order too.
+class PlainLoader(JSONFileLoader):
+    """Loads botocore's data into plain dictionaries, which keep their order too.
 
-    botocore's ordered ones take a third more memory, and twice as long to be read and to be looked over by the garbage
-    collector: with EC2's model a full collection stops the process, event loop included, for 0.1 s.
+    botocore's OrderedDicts take a third more memory, and twice the time to load and to traverse in a garbage
+    collection: with EC2's model a full collection stops the process, event loop included, for 0.1 s.
     """
 
     def _load_file(self, full_path: str, open_method: Callable[..., Any]) -> Any:
@@ -73,15 +74,15 @@ class PlainFiles(JSONFileLoader):
         return json.loads(payload.decode("utf-8"))
 
 
-_libraries: Final[WeakValueDictionary[Hashable, Library]] = WeakValueDictionary()
-_libraries_lock: Final = threading.Lock()
+_model_caches: Final[WeakValueDictionary[Hashable, ModelCache]] = WeakValueDictionary()
+_model_caches_lock: Final = threading.Lock()
 
 
 class TemplateSession(AioSession):
-    """The session that clients are built from: a user's, without its credentials.
+    """Session that clients are built from: a user's session without its credentials.
 
-    What a user registers on the own session later is not seen here. A bearer token that is found in the environment or
-    in an SSO cache is not used: it would speak for its owner in every account's name.
+    Changes to the user's session after the copy have no effect here. A bearer token found in the environment or in an
+    SSO cache is not used: it would act as its owner in the calls of every account.
     """
 
     own_config: Config | None
@@ -94,7 +95,7 @@ class TemplateSession(AioSession):
 
     @classmethod
     def of(cls, session: AioSession | None) -> TemplateSession:
-        """Return one that is configured like `session`, which stays as it is; None: like boto's default."""
+        """Return a copy that is configured like `session`, which is not changed. None: like boto's default session."""
         made = cls._copy(AioSession() if session is None else session)
         made.own_config = getattr(session, "_client_config", None)
         made._credentials = None
@@ -102,22 +103,22 @@ class TemplateSession(AioSession):
         replace_handlers(made._events._emitter, _without_bearer)
         components = made._components = _copy_of_locator(made._components)
         components.register_component("event_emitter", made._events)
-        library = Library.of(components.get_component("data_loader"))
-        components.register_component("data_loader", library.loader)
+        model_cache = ModelCache.of(components.get_component("data_loader"))
+        components.register_component("data_loader", model_cache.loader)
         creator = cache_user_agent(components.get_component("user_agent_creator"))
         components.register_component("user_agent_creator", creator)
         if type(components.get_component("response_parser_factory")) is AioResponseParserFactory:
             components.register_component("response_parser_factory", fast_parser_factory())
         made._internal_components = _copy_of_locator(made._internal_components)
-        # Registered again so that they look for the library in this session, and not in the one that it copies.
+        # Registered again, so that they find the loader in this session and not in the original one.
         made._register_endpoint_resolver()
         made._register_default_config_resolver()
         made._register_smart_defaults_factory()
-        made._create = _creating(AioSession._create_client, _creator(library))
+        made._create = _create_with(AioSession._create_client, _creator_class(model_cache))
         return made
 
     def signing_as(self, credentials: Any) -> TemplateSession:
-        """Return the same session with credentials."""
+        """Return a copy of this session with the given credentials."""
         made = self._copy(self)
         made.signs_as = credentials
         return made
@@ -129,7 +130,7 @@ class TemplateSession(AioSession):
         return made
 
     async def get_credentials(self) -> Any:
-        """Return what clients sign with."""
+        """Return the credentials that clients sign with."""
         return self.signs_as
 
     def get_auth_token(self, **_: Any) -> Any:
@@ -137,13 +138,13 @@ class TemplateSession(AioSession):
         return None
 
     def get_default_client_config(self) -> Any:
-        """Return None: it is merged in before, where aiobotocore 2 would drop two of its own options."""
+        """Return None: `build` merges this config itself, because aiobotocore 2 would drop two of its own options."""
         return None
 
     def build(self, options: dict[str, Any], max_connections: int, *configs: Config | None) -> Any:
-        """Build a client. For a worker thread: it reads models, and takes its time.
+        """Build a client. Call it in a worker thread: it reads models from disk and takes up to a second.
 
-        Nothing of the client is bound to the event loop that runs it here, for nothing is sent.
+        No part of the client is bound to the event loop that runs here, because no request is sent.
         """
         config: Any = client_config(self, max_connections, self.own_config, *configs)
         config.http_session_cls = shared_session_class(config.http_session_cls)
@@ -153,13 +154,13 @@ class TemplateSession(AioSession):
 
 
 def _read_ahead(client: Any) -> None:
-    """Read the models of paginators and waiters, which a client else reads where the first is asked for: on the loop.
+    """Load the models of paginators and waiters, which a client would otherwise load at first use, on the event loop.
 
-    The loader remembers them by these very arguments.
+    The loader caches them by exactly these arguments.
     """
     model = client.meta.service_model
     for kind in ("paginators-1", "waiters-2"):
-        with suppress(DataNotFoundError):  # not every service has them
+        with suppress(DataNotFoundError):  # some services have none
             client._loader.load_service_model(model.service_name, kind, model.api_version)
 
 
@@ -180,17 +181,17 @@ def _without_bearer(handler: Any) -> Any:
     return choose
 
 
-def _creator(library: Library) -> type[AioClientCreator]:
+def _creator_class(model_cache: ModelCache) -> type[AioClientCreator]:
     """Return a client creator that makes a service's model and class once, not once per region.
 
-    Two thirds of building a client is making 800 methods again that are the same everywhere; and parsers that were
-    compiled from a model's shapes serve all regions only if they have the same shapes.
+    Two thirds of building a client is the creation of 800 methods that are the same in all regions. A parser compiled
+    from a model's shapes serves all regions only if the regions share those shapes.
     """
-    models = library.models
+    models = model_cache.models
     classes: dict[Hashable, Any] = {}
 
     class Creator(AioClientCreator):
-        library: Library
+        model_cache: ModelCache
 
         def _load_service_model(self, service_name: str, api_version: str | None = None) -> Any:
             key = (service_name, api_version)
@@ -201,19 +202,19 @@ def _creator(library: Library) -> type[AioClientCreator]:
         async def _create_client_class(self, service_name: str, service_model: Any) -> Any:
             key = (service_name, id(service_model))
             if key not in classes:
-                # With the model, so that its id stays its own.
+                # The entry holds the model, so that its id cannot be reused.
                 classes[key] = await super()._create_client_class(service_name, service_model), service_model
             return classes[key][0]
 
-    # The library lives as long as the session whose creator this is.
-    Creator.library = library
+    # Keeps the model cache alive as long as the session that uses this creator.
+    Creator.model_cache = model_cache
     return Creator
 
 
-def _creating(create: Any, creator: type[AioClientCreator]) -> Any:
-    """Return aiobotocore's function that creates clients, with `creator` where its module says AioClientCreator.
+def _create_with(create: Any, creator: type[AioClientCreator]) -> Any:
+    """Return aiobotocore's function that creates clients, with `creator` in the place of `AioClientCreator`.
 
-    It is the one way to another creator that copies none of its hundred lines.
+    Any other way to replace the creator would have to copy the function's hundred lines.
     """
     plain = unwrap(create)
     if not isinstance(plain, types.FunctionType) or "AioClientCreator" not in plain.__code__.co_names:

@@ -1,4 +1,5 @@
-"""Cheap copies of an object: a class made once carries what all copies share, so each holds only what is its own."""
+"""Cheap copies of an object: a generated class holds what all copies share, and each copy holds only its own
+attributes."""
 
 from __future__ import annotations
 
@@ -16,19 +17,19 @@ def copy_class(
     extra: dict[str, Any] | None = None,
     mixin: type | None = None,
 ) -> type[Any]:
-    """Return a subclass of the class of `original`, of the same name, that has its attributes as class attributes.
+    """Return a subclass of the class of `original`, of the same name, with the shared attributes as class attributes.
 
-    `object.__new__` of it is a copy of `original` that lacks the attributes in `own`; they are the caller's to set.
+    `object.__new__` of it is a copy of `original` without the attributes in `own`; the caller must set those.
 
     Args:
-        original: what is copied.
-        own: the attributes that each copy has for itself.
-        shared: the attributes that may be shared between copies.
-        extra: more for the class.
-        mixin: a base whose methods go before those of the original's class.
+        original: the object to copy.
+        own: names of the attributes that each copy has for itself.
+        shared: names of the attributes that copies may share.
+        extra: further attributes for the class; None for none.
+        mixin: a base whose methods override those of the original's class; None for none.
 
     Raises:
-        ValueError: it has an attribute that is in neither set: whom that belongs to is not known.
+        ValueError: `original` has an attribute in neither set, so it is unknown whether copies may share it.
     """
     kind = type(original)
     unexpected = vars(original).keys() - own - shared
@@ -40,8 +41,8 @@ def copy_class(
 
 
 def as_class_attribute(value: Any) -> Any:
-    """Return what an instance sees as `value` when it is put into its class.
+    """Return an object that an instance sees as `value` when it is a class attribute.
 
-    A function would turn into a method; a static method gives back what it was made of, whatever that is.
+    A function would become a method; a static method returns the wrapped object itself, whatever its type.
     """
     return staticmethod(value) if hasattr(type(value), "__get__") else value

@@ -1,4 +1,4 @@
-"""Client options merged and made comparable, so that equal ones, not only the same ones, share a core."""
+"""Client options, merged and made comparable, so that clients with equal options share a template."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession
     from botocore.config import Config
 
-#: What aiobotocore fills in by itself; 2.x does not record which of its own two options a user gave.
+#: aiobotocore's defaults: aiobotocore 2 does not record which of its own two options a user gave.
 _DEFAULTS: Final = AioConfig()
 _AIO_OPTIONS: Final = ("connector_args", "http_session_cls")
 
 
-class _Same:
-    """Compares what has no hash by identity, and keeps it alive, so that its identity is not given away again."""
+class _ByIdentity:
+    """Compares an unhashable value by identity, and keeps it alive, so that its id cannot be reused."""
 
     __slots__ = ("_value",)
 
@@ -28,14 +28,14 @@ class _Same:
         self._value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other._value is self._value
+        return isinstance(other, _ByIdentity) and other._value is self._value
 
     def __hash__(self) -> int:
         return id(self._value)
 
 
 def freeze(value: Any) -> Hashable:
-    """Return something hashable that equals what an equal `value` gives."""
+    """Return a hashable value that is equal for equal values."""
     if isinstance(value, dict):
         return frozenset((key, freeze(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
@@ -45,12 +45,12 @@ def freeze(value: Any) -> Hashable:
     try:
         hash(value)
     except TypeError:
-        return _Same(value)
-    return value  # type: ignore[no-any-return]  # its hash was just taken
+        return _ByIdentity(value)
+    return value  # type: ignore[no-any-return]  # known to be hashable
 
 
 def options_of(config: Config | None) -> dict[str, Any]:
-    """Return what a user put into a config; attributes set on it afterwards do not count, as for boto's own merge."""
+    """Return the options that a user gave to a config. Attributes set later are ignored, as in botocore's merge."""
     if config is None:
         return {}
     options = dict(config._user_provided_options)
@@ -58,45 +58,45 @@ def options_of(config: Config | None) -> dict[str, Any]:
         value = getattr(config, name, None)
         if name not in options and value is not None and value != getattr(_DEFAULTS, name):
             options[name] = value
-    # Everything is loaded in a worker thread anyway.
+    # Models are loaded in a worker thread anyway.
     options.pop("warm_up_loader_caches", None)
     return options
 
 
 def config_key(config: Config | None) -> Hashable:
-    """Return what tells configs apart by their options; None for no config."""
+    """Return a key that is equal for configs with equal options; None for no config."""
     return None if config is None else freeze(options_of(config))
 
 
 def settings_key(options: Mapping[str, Any]) -> Hashable:
-    """Return what tells apart what clients were asked with besides service and region."""
+    """Return a key that is equal for equal client options besides service and region."""
     return frozenset(
         (name, config_key(value) if name == "config" else freeze(value)) for name, value in options.items()
     )
 
 
 def client_config(session: AioSession, max_connections: int, *configs: Config | None) -> AioConfig:
-    """Merge configs into one for a core; the later win, as everywhere in boto.
+    """Merge configs for a template; later ones override earlier ones, as in botocore.
 
-    What nobody says otherwise: retries in standard mode, and `max_connections` per endpoint host.
+    Defaults: retries in standard mode, and `max_connections` per endpoint host.
 
     Args:
-        session: where the retry mode may be configured, by file or environment.
-        max_connections: of one endpoint host.
-        configs: the session's own, the pool's, and the client's; None is no config.
+        session: provides the retry mode that a file or the environment configures.
+        max_connections: connections per endpoint host.
+        configs: of the session, the pool and the client, in this order; None for no config.
     """
     options: dict[str, Any] = {"max_pool_connections": max_connections}
     for config in configs:
         options.update(options_of(config))
-    if not _says_retry_mode(session):
-        # Said here, because botocore's own default mode changes with AWS_NEW_RETRIES_2026.
+    if not _has_retry_mode(session):
+        # Explicit, because botocore's own default mode changes with AWS_NEW_RETRIES_2026.
         options["retries"] = {"mode": "standard"} | (options.get("retries") or {})
     extra = options.get("user_agent_extra")
     options["user_agent_extra"] = f"{extra} {USER_AGENT}" if extra else USER_AGENT
     return AioConfig(**options)
 
 
-def _says_retry_mode(session: AioSession) -> bool:
+def _has_retry_mode(session: AioSession) -> bool:
     return bool(os.environ.get("AWS_RETRY_MODE") or session.get_scoped_config().get("retry_mode"))
 
 

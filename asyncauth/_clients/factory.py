@@ -1,4 +1,4 @@
-"""The factory of a pool's clients: builds a core once, binds it for each account, and closes all of it."""
+"""Factory of a pool's clients: builds each template once, binds it for each account, and closes all connections."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
     from asyncauth._clients.bound_client import CallHook
     from asyncauth._runtime.clock import Clock
 
-#: About 0.1 MiB each. A job that asks more kinds of clients than this of every account has them all built anew.
-_MAX_CORES: Final = 512
+#: About 0.1 MiB each. A job that uses more kinds of clients than this in every account builds all of them again.
+_MAX_TEMPLATES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
 class ClientStatistics:
-    """What a factory has done, and holds now.
+    """Counters and gauges of a client factory.
 
     Attributes:
-        cores: how many are held.
-        leased: how many clients are inside `async with`.
-        built: how many cores were built.
-        evicted: how many of them went because there were too many.
-        bound: how many clients were bound to a core.
-        isolated: how many clients were built for one account alone.
+        templates: templates held now.
+        leased: clients that are inside `async with` now.
+        built: templates built since the factory was made.
+        evicted: templates dropped because there were too many.
+        bound: clients bound to a template.
+        isolated: clients built for one account alone.
     """
 
     templates: int
@@ -56,7 +56,7 @@ class ClientStatistics:
 
 
 class ClientOptions(TypedDict, total=False):
-    """What a client can be asked with besides service and region; all of it as for botocore's `create_client`."""
+    """Options of a client besides service and region, with the same meaning as for botocore's `create_client`."""
 
     endpoint_url: str | None
     config: Config | None
@@ -65,29 +65,29 @@ class ClientOptions(TypedDict, total=False):
     api_version: str | None
 
 
-class _Asked(NamedTuple):
-    """What sort of client was asked for.
+class _ClientSpec(NamedTuple):
+    """The kind of client that a caller requests.
 
     Attributes:
-        key: equal for clients that can share a core.
-        chosen: the values of `_CHOICES`.
-        config: the client's own.
+        key: equal for clients that can share a template.
+        values: the values of `_OPTION_NAMES`.
+        config: the config of this client; None for no config.
     """
 
     key: Hashable
-    chosen: tuple[Any, ...]
+    values: tuple[Any, ...]
     config: Config | None
 
-    def place(self, client: Any) -> Hashable:
-        """Return where an account's retries are remembered: service, region and endpoint."""
-        return (self.chosen[0], client.meta.region_name, self.chosen[2])
+    def retry_scope(self, client: Any) -> Hashable:
+        """Return the scope in which an account's retries are counted: service, region and endpoint."""
+        return (self.values[0], client.meta.region_name, self.values[2])
 
 
-_CHOICES: Final = ("service_name", "region_name", "endpoint_url", "verify", "use_ssl", "api_version")
+_OPTION_NAMES: Final = ("service_name", "region_name", "endpoint_url", "verify", "use_ssl", "api_version")
 
 
 class _Flight:
-    """A core that is being built, and those who wait for it."""
+    """A template that is being built; tasks that need the same template wait for `done`."""
 
     __slots__ = ("done", "error")
 
@@ -97,19 +97,21 @@ class _Flight:
 
 
 class ClientFactory:
-    """Makes clients for one source: botocore's own, at the price of a method call once the first was made.
+    """Makes clients for one source. After the first client of a kind, each further one costs about a method call.
 
-    All clients of it share loaded models, classes, endpoint rules and connections; no two accounts share anything
-    that has to do with who they are. It does file and CPU work in one worker thread, so that no event loop waits.
+    All clients of a factory share loaded models, classes, endpoint rules and connections. Clients of different
+    accounts share nothing that depends on the account. File and CPU work runs in one worker thread, so the event loop
+    is not blocked.
 
     Args:
-        max_connections: connections per endpoint host, however many accounts use them.
-        session: whose configuration (profile, environment, events) counts; its credentials are not used. None: boto's
-            default configuration.
-        config: options for all clients; those of a single `bind` go before them.
-        verify: a CA bundle's path, or False, for clients that do not say otherwise. None: as configured.
-        clock: what retries are timed on.
-        max_cores: how many cores are kept; beyond it the least recently used go that nobody has a lease of.
+        max_connections: connections per endpoint host, for all accounts together.
+        session: provides configuration (profile, environment, event handlers); its credentials are not used. None:
+            boto's default configuration.
+        config: options for all clients; the options of a single `bind` override them.
+        verify: path of a CA bundle, or False, for clients that do not set it. None: as configured.
+        clock: times the retries.
+        max_templates: templates kept. Beyond this number the least recently used template without a leased client is
+            dropped.
     """
 
     def __init__(
@@ -120,20 +122,20 @@ class ClientFactory:
         config: Config | None = None,
         verify: bool | str | None = None,
         clock: Clock = SYSTEM_CLOCK,
-        max_cores: int = _MAX_CORES,
+        max_templates: int = _MAX_TEMPLATES,
     ) -> None:
         self._max_connections = max_connections
         self._given_session = session
         self._session: TemplateSession | None = None
         self._config = config
         self._verify = verify
-        self._max_cores = max_cores
+        self._max_templates = max_templates
         self._factory_state = FactoryState()
         self._connections = Connections()
         self._states = RetryStates(clock)
         self._templates: OrderedDict[Hashable, ClientTemplate] = OrderedDict()
         self._flights: dict[Hashable, _Flight] = {}
-        # One at a time: building is bound by the interpreter's lock, and botocore's sessions are not safe for threads.
+        # One at a time: building holds the interpreter's lock, and botocore's sessions are not safe for threads.
         self._builder = anyio.CapacityLimiter(1)
         self._isolated_leases = LeaseCount()
         self._built = self._evicted = self._bound = self._isolated = 0
@@ -148,30 +150,30 @@ class ClientFactory:
         call_hook: CallHook | None = None,
         **options: Unpack[ClientOptions],
     ) -> Any:
-        """Return a client that signs as `identity`, in microseconds when its core exists.
+        """Return a client that signs as `identity`, in microseconds if its template exists.
 
-        It can be used at once, inside and outside of `async with`, as long as the factory is open.
+        The client can be used at once, inside and outside of `async with`, as long as the factory is open.
 
         Args:
-            identity: who signs.
-            service_name: as for `create_client`, `ec2`.
-            region_name: None: the region that the session is configured with.
-            isolated: build a client for this identity alone, which shares nothing but loaded models and connections.
-            call_hook: stands around every API call.
+            identity: provides the credentials that sign.
+            service_name: as for `create_client`, for example `ec2`.
+            region_name: None for the region that the session is configured with.
+            isolated: build a client for this identity alone; it shares only loaded models and connections.
+            call_hook: wraps every API call; None for no hook.
             options: as for `create_client`.
 
         Raises:
             PoolClosed: the factory is closed.
             ConfigurationError: another event loop than the factory's is running.
-            botocore's exceptions: an unknown service, no region, options that botocore refuses.
+            botocore's exceptions: an unknown service, no region, options that botocore rejects.
         """
         self._check_open()
-        asked = self._asked(service_name, region_name, **options)
+        spec = self._spec(service_name, region_name, **options)
         if not isolated:
-            template = self._templates.get(asked.key) or await self._template(asked)
+            template = self._templates.get(spec.key) or await self._template(spec)
             if template.unshared is None:
-                return self._bind(asked.key, template, identity, call_hook)
-        return await self._build_isolated(identity, asked, call_hook)
+                return self._bind(spec.key, template, identity, call_hook)
+        return await self._build_isolated(identity, spec, call_hook)
 
     def try_bind(
         self,
@@ -183,33 +185,34 @@ class ClientFactory:
         call_hook: CallHook | None = None,
         **options: Unpack[ClientOptions],
     ) -> Any:
-        """Return what `bind` would, without waiting; None if a core or a client had to be built for it."""
+        """Return the client that `bind` would return, or None if a template or a client must be built first. Never
+        waits."""
         self._check_open()
-        key = self._asked(service_name, region_name, **options).key
+        key = self._spec(service_name, region_name, **options).key
         template = self._templates.get(key)
         if template is None or isolated or template.unshared is not None:
             return None
         return self._bind(key, template, identity, call_hook)
 
     async def warm(self, service_name: str, region_name: str | None = None, **options: Unpack[ClientOptions]) -> None:
-        """Build a core ahead of its use, so that the first account does not wait for it.
+        """Build a template before its first use, so that the first account does not wait for it.
 
         Raises:
             PoolClosed: the factory is closed.
             botocore's exceptions: as for `bind`.
         """
         self._check_open()
-        await self._template(self._asked(service_name, region_name, **options))
+        await self._template(self._spec(service_name, region_name, **options))
 
     async def aclose(self) -> None:
-        """Close every connection, also when cancelled; every client of the factory raises PoolClosed from now on."""
+        """Close every connection, also when cancelled. Every client of the factory raises PoolClosed from then on."""
         self._factory_state.closed = True
         with anyio.CancelScope(shield=True):
             await self._connections.aclose()
         self._templates.clear()
 
     def statistics(self) -> ClientStatistics:
-        """Return counters and gauges of this moment."""
+        """Return the counters and gauges of this moment."""
         return ClientStatistics(
             templates=len(self._templates),
             leased=self._isolated_leases.count + sum(template.leases.count for template in self._templates.values()),
@@ -224,7 +227,7 @@ class ClientFactory:
         self._bound += 1
         return template.bind(identity, call_hook)
 
-    def _asked(
+    def _spec(
         self,
         service_name: str,
         region_name: str | None,
@@ -234,36 +237,37 @@ class ClientFactory:
         verify: bool | str | None = None,
         use_ssl: bool = True,
         api_version: str | None = None,
-    ) -> _Asked:
+    ) -> _ClientSpec:
         verify = self._verify if verify is None else verify
-        chosen = (service_name, region_name, endpoint_url, verify, use_ssl, api_version)
-        return _Asked((chosen, config_key(config)), chosen, config)
+        values = (service_name, region_name, endpoint_url, verify, use_ssl, api_version)
+        return _ClientSpec((values, config_key(config)), values, config)
 
-    async def _template(self, asked: _Asked) -> ClientTemplate:
-        while (template := self._templates.get(asked.key)) is None:
-            flight = self._flights.get(asked.key)
+    async def _template(self, spec: _ClientSpec) -> ClientTemplate:
+        while (template := self._templates.get(spec.key)) is None:
+            flight = self._flights.get(spec.key)
             if flight is None:
-                return await self._lead(asked)
+                return await self._build_shared(spec)
             await flight.done.wait()
             if flight.error is not None:
                 raise flight.error
-            # Else it is there, or who built it was cancelled before it began, and this task is the next to try.
+            # Otherwise the template exists now, or the building task was cancelled before it began and this task tries
+            # next.
         return template
 
-    async def _lead(self, asked: _Asked) -> ClientTemplate:
-        flight = self._flights[asked.key] = _Flight()
+    async def _build_shared(self, spec: _ClientSpec) -> ClientTemplate:
+        flight = self._flights[spec.key] = _Flight()
         try:
-            template: ClientTemplate = await self._in_thread(lambda: self._build_core(asked))
+            template: ClientTemplate = await self._in_thread(lambda: self._build_template(spec))
             self._built += 1
             self._evict()
-            self._templates[asked.key] = template
+            self._templates[spec.key] = template
         except Exception as error:
             flight.error = error
             raise
         else:
             return template
         finally:
-            del self._flights[asked.key]
+            del self._flights[spec.key]
             flight.done.set()
 
     async def _in_thread(self, build: Callable[[], Any]) -> Any:
@@ -271,17 +275,17 @@ class ClientFactory:
         self._check_open()
         return built
 
-    def _build_core(self, asked: _Asked) -> ClientTemplate:
+    def _build_template(self, spec: _ClientSpec) -> ClientTemplate:
         session = self._open_session()
-        client = self._build(session, asked)
-        place = asked.place(client)
+        client = self._build(session, spec)
+        retry_scope = spec.retry_scope(client)
         return ClientTemplate(
-            client, session, place, connections=self._connections, states=self._states, state=self._factory_state
+            client, session, retry_scope, connections=self._connections, states=self._states, state=self._factory_state
         )
 
-    async def _build_isolated(self, identity: Identity, asked: _Asked, call_hook: CallHook | None) -> Any:
+    async def _build_isolated(self, identity: Identity, spec: _ClientSpec, call_hook: CallHook | None) -> Any:
         def build() -> Any:
-            return self._build(self._open_session().signing_as(BoundCredentials(identity, self._factory_state)), asked)
+            return self._build(self._open_session().signing_as(BoundCredentials(identity, self._factory_state)), spec)
 
         client = await self._in_thread(build)
         self._isolated += 1
@@ -289,15 +293,15 @@ class ClientFactory:
             client,
             identity,
             call_hook,
-            retry_state=self._states.get((identity.key, asked.place(client))),
+            retry_state=self._states.get((identity.key, spec.retry_scope(client))),
             connections=self._connections,
             state=self._factory_state,
             leases=self._isolated_leases,
         )
 
-    def _build(self, session: TemplateSession, asked: _Asked) -> Any:
-        options = dict(zip(_CHOICES, asked.chosen, strict=True))
-        return session.build(options, self._max_connections, self._config, asked.config)
+    def _build(self, session: TemplateSession, spec: _ClientSpec) -> Any:
+        options = dict(zip(_OPTION_NAMES, spec.values, strict=True))
+        return session.build(options, self._max_connections, self._config, spec.config)
 
     def _open_session(self) -> TemplateSession:
         if self._session is None:
@@ -305,13 +309,13 @@ class ClientFactory:
         return self._session
 
     def _evict(self) -> None:
-        """Make room for one more core. They hold nothing to be closed: the connections are the factory's."""
-        excess = max(0, len(self._templates) + 1 - self._max_cores)
+        """Drop idle templates to allow for one more. They need no closing: the factory owns the connections."""
+        excess = max(0, len(self._templates) + 1 - self._max_templates)
         for key in [key for key, template in self._templates.items() if not template.leases.count][:excess]:
             del self._templates[key]
             self._evicted += 1
 
     def _check_open(self) -> None:
         if self._factory_state.closed:
-            raise PoolClosed("the pool is closed, and lends no clients any more")
+            raise PoolClosed("the pool is closed and provides no more clients")
         self._factory_state.check(None)

@@ -1,4 +1,4 @@
-"""HTTP sessions shared by all clients of a factory: closed by it alone, their TLS contexts made in worker threads."""
+"""HTTP sessions shared by all clients of a factory. Only the factory closes them; TLS contexts are built in threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from asyncauth._errors import PoolClosed
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-#: One context for all sessions with equal settings, as long as one of them lives: 23 ms and 0.7 MiB each.
+#: One context for all sessions with equal settings, as long as one of them exists: 23 ms and 0.7 MiB each.
 _contexts: Final[WeakValueDictionary[Hashable, ssl.SSLContext]] = WeakValueDictionary()
 _contexts_lock: Final = threading.Lock()
 
@@ -30,14 +30,14 @@ _classes: Final[dict[type, type[Any]]] = {}
 
 _NO_COOKIES: Final = DefaultCookiePolicy(allowed_domains=[])
 
-#: aiobotocore 3.9 builds TLS contexts in a thread and checks host names; before it, one or both were missing.
-_BUILDS_OFF_THE_LOOP: Final = hasattr(AIOHTTPSession, "_build_ssl_contexts")
+#: aiobotocore 3.9 builds TLS contexts in a thread and checks host names; earlier versions lack one or both.
+_BUILDS_IN_THREAD: Final = hasattr(AIOHTTPSession, "_build_ssl_contexts")
 
 
 class SharedSession:
-    """What makes an aiobotocore HTTP session one that its clients cannot open or close.
+    """Mixin for aiobotocore's HTTP sessions: clients can neither open nor close a session that others use.
 
-    It opens itself at the first request, on the event loop that sends it.
+    The session opens at its first request, on the event loop that sends it.
     """
 
     key: Hashable
@@ -66,24 +66,24 @@ class SharedSession:
         return None
 
     async def close(self) -> None:
-        """Do nothing: another account's client may be using it."""
+        """Do nothing: another account's client may be using the session."""
 
     async def send(self, request: Any) -> Any:
-        """Send a request."""
+        """Send a request and return the response."""
         if not self._active:
             await self._open()
         try:
-            answer = await super().send(request)  # type: ignore[misc]  # the other base is aiobotocore's
+            response = await super().send(request)  # type: ignore[misc]  # the other base is aiobotocore's
         except HTTPClientError as error:
-            # What was sent is signed, with the token beside the signature; whoever keeps the error would keep it.
+            # The request is signed and carries the session token; code that keeps the error must not keep it.
             error.request = error.response = None
             raise
-        if request.stream_output and isinstance(answer.raw, aiohttp.ClientResponse):
-            self._bodies.add(answer.raw)
-        return answer
+        if request.stream_output and isinstance(response.raw, aiohttp.ClientResponse):
+            self._bodies.add(response.raw)
+        return response
 
-    async def shut(self) -> None:
-        """Close every connection; there are no more requests after this."""
+    async def close_connections(self) -> None:
+        """Close every connection. Later requests raise PoolClosed."""
         self._closed = True
         for body in self._bodies:
             if not body.content.is_eof():
@@ -95,24 +95,24 @@ class SharedSession:
 
     async def _open(self) -> None:
         if self._opening is None:
-            # Not in __init__, which runs in a thread with an event loop of its own.
+            # Not in `__init__`, which runs in a thread with an event loop of its own.
             self._opening = anyio.Lock()
         async with self._opening:
             if self._closed:
                 raise PoolClosed("the pool is closed, and its connections with it")
             if not self._active:
                 await super().__aenter__()  # type: ignore[misc]
-                _take_no_cookies(getattr(self, "_session", None))
+                _reject_cookies(getattr(self, "_session", None))
                 self._active = True
 
     async def _get_session(self, where: str | None) -> Any:
         session = await super()._get_session(where)  # type: ignore[misc]
-        _take_no_cookies(session)
+        _reject_cookies(session)
         return session
 
 
 class _NoProxies(ProxyConfiguration):
-    """botocore's proxy configuration where there is none, which need not take every URL apart to say so."""
+    """botocore's proxy configuration without proxies: returns that result without parsing each URL."""
 
     def proxy_url_for(self, url: str) -> None:
         """Return None, for a direct connection."""
@@ -122,10 +122,10 @@ class _NoProxies(ProxyConfiguration):
         return {}
 
 
-def _take_no_cookies(client: Any) -> None:
-    """See to it that cookies, which would be one account's, are not sent with the requests of another.
+def _reject_cookies(client: Any) -> None:
+    """Make an HTTP client reject cookies, which would carry one account's state into the requests of another.
 
-    No AWS API needs any; but a load balancer or a gateway on the way may set them.
+    No AWS API needs cookies, but a load balancer or a gateway in between may set them.
     """
     if isinstance(client, aiohttp.ClientSession):
         if not isinstance(client.cookie_jar, aiohttp.DummyCookieJar):
@@ -135,48 +135,48 @@ def _take_no_cookies(client: Any) -> None:
 
 
 class _SharedAiohttpSession(SharedSession, AIOHTTPSession):
-    """aiobotocore's default transport, with its limit per endpoint host."""
+    """aiobotocore's default transport, with a limit of connections per endpoint host."""
 
     @staticmethod
     def _adapt(arguments: dict[str, Any]) -> dict[str, Any]:
-        # aiohttp's own `limit` counts all hosts together: a thousand accounts in one region would starve another.
+        # aiohttp's `limit` counts all hosts together: a thousand accounts in one region would block another region.
         connector_args = {"limit_per_host": arguments.get("max_pool_connections") or 0}
         connector_args |= arguments.get("connector_args") or {}
         return arguments | {"max_pool_connections": 0, "connector_args": connector_args}
 
 
-if _BUILDS_OFF_THE_LOOP:
+if _BUILDS_IN_THREAD:
 
     class SharedAiohttpSession(_SharedAiohttpSession):
-        """The default transport, on aiobotocore 3.9 and later."""
+        """Default transport, on aiobotocore 3.9 and later."""
 
         def _build_ssl_contexts(self, proxy_url: str | None) -> tuple[ssl.SSLContext, ssl.SSLContext | None]:
             def build() -> tuple[ssl.SSLContext, ssl.SSLContext | None]:
                 endpoint, proxy = super(SharedAiohttpSession, self)._build_ssl_contexts(proxy_url)
                 return endpoint, proxy
 
-            if proxy_url is not None:  # its settings are many and its users few
+            if proxy_url is not None:  # proxies have many settings and few users, so these contexts are not shared
                 return build()
             return _context((self._verify, self._cert_file, self._key_file), lambda: build()[0]), None
 
 else:
 
     class SharedAiohttpSession(_SharedAiohttpSession):  # type: ignore[no-redef]
-        """The default transport, on aiobotocore before 3.9.
+        """Default transport, on aiobotocore before 3.9.
 
-        Its contexts are made here instead: in a thread, with the host name checked, and verifying behind a proxy too.
+        It builds TLS contexts in a thread, checks host names, and verifies certificates behind a proxy too.
         """
 
-        _ready: dict[str | None, ssl.SSLContext]
+        _built_contexts: dict[str | None, ssl.SSLContext]
 
         async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
             if proxy_url not in self._sessions:
                 assert self._opening is not None
                 async with self._opening:
                     if not hasattr(self, "_ready"):
-                        self._ready = {}
-                    if proxy_url not in self._ready:
-                        self._ready[proxy_url] = await anyio.to_thread.run_sync(self._build, proxy_url)
+                        self._built_contexts = {}
+                    if proxy_url not in self._built_contexts:
+                        self._built_contexts[proxy_url] = await anyio.to_thread.run_sync(self._build, proxy_url)
                     if self._closed:
                         raise PoolClosed("the pool is closed, and its connections with it")
             session: aiohttp.ClientSession = await super()._get_session(proxy_url)
@@ -184,7 +184,7 @@ else:
 
         def _connector(self, proxy_url: str | None) -> aiohttp.TCPConnector:
             return aiohttp.TCPConnector(
-                limit=self._max_pool_connections, ssl=self._ready[proxy_url], **self._connector_args
+                limit=self._max_pool_connections, ssl=self._built_contexts[proxy_url], **self._connector_args
             )
 
         if iscoroutinefunction(AIOHTTPSession._create_connector):
@@ -193,7 +193,7 @@ else:
                 return self._connector(proxy_url)
 
         else:
-            _create_connector = _connector  # type: ignore[assignment]  # as the base had it then
+            _create_connector = _connector  # type: ignore[assignment]  # not a coroutine function in these versions
 
         def _build(self, proxy_url: str | None) -> ssl.SSLContext:
             if proxy_url is None:
@@ -228,7 +228,7 @@ def _context(settings: Hashable, build: Callable[[], ssl.SSLContext]) -> ssl.SSL
 
 
 def shared_session_class(base: type[Any]) -> type[Any]:
-    """Return the kind of `base` that is shared: aiobotocore's aiohttp or httpx session, or a user's own class."""
+    """Return the shared form of `base`: aiobotocore's aiohttp or httpx session, or a user's own class."""
     if issubclass(base, SharedSession):
         return base
     if base is AIOHTTPSession:
@@ -241,21 +241,21 @@ def shared_session_class(base: type[Any]) -> type[Any]:
 
 
 class Connections:
-    """The HTTP sessions of one factory: one for each distinct set of TLS, proxy, timeout and connector settings."""
+    """HTTP sessions of one factory: one for each distinct set of TLS, proxy, timeout and connector settings."""
 
     def __init__(self) -> None:
         self._sessions: dict[Hashable, SharedSession] = {}
 
     def adopt(self, session: SharedSession) -> SharedSession:
-        """Return the session with the same settings that exists already, else `session` itself."""
+        """Return the existing session with the same settings, else register and return `session`."""
         return self._sessions.setdefault(session.key, session)
 
     async def aclose(self) -> None:
-        """Close every connection of every session, whatever goes wrong with one of them."""
+        """Close every connection of every session, then raise the first error if there was one."""
         errors: list[Exception] = []
-        for session in list(self._sessions.values()):  # a thread may be adopting one
+        for session in list(self._sessions.values()):  # a thread may be adding a session
             try:
-                await session.shut()
+                await session.close_connections()
             except Exception as error:  # noqa: BLE001  # the others must be closed too
                 errors.append(error)
         if errors:

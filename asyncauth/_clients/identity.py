@@ -1,4 +1,4 @@
-"""Who a client signs as, in the shape in which botocore asks for it."""
+"""Identity of a client, in the form in which botocore requests credentials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 class Signing:
-    """What one API call signed with, so that exactly that is dropped if the service says that it has expired."""
+    """The access key that one API call was signed with, so that exactly this key is rejected if the service reports
+    expiry."""
 
     __slots__ = ("access_key", "identity")
 
@@ -22,12 +23,12 @@ class Signing:
         self.access_key: str | None = None
 
 
-#: The call that this task is in. It tells the call what was signed with, never the signer whom to sign as.
+#: The call that the current task makes. It reports which key signed; it never selects the identity that signs.
 current_signing: Final[ContextVar[Signing | None]] = ContextVar("asyncauth_signing", default=None)
 
 
 class FactoryState(EventLoopGuard):
-    """Whether a factory, and so every client of it, can be used: until it is closed, on the loop it was made on."""
+    """Whether a factory and its clients can be used: until it is closed, on the event loop that made it."""
 
     __slots__ = ("closed",)
 
@@ -36,7 +37,7 @@ class FactoryState(EventLoopGuard):
         self.closed = False
 
     def check(self, account_id: str | None) -> None:
-        """Raise what keeps a client from being used.
+        """Raise the reason why a client cannot be used, if there is one.
 
         Raises:
             PoolClosed: the factory is closed.
@@ -49,7 +50,7 @@ class FactoryState(EventLoopGuard):
 
 
 class BoundCredentials:
-    """An identity as botocore's signers and endpoint rules see it."""
+    """Identity with the interface that botocore's signers and endpoint rules use."""
 
     __slots__ = ("_factory_state", "_identity")
 
@@ -71,14 +72,14 @@ class BoundCredentials:
         return frozen
 
     async def get_account_id(self) -> str | None:
-        """Return the account id, for endpoints that carry it."""
+        """Return the account id, for endpoints that contain it; None if unknown."""
         identity = self._identity
         if identity.account_id is not None:
             return identity.account_id
         return getattr(await identity.get_frozen_credentials(), "account_id", None)
 
     def get_deferred_property(self, name: str) -> Any:
-        """Return how to get the account id; botocore asks for it so, and aiobotocore overrides what it gets."""
+        """Return the coroutine function that returns the account id. botocore's interface for lazy properties."""
         return getattr(self, f"get_{name}")
 
     def __repr__(self) -> str:
@@ -86,17 +87,17 @@ class BoundCredentials:
 
 
 class _PlaceholderCredentials:
-    """What a core is built with: nothing may ever sign with it."""
+    """Credentials of a template; they never sign."""
 
     __slots__ = ()
 
     method: Final = "asyncauth"
 
     async def get_frozen_credentials(self) -> Any:
-        raise RuntimeError("a core was used as a client")
+        raise RuntimeError("the client of a template never signs")
 
     async def get_account_id(self) -> None:
-        raise RuntimeError("a core was used as a client")
+        raise RuntimeError("the client of a template never signs")
 
     def get_deferred_property(self, _: str) -> Any:
         return self.get_account_id

@@ -1,4 +1,4 @@
-"""Clients built for one account alone, where a service keeps what cannot be told apart by account."""
+"""Isolated clients: built for one account alone, for services whose client state cannot be separated by account."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncauth._clients.bound_client import BoundClient
 from asyncauth._clients.hooks.bound_events import replace_handlers
-from asyncauth._clients.hooks.handler_rules import account_wide
+from asyncauth._clients.hooks.handler_rules import attach_retry_state
 
 if TYPE_CHECKING:
     from asyncauth._clients.bound_client import CallHook, LeaseCount
@@ -26,12 +26,13 @@ def isolate(
     state: FactoryState,
     leases: LeaseCount,
 ) -> Any:
-    """Turn a client that was built for an identity into one that a pool can lend, and return it.
+    """Turn a client that was built for an identity into a client of a pool, and return it.
 
-    It keeps everything of its own but the connections, and the memory of retries: those are the account's.
+    It shares the connections with other clients, and the retry state with the account's other clients; the rest is its
+    own.
     """
     client._endpoint.http_session = connections.adopt(client._endpoint.http_session)
-    replaced = account_wide(client, retry_state)
+    replaced = attach_retry_state(client, retry_state)
     replace_handlers(client.meta.events._emitter, lambda handler: replaced.get(id(handler), handler))
     kind = type(client)
     client.__class__ = type(

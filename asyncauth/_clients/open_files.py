@@ -1,39 +1,39 @@
-"""Whether this process may open as many files as its connections need."""
+"""Limit on open files: a warning if it is too low for a pool's connections."""
 
 from __future__ import annotations
 
 from typing import Final
 
-#: Besides connections: what an interpreter with its libraries, an event loop and a log keeps open.
+#: Files of the process besides connections: interpreter, libraries, event loop, log.
 _RESERVE: Final = 64
 
-#: STS and a service.
+#: Endpoints that a target uses: STS and one service.
 _ENDPOINTS: Final = 2
 
-#: Connections per endpoint host for each target that runs. With one, targets that stream a body while they ask the
-#: same host for something else (a copy within a bucket) would all wait for each other.
+#: Connections per endpoint host for each running target. With one, targets that stream a body while they call the
+#: same host for another operation (a copy within a bucket) would all wait for each other.
 CONNECTIONS_EACH: Final = 2
 
 
 def files_needed(max_connections: int) -> int:
-    """Return how many files a pool may have open at once, if its targets ask two endpoints each, one after the other.
+    """Return how many files a pool may have open at once if its targets use two endpoints, one after the other.
 
-    A target uses one connection at a time, and leaves one behind, kept alive for some seconds, at the endpoint it asked
-    before (STS, then the service). Jobs that ask more endpoints than that leave more behind: up to as many each. The
-    pool lets jobs that make several calls at a time have more, see `files_at_most`; most do not, and get no warning.
+    A target uses one connection at a time, and leaves one idle connection, kept alive for some seconds, at the endpoint
+    before (STS, then the service). Jobs that use more endpoints leave more. The pool allows jobs that make several
+    calls at a time more connections, see `files_at_most`; most jobs do not need them, so no warning is given for those.
     """
     return _ENDPOINTS * max_connections + _RESERVE
 
 
 def files_at_most(max_connections: int) -> int:
-    """Return how many it may be if every target has all the connections that the pool allows it at both endpoints."""
+    """Return how many files are open if every target uses all connections that the pool allows at both endpoints."""
     return _ENDPOINTS * CONNECTIONS_EACH * max_connections + _RESERVE
 
 
 def check_open_files(max_connections: int) -> str | None:
-    """Return a warning that says what to do if the limit on open files is too low for `max_connections`, else None.
+    """Return a warning with a remedy if the limit on open files is too low for `max_connections`, else None.
 
-    None too where the system knows no such limit (Windows).
+    None too if the system has no such limit (Windows).
     """
     try:
         import resource

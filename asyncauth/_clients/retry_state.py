@@ -1,7 +1,7 @@
-"""What an account's clients of one service and region remember of its retries: the quota and the sending rate.
+"""Retry state of an account in one service and region: the retry quota and the adaptive sending rate.
 
-Stock keeps both per client. Here clients come and go, so they are kept per account: a client that is borrowed again
-goes on where the last one stopped, and no account ever spends another's quota or waits for another's rate.
+botocore keeps both per client. A pool's clients are short-lived, so the state is kept per account: a new client
+continues with the state of the last one, and no account spends another's quota or waits for another's rate.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("asyncauth.clients")
 
-#: Accounts times services times regions; one that is pushed out starts again with a full quota.
-_MAX_REMEMBERED: Final = 16_384
+#: Accounts times services times regions. An account beyond the limit starts again with a full quota.
+_MAX_STATES: Final = 16_384
 
 
 class RetryState:
-    """The retries of one account in one service and region.
+    """Retry state of one account in one service and region.
 
     Attributes:
-        quota: botocore's retry quota; None as long as nothing had to be retried, which is the same as a full one.
-        limiter: the rate limiter of adaptive mode; None until something is sent in that mode.
+        quota: botocore's retry quota; None, which means a full quota, until the first retry.
+        limiter: the rate limiter of adaptive mode; None until a request is sent in that mode.
     """
 
     __slots__ = ("_clock", "limiter", "quota")
@@ -43,28 +43,28 @@ class RetryState:
         self.limiter: RateLimiter | None = None
 
     def need_quota(self) -> RetryQuota:
-        """Return the quota, making it at the first time."""
+        """Return the quota; create it at the first call."""
         if self.quota is None:
             self.quota = RetryQuota()
         return self.quota
 
     def need_limiter(self) -> RateLimiter:
-        """Return the limiter, making it at the first time."""
+        """Return the limiter; create it at the first call."""
         if self.limiter is None:
             self.limiter = RateLimiter(self._clock)
         return self.limiter
 
 
 class RetryStates:
-    """The retry states of a factory, by who and where; the least recently used go when there are too many."""
+    """Retry states of a factory, by account and scope. Beyond `limit` the least recently used state is dropped."""
 
-    def __init__(self, clock: Clock, limit: int = _MAX_REMEMBERED) -> None:
+    def __init__(self, clock: Clock, limit: int = _MAX_STATES) -> None:
         self._clock = clock
         self._limit = limit
         self._states: OrderedDict[Hashable, RetryState] = OrderedDict()
 
     def get(self, key: Hashable) -> RetryState:
-        """Return the state, making it at the first time."""
+        """Return the state of a key; create it at the first call."""
         state = self._states.get(key)
         if state is None:
             state = self._states[key] = RetryState(self._clock)
@@ -75,12 +75,12 @@ class RetryStates:
         return state
 
     def peek(self, key: Hashable) -> RetryState | None:
-        """Return the state if there is one."""
+        """Return the state of a key, None if there is none."""
         return self._states.get(key)
 
 
 class _BotocoreClock:
-    """botocore's name for the time, on our clock."""
+    """Clock with the interface that botocore's rate clocker uses."""
 
     __slots__ = ("current_time",)
 
@@ -89,14 +89,14 @@ class _BotocoreClock:
 
 
 class RateLimiter:
-    """The client-side rate limiter of adaptive mode: botocore's figures, in a queue that survives cancellation.
+    """Client-side rate limiter of adaptive mode: botocore's figures, with a queue that is safe under cancellation.
 
     aiobotocore waits on an `asyncio.Condition`, which loses its lock when an anyio deadline cancels a waiter on Python
-    3.11.7: from five waiters on, the client hangs. Here one waiter at a time, the longest waiting, sleeps until its
-    token is there; the rest queue for a lock. Nobody holds anything that a cancellation could lose.
+    3.11.7: from five waiters on, the client hangs. Here the longest-waiting task sleeps until its token is there, and
+    the others queue for a lock. A cancelled waiter holds nothing that could be lost.
 
     Args:
-        clock: what it measures and sleeps on.
+        clock: measures the rate and times the waits.
     """
 
     _MAX_RATE_ADJUST_SCALE: Final = 2.0
@@ -118,11 +118,11 @@ class RateLimiter:
 
     @property
     def rate(self) -> float:
-        """Requests per second, as soon as the service has throttled once."""
+        """Requests per second, enforced after the service has throttled once."""
         return self._rate
 
     async def on_sending_request(self, **_: Any) -> None:
-        """Wait for a token. Registered for `before-send`."""
+        """Wait for a token. Handler of `before-send`."""
         if not self.enabled:
             return
         async with self._queue:
@@ -132,7 +132,7 @@ class RateLimiter:
                     await changed.wait()
 
     def on_receiving_response(self, **kwargs: Any) -> None:
-        """Adjust the rate. Registered for `needs-retry`, where every response passes."""
+        """Adjust the rate. Handler of `needs-retry`, which is emitted for every response."""
         measured = self._clocker.record()
         now = self._clock.monotonic()
         if self._detector.is_throttling_error(**kwargs):

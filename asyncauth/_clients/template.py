@@ -1,7 +1,8 @@
-"""Cores: what all accounts' clients of one service, region and configuration share, and how one is bound.
+"""Client templates: the parts that all accounts' clients of one service, region and configuration share.
 
-A core is a client that botocore built, signing as nobody. Binding an identity to it copies six small objects: client,
-meta, events, signer, endpoint, endpoint rules. All else stays where it is, as attributes of classes made for the core.
+A template holds a client that botocore built with placeholder credentials. Binding an identity to it copies six small
+objects: client, meta, events, signer, endpoint, endpoint rules. All other state stays in the template, as attributes of
+classes made for it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from asyncauth._clients.http import Connections
     from asyncauth._clients.retry_state import RetryStates
 
-#: The attributes of botocore's objects, by whose they are. One that is in no set makes clients of that kind isolated.
+#: The attributes of botocore's objects, shared or per client. An attribute in no set makes such clients isolated.
 _CLIENT_SHARED: Final = {
     "_cache",
     "_client_config",
@@ -66,26 +67,26 @@ _RESOLVER_SHARED: Final = {
 
 
 class ClientTemplate:
-    """A client that botocore built, taken apart so that identities can be bound to it.
+    """A client that botocore built, split so that identities can be bound to it.
 
     Args:
-        client: straight from `TemplateSession.build`; it belongs to the core from now on.
+        client: the result of `TemplateSession.build`; the template owns it from now on.
         session: the session that built it.
-        place: service, region and endpoint: where an account's retries are remembered.
-        connections: the factory's.
-        states: the factory's.
-        life: the factory's.
+        retry_scope: service, region and endpoint, in which an account's retries are counted.
+        connections: the factory's HTTP sessions.
+        states: the factory's retry states.
+        state: whether the factory can be used.
 
     Attributes:
-        unshared: why clients of this kind must be isolated; None: they can be bound.
-        leases: how many bound clients are inside `async with`.
+        unshared: why clients of this kind must be isolated; None if they can be bound.
+        leases: counts the bound clients that are inside `async with`.
     """
 
     def __init__(
         self,
         client: Any,
         session: TemplateSession,
-        place: Hashable,
+        retry_scope: Hashable,
         *,
         connections: Connections,
         states: RetryStates,
@@ -95,15 +96,15 @@ class ClientTemplate:
         self._factory_state = state
         self._unsigned = client._request_signer._credentials is None
         client._exceptions = client.exceptions
-        found = classify_handlers(client, handlers_of(session.get_component("event_emitter")))
-        self.unshared = found.unknown
+        audit = classify_handlers(client, handlers_of(session.get_component("event_emitter")))
+        self.unshared = audit.unknown
         if self.unshared is None:
             try:
-                self._take_apart(client, found, place, connections, states)
+                self._make_classes(client, audit, retry_scope, connections, states)
             except ValueError as error:
                 self.unshared = str(error)
             else:
-                self.unshared = self._leak(client, found)
+                self.unshared = self._find_leak(client, audit)
 
     def bind(self, identity: Identity, call_hook: CallHook | None = None) -> Any:
         """Return a client that signs as `identity`."""
@@ -115,7 +116,7 @@ class ClientTemplate:
         credentials = None if self._unsigned else BoundCredentials(identity, self._factory_state)
         events.signer = signer = new(self._signer_class)
         signer._credentials = credentials
-        # As in botocore: the events hold the signer, so the signer must not hold the events.
+        # As in botocore: the events refer to the signer, so the signer must not refer to the events.
         signer._event_emitter = proxy(events)
         endpoint = new(self._endpoint_class)
         endpoint._event_emitter = events
@@ -135,11 +136,11 @@ class ClientTemplate:
         events._client = ref(client)
         return client
 
-    def _take_apart(
-        self, client: Any, found: HandlerAudit, place: Hashable, connections: Connections, states: RetryStates
+    def _make_classes(
+        self, client: Any, audit: HandlerAudit, retry_scope: Hashable, connections: Connections, states: RetryStates
     ) -> None:
         client._endpoint.http_session = connections.adopt(client._endpoint.http_session)
-        self._plans = EventPlans(client.meta.events, found.slots)
+        self._plans = EventPlans(client.meta.events, audit.slots)
         self._events_class: type[Any] = type(
             "EventAliaser",
             (BoundEvents,),
@@ -147,7 +148,7 @@ class ClientTemplate:
                 "_plans": self._plans,
                 "_known": self._plans.known,
                 "_retry_states": states,
-                "_retry_key": place,
+                "_retry_key": retry_scope,
             },
         )
         self._meta_class = copy_class(client.meta, own={"events"}, shared=_META_SHARED)
@@ -166,8 +167,8 @@ class ClientTemplate:
             mixin=BoundClient,
         )
 
-    def _leak(self, client: Any, found: HandlerAudit) -> str | None:
-        """Return how a binding would lead back to the core's own identity, if it would: the rule's second net."""
+    def _find_leak(self, client: Any, audit: HandlerAudit) -> str | None:
+        """Return how a bound client leads to the template's own credentials, None if it does not. A second check."""
         probe = self.bind(_ProbeIdentity())
         probe.meta.events._retry_state = RetryState(SYSTEM_CLOCK)
         classes = (
@@ -178,24 +179,24 @@ class ClientTemplate:
             self.client_class,
         )
         shared = [vars(cls) for cls in classes if cls is not None]
-        made = [slot.fill(probe.meta.events) for slot in found.slots.values()]
-        starts = [vars(probe), *shared, *found.shared, *made]
+        made = [slot.fill(probe.meta.events) for slot in audit.slots.values()]
+        starts = [vars(probe), *shared, *audit.shared, *made]
         targets = [
             client,
             client.meta,
             client._request_signer,
             client._endpoint,
             PLACEHOLDER_CREDENTIALS,
-            *found.replaced,
+            *audit.replaced,
         ]
         target = find_reachable(starts, targets)
-        return None if target is None else f"a bound client would lead to the core's own {type(target).__qualname__}"
+        return None if target is None else f"a bound client leads to the template's own {type(target).__qualname__}"
 
 
 def _resolver_class(resolver: Any) -> type[Any] | None:
     if resolver is None:
         return None
-    extra: dict[str, Any] = {"remembered": EndpointCache(resolver)}
+    extra: dict[str, Any] = {"cache": EndpointCache(resolver)}
     own = {"_event_emitter"}
     builtins = resolver._builtins
     if builtins.get(EndpointResolverBuiltins.ACCOUNT_ID) is not None:
@@ -203,7 +204,7 @@ def _resolver_class(resolver: Any) -> type[Any] | None:
         rest = {name: value for name, value in builtins.items() if name != EndpointResolverBuiltins.ACCOUNT_ID}
 
         def with_account_id(self: Any) -> dict[str, Any]:
-            # Made anew at each call, where botocore copies it anyway, so that a binding needs no dictionary.
+            # Made at each call, where botocore copies the dictionary anyway, so that a bound client needs none.
             return rest | {EndpointResolverBuiltins.ACCOUNT_ID: self._credentials.get_account_id}
 
         extra["_builtins"] = property(with_account_id)
@@ -211,13 +212,13 @@ def _resolver_class(resolver: Any) -> type[Any] | None:
 
 
 class _ProbeIdentity:
-    """Identity of a probe, which never signs."""
+    """Identity of the client that `_find_leak` examines; it never signs."""
 
     key: Hashable = "probe"
     account_id: str | None = None
 
     async def get_frozen_credentials(self) -> Any:
-        raise RuntimeError("a probe never signs")
+        raise RuntimeError("the identity of an examined client never signs")
 
     def peek(self) -> None:
         return None

@@ -1,7 +1,7 @@
-"""Events of a bound client: the core's handlers until somebody registers one, then a private copy.
+"""Events of a bound client: the template's handlers until the user registers one, then a private copy.
 
-A core works out once, per event name, which handlers are called; all its clients emit along that plan. In it, handlers
-that carry an identity (the signer, the retry quota ...) are slots, filled with the client's own when they are called.
+A template determines once per event name which handlers are called, and all its clients emit by that plan. Handlers
+that depend on the identity (the signer, the retry quota) are slots in the plan; a client fills a slot when it calls it.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 _DEBUG: Final = 10
 
 
-class Owner(Protocol):
-    """Makes, for one binding, the object that stands for a core's object whose methods are handlers."""
+class HandlerProvider(Protocol):
+    """Provides, for one binding, the object that replaces a template's object whose methods are handlers."""
 
-    def of(self, binding: Binding) -> Any:
-        """Return this binding's object."""
+    def provide(self, binding: Binding) -> Any:
+        """Return the object of this binding."""
         ...
 
 
 class Binding(Protocol):
-    """What an owner needs to know of the client that it makes something for."""
+    """The client for which a provider makes an object."""
 
-    made: dict[Owner, Any] | None
+    made: dict[HandlerProvider, Any] | None
 
     @property
     def signer(self) -> Any:
@@ -46,65 +46,67 @@ class Binding(Protocol):
         ...
 
     def retry_state(self) -> RetryState:
-        """Return what the account's clients of this service and region remember of its retries."""
+        """Return the retry state that the account's clients of this service and region share."""
         ...
 
     def known_retry_state(self) -> RetryState | None:
-        """Return the same if there is something to remember yet."""
+        """Return that state if it exists already, else None."""
         ...
 
 
 class HandlerSlot:
-    """A place in a plan that each binding fills with a handler of its own.
+    """Place in a plan that each binding fills with a handler of its own.
 
     Args:
-        owner: makes the object.
-        method: the name of the handler on it; None: the object is the handler.
-        idle: whether the handler can be left out, because there is nothing yet that it could change.
+        provider: provides the object.
+        method: name of the handler on that object; None if the object is the handler.
+        idle: returns whether the handler can be skipped because it would change nothing; None if it never can.
     """
 
-    __slots__ = ("_idle", "_method", "_owner")
+    __slots__ = ("_idle", "_method", "_provider")
 
-    def __init__(self, owner: Owner, method: str | None, idle: Callable[[Binding], bool] | None = None) -> None:
-        self._owner = owner
+    def __init__(
+        self, provider: HandlerProvider, method: str | None, idle: Callable[[Binding], bool] | None = None
+    ) -> None:
+        self._provider = provider
         self._method = method
         self._idle = idle
 
     def fill(self, binding: Binding) -> Any:
         """Return the binding's handler."""
-        made = self._owner.of(binding)
+        made = self._provider.provide(binding)
         return made if self._method is None else getattr(made, self._method)
 
-    def due(self, binding: Binding) -> Any:
-        """Return the binding's handler, or None when calling it could not matter."""
+    def fill_if_needed(self, binding: Binding) -> Any:
+        """Return the binding's handler, or None if calling it would have no effect."""
         if self._idle is not None and self._idle(binding):
             return None
         return self.fill(binding)
 
 
 class EventPlans:
-    """The handlers of a core, per event name, in the order in which botocore calls them.
+    """Handlers of a template per event name, in botocore's order of calls.
 
     Args:
-        events: the core client's own events; not changed, and not used by anyone else from now on.
-        slots: the slots, by the id of the handler that each stands for.
+        events: events of the template's client; the plans own them from now on and do not change them.
+        slots: the slots, by the id of the handler that each replaces.
     """
 
     def __init__(self, events: EventAliaser, slots: Mapping[int, HandlerSlot]) -> None:
         self.events = events
         self._slots = slots
-        #: By the event's name as emitted: its name without aliases, and what is called.
+        #: By event name as emitted: the name with aliases resolved, and the handlers to call.
         self.known: dict[str, tuple[str, tuple[Any, ...]]] = {}
 
     def find(self, event_name: str) -> tuple[str, tuple[Any, ...]]:
-        """Work out the plan of an event."""
+        """Make the plan of an event."""
         name = self.events._alias_event_name(event_name)
         handlers = self.events._emitter._handlers.prefix_search(name)
         plan = self.known[event_name] = (name, tuple(self._slots.get(id(handler), handler) for handler in handlers))
         return plan
 
     def private_copy(self, binding: Binding) -> EventAliaser:
-        """Return events of botocore's own kind, with the binding's handlers in the places of the core's."""
+        """Return events of botocore's own class, with the binding's handlers in the places of the template's."""
         events = copy.copy(self.events)
 
         def filled(handler: Any) -> Any:
@@ -116,11 +118,11 @@ class EventPlans:
 
 
 def replace_handlers(emitter: Any, replacement: Callable[[Any], Any]) -> None:
-    """Put `replacement(handler)` in the place of each handler of an emitter that nobody else uses."""
+    """Replace each handler of an emitter, which must not be shared, by `replacement(handler)`."""
     for values in node_lists(emitter):
         for section in values:
             section[:] = map(replacement, section)
-    # A copied emitter still shares its entries, which are counters too, and its cache with the original.
+    # A copied emitter still shares its entries, which are also counters, and its cache with the original.
     emitter._unique_id_handlers = {
         name: entry | {"handler": replacement(entry["handler"])} for name, entry in emitter._unique_id_handlers.items()
     }
@@ -128,7 +130,7 @@ def replace_handlers(emitter: Any, replacement: Callable[[Any], Any]) -> None:
 
 
 def node_lists(emitter: Any) -> Iterator[NodeList]:
-    """Give every list of handlers in an emitter."""
+    """Yield every list of handlers in an emitter."""
     stack = [emitter._handlers._root]
     while stack:
         node = stack.pop()
@@ -140,7 +142,7 @@ def node_lists(emitter: Any) -> Iterator[NodeList]:
 class BoundEvents(EventAliaser):
     """The `client.meta.events` of a bound client.
 
-    A subclass per core has the core's `EventPlans` and the key of its retries as class attributes.
+    Each template has a subclass with its `EventPlans` and its retry scope as class attributes.
     """
 
     _plans: EventPlans
@@ -149,24 +151,24 @@ class BoundEvents(EventAliaser):
     _retry_key: Hashable
     identity: Any
     signer: Any
-    made: dict[Owner, Any] | None = None
+    made: dict[HandlerProvider, Any] | None = None
     _client: ref[Any]
     _private: EventAliaser | None = None
     _retry_state: RetryState | None = None
 
     def __init__(self, *_: Any) -> None:
-        raise TypeError("a core binds events; copy.copy gives plain ones")
+        raise TypeError("a client template makes bound events; copy.copy returns plain ones")
 
     # -- emitting ------------------------------------------------------------------------------------------------
 
     def emit(self, event_name: str, **kwargs: Any) -> Any:
-        """Call the handlers of an event; the awaited result is a list of (handler, its response)."""
+        """Call the handlers of an event; awaiting the result returns a list of (handler, response)."""
         if self._private is not None:
             return self._private.emit(event_name, **kwargs)
         return self._call(event_name, kwargs)
 
     async def emit_until_response(self, event_name: str, **kwargs: Any) -> Any:
-        """Call the handlers of an event up to the first that responds; return it and its response, or two Nones."""
+        """Call the handlers of an event until one responds; return that handler and its response, or (None, None)."""
         if self._private is not None:
             return await self._private.emit_until_response(event_name, **kwargs)
         responses = await self._call(event_name, kwargs, stop_on_response=True)
@@ -182,7 +184,7 @@ class BoundEvents(EventAliaser):
         kwargs["event_name"] = name
         debug = _hooks_logger.isEnabledFor(_DEBUG)
         for planned in handlers:
-            handler = planned.due(self) if type(planned) is HandlerSlot else planned
+            handler = planned.fill_if_needed(self) if type(planned) is HandlerSlot else planned
             if handler is None:
                 continue
             if debug:
@@ -199,7 +201,8 @@ class BoundEvents(EventAliaser):
 
     @property
     def _emitter(self) -> Any:
-        # Every way to change the handlers goes through this, the four that EventAliaser inherits to us included.
+        # Every change of the handlers goes through this attribute, also in the four methods inherited from
+        # EventAliaser.
         if self._private is None:
             self._private = self._plans.private_copy(self)
         return self._private._emitter
@@ -217,20 +220,20 @@ class BoundEvents(EventAliaser):
             return copy.copy(self._private)
         return self._plans.private_copy(self)
 
-    # -- what the owners of slots ask ----------------------------------------------------------------------------
+    # -- interface for handler providers ----------------------------------------------------------------------------
 
     @property
     def client(self) -> Any:
-        """The client whose events these are."""
+        """The client that has these events."""
         return self._client()
 
     def retry_state(self) -> RetryState:
-        """Return what the account's clients of this service and region remember of its retries."""
+        """Return the retry state that the account's clients of this service and region share."""
         state = self._retry_state
         if state is None:
             state = self._retry_state = self._retry_states.get((self.identity.key, self._retry_key))
         return state
 
     def known_retry_state(self) -> RetryState | None:
-        """Return the same if there is something to remember yet."""
+        """Return that state if it exists already, else None."""
         return self._retry_state or self._retry_states.peek((self.identity.key, self._retry_key))

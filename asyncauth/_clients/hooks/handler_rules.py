@@ -1,7 +1,7 @@
-"""Which handlers of a client carry an identity, and how each binding gets its own.
+"""Rules for event handlers: which of a client's handlers depend on the identity, and how a bound client gets its own.
 
-The rule is not a list of services. What client creation has registered is either known to carry nothing that could
-belong to somebody, or known and made anew for each binding, or unknown; a client with an unknown one is not shared.
+The rules do not list services. A handler that client creation registers is known to hold nothing of an account, or
+known and made anew for each binding, or unknown. A client with an unknown handler is not shared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from aiobotocore.signers import AioRequestSigner
 from aiobotocore.utils import AioIdentityCache, AioS3ExpressIdentityCache
 
 from asyncauth._clients.class_copy import copy_class
-from asyncauth._clients.hooks.bound_events import Binding, HandlerSlot, Owner, node_lists
+from asyncauth._clients.hooks.bound_events import Binding, HandlerProvider, HandlerSlot, node_lists
 from asyncauth._clients.speedups.user_agent_cache import CachedUserAgent
 
 if TYPE_CHECKING:
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 
 def _types(*names: tuple[Any, str]) -> frozenset[type]:
-    """Return those of the named classes that this botocore has."""
+    """Return those of the named classes that exist in this botocore."""
     return frozenset(getattr(module, name) for module, name in names if hasattr(module, name))
 
 
-#: Handlers whose objects hold only models, options or constants: shared by all clients of a core.
+#: Handlers whose objects hold only models, options or constants: all clients of a template share them.
 _SHARED: Final = _types(
     (botocore.useragent, "UserAgentString"),  # rebuilds the user-agent header
     (botocore.utils, "S3ControlArnParamHandlerv2"),  # holds an ARN parser
     (botocore.retries.standard, "MaxAttemptsSeeder"),  # holds a number
-    (aiobotocore.retryhandler, "AioRetryHandler"),  # legacy mode: conditions without memory
-    (botocore.monitoring, "Monitor"),  # client-side monitoring: one for the whole session in stock, too
+    (aiobotocore.retryhandler, "AioRetryHandler"),  # legacy mode: stateless conditions
+    (botocore.monitoring, "Monitor"),  # client-side monitoring: one per session in botocore too
 ) | {CachedUserAgent}
 
 _RETRY_HANDLERS: Final = _types(
@@ -62,16 +62,16 @@ _EXPRESS: Final = _types(
 
 
 class _Signer:
-    """The binding's signer, in the place of the core's."""
+    """The binding's signer, in the place of the template's."""
 
-    def of(self, binding: Binding) -> Any:
+    def provide(self, binding: Binding) -> Any:
         return binding.signer
 
 
-class _Made:
-    """An object that a binding makes when one of its handlers is called first, and keeps."""
+class _PerBinding:
+    """An object that a binding makes at the first call of one of its handlers, and keeps."""
 
-    def of(self, binding: Binding) -> Any:
+    def provide(self, binding: Binding) -> Any:
         made = binding.made
         if made is None:
             made = binding.made = {}
@@ -83,8 +83,8 @@ class _Made:
         raise NotImplementedError
 
 
-class _QuotaChecker(_Made):
-    """botocore's quota checker, on the account's quota."""
+class _QuotaChecker(_PerBinding):
+    """botocore's quota checker with the account's quota."""
 
     def __init__(self, original: Any) -> None:
         self._class = copy_class(original, own={"_quota"}, shared={"_throttling_detector", "_last_amount_acquired"})
@@ -96,25 +96,26 @@ class _QuotaChecker(_Made):
 
     @staticmethod
     def is_full(binding: Binding) -> bool:
-        """Whether there is nothing to give back: nothing was ever taken."""
+        """Return whether the quota is full, so that there is nothing to release."""
         state = binding.known_retry_state()
         return state is None or state.quota is None
 
 
-class _RetryHandler(_Made):
-    """botocore's handler of standard mode, on the account's quota: looked for when there is something to retry."""
+class _RetryHandler(_PerBinding):
+    """botocore's handler of standard mode with the account's quota, which it looks up only when there is an error to
+    retry."""
 
     def __init__(self, original: Any, checker: _QuotaChecker) -> None:
         self._class = copy_class(
             original,
             own={"_retry_quota"},
             shared={"_retry_policy", "_retry_event_adapter", "_service_name", "_sleep"},
-            extra={"_retry_quota": property(lambda handler: checker.of(handler.binding))},
+            extra={"_retry_quota": property(lambda handler: checker.provide(handler.binding))},
         )
 
     def make(self, binding: Binding) -> Any:
         handler = object.__new__(self._class)
-        # The binding keeps the handler, so the handler must not keep the binding.
+        # The binding refers to the handler, so the handler must not refer to the binding.
         handler.binding = proxy(binding)
         return handler
 
@@ -122,12 +123,12 @@ class _RetryHandler(_Made):
 class _Limiter:
     """The account's rate limiter, in the place of aiobotocore's."""
 
-    def of(self, binding: Binding) -> Any:
+    def provide(self, binding: Binding) -> Any:
         return binding.retry_state().need_limiter()
 
 
-class _Redirector(_Made):
-    """A region redirector of the binding's own: it remembers buckets, and asks with its client."""
+class _Redirector(_PerBinding):
+    """The binding's own region redirector: it caches bucket regions and sends requests with its client."""
 
     def __init__(self, original: Any) -> None:
         self._class = type(original)
@@ -136,28 +137,28 @@ class _Redirector(_Made):
         return self._class(None, binding.client)
 
 
-class _Express(_Made):
-    """An S3 Express resolver of the binding's own: it keeps session credentials, made with its client."""
+class _Express(_PerBinding):
+    """The binding's own S3 Express resolver: it caches session credentials, which it requests with its client."""
 
     def __init__(self, original: Any) -> None:
         self._class = type(original)
         self._credential_class = original._cache._credential_cls
 
     def make(self, binding: Binding) -> Any:
-        return _with_own_sessions(self._class(binding.client, self._credential_class))
+        return _with_client_sessions(self._class(binding.client, self._credential_class))
 
 
-def _with_own_sessions(resolver: Any) -> Any:
+def _with_client_sessions(resolver: Any) -> Any:
     if hasattr(AioS3ExpressIdentityCache, "_get_credentials"):
-        resolver._cache = _OwnSessions(resolver._client, resolver._cache._credential_cls)
+        resolver._cache = _ClientSessions(resolver._client, resolver._cache._credential_cls)
     return resolver
 
 
-class _OwnSessions(AioS3ExpressIdentityCache):
-    """The sessions of one client, for aiobotocore before 3.
+class _ClientSessions(AioS3ExpressIdentityCache):
+    """S3 Express sessions of one client, for aiobotocore before 3.
 
-    There they are the results of tasks that a cache of the class keeps: after the pool was closed too, with the
-    identity that asked, and also those that failed.
+    There a class-wide cache keeps them as results of tasks: with the identity that requested them, also after the pool
+    was closed, and also if they failed.
     """
 
     def __init__(self, client: Any, credential_class: Any) -> None:
@@ -174,13 +175,13 @@ class _OwnSessions(AioS3ExpressIdentityCache):
 
 @dataclass(frozen=True, slots=True)
 class HandlerAudit:
-    """What a client's handlers turned out to be.
+    """Result of `classify_handlers`.
 
     Attributes:
-        slots: for the handlers that carry an identity, by their id.
-        replaced: the objects that the slots stand for; nothing of a binding may lead to them.
+        slots: slots for the handlers that depend on the identity, by the id of the handler.
+        replaced: the objects that the slots replace; a bound client must not lead to them.
         shared: the other handlers that client creation registered.
-        unknown: why the client cannot be shared; None: it can.
+        unknown: why the client cannot be shared; None if it can.
     """
 
     slots: Mapping[int, HandlerSlot]
@@ -190,44 +191,44 @@ class HandlerAudit:
 
 
 def classify_handlers(client: Any, inherited: Iterable[Any]) -> HandlerAudit:
-    """Sort the handlers that were registered when `client` was created.
+    """Classify the handlers that were registered when `client` was created.
 
     Args:
-        client: straight from `create_client`.
-        inherited: the handlers of the session that it was created from; those are every client's by boto's own rule.
+        client: the result of `create_client`.
+        inherited: the handlers of the session that created it; in botocore all clients of a session share those.
     """
-    known = {id(handler): handler for handler in inherited}
+    inherited_ids = {id(handler): handler for handler in inherited}
     slots: dict[int, HandlerSlot] = {}
-    owners: dict[int, Owner] = {}
+    providers: dict[int, HandlerProvider] = {}
     replaced: dict[int, Any] = {}
     shared: list[Any] = []
     unknown: str | None = None
     for handler in handlers_of(client.meta.events):
-        if id(handler) in known:
+        if id(handler) in inherited_ids:
             continue
         holder = getattr(handler, "__self__", handler)
         if _is_plain(handler) or type(holder) in _SHARED or isinstance(holder, AioClientCreator):
             shared.append(handler)
             continue
-        owner = owners.get(id(holder))
-        if owner is None:
-            owner = _owner(holder, client, owners)
-        if owner is None:
-            unknown = unknown or f"{_name(handler)} may keep what belongs to one account"
+        provider = providers.get(id(holder))
+        if provider is None:
+            provider = _provider(holder, client, providers)
+        if provider is None:
+            unknown = unknown or f"{_name(handler)} may hold state of one account"
             continue
-        owners[id(holder)] = owner
+        providers[id(holder)] = provider
         replaced[id(holder)] = holder
         method = handler.__name__ if holder is not handler else None
-        slots[id(handler)] = HandlerSlot(owner, method, _idle(owner, method))
+        slots[id(handler)] = HandlerSlot(provider, method, _idle(provider, method))
     return HandlerAudit(slots, tuple(replaced.values()), tuple(shared), unknown)
 
 
 def handlers_of(events: Any) -> list[Any]:
-    """Return every handler that is registered, each as often as it is."""
+    """Return every registered handler, as often as it is registered."""
     return [handler for values in node_lists(events._emitter) for section in values for handler in section]
 
 
-def _owner(holder: Any, client: Any, owners: dict[int, Owner]) -> Owner | None:
+def _provider(holder: Any, client: Any, providers: dict[int, HandlerProvider]) -> HandlerProvider | None:
     kind = type(holder)
     if kind is AioRequestSigner and holder is client._request_signer:
         return _Signer()
@@ -236,20 +237,20 @@ def _owner(holder: Any, client: Any, owners: dict[int, Owner]) -> Owner | None:
             return _QuotaChecker(holder)
         if kind in _RETRY_HANDLERS:
             checker = holder._retry_quota
-            owner = owners.setdefault(id(checker), _QuotaChecker(checker))
-            assert isinstance(owner, _QuotaChecker)
-            return _RetryHandler(holder, owner)
+            provider = providers.setdefault(id(checker), _QuotaChecker(checker))
+            assert isinstance(provider, _QuotaChecker)
+            return _RetryHandler(holder, provider)
         if kind in _EXPRESS:
             return _Express(holder)
-    except (AttributeError, ValueError):  # another inside than the one that is known
+    except (AttributeError, ValueError):  # an unknown version of the class
         return None
     if kind in _LIMITERS:
         return _Limiter()
     return _Redirector(holder) if kind in _REDIRECTORS else None
 
 
-def _idle(owner: Owner, method: str | None) -> Callable[[Binding], bool] | None:
-    return owner.is_full if isinstance(owner, _QuotaChecker) and method == "release_retry_quota" else None
+def _idle(provider: HandlerProvider, method: str | None) -> Callable[[Binding], bool] | None:
+    return provider.is_full if isinstance(provider, _QuotaChecker) and method == "release_retry_quota" else None
 
 
 def _is_plain(handler: Any) -> bool:
@@ -267,11 +268,11 @@ def _name(handler: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def account_wide(client: Any, retry_state: RetryState) -> dict[int, Any]:
-    """See to it that what a client of one account alone remembers is the account's, and nowhere else.
+def attach_retry_state(client: Any, retry_state: RetryState) -> dict[int, Any]:
+    """Attach the account's retry state to a client of one account, and keep its S3 Express sessions in the client.
 
     Returns:
-        By the id of a handler of `client`, the one that takes its place.
+        By the id of a handler of `client`, the handler that must replace it.
     """
     replaced: dict[int, Any] = {}
     for handler in handlers_of(client.meta.events):
@@ -280,7 +281,7 @@ def account_wide(client: Any, retry_state: RetryState) -> dict[int, Any]:
             # The handler of standard mode holds the same checker.
             holder._quota = retry_state.need_quota()
         elif type(holder) in _EXPRESS:
-            _with_own_sessions(holder)
+            _with_client_sessions(holder)
         elif type(holder) in _LIMITERS:
             replaced[id(handler)] = getattr(retry_state.need_limiter(), handler.__name__)
     return replaced

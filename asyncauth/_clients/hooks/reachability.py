@@ -1,4 +1,4 @@
-"""Whether one object leads to another: how a handler is found out that holds on to a client or its credentials."""
+"""Reachability between objects: finds handlers that hold a client or its credentials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from botocore.serialize import Serializer
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-#: Made from models and options alone, and large.
+#: Large objects that are made from models and options alone.
 _INERT: Final = (
     BaseClientExceptions,
     BaseEndpointResolver,
@@ -43,19 +43,19 @@ _INERT: Final = (
     type(None),
 )
 
-#: More than any client of today has by a factor of ten; beyond it the answer is the careful one.
+#: Ten times more than any current client has. Beyond it the result is "reachable", which is the safe answer.
 _MAX_OBJECTS: Final = 20_000
 
 
 def find_reachable(starts: Iterable[Any], targets: Collection[Any]) -> Any:
-    """Return the first of `targets` that `starts` lead to, None if they lead to none.
+    """Return the first of `targets` that is reachable from `starts`, None if none is.
 
-    Followed are attributes, containers, closures, defaults, partials, bound methods and weak references; not followed
-    are globals, classes, and what botocore makes of models and options. When there is too much to look at, the first
-    target is returned: who cannot be shown to be free of it is not.
+    The search follows attributes, containers, closures, defaults, partials, bound methods and weak references. It does
+    not follow globals, classes, and botocore's objects made from models and options. Beyond the limit of objects it
+    returns the first target, because it cannot exclude that this target is reachable.
     """
     wanted = {id(target): target for target in targets}
-    seen: dict[int, Any] = {}  # keeps what it has seen alive: an id is good only as long as its object
+    seen: dict[int, Any] = {}  # keeps the objects alive: an id is valid only as long as its object
     queue = deque(starts)
     while queue:
         value = _dereferenced(queue.popleft())
@@ -73,7 +73,7 @@ def find_reachable(starts: Iterable[Any], targets: Collection[Any]) -> Any:
 def _dereferenced(value: Any) -> Any:
     if type(value) in weakref.ProxyTypes:
         try:
-            # A proxy passes every look-up on, so this is bound to what it stands for.
+            # A proxy forwards every attribute access, so this method is bound to the object behind it.
             return value.__repr__.__self__
         except ReferenceError:
             return None
@@ -105,7 +105,7 @@ def _referents(value: Any) -> Iterator[Any]:
 
 
 def _snapshot(iterate: Callable[[], Iterable[Any]]) -> list[Any]:
-    """Return what a container holds at one moment; the event loop may change it meanwhile, this runs in a thread."""
+    """Return the items of a container, which the event loop may change meanwhile: the search runs in a thread."""
     while True:
         try:
             return list(iterate())
@@ -117,7 +117,7 @@ def _of_function(function: types.FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
-        except ValueError:  # not assigned yet
+        except ValueError:  # an empty cell
             continue
     yield from function.__defaults__ or ()
     yield from (function.__kwdefaults__ or {}).values()

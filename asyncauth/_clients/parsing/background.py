@@ -1,13 +1,13 @@
-"""A long computation run aside, in a worker thread that leaves the event loop its turns.
+"""Worker thread for long computations, which lets the event loop run in between.
 
-Three things make a thread stall a loop although the computation is "not on the loop":
+Three effects make a thread stall an event loop that runs beside it:
 
-- C code that holds the interpreter's lock from start to end. The parsers therefore work in slices.
-- The lock itself: a thread that computes gives it up every 5 ms only, so each wake-up of the loop waits that long.
-  Here the thread sleeps for a moment after each slice of about a millisecond, and a loop that waits goes first.
-- The garbage collector, which counts new containers: a page of 1,000 instances makes 36,000 of them, so stock
-  settings run 50 young and several full collections meanwhile, each a stop of everything (measured: 2.7 of 5.9 s of
-  CPU, stops of 0.4 s). There are fewer of them meanwhile: see `_gc_threshold`.
+- C code that holds the interpreter's lock (GIL) from start to end. Therefore the parsers work in slices.
+- The lock itself: a computing thread releases it only every 5 ms, so each wake-up of the loop waits that long. Here
+  the thread sleeps for a moment after each slice of about a millisecond, so that a waiting loop runs first.
+- The garbage collector, which counts new containers: a page of 1,000 instances makes 36,000 of them, so default
+  thresholds cause 50 young and several full collections, each of which stops all threads (measured: 2.7 of 5.9 s of
+  CPU, stops of 0.4 s). The threshold is raised meanwhile: see `_runtime.gc_threshold`.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ if TYPE_CHECKING:
 
 __all__ = ["run_in_parser_thread"]
 
-_TURN_SECONDS = 50e-6  # long enough for a waiting thread to wake up, which it would not within a bare release
+_YIELD_SECONDS = 50e-6  # long enough for a waiting thread to wake up; a release of the lock alone is not
 _YOUNG_CONTAINERS = 100_000
 
 # The interpreter's lock lets one thread compute at a time: a second one would double every wait and end no sooner.
-# One per event loop, made when first needed.
-_one_at_a_time: RunVar[anyio.CapacityLimiter] = RunVar("asyncauth_aside")
+# One limiter per event loop, made at first use.
+_limiter: RunVar[anyio.CapacityLimiter] = RunVar("asyncauth_parser_limiter")
 
 
 async def run_in_parser_thread(compute: Callable[[Callable[[], None]], T]) -> T:
-    """Run `compute` in a worker thread, after those that came before it on this event loop.
+    """Run `compute` in a worker thread, one computation at a time per event loop, in the order of the calls.
 
     Args:
-        compute: is given a function to call about once a millisecond. It lets the loop run, and it ends the
-            computation if whoever awaits it was cancelled.
+        compute: receives a function that it must call about once a millisecond. That function lets the loop run, and
+            ends the computation with an exception if the caller was cancelled.
 
     Returns:
-        What `compute` returns.
+        The result of `compute`.
     """
     try:
-        limiter = _one_at_a_time.get()
+        limiter = _limiter.get()
     except LookupError:
         limiter = anyio.CapacityLimiter(1)
-        _one_at_a_time.set(limiter)
+        _limiter.set(limiter)
     return await anyio.to_thread.run_sync(_compute, compute, limiter=limiter)
 
 
 def _compute(compute: Callable[[Callable[[], None]], T]) -> T:
     with raised_gc_threshold(_YOUNG_CONTAINERS):
-        return compute(_give_turn)
+        return compute(_yield_gil)
 
 
-def _give_turn() -> None:
+def _yield_gil() -> None:
     anyio.from_thread.check_cancelled()
-    time.sleep(_TURN_SECONDS)
+    time.sleep(_YIELD_SECONDS)

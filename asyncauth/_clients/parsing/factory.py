@@ -1,12 +1,11 @@
-"""Response parsers that give what aiobotocore's give, for a fraction of the CPU, and never stall the event loop.
+"""Parsers of responses with the results of aiobotocore's, for a fraction of the CPU, that never stall the event loop.
 
-`fast_parser_factory()` is a drop-in for a session's `response_parser_factory` component. For each operation that it
-meets, it compiles the output shape once (see `_parsing_xml` and `_parsing_json`); a body above 64 KiB is parsed in a
-worker thread that leaves the loop its turns. What is not understood goes to the inherited parser, from the start and
-untouched: errors, event streams, streams, shapes and bodies off the beaten track. So results and exceptions are stock
-in all those cases.
+`fast_parser_factory()` is a drop-in for a session's `response_parser_factory` component. It compiles the output shape
+of each operation once (see the modules `xml` and `json`). A worker thread parses bodies above 64 KiB. Everything else
+goes unchanged to the inherited parser: errors, event streams, streams, and uncommon shapes and bodies. So results and
+exceptions are aiobotocore's in all those cases.
 
-Only `_do_parse` is overridden; status, headers and metadata stay with aiobotocore's `parse`.
+Only `_do_parse` is overridden; aiobotocore's `parse` handles status, headers and metadata.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from asyncauth._clients.parsing.xml import GiveUp, Unsupported, XMLCompiler, par
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Between = Callable[[], None] | None
-    Plan = Callable[[Any, dict[str, Any], Between], Any]  # (parser, response, between two slices) -> parsed
+    YieldGil = Callable[[], None] | None
+    Plan = Callable[[Any, dict[str, Any], YieldGil], Any]  # (parser, response, function between two slices) -> parsed
 
 __all__ = ["INLINE_BYTES", "FastParserFactory", "fast_parser_factory"]
 
@@ -46,13 +45,13 @@ _MAX_SHAPES = 4096
 _MAX_MISSES = 16
 
 
-class _Known:
-    """What is known of one output shape.
+class _ShapeParser:
+    """Parser of one output shape.
 
     Attributes:
-        shape: keeps it alive, so that its id stays its own.
-        plan: its compiled parser; None: it is botocore's to parse.
-        misses: how many bodies in a row the plan gave up on.
+        shape: kept alive, so that its id cannot be reused.
+        plan: the compiled parser; None if botocore's parser must be used.
+        misses: consecutive bodies on which the plan gave up.
     """
 
     __slots__ = ("misses", "plan", "shape")
@@ -62,39 +61,39 @@ class _Known:
         self.plan = plan
         self.misses = 0
 
-    def missed(self) -> None:
-        """Note that a body was not for the plan; a shape with none but such bodies is botocore's."""
+    def count_miss(self) -> None:
+        """Count a body on which the plan gave up. After too many in a row, botocore's parser is used for the shape."""
         self.misses += 1
         if self.misses >= _MAX_MISSES:
             self.plan = None
 
 
-class _Plans:
-    """The compiled parsers of one protocol; a parser is found by the identity of its output shape."""
+class _ShapeParsers:
+    """Compiled parsers of one protocol, by the identity of the output shape."""
 
     def __init__(self, compile_plan: Callable[[Any, Any], Plan], new_compiler: Callable[[], Any]) -> None:
         self._compile = compile_plan
         self._new_compiler = new_compiler
-        self._known: dict[int, _Known] = {}
+        self._entries: dict[int, _ShapeParser] = {}
         self._compilers: dict[int, tuple[Any, Any]] = {}
 
-    def find(self, shape: Any) -> _Known:
-        """Return what is known of an output shape (None is one too), compiling it if it is new."""
-        known = self._known.get(id(shape))
-        if known is not None:
-            return known
+    def find(self, shape: Any) -> _ShapeParser:
+        """Return the parser of an output shape, which may be None; compile it at first use."""
+        entry = self._entries.get(id(shape))
+        if entry is not None:
+            return entry
         try:
             plan = self._compile(self._compiler(shape), shape)
         except Unsupported:
             plan = None
-        if len(self._known) >= _MAX_SHAPES:
-            self._known.clear()
+        if len(self._entries) >= _MAX_SHAPES:
+            self._entries.clear()
             self._compilers.clear()
-        known = self._known[id(shape)] = _Known(shape, plan)
-        return known
+        entry = self._entries[id(shape)] = _ShapeParser(shape, plan)
+        return entry
 
     def _compiler(self, shape: Any) -> Any:
-        # Shapes are named within one service's model, whose operations share the compiled structures.
+        # Shape names are unique within one service's model, whose operations share the compiled structures.
         model = getattr(shape, "_shape_resolver", None)
         if model is None:
             return self._new_compiler()
@@ -104,29 +103,29 @@ class _Plans:
 
 
 class _Fast:
-    """What the fast parsers have in common; comes before aiobotocore's parser in their bases."""
+    """Mixin of the fast parsers, before aiobotocore's parser in their bases."""
 
-    plans: _Plans
+    plans: _ShapeParsers
 
     def _do_parse(self, response: dict[str, Any], shape: Any) -> Any:
         body = response["body"]
         if type(body) is not bytes or response["status_code"] >= 300 or (shape is not None and shape.event_stream_name):
             return super()._do_parse(response, shape)  # type: ignore[misc]  # the next base is aiobotocore's
         if len(body) > INLINE_BYTES:
-            return run_in_parser_thread(lambda between: self._parse(response, shape, between))
+            return run_in_parser_thread(lambda yield_gil: self._parse(response, shape, yield_gil))
         return self._parse(response, shape, None)
 
-    def _parse(self, response: dict[str, Any], shape: Any, between: Between) -> Any:
-        known = self.plans.find(shape)
-        if known.plan is not None:
+    def _parse(self, response: dict[str, Any], shape: Any, yield_gil: YieldGil) -> Any:
+        entry = self.plans.find(shape)
+        if entry.plan is not None:
             try:
-                parsed = known.plan(self, response, between)
+                parsed = entry.plan(self, response, yield_gil)
             except Unsupported:
-                known.plan = None
-            except Exception:  # noqa: BLE001 -- whatever it was, botocore's parser says it in its own words
-                known.missed()
+                entry.plan = None
+            except Exception:  # noqa: BLE001 -- botocore's parser repeats the work and raises its own error
+                entry.count_miss()
             else:
-                known.misses = 0
+                entry.misses = 0
                 return parsed
         return self._parse_as_botocore(response, shape)
 
@@ -135,12 +134,12 @@ class _Fast:
 
 
 class _FastXML(_Fast):
-    _SLICE_BYTES = 64 * 1024  # as in _parsing_xml
+    _SLICE_BYTES = 64 * 1024  # as in the module xml
 
     def _parse_xml_string_to_dom(self, xml_string: Any) -> Any:
         if not isinstance(xml_string, bytes) or len(xml_string) <= self._SLICE_BYTES:
             return super()._parse_xml_string_to_dom(xml_string)  # type: ignore[misc]  # the next base is aiobotocore's
-        # ElementTree's parser is C and keeps the interpreter's lock for as long as a feed takes: 0.2 s for 4 MB.
+        # ElementTree's parser is C code that holds the interpreter's lock during each feed: 0.2 s for 4 MB.
         parser = ETree.XMLParser(target=ETree.TreeBuilder(), encoding="utf-8")
         try:
             for start in range(0, len(xml_string), self._SLICE_BYTES):
@@ -164,7 +163,7 @@ class _FastRestXMLParser(_FastXML, AioRestXMLParser):
 
 class _FastJSONParser(_Fast, AioJSONParser):
     def _parse_as_botocore(self, response: dict[str, Any], shape: Any) -> Any:
-        # aiobotocore's is a coroutine only for event streams, which do not come here; a thread cannot await.
+        # aiobotocore's method is a coroutine, for event streams, which do not come here; a thread cannot await it.
         return JSONParser._do_parse(self, response, shape)
 
 
@@ -181,8 +180,8 @@ def _query_plan(compiler: XMLCompiler, shape: Any) -> Plan:
     root = compiler.query_root(shape)
     wrapped = shape is not None and bool(shape.serialization.get("resultWrapper"))
 
-    def parse(parser: Any, response: dict[str, Any], between: Between) -> Any:
-        parsed = parse_document(response["body"], root, between)
+    def parse(parser: Any, response: dict[str, Any], yield_gil: YieldGil) -> Any:
+        parsed = parse_document(response["body"], root, yield_gil)
         if not wrapped:
             return parsed
         result = parsed["Result"]
@@ -196,8 +195,8 @@ def _query_plan(compiler: XMLCompiler, shape: Any) -> Plan:
 def _ec2_plan(compiler: XMLCompiler, shape: Any) -> Plan:
     root = compiler.ec2_root(shape)
 
-    def parse(parser: Any, response: dict[str, Any], between: Between) -> Any:
-        parsed = parse_document(response["body"], root, between)
+    def parse(parser: Any, response: dict[str, Any], yield_gil: YieldGil) -> Any:
+        parsed = parse_document(response["body"], root, yield_gil)
         if "ResponseMetadata" in parsed:
             parsed["ResponseMetadata"] = {"RequestId": parsed["ResponseMetadata"]}
         return parsed
@@ -205,10 +204,10 @@ def _ec2_plan(compiler: XMLCompiler, shape: Any) -> Plan:
     return parse
 
 
-def _rest_plan(compiler: Any, shape: Any, read: Callable[[Any, bytes, Between], Any]) -> Plan:
-    """Compile an operation of a REST protocol: `read` turns the body into what the compiled structure takes."""
+def _rest_plan(compiler: Any, shape: Any, read: Callable[[Any, bytes, YieldGil], Any]) -> Plan:
+    """Compile an operation of a REST protocol. `read` converts the body for the compiled structure."""
     if shape is None:
-        raise Unsupported  # botocore has next to nothing to do either
+        raise Unsupported  # botocore's parser has next to nothing to do either
     members = shape.members
     located = any("location" in member.serialization for member in members.values())
     payload = shape.serialization.get("payload")
@@ -216,11 +215,11 @@ def _rest_plan(compiler: Any, shape: Any, read: Callable[[Any, bytes, Between], 
     if body_of is None:
         raise Unsupported
 
-    def parse(parser: Any, response: dict[str, Any], between: Between) -> Any:
+    def parse(parser: Any, response: dict[str, Any], yield_gil: YieldGil) -> Any:
         parsed = {"ResponseMetadata": parser._populate_response_metadata(response)}
         if located:
             parser._parse_non_payload_attrs(response, shape, members, parsed)
-        body = read(body_of, response["body"], between)
+        body = read(body_of, response["body"], yield_gil)
         if payload:
             parsed[payload] = body
         else:
@@ -231,8 +230,8 @@ def _rest_plan(compiler: Any, shape: Any, read: Callable[[Any, bytes, Between], 
 
 
 def _rest_xml_plan(compiler: XMLCompiler, shape: Any) -> Plan:
-    def read(root: Any, body: bytes, between: Between) -> Any:
-        return parse_document(body or b"<empty/>", root, between)
+    def read(root: Any, body: bytes, yield_gil: YieldGil) -> Any:
+        return parse_document(body or b"<empty/>", root, yield_gil)
 
     return _rest_plan(compiler, shape, read)
 
@@ -241,8 +240,8 @@ def _rest_json_plan(compiler: RestJSONCompiler, shape: Any) -> Plan:
     return _rest_plan(compiler, shape, _read_json)
 
 
-def _read_json(structure: Any, body: bytes, between: Between) -> Any:
-    return structure(decode_json(body, between))
+def _read_json(structure: Any, body: bytes, yield_gil: YieldGil) -> Any:
+    return structure(decode_json(body, yield_gil))
 
 
 def _json_plan(compiler: JSONCompiler, shape: Any) -> Plan:
@@ -250,8 +249,8 @@ def _json_plan(compiler: JSONCompiler, shape: Any) -> Plan:
     if structure is None:
         raise Unsupported
 
-    def parse(parser: Any, response: dict[str, Any], between: Between) -> Any:
-        parsed = _read_json(structure, response["body"], between)
+    def parse(parser: Any, response: dict[str, Any], yield_gil: YieldGil) -> Any:
+        parsed = _read_json(structure, response["body"], yield_gil)
         if type(parsed) is not dict:
             raise GiveUp
         parser._inject_response_metadata(parsed, response["headers"])
@@ -265,7 +264,7 @@ def _cbor_plan(compiler: CBORCompiler, shape: Any) -> Plan:
         raise Unsupported
     structure = compiler.structure(shape)
 
-    def parse(parser: Any, response: dict[str, Any], between: Between) -> Any:
+    def parse(parser: Any, response: dict[str, Any], yield_gil: YieldGil) -> Any:
         parsed = structure(decode_cbor(response["body"], parser._timestamp_parser))
         if type(parsed) is not dict:
             raise GiveUp
@@ -286,10 +285,9 @@ _PARSERS: dict[type, tuple[type[_Fast], Callable[[Any, Any], Plan], str]] = {
 
 
 class FastParserFactory(AioResponseParserFactory):
-    """Makes the fast parsers, one for each protocol; they keep no state of a response, so calls share them.
+    """Makes the fast parsers, one per protocol. Parsers keep no state of a response, so calls share them.
 
-    Safe to share between clients, sessions and threads: what it remembers is compiled shapes, and a shape belongs to
-    a loaded model.
+    Safe to share between clients, sessions and threads: it caches only compiled shapes, which belong to a loaded model.
     """
 
     _defaults: dict[str, Any]
@@ -305,7 +303,7 @@ class FastParserFactory(AioResponseParserFactory):
         self._parsers.clear()
 
     def create_parser(self, protocol_name: str) -> Any:
-        """Return the parser for a protocol as botocore names it; aiobotocore's own for one that is unknown here."""
+        """Return the parser for a protocol, by botocore's name; aiobotocore's own for a protocol unknown here."""
         parser = self._parsers.get(protocol_name)
         if parser is None:
             parser = self._parsers[protocol_name] = self._make_parser(protocol_name)
@@ -317,7 +315,7 @@ class FastParserFactory(AioResponseParserFactory):
             return stock(**self._defaults)
         fast, compile_plan, family = _PARSERS[stock]
         parser: Any = fast(**self._defaults)
-        parser.plans = _Plans(compile_plan, lambda: _new_compiler(family, parser))
+        parser.plans = _ShapeParsers(compile_plan, lambda: _new_compiler(family, parser))
         return parser
 
 
@@ -331,7 +329,7 @@ def _new_compiler(family: str, parser: Any) -> Any:
 
 
 def fast_parser_factory() -> FastParserFactory:
-    """Return a factory to register as a session's `response_parser_factory`, or to hand to an endpoint.
+    """Return a factory to register as a session's `response_parser_factory`, or to pass to an endpoint.
 
     Example:
         >>> from aiobotocore.session import AioSession

@@ -1,11 +1,10 @@
-"""JSON and CBOR bodies turned into botocore's dictionaries by closures compiled from an operation's output shape.
+"""JSON and CBOR bodies: converted into botocore's dictionaries by closures compiled from an operation's output shape.
 
-The decoders give plain values; what is left is to keep the members that the model knows and to convert the few that
-are more than their wire form (timestamps, blobs). Where no conversion is needed below a shape there is no closure for
-it either (`None`), and the decoder's value is the result.
+The decoders return plain values. The closures keep the members that the model has, and convert those that differ from
+their wire form (timestamps, blobs). A shape without any conversion has no closure (`None`): the decoded value is the
+result.
 
-Values of a kind that the model does not promise raise something; the caller then asks botocore's parser, which
-decides.
+A value of a kind that the model does not allow raises an exception, and botocore's parser reads the body instead.
 """
 
 from __future__ import annotations
@@ -24,33 +23,33 @@ if TYPE_CHECKING:
 __all__ = ["CBORCompiler", "JSONCompiler", "RestJSONCompiler", "decode_cbor", "decode_json"]
 
 
-_OBJECTS_BETWEEN = 1000
+_OBJECTS_PER_SLICE = 1000
 
 
-def decode_json(body: bytes, between: Callable[[], None] | None = None) -> Any:
-    """Decode a JSON body as botocore does; an empty one is an empty object.
+def decode_json(body: bytes, yield_gil: Callable[[], None] | None = None) -> Any:
+    """Decode a JSON body as botocore does; an empty body is an empty object.
 
     Args:
         body: the whole document.
-        between: called after every thousandth object of a long body; without, the decoder would keep the
-            interpreter's lock from the first byte to the last.
+        yield_gil: called after every thousandth object; without it the decoder would hold the interpreter's lock from
+            the first byte to the last. None for a short body.
 
     Raises:
-        ValueError: it is no JSON (botocore takes it for a message then).
+        ValueError: the body is not JSON (botocore uses it as a message then).
     """
     if not body:
         return {}
-    return json.loads(body.decode(), object_hook=None if between is None else _pausing(between))
+    return json.loads(body.decode(), object_hook=None if yield_gil is None else _yielding_hook(yield_gil))
 
 
-def _pausing(between: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _yielding_hook(yield_gil: Callable[[], None]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     seen = 0
 
     def hook(value: dict[str, Any]) -> dict[str, Any]:
         nonlocal seen
         seen += 1
-        if not seen % _OBJECTS_BETWEEN:
-            between()
+        if not seen % _OBJECTS_PER_SLICE:
+            yield_gil()
         return value
 
     return hook
@@ -64,17 +63,17 @@ class JSONCompiler:
         blob: parses a blob's text.
     """
 
-    _null_structures_agree = True  # whether every supported botocore takes a null structure for None
+    _null_structures_agree = True  # whether every supported botocore parses a null structure as None
 
     def __init__(self, timestamp: Convert, blob: Convert) -> None:
         self._structures: dict[str, Any] = {}
         self._converts: dict[str, Convert] = {"timestamp": timestamp, "blob": blob}
 
     def structure(self, shape: Any) -> Any:
-        """Compile a structure; None where botocore hands the value on as it is.
+        """Compile a structure; None if botocore returns the decoded value unchanged.
 
         Raises:
-            Unsupported: the shape is no structure.
+            Unsupported: the shape is not a structure.
         """
         if shape.type_name != "structure":
             raise Unsupported
@@ -123,7 +122,7 @@ class RestJSONCompiler(JSONCompiler):
 
 
 class CBORCompiler(JSONCompiler):
-    """Compiles output shapes for the smithy-rpc-v2-cbor protocol, whose decoder knows timestamps and blobs itself."""
+    """Compiles output shapes for the smithy-rpc-v2-cbor protocol, whose decoder handles timestamps and blobs itself."""
 
     _null_structures_agree = False
 
@@ -132,11 +131,11 @@ class CBORCompiler(JSONCompiler):
         self._converts.clear()
 
     def structure(self, shape: Any) -> Any:
-        """Compile a structure; unlike in JSON, a document is none to botocore's CBOR parser.
+        """Compile a structure. In contrast to JSON, botocore's CBOR parser has no special case for documents.
 
         Raises:
-            Unsupported: the shape is no structure, or is a union or a document: botocore reads those in ways of its
-                own here.
+            Unsupported: the shape is not a structure, or it is a union or a document, which botocore's CBOR parser
+                reads in its own way.
         """
         if shape.type_name == "structure" and (shape.is_document_type or shape.is_tagged_union):
             raise Unsupported
@@ -155,7 +154,7 @@ class CBORCompiler(JSONCompiler):
 def _structure(members: Callable[[], list[tuple[str, str, Convert | None]]], *, union: bool) -> Convert:
     fields: list[tuple[str, str, Convert | None]] = []
     by_wire: dict[str, tuple[str, Convert | None]] = {}
-    waiting = True  # a model's shapes form a large graph, of which a response touches a little
+    waiting = True  # compiled at first use: a model's shapes form a large graph, of which a response uses little
 
     def choose(value: Any) -> Any:
         ((wire, raw),) = value.items()
@@ -193,7 +192,7 @@ def _sequence(convert: Convert | None, *, nulls: bool) -> Convert:
         return _list_as_it_is
 
     def parse(value: Any) -> list[Any]:
-        # A null item is None to newer botocore, and goes to the item's parser in older.
+        # A null item is None in newer botocore; older botocore passes it to the item's parser.
         if not nulls and None in value:
             raise GiveUp
         return [convert(item) for item in value]
@@ -241,11 +240,11 @@ _BREAK = 0xFF
 
 
 def decode_cbor(body: bytes, timestamp: Convert) -> Any:
-    """Decode the first CBOR item of a body, with tag 1 as a timestamp and members that are null left out.
+    """Decode the first CBOR item of a body, with tag 1 as a timestamp and null members left out.
 
     Raises:
         GiveUp: a tag, an extension or an indefinite string, which AWS does not send.
-        Exception: an item that is cut short, or text that is no UTF-8; give up then as well.
+        Exception: a truncated item, or text that is not UTF-8; the caller must give up then as well.
     """
     return _Decoder(body, timestamp).item()
 
@@ -314,7 +313,7 @@ class _Decoder:
         if info != _INDEFINITE:
             return [self.item() for _ in range(self._number(info))]
         items = []
-        while not self._broke():
+        while not self._at_break():
             items.append(self.item())
         return items
 
@@ -324,7 +323,7 @@ class _Decoder:
             for _ in range(self._number(info)):
                 self._pair(items)
             return items
-        while not self._broke():
+        while not self._at_break():
             self._pair(items)
         return items
 
@@ -334,7 +333,7 @@ class _Decoder:
         if value is not None:
             items[key] = value
 
-    def _broke(self) -> bool:
+    def _at_break(self) -> bool:
         if self._data[self._at] != _BREAK:
             return False
         self._at += 1

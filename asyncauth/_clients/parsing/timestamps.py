@@ -1,7 +1,7 @@
-"""AWS's timestamps parsed fast, with the values, zones and exceptions of botocore's own parser.
+"""Fast parser of AWS's timestamps, with the values, zones and exceptions of botocore's own parser.
 
-botocore gives every stamp to dateutil, which guesses the format anew each time: 0.1 ms for what is nearly always
-one of three fixed shapes. Those three are read here; everything else goes to botocore, errors included.
+botocore passes every timestamp to dateutil, which guesses the format each time: 0.1 ms, although nearly all have one
+of three fixed formats. This module reads those three; botocore parses everything else, and raises the errors.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _MAX_SEEN = 4096
 
 
 class _Zones:
-    """The two zones that botocore would attach on this machine, as long as its time zone stays what it is.
+    """The two zones that botocore would attach on this machine, as long as the machine's time zone stays the same.
 
     Attributes:
-        names: `time.tzname` when this was made; `time.tzset` replaces that tuple, so another object means "look again".
-        zulu: the zone of a stamp that ends in "Z". dateutil reads "Z" as the name "UTC" and prefers the machine's own
-            zone to its UTC object if that carries the name. None where that depends on the date.
-        local: the zone of a numeric stamp, and None where the machine has daylight saving time, which takes dateutil's
-            own conversion.
-        offset: what is added to UTC to get `local`.
-        seen: stamps parsed of late. Answers repeat them: an instance and its interfaces start together, and a hundred
-            metrics have their points at the same minutes.
+        names: `time.tzname` at creation. `time.tzset` replaces that tuple, so another object means a changed zone.
+        zulu: zone of a timestamp that ends in "Z". dateutil reads "Z" as the name "UTC" and prefers the machine's own
+            zone to its UTC object if that has the name. None if the zone depends on the date.
+        local: zone of a numeric timestamp. None if the machine has daylight saving time, which needs dateutil's own
+            conversion.
+        offset: difference of `local` from UTC.
+        seen: timestamps parsed so far. Responses repeat them: an instance and its interfaces start together, and a
+            hundred metrics have their points at the same minutes.
     """
 
     __slots__ = ("local", "names", "offset", "seen", "zulu")
@@ -67,18 +67,18 @@ _zones = _Zones()
 
 
 def parse_timestamp(value: Any) -> dt.datetime:
-    """Parse a timestamp as `botocore.utils.parse_timestamp` does, many times faster on AWS's usual shapes.
+    """Parse a timestamp as `botocore.utils.parse_timestamp` does, many times faster for AWS's usual formats.
 
     Args:
         value: ISO 8601 in UTC ("2026-01-31T08:00:00.000Z"), RFC 822 ("Sat, 31 Jan 2026 08:00:00 GMT"), or seconds
-            since 1970 as a number or a string. Anything else is botocore's to accept or to refuse.
+            since 1970 as a number or a string. botocore's parser gets everything else.
 
     Returns:
-        The same moment, with a zone of the same type as botocore attaches on this machine.
+        The same moment as botocore's, with a zone of the same type as botocore attaches on this machine.
 
     Raises:
-        ValueError: botocore's, if it is no timestamp.
-        RuntimeError: botocore's, if it is a number out of every range.
+        ValueError: botocore's, if the value is not a timestamp.
+        RuntimeError: botocore's, if the value is a number out of range.
     """
     global _zones
     zones = _zones

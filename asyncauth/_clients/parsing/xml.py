@@ -1,13 +1,13 @@
-"""XML bodies parsed by closures compiled from an operation's output shape, without a tree in between.
+"""XML bodies, parsed by closures compiled from an operation's output shape, without a tree in between.
 
-The language is a part of XML, the part that AWS writes: one declaration, one `xmlns` on the root, plain elements,
-text with references. Whatever else a body holds (attributes, comments, CDATA, prefixes, a stray `]]>`, a control
-character, an element twice, an element cut short) raises `GiveUp`, and botocore's parser has it from the start. So
-this module never has to decide what odd input means: it has to notice that it is odd.
+The parser accepts the subset of XML that AWS sends: one declaration, one `xmlns` on the root, plain elements, text with
+references. Anything else in a body (attributes, comments, CDATA, prefixes, a stray `]]>`, a control character, a
+repeated or truncated element) raises `GiveUp`, and botocore's parser reads the body from the start. So this module
+never decides what unusual input means; it only has to detect it.
 
-Noticing is cheap because C does it. Deleting every character but the special ones from a slice must leave `<><><>`;
-then splitting at both brackets gives tag, text, tag, text, and the closures only compare strings. Malformed nesting
-shows up there, as a tag that is neither known nor the one that closes.
+The detection is cheap because it runs in C. When all characters except the special ones are deleted from a slice,
+`<><><>` must remain; splitting at both brackets then gives tag, text, tag, text, and the closures only compare strings.
+Malformed nesting appears there as a tag that is neither known nor the expected closing tag.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
     Tokens = Iterator[tuple[str, str]]  # each tag without its brackets, and the text up to the next tag
     Convert = Callable[[str], Any] | None  # a scalar's conversion; None: the text is the value
-    Node = Callable[[Tokens, str], Any]  # reads an element's children, up to and with the closing tag that it is told
+    Node = Callable[[Tokens, str], Any]  # reads an element's children, up to and including the given closing tag
 
 __all__ = ["GiveUp", "Unsupported", "XMLCompiler", "parse_document", "tokenize"]
 
 
 class GiveUp(Exception):
-    """This body is for botocore's own parser to read or to refuse."""
+    """botocore's parser must read this body."""
 
 
 class Unsupported(Exception):
-    """This shape is for botocore's own parser, whatever the body."""
+    """botocore's parser must read all bodies of this shape."""
 
 
 # Small enough that the C calls on one slice hold the interpreter's lock for well under a millisecond.
@@ -47,23 +47,24 @@ _DECLARATION = re.compile(
     r"""(?: standalone=(?:"(?:yes|no)"|'(?:yes|no)'))? ?\?""",
     re.ASCII,
 ).fullmatch
-# The w3.org names are left out: XML reserves some of them, which a parser must refuse.
+# Without the w3.org names: XML reserves some of them, and a parser must reject those.
 _ROOT = re.compile(
     r"""([A-Za-z_][\w.-]*)(?: xmlns=(["'])https?://(?!www\.w3\.org)[\w./-]+\2)?( ?/)?""",
     re.ASCII,
 ).fullmatch
 _REFERENCE = re.compile(r"&(?:#(?:x([0-9A-Fa-f]{1,6})|([0-9]{1,7}))|(amp|lt|gt|quot|apos));", re.ASCII)
 _PREDEFINED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
-_END = "/"  # closes an empty element; no real tag is this
+_END = "/"  # closes an empty element; no real tag is equal to it
 _MAX_ORDERS = 512
 
 
-def tokenize(body: bytes, between: Callable[[], None] | None = None) -> Tokens:
+def tokenize(body: bytes, yield_gil: Callable[[], None] | None = None) -> Tokens:
     """Yield each tag of `body` without its brackets, with the text that follows it.
 
     Args:
         body: the whole document.
-        between: called before each slice of a long body; what it raises ends the parsing.
+        yield_gil: called before each slice of a long body; an exception that it raises ends the parsing. None for a
+            short body.
 
     Raises:
         GiveUp: while iterating, at the first slice that holds more than tags, text and references.
@@ -72,14 +73,14 @@ def tokenize(body: bytes, between: Callable[[], None] | None = None) -> Tokens:
         raise GiveUp
     if len(body) <= _SLICE_BYTES:
         return _pairs(body)
-    return chain.from_iterable(_slices(body, between))
+    return chain.from_iterable(_slices(body, yield_gil))
 
 
-def _slices(body: bytes, between: Callable[[], None] | None) -> Iterator[Iterable[tuple[str, str]]]:
+def _slices(body: bytes, yield_gil: Callable[[], None] | None) -> Iterator[Iterable[tuple[str, str]]]:
     start, end = 0, len(body)
     while start < end:
-        if between is not None:
-            between()
+        if yield_gil is not None:
+            yield_gil()
         cut = body.rfind(b"<", start + 1, start + _SLICE_BYTES) if start + _SLICE_BYTES < end else end
         if cut < 0:
             cut = body.find(b"<", start + _SLICE_BYTES)
@@ -103,7 +104,7 @@ def _pairs(part: bytes) -> Tokens:
     if not part.isascii() and ("\ufffe" in text or "\uffff" in text):
         raise GiveUp
     pieces = text.replace("<", ">").split(">")
-    if references:  # in texts only: a tag with one stays as it is, and is no name
+    if references:  # resolved in texts only: a tag with a reference is not a name and is rejected later
         texts = [_resolve(piece) if "&" in piece else piece for piece in pieces[2::2]]
         return zip(pieces[1::2], texts, strict=True)
     flow = iter(pieces)
@@ -128,14 +129,14 @@ def _character(reference: re.Match[str]) -> str:
     raise GiveUp
 
 
-def parse_document(body: bytes, root: Node, between: Callable[[], None] | None = None) -> Any:
+def parse_document(body: bytes, root: Node, yield_gil: Callable[[], None] | None = None) -> Any:
     """Parse a whole document with the closure compiled for its root element.
 
     Raises:
-        GiveUp: the body is not in the language of this module.
-        Exception: a conversion's own error, or StopIteration for a body that ends early; give up then as well.
+        GiveUp: the body is not in the subset of XML that this module reads.
+        Exception: a conversion's error, or StopIteration for a truncated body; the caller must give up then as well.
     """
-    tokens = tokenize(body, between)
+    tokens = tokenize(body, yield_gil)
     tag, text = next(tokens)
     if tag.startswith("?"):
         if not _DECLARATION(tag) or text.strip(_SPACE):
@@ -144,49 +145,49 @@ def parse_document(body: bytes, root: Node, between: Callable[[], None] | None =
     match = _ROOT(tag)
     if match is None:
         raise GiveUp
-    parsed = root(_nothing(), _END) if match[3] else root(tokens, f"/{match[1]}")
+    parsed = root(_no_children(), _END) if match[3] else root(tokens, f"/{match[1]}")
     if next(tokens, None) is not None:
         raise GiveUp
     return parsed
 
 
-def _nothing() -> Tokens:
+def _no_children() -> Tokens:
     return iter(((_END, ""),))
 
 
 def _skip(tag: str, tokens: Tokens) -> None:
-    """Pass over an element that the model does not know, as botocore does."""
+    """Skip an element that the model does not have, as botocore does."""
     if _EMPTY(tag):
         return
     if not _NAME(tag):
         raise GiveUp
-    awaited = [f"/{tag}"]
+    expected = [f"/{tag}"]
     for inner, _ in tokens:
-        if inner == awaited[-1]:
-            awaited.pop()
-            if not awaited:
+        if inner == expected[-1]:
+            expected.pop()
+            if not expected:
                 return
         elif _NAME(inner):
-            awaited.append(f"/{inner}")
+            expected.append(f"/{inner}")
         elif not _EMPTY(inner):
             raise GiveUp
     raise GiveUp
 
 
 def _refuse(tag: str, tokens: Tokens) -> None:
-    """Stand in for `_skip` where an unknown element changes the meaning."""
+    """Replacement of `_skip` where an unknown element changes the meaning: give up."""
     raise GiveUp
 
 
 class _Fields:
-    """What the children of one structure mean, filled in when the first such structure comes by.
+    """Members of one structure, compiled when the first such structure is read.
 
-    A model's shapes form a graph of thousands for some services, of which a response touches a few.
+    A service's shapes form a graph of up to thousands, of which a response uses a few.
 
     Attributes:
-        entries: tag -> (key, convert, node, closing tag) for elements that come once; `node` is None for scalars.
-        actions: tag -> what to do instead, for flattened members and for empty elements.
-        order: the keys in the model's order, in which botocore's dictionaries are.
+        entries: tag -> (key, convert, node, closing tag) for elements that occur once; `node` is None for scalars.
+        actions: tag -> function that handles it, for flattened members and for empty elements.
+        order: the keys in the model's order, which is the order of botocore's dictionaries.
     """
 
     __slots__ = ("actions", "entries", "fill", "order")
@@ -198,7 +199,7 @@ class _Fields:
         self.fill = fill
 
     def add(self, tag: str, key: str, convert: Convert, node: Node | None) -> None:
-        """Expect an element `tag` at most once, and put its value under `key`."""
+        """Expect an element `tag` at most once, and store its value under `key`."""
         self._claim(tag, key)
         self.entries[tag] = (key, convert, node, f"/{tag}")
         make = _empty_value(convert, node)
@@ -213,7 +214,7 @@ class _Fields:
     def add_each(
         self, tag: str, key: str, convert: Convert, node: Node | None, collect: Callable[[Any, Any], None]
     ) -> None:
-        """Expect elements `tag`, any number and anywhere, and `collect` their values into what is under `key`."""
+        """Expect elements `tag`, any number anywhere, and `collect` their values into the container under `key`."""
         self._claim(tag, key)
         end = f"/{tag}"
         make = _empty_value(convert, node)
@@ -240,11 +241,12 @@ class _Fields:
             raise Unsupported
         self.order.append(key)
 
-    def now(self) -> None:
+    def ensure_filled(self) -> None:
         if self.fill is not None:
             fresh = _Fields(None)
             self.fill(fresh)
-            # Threads may both come here. They write the same, and `fill` goes last, when everything is in place.
+            # Several threads may reach this. They write the same values, and `fill` is cleared last, when all is
+            # complete.
             self.order[:] = fresh.order
             self.actions.update(fresh.actions)
             self.entries.update(fresh.entries)
@@ -260,7 +262,7 @@ def _scalar(convert: Any, tokens: Tokens, text: str, end: str) -> Any:
 
 def _empty_value(convert: Convert, node: Node | None) -> Callable[[], Any]:
     if node is not None:
-        return lambda: node(_nothing(), _END)
+        return lambda: node(_no_children(), _END)
     if convert is not None:
         return lambda: convert("")
     return str
@@ -274,7 +276,7 @@ def _structure(fields: _Fields, unknown: Callable[[str, Any], None], *, members_
 
     def parse(tokens: Tokens, close: str) -> dict[str, Any]:
         if fields.fill is not None:
-            fields.now()
+            fields.ensure_filled()
         parsed: dict[str, Any] = {}
         for tag, text in tokens:
             entry = get(tag)
@@ -323,7 +325,7 @@ def _order(keys: tuple[str, ...], model_order: list[str]) -> tuple[tuple[str, ..
 
 
 def _sequence(convert: Convert, node: Node | None, item: str) -> Any:
-    """Compile a closure that reads a list: every child is an item, whatever its name; `item` is the usual one."""
+    """Compile a closure that reads a list. Every child is an item, whatever its name; `item` is the usual one."""
     item_end = f"/{item}"
     make = _empty_value(convert, node)
 
@@ -354,7 +356,7 @@ def _sequence(convert: Convert, node: Node | None, item: str) -> Any:
 
 
 def _pair(fields: _Fields) -> Any:
-    """Compile a closure that reads one entry of a map; half an entry means to botocore what no caller wants."""
+    """Compile a closure that reads one entry of a map; it gives up on an entry without key or value."""
     return _structure(fields, _refuse, members_wanted=2)
 
 
@@ -400,11 +402,11 @@ class XMLCompiler:
     Args:
         timestamp: parses a timestamp's text.
         blob: parses a blob's text.
-        located: values of `location` that say a member is not in the body.
+        locations: values of `location` of members that are not in the body.
     """
 
-    def __init__(self, timestamp: Callable[[Any], Any], blob: Callable[[Any], Any], located: tuple[str, ...]) -> None:
-        self._located = located
+    def __init__(self, timestamp: Callable[[Any], Any], blob: Callable[[Any], Any], locations: tuple[str, ...]) -> None:
+        self._locations = locations
         self._structures: dict[str, Any] = {}
         self._converts: dict[str, Any] = {
             "string": None,
@@ -419,22 +421,22 @@ class XMLCompiler:
         }
 
     def structure(self, shape: Any) -> Any:
-        """Compile a structure; one closure serves all places where the model has it, also inside itself.
+        """Compile a structure. All uses of the shape in the model share one closure, also inside itself.
 
         Raises:
-            Unsupported: the shape is no structure.
+            Unsupported: the shape is not a structure.
         """
         if shape.type_name != "structure" or shape.metadata.get("exception"):
             raise Unsupported
         if shape.name not in self._structures:
             fields = _Fields(lambda fresh: self.members(shape, fresh))
-            # An unknown member of a union is reported to the caller; and exactly one must be there.
+            # botocore reports an unknown member of a union to the caller, and requires exactly one member.
             unknown, wanted = (_refuse, 1) if shape.is_tagged_union else (_skip, None)
             self._structures[shape.name] = _structure(fields, unknown, members_wanted=wanted)
         return self._structures[shape.name]
 
     def query_root(self, shape: Any) -> Any:
-        """Compile the root of an answer of the query protocol; the request's id goes under `ResponseMetadata`."""
+        """Compile the root of a response of the query protocol; the request's id is stored under `ResponseMetadata`."""
 
         def fill(fields: _Fields) -> None:
             wrapper = shape is not None and shape.serialization.get("resultWrapper")
@@ -447,7 +449,7 @@ class XMLCompiler:
         return self._root(shape, fill)
 
     def ec2_root(self, shape: Any) -> Any:
-        """Compile the root of an answer of EC2; the request's id goes under `ResponseMetadata`, bare."""
+        """Compile the root of a response of EC2; the request's bare id is stored under `ResponseMetadata`."""
 
         def fill(fields: _Fields) -> None:
             if shape is not None:
@@ -462,14 +464,14 @@ class XMLCompiler:
         return _structure(_Fields(fill), _skip)
 
     def members(self, shape: Any, fields: _Fields) -> None:
-        """Tell `fields` what each member of the structure `shape` looks like on the wire."""
+        """Add each member of the structure `shape` to `fields`, by its tag."""
         for name, member in shape.members.items():
-            if member.serialization.get("location") in self._located or member.serialization.get("eventheader"):
+            if member.serialization.get("location") in self._locations or member.serialization.get("eventheader"):
                 if shape.is_tagged_union:
                     raise Unsupported
                 continue
             if member.serialization.get("xmlAttribute") and not _NAME(member.serialization["name"]):
-                continue  # neither its attribute nor an element with a prefix is in this module's language
+                continue  # neither its attribute nor an element with a prefix is in the subset
             self._member(fields, name, member, union=shape.is_tagged_union)
 
     def _member(self, fields: _Fields, name: str, shape: Any, *, union: bool) -> None:
@@ -492,7 +494,7 @@ class XMLCompiler:
         if kind == "structure":
             return None, self.structure(shape)
         if shape.serialization.get("flattened"):
-            raise Unsupported  # a flattened list as an item or a map's value: no model has it
+            raise Unsupported  # a flattened list as an item or a map's value: no model has one
         if kind == "list":
             return None, _sequence(*self._value(shape.member), shape.member.serialization.get("name") or "member")
         if kind == "map":

@@ -1,8 +1,8 @@
-"""Endpoints resolved once for each operation and configuration, not once per call.
+"""Cache of endpoints: resolved once per operation and configuration, not once per call.
 
-botocore remembers which endpoint follows from which parameters, and works out the parameters anew for every call
-although most operations have none of their own. Here the endpoint of such an operation is remembered, by what its
-client's builtins are after the handlers of the call have seen them; so a handler that changes one is still heard.
+botocore caches the endpoint by its parameters, and computes the parameters again for every call although most
+operations have none of their own. For those operations this cache maps the client's builtins, as the handlers of the
+call left them, to the endpoint. So a handler that changes a builtin still has its effect.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["CachedEndpoints", "EndpointCache"]
 
-_MAX_REMEMBERED: Final = 2048
+_MAX_ENDPOINTS: Final = 2048
 _log: Final = logging.getLogger("aiobotocore.regions")
 
 
 class CachedEndpoints:
-    """A base for a ruleset resolver, to go before aiobotocore's.
+    """Mixin for a ruleset resolver, before aiobotocore's class in the bases.
 
     Attributes:
-        remembered: shared by all resolvers that differ in nothing but identity and events. A resolver that has none
-            gets one of its own.
+        cache: shared by all resolvers that differ only in identity and events. None until the first call for a
+            resolver that shares none.
     """
 
-    remembered: EndpointCache | None = None
+    cache: EndpointCache | None = None
 
     async def construct_endpoint(
         self, operation_model: Any, call_args: dict[str, Any] | None, request_context: dict[str, Any] | None
@@ -37,29 +37,29 @@ class CachedEndpoints:
         """Return the endpoint of a call."""
         resolver: Any = self
         builtins = await resolver._get_customized_builtins(operation_model, call_args or {}, request_context or {})
-        memory = self.remembered
-        if memory is None:
-            memory = self.remembered = EndpointCache(resolver)
-        key = memory.key(operation_model, builtins)
-        known = memory.endpoints.get(key)
-        if known is not None and not _log.isEnabledFor(logging.DEBUG):
-            params, endpoint = known
+        cache = self.cache
+        if cache is None:
+            cache = self.cache = EndpointCache(resolver)
+        key = cache.key(operation_model, builtins)
+        cached = cache.endpoints.get(key)
+        if cached is not None and not _log.isEnabledFor(logging.DEBUG):
+            params, endpoint = cached
             for name, value in params.items():  # the features of the endpoint belong to each call's user-agent
                 resolver._register_endpoint_feature_ids(name, value)
             return endpoint._replace(headers=dict(endpoint.headers)) if endpoint.headers else endpoint
-        resolving: Any = _Resolving(resolver, builtins)
-        # Asked as functions, so that the builtins are these and the handlers are not called a second time.
-        endpoint = await _Resolver.construct_endpoint(resolving, operation_model, call_args, request_context)
+        call_resolver: Any = _CallResolver(resolver, builtins)
+        # With the builtins passed in, so that the handlers are not called a second time.
+        endpoint = await _Resolver.construct_endpoint(call_resolver, operation_model, call_args, request_context)
         if key is not None:
-            memory.add(key, resolving.params, endpoint)
+            cache.add(key, call_resolver.params, endpoint)
         return endpoint
 
 
 class EndpointCache:
-    """What is known of the endpoints of one service in one configuration.
+    """Endpoints of one service in one configuration.
 
     Args:
-        resolver: one of those that share it.
+        resolver: one of the resolvers that share the cache.
 
     Attributes:
         endpoints: an operation and its builtins -> the parameters of its endpoint, and the endpoint.
@@ -71,7 +71,7 @@ class EndpointCache:
         self._builtins = tuple(sorted({definition.builtin for definition in definitions if definition.builtin}))
 
     def key(self, operation_model: Any, builtins: dict[str, Any]) -> Hashable:
-        """Return what the endpoint follows from; None where the call's arguments or its identity come into it."""
+        """Return the key of an endpoint; None if it depends on the call's arguments or on the identity."""
         if operation_model.context_parameters or operation_model.operation_context_parameters:
             return None
         values = tuple(map(builtins.get, self._builtins))
@@ -81,14 +81,14 @@ class EndpointCache:
         return (operation_model.name, values)
 
     def add(self, key: Hashable, params: dict[str, Any], endpoint: Any) -> None:
-        """Remember the endpoint of an operation."""
-        if len(self.endpoints) >= _MAX_REMEMBERED:
+        """Store the endpoint of an operation."""
+        if len(self.endpoints) >= _MAX_ENDPOINTS:
             self.endpoints.clear()
         self.endpoints[key] = (params, endpoint)
 
 
-class _Resolving:
-    """A resolver whose builtins for a call are settled; it keeps the parameters that follow from them."""
+class _CallResolver:
+    """A resolver with the builtins of one call; it records the parameters computed from them."""
 
     __slots__ = ("_builtins_of_call", "_resolver", "params")
 
@@ -104,6 +104,6 @@ class _Resolving:
         return self._builtins_of_call
 
     async def _get_provider_params(self, *arguments: Any) -> dict[str, Any]:
-        asked: Any = self
-        self.params = await _Resolver._get_provider_params(asked, *arguments)
+        this: Any = self
+        self.params = await _Resolver._get_provider_params(this, *arguments)
         return self.params

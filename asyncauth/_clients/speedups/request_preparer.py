@@ -1,8 +1,8 @@
-"""Requests made ready to be sent in one pass over their headers.
+"""Request preparation in one pass over the headers.
 
-botocore goes over them three times, through `email.message` and a dictionary of its own that makes an object for each
-look at a name. Here each header is touched once, and what comes of it is botocore's: an `AWSPreparedRequest`, with
-headers that are only quicker to be read in a row. A header that is no plain text is left to botocore.
+botocore traverses them three times, through `email.message` and a dictionary class that makes an object for each
+look-up of a name. Here each header is processed once. The result is botocore's: an `AWSPreparedRequest` with headers
+that only iterate faster. Requests with a header that is not ASCII text are left to botocore.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CONTENT_LENGTH: Final = _HeaderKey("Content-Length")
 _TRANSFER_ENCODING: Final = _HeaderKey("Transfer-Encoding")
 _HAVE_NO_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
-#: What this stands for. Tracers put functions of their own there, to add a header; then those are called.
+#: The methods that this module replaces. Tracers patch them to add a header; a patched method is called.
 _PREPARE_REQUEST: Final = Endpoint.prepare_request
 _ENCODE_HEADERS: Final = Endpoint._encode_headers
 _PREPARE: Final = AWSRequest.prepare
@@ -29,7 +29,7 @@ _PREPARE_HEADERS: Final = AWSRequestPreparer._prepare_headers
 
 
 def _is_botocores(function: Any) -> bool:
-    """Whether a function is what botocore defines, and no patch that was there before this library."""
+    """Return whether a function is botocore's own, not a patch installed before this module was imported."""
     is_its = function.__module__ in ("botocore.endpoint", "botocore.awsrequest")
     return is_its and type(function) is FunctionType and not hasattr(function, "__wrapped__")
 
@@ -40,10 +40,10 @@ _ARE_BOTOCORES: Final = all(
 
 
 class FastRequests:
-    """A base for an endpoint, to go before aiobotocore's."""
+    """Mixin for an endpoint, before aiobotocore's class in the bases."""
 
     def prepare_request(self, request: Any) -> Any:
-        """Return the request as it is sent."""
+        """Return the request in the form in which it is sent."""
         prepare = super().prepare_request  # type: ignore[misc]  # the next base is botocore's
         if (
             _ARE_BOTOCORES
@@ -58,12 +58,12 @@ class FastRequests:
         ):
             headers = _plain(request.headers)
             if headers is not None:
-                return _Preparer(headers).prepare(request)
+                return _FastPreparer(headers).prepare(request)
         return prepare(request)
 
 
 def _plain(headers: Any) -> dict[Any, bytes] | None:
-    """Return headers encoded, as botocore keeps them; None if one of them is no plain text."""
+    """Return headers encoded as botocore stores them; None if one of them is not ASCII text."""
     encoded = {}
     for name, value in headers.raw_items():
         if type(value) is not str or not value.isascii():
@@ -72,19 +72,19 @@ def _plain(headers: Any) -> dict[Any, bytes] | None:
     return encoded
 
 
-class _Preparer(AWSRequestPreparer):
-    """botocore's, with the headers at hand."""
+class _FastPreparer(AWSRequestPreparer):
+    """botocore's preparer with headers that are encoded already."""
 
     def __init__(self, headers: dict[Any, Any]) -> None:
         self._headers = headers
 
     def _prepare_body(self, original: Any) -> Any:
-        data, body = getattr(original, "encoded", (None, None))  # as it was signed
+        data, body = getattr(original, "encoded", (None, None))  # set by the signer
         return body if data is not None and data is original.data else super()._prepare_body(original)
 
     def _prepare_headers(self, original: Any, prepared_body: Any = None) -> Any:
         headers = self._headers
-        made = _Headers()
+        made = _FastHeaders()
         made._dict = headers
         if _CONTENT_LENGTH in headers or _TRANSFER_ENCODING in headers or original.method in _HAVE_NO_BODY:
             return made
@@ -96,15 +96,15 @@ class _Preparer(AWSRequestPreparer):
         return made
 
 
-class _Headers(HeadersDict):
-    """botocore's headers, which give all their items without looking for each of them."""
+class _FastHeaders(HeadersDict):
+    """botocore's headers, which iterate over their items without a look-up for each."""
 
     def items(self) -> ItemsView[str, Any]:
-        return _Items(self)
+        return _FastItems(self)
 
 
-class _Items(ItemsView[str, Any]):
-    _mapping: _Headers
+class _FastItems(ItemsView[str, Any]):
+    _mapping: _FastHeaders
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         for key, value in self._mapping._dict.items():

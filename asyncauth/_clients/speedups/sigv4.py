@@ -1,10 +1,10 @@
-"""Signature V4 in one pass over the request, for the plain requests that nearly all API calls are.
+"""Signature V4 in one pass over the request, for plain requests, which nearly all API calls send.
 
-botocore prepares the whole request to get at its body, goes over the headers twice through `email.message`, and makes
-an `hmac` object for each of five digests: three times the work; with awscrt installed it goes to C, but prepares the
-request three times. What is not plain (a query string, a stream, a payload that is not signed, a date header, the same
-header twice) is signed by botocore's code, and so is everything while the log of `botocore.auth` is at DEBUG, which
-wants the intermediate strings.
+botocore prepares the whole request to get at its body, traverses the headers twice through `email.message`, and makes
+an `hmac` object for each of five digests: three times the work. With awscrt installed it computes in C, but prepares
+the request three times. botocore's code still signs requests that are not plain (a query string, a stream, an unsigned
+payload, a date header, a repeated header), and all requests while `botocore.auth` logs at DEBUG, which prints the
+intermediate strings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["FastSigV4Auth", "FastSigning"]
 _NOT_SIGNED: Final = frozenset(SIGNED_HEADERS_BLACKLIST)
 _MAX_URLS: Final = 512
 
-#: What each character of plain text is in a form.
+#: Each ASCII character as a form encodes it.
 _QUOTED: Final = {code: quote_plus(chr(code)) for code in range(128)}
 _log = logging.getLogger("botocore.auth")
 
@@ -41,19 +41,19 @@ _PLAIN: Final = _plain_kinds()
 
 
 class FastSigning:
-    """A base for a request signer, to go before aiobotocore's: plain signatures are made the quick way."""
+    """Mixin for a request signer, before aiobotocore's class in the bases: makes plain signatures on the fast path."""
 
-    #: The key that was derived last. It serves for a day, unless the credentials change before.
+    #: The key derived last. It is valid for a day, as long as the credentials stay the same.
     derived: DerivedKey | None = None
 
     async def get_auth_instance(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what signs one request, as in botocore."""
+        """Return the object that signs one request, as in botocore."""
         auth = await super().get_auth_instance(*args, **kwargs)  # type: ignore[misc]  # the next base is aiobotocore's
         return FastSigV4Auth(auth, self) if type(auth) in _PLAIN else auth
 
 
 class DerivedKey:
-    """A key derived for a scope: a day, a region and a service."""
+    """Key derived for a scope: a day, a region and a service."""
 
     __slots__ = ("_key", "_scope", "_secret_key")
 
@@ -66,20 +66,20 @@ class DerivedKey:
         self._key = key
 
     def serves(self, secret_key: str, scope: str) -> bool:
-        """Whether it is the key of these."""
+        """Return whether this is the key for these arguments."""
         return self._scope == scope and self._secret_key == secret_key
 
     def sign(self, text: str) -> str:
-        """Return the signature of a text."""
+        """Return the signature of a text, in hexadecimal."""
         return hmac.digest(self._key, text.encode(), sha256).hex()
 
 
 class FastSigV4Auth(SigV4Auth):
-    """Gives a plain request the headers that botocore's `SigV4Auth` gives it.
+    """Adds the headers to a plain request that botocore's `SigV4Auth` would add.
 
     Args:
-        auth: the one of botocore's that this stands for; it signs what is not plain.
-        signer: whose it is.
+        auth: botocore's object for the same request; it signs requests that are not plain.
+        signer: the signer, which keeps the derived key.
     """
 
     _region_name: str
@@ -99,7 +99,7 @@ class FastSigV4Auth(SigV4Auth):
             return
         timestamp = request.context["timestamp"] = botocore.auth.get_current_datetime().strftime(SIGV4_TIMESTAMP)
         self._modify_request_before_signing(request)
-        host, path = _where(request.url)
+        host, path = _host_and_path(request.url)
         headers = {"host": host}
         for name, value in request.headers.items():
             lower = name.lower()
@@ -134,7 +134,7 @@ class FastSigV4Auth(SigV4Auth):
 
 
 def _plain_body(request: Any) -> bytes | None:
-    """Return the bytes that will be sent, or None for a request that is not plain."""
+    """Return the bytes of the body, or None for a request that is not plain."""
     headers, context, data = request.headers, request.context, request.data
     if (
         type(request) is not AWSRequest
@@ -149,7 +149,7 @@ def _plain_body(request: Any) -> bytes | None:
     kind = type(data)
     if kind is dict:
         body = _form(data)
-        # Kept beside it, to be sent: it would have to be encoded once more.
+        # Kept for sending, which would otherwise encode the form once more.
         request.encoded = (data, body)
         return body.encode()
     if kind is bytes:
@@ -160,7 +160,7 @@ def _plain_body(request: Any) -> bytes | None:
 
 
 def _form(data: dict[Any, Any]) -> str:
-    """Return a form as botocore encodes it: what `urlencode` gives."""
+    """Return a form encoded as by botocore, which uses `urlencode`."""
     fields = []
     for key, value in data.items():
         text = str(value) if type(value) is int else value
@@ -177,8 +177,8 @@ def _encoded(value: Any) -> Any:
 _known_urls: dict[str, tuple[str, str]] = {}
 
 
-def _where(url: str) -> tuple[str, str]:
-    """Return the host as signed, and the path in canonical form, of a URL without a query."""
+def _host_and_path(url: str) -> tuple[str, str]:
+    """Return the host as signed, and the canonical path, of a URL without a query."""
     known = _known_urls.get(url)
     if known is None:
         path = SigV4Auth(None, "", "")._normalize_url_path(urlsplit(url).path)

@@ -1,7 +1,7 @@
-"""The user-agent header built once for each distinct input, not once per call.
+"""Cache of the user-agent header: built once for each distinct input, not once per call.
 
-botocore assembles it anew for every request and checks it character by character (0.28 ms of a 1.5 ms call),
-although only the set of features that a call uses can differ from the call before.
+botocore builds it for every request and checks it character by character (0.28 ms of a 1.5 ms call), although only the
+set of features that a call uses can differ from the call before.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from botocore.useragent import UserAgentString
 
 __all__ = ["CachedUserAgent", "cache_user_agent"]
 
-_MAX_REMEMBERED = 256
+_MAX_STRINGS = 256
 
 
 class CachedUserAgent(UserAgentString):
-    """botocore's user-agent builder with a memory.
+    """botocore's user-agent builder with a cache.
 
-    It gives what the builder that it was made from would give. The memory is keyed by all that goes into the string
-    (session fields, client features, the call's features, the config's parts), so changing one of them later is seen.
-    Copies for a client's config (`with_client_config`) share one memory.
+    It returns what the original builder would return. The key of the cache has all inputs of the string (session
+    fields, client features, the call's features, the config's parts), so a later change of one of them has its effect.
+    Copies for a client's config (`with_client_config`) share one cache.
     """
 
-    _remembered: dict[Any, str]
+    _cache: dict[Any, str]
     _client_config: Any
     _client_features: Any
     _session_user_agent_name: Any
@@ -36,14 +36,14 @@ class CachedUserAgent(UserAgentString):
         """Return the header's value, with the features that the current call has registered."""
         try:
             key = self._inputs()
-            return self._remembered[key]
+            return self._cache[key]
         except KeyError:
             pass
-        except (AttributeError, TypeError):  # an input that botocore has moved, or cannot be hashed: no memory
+        except (AttributeError, TypeError):  # an input that botocore has moved, or that is unhashable: not cached
             return self._build()
-        if len(self._remembered) >= _MAX_REMEMBERED:
-            self._remembered.clear()
-        built = self._remembered[key] = self._build()
+        if len(self._cache) >= _MAX_STRINGS:
+            self._cache.clear()
+        built = self._cache[key] = self._build()
         return built
 
     def _build(self) -> str:
@@ -76,23 +76,23 @@ def _config_inputs(config: Any) -> tuple[Any, ...]:
 
 
 def cache_user_agent(creator: UserAgentString) -> UserAgentString:
-    """Return a user-agent builder that gives what `creator` gives and remembers it.
+    """Return a user-agent builder that returns the same strings as `creator`, from a cache.
 
     Register the result as a session's `user_agent_creator` component before clients are made: a client takes its copy
-    then. `creator` itself comes back where an installation rewrites the header by botocore's private customisation
-    hook, or where it is not botocore's own class: what they depend on is unknown.
+    at creation. Returns `creator` itself if the installation rewrites the header by botocore's private customisation
+    hook, or if it is not of botocore's own class: then its inputs are unknown.
 
     Example:
         >>> from botocore.session import Session
         >>> session = Session()
-        >>> memo = cache_user_agent(session.get_component("user_agent_creator"))
-        >>> session.register_component("user_agent_creator", memo)
+        >>> cached = cache_user_agent(session.get_component("user_agent_creator"))
+        >>> session.register_component("user_agent_creator", cached)
     """
     if type(creator) is not UserAgentString or _is_customised():
         return creator
-    memo = CachedUserAgent.__new__(CachedUserAgent)
-    memo.__dict__.update(creator.__dict__, _remembered={})
-    return memo
+    cached = CachedUserAgent.__new__(CachedUserAgent)
+    cached.__dict__.update(creator.__dict__, _cache={})
+    return cached
 
 
 def _is_customised() -> bool:
