@@ -1,4 +1,4 @@
-"""Binding: what a bound client is, what it shares, and what it costs."""
+"""Bound clients: interface, shared parts, and cost."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncauth import AccountSession
-from asyncauth._clients import ClientFactory
-from asyncauth._clients import builder as _building
+from asyncauth._clients import ClientFactory, builder
 from asyncauth.testing import SimulatedFleet
 from tests.support.clients import ALICE, BOB, FakeIdentity, Server, ec2_error, serving
 from tests.support.fleets import pool_over
@@ -49,11 +48,11 @@ async def factory() -> AsyncIterator[ClientFactory]:
     await factory.aclose()
 
 
-# -- what it is ----------------------------------------------------------------------------------------------------
+# -- interface ------------------------------------------------------------------------------------------------------
 
 
 async def test_a_bound_client_is_a_client_of_botocore(factory: ClientFactory) -> None:
-    """A bound client is an instance of aiobotocore's client class, and shows what any client shows."""
+    """A bound client is an instance of aiobotocore's client class, with the interface of any client."""
     client = await factory.bind(FakeIdentity(ALICE), "ec2", "eu-west-1")
 
     assert isinstance(client, AioBaseClient)
@@ -68,11 +67,11 @@ async def test_a_bound_client_is_a_client_of_botocore(factory: ClientFactory) ->
     assert "instance_running" in client.waiter_names
     assert client.exceptions.ClientError is ClientError
     with pytest.raises(AttributeError, match="'EC2' object has no attribute 'describe_nothing'"):
-        client.describe_nothing  # noqa: B018  # the look-up is the test
+        client.describe_nothing  # noqa: B018  # the attribute access is the test
 
 
-async def test_it_has_every_attribute_of_a_client_that_was_built(factory: ClientFactory) -> None:
-    """Nothing that a built client has is missing from a bound one, down to the private attributes of its parts."""
+async def test_a_bound_client_has_every_attribute_of_a_built_one(factory: ClientFactory) -> None:
+    """No attribute of a built client is missing from a bound one, down to the private attributes of its parts."""
     bound = await factory.bind(FakeIdentity(ALICE), "s3", "eu-west-1")
     async with AioSession().create_client("s3", "eu-west-1", aws_access_key_id="a", aws_secret_access_key="b") as built:
         for part in ("", "meta", "_request_signer", "_endpoint", "_ruleset_resolver"):
@@ -82,8 +81,8 @@ async def test_it_has_every_attribute_of_a_client_that_was_built(factory: Client
             assert [name for name in vars(one) if not hasattr(other, name)] == []
 
 
-async def test_two_accounts_share_all_but_what_carries_an_identity(factory: ClientFactory) -> None:
-    """Models, class, parser, configuration and connections are the same objects; signer, events and rules are not."""
+async def test_two_accounts_share_all_that_is_independent_of_the_identity(factory: ClientFactory) -> None:
+    """Model, class, parser, configuration and connections are the same objects; signer, events and rules are not."""
     alice = await factory.bind(FakeIdentity(ALICE), "ec2", "eu-west-1")
     bob = await factory.bind(FakeIdentity(BOB), "ec2", "eu-west-1")
 
@@ -99,7 +98,7 @@ async def test_two_accounts_share_all_but_what_carries_an_identity(factory: Clie
 
 
 async def test_calls_work_inside_and_outside_of_async_with(factory: ClientFactory, server: Server) -> None:
-    """A bound client answers before it is entered, inside, and after it was left."""
+    """A bound client works before, inside and after its `async with`."""
     client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
 
     before = await client.get_caller_identity()
@@ -111,8 +110,8 @@ async def test_calls_work_inside_and_outside_of_async_with(factory: ClientFactor
     assert before["Account"] == inside["Account"] == after["Account"] == ALICE
 
 
-async def test_paginators_go_through_it(factory: ClientFactory, server: Server) -> None:
-    """Pages are requested by the bound client, signed as its account."""
+async def test_paginators_use_the_bound_client(factory: ClientFactory, server: Server) -> None:
+    """The bound client requests pages, signed as its account."""
     client = await factory.bind(FakeIdentity(BOB), "ec2", "eu-west-1", endpoint_url=server.url)
 
     pages = [page async for page in client.get_paginator("describe_instances").paginate()]
@@ -121,8 +120,8 @@ async def test_paginators_go_through_it(factory: ClientFactory, server: Server) 
     assert server.accounts == [BOB]
 
 
-async def test_a_waiter_signs_as_the_account_too(factory: ClientFactory, server: Server) -> None:
-    """A waiter's requests are signed as the account, and its failure is a waiter's."""
+async def test_a_waiter_signs_as_the_account(factory: ClientFactory, server: Server) -> None:
+    """A waiter's requests are signed as the account, and its failure is a WaiterError."""
     from botocore.exceptions import WaiterError
 
     server.answer = lambda _: ec2_error("InvalidInstanceID.NotFound")
@@ -149,11 +148,11 @@ async def test_modelled_errors_are_those_of_the_client(factory: ClientFactory, s
         await client.describe_table(TableName="none")
 
 
-# -- what is shared, and when --------------------------------------------------------------------------------------
+# -- shared parts --------------------------------------------------------------------------------------------------
 
 
-async def test_however_many_ask_at_once_the_core_is_built_once(factory: ClientFactory) -> None:
-    """Fifty concurrent binds of a new service build one core."""
+async def test_concurrent_binds_build_one_template(factory: ClientFactory) -> None:
+    """Fifty concurrent binds of a new service build one template."""
     clients: list[Any] = []
 
     async def bind(number: int) -> None:
@@ -169,8 +168,8 @@ async def test_however_many_ask_at_once_the_core_is_built_once(factory: ClientFa
     assert factory.statistics().bound == 50
 
 
-async def test_who_gives_up_does_not_sink_the_others(factory: ClientFactory) -> None:
-    """When the task that builds a core is cancelled, those who wait for it get their clients all the same."""
+async def test_a_cancelled_builder_does_not_fail_the_waiters(factory: ClientFactory) -> None:
+    """If the task that builds a template is cancelled, the tasks that wait for it still get their clients."""
     clients: list[Any] = []
 
     async def bind() -> None:
@@ -187,8 +186,8 @@ async def test_who_gives_up_does_not_sink_the_others(factory: ClientFactory) -> 
     assert factory.statistics().built == 1
 
 
-async def test_a_failed_build_fails_for_all_who_waited_and_is_tried_anew(factory: ClientFactory) -> None:
-    """Everybody who waits for an impossible client gets botocore's error, and so does who asks later."""
+async def test_a_failed_build_fails_for_all_waiters_and_is_repeated_later(factory: ClientFactory) -> None:
+    """All tasks that wait for an impossible client get botocore's error, and so does a later one."""
     errors: list[Exception] = []
 
     async def bind() -> None:
@@ -207,8 +206,8 @@ async def test_a_failed_build_fails_for_all_who_waited_and_is_tried_anew(factory
     assert factory.statistics().templates == 0
 
 
-async def test_nothing_heavy_runs_on_the_event_loop() -> None:
-    """The class is generated in a worker thread, where botocore's events say so."""
+async def test_classes_are_generated_in_a_worker_thread() -> None:
+    """botocore's event for the creation of a class is emitted in a worker thread."""
     threads: list[int] = []
     session = AioSession()
     session.register("creating-client-class", lambda **_: threads.append(threading.get_ident()))
@@ -224,14 +223,14 @@ async def test_nothing_heavy_runs_on_the_event_loop() -> None:
 
 @pytest.fixture
 def readers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
-    """Threads that read botocore's data, and what they read, from now on; nothing of it is in memory yet."""
-    monkeypatch.setattr(_building, "_libraries", weakref.WeakValueDictionary())
-    seen: list[tuple[int, str]] = []
+    """Threads that read botocore's data from now on, and the paths they read; the cache is empty at the start."""
+    monkeypatch.setattr(builder, "_model_caches", weakref.WeakValueDictionary())
+    received: list[tuple[int, str]] = []
 
     def noting(read: Any) -> Any:
         def noted(path: Any = ".", *rest: Any) -> Any:
             if str(path).startswith(Loader.BUILTIN_DATA_PATH):
-                seen.append((threading.get_ident(), str(path)))
+                received.append((threading.get_ident(), str(path)))
             return read(path, *rest)
 
         return noted
@@ -239,12 +238,12 @@ def readers(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
     for ending, read in _JSON_OPEN_METHODS.items():
         monkeypatch.setitem(_JSON_OPEN_METHODS, ending, noting(read))
     monkeypatch.setattr(os, "listdir", noting(os.listdir))
-    return seen
+    return received
 
 
 async def test_no_model_is_read_on_the_event_loop(readers: list[tuple[int, str]]) -> None:
-    """From the opening of a pool to the first page and the first waiter of a service, in two partitions and for clients
-    bound and isolated: each file and directory of botocore's data is read by a worker thread."""
+    """From the opening of a pool to the first page and waiter of a service, in two partitions and for bound and
+    isolated clients: a worker thread reads each file and directory of botocore's data."""
     regions = {"aws": ["us-east-1"], "aws-cn": ["cn-north-1"]}
     waiters: list[Any] = []
 
@@ -268,7 +267,7 @@ async def test_no_model_is_read_on_the_event_loop(readers: list[tuple[int, str]]
 
 
 async def test_try_bind_never_waits(factory: ClientFactory) -> None:
-    """`try_bind` gives None until the core is there, then a client, and None for what must be built for one alone."""
+    """`try_bind` returns None until the template exists, then a client, and None for an isolated client."""
     identity = FakeIdentity(ALICE)
 
     assert factory.try_bind(identity, "sts", "eu-west-1") is None
@@ -277,8 +276,8 @@ async def test_try_bind_never_waits(factory: ClientFactory) -> None:
     assert factory.try_bind(identity, "sts", "eu-west-1", isolated=True) is None
 
 
-async def test_equal_options_share_a_core_and_others_do_not(factory: ClientFactory) -> None:
-    """Configs are told apart by what they say, not by which object says it."""
+async def test_equal_options_share_a_template(factory: ClientFactory) -> None:
+    """Configs are compared by their options, not by identity; different options get templates of their own."""
     for config in (
         AioConfig(
             read_timeout=5, retries={"mode": "adaptive", "max_attempts": 2}, connector_args={"force_close": True}
@@ -303,7 +302,7 @@ async def test_equal_options_share_a_core_and_others_do_not(factory: ClientFacto
 
 
 async def test_regions_share_a_services_model_and_class(factory: ClientFactory) -> None:
-    """A service's model is parsed, and its methods are made, once for all regions."""
+    """A service's model is loaded, and its methods are made, once for all regions."""
     here = await factory.bind(FakeIdentity(ALICE), "ec2", "eu-west-1")
     there = await factory.bind(FakeIdentity(ALICE), "ec2", "cn-north-1")
 
@@ -313,11 +312,12 @@ async def test_regions_share_a_services_model_and_class(factory: ClientFactory) 
     assert (here.meta.partition, there.meta.partition) == ("aws", "aws-cn")
 
 
-# -- what it costs -------------------------------------------------------------------------------------------------
+# -- cost ----------------------------------------------------------------------------------------------------------
 
 
 async def test_a_bound_client_is_small(factory: ClientFactory) -> None:
-    """Ten thousand bound clients take less than two KiB each, and vanish with their last reference, no cycle left."""
+    """Ten thousand bound clients take less than two KiB each, and are freed with their last reference, without
+    cycles."""
     await factory.warm("ec2", "eu-west-1")
     identities = [FakeIdentity(f"{number:012}") for number in range(10_000)]
     factory.try_bind(identities[0], "ec2", "eu-west-1")
@@ -338,8 +338,8 @@ async def test_a_bound_client_is_small(factory: ClientFactory) -> None:
     assert left / len(identities) < 8
 
 
-async def test_a_used_client_leaves_no_circle_behind(factory: ClientFactory, server: Server) -> None:
-    """A client that made calls, was presigned with, and had handlers registered is gone with its last reference."""
+async def test_a_used_client_is_in_no_reference_cycle(factory: ClientFactory, server: Server) -> None:
+    """A client that made calls, signed URLs and had handlers registered is freed with its last reference."""
     for private in (False, True):
         client = await factory.bind(FakeIdentity(ALICE), "s3", "eu-west-1", endpoint_url=server.url)
         if private:
@@ -361,8 +361,8 @@ async def test_a_used_client_leaves_no_circle_behind(factory: ClientFactory, ser
 # -- configuration -------------------------------------------------------------------------------------------------
 
 
-async def test_retries_are_in_standard_mode_unless_somebody_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mode is said explicitly, for botocore's own default moves; file, environment and config go before it."""
+async def test_retries_are_in_standard_mode_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mode is explicit, because botocore's default changes; file, environment and config override it."""
 
     async def mode(**options: Any) -> str:
         factory = ClientFactory(max_connections=1, **options)
@@ -379,7 +379,7 @@ async def test_retries_are_in_standard_mode_unless_somebody_says_otherwise(monke
     assert await mode(config=AioConfig(retries={"mode": "standard"})) == "standard"
 
 
-async def test_a_sessions_configuration_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_sessions_configuration_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Region, endpoints and retries come from the profile of the session that the factory was given."""
     config = tmp_path / "config"
     config.write_text(
@@ -405,7 +405,7 @@ async def test_a_sessions_configuration_counts(monkeypatch: pytest.MonkeyPatch, 
     assert sqs.meta.config.max_pool_connections == 7
 
 
-async def test_a_given_session_is_left_as_it_was() -> None:
+async def test_a_given_session_is_not_changed() -> None:
     """The factory reads a session; it does not change its components, its events or its credentials."""
     session = AioSession()
     session.set_credentials("AKIAUSERSOWN", "secret")
@@ -421,31 +421,29 @@ async def test_a_given_session_is_left_as_it_was() -> None:
     assert (await session.get_credentials()).access_key == "AKIAUSERSOWN"
 
 
-async def test_without_a_region_there_is_no_client(factory: ClientFactory) -> None:
-    """A region that nobody named is botocore's error, when the endpoint is asked for."""
+async def test_a_missing_region_is_botocores_error(factory: ClientFactory) -> None:
+    """Without any configured region, binding raises botocore's NoRegionError."""
     with pytest.raises(NoRegionError):
         await factory.bind(FakeIdentity(ALICE), "ec2")
 
 
-async def test_the_user_agent_says_asyncauth_beside_what_the_user_says(server: Server) -> None:
-    """The header names this library, and keeps what a config adds."""
+async def test_the_user_agent_names_asyncauth_after_the_users_own(server: Server) -> None:
+    """The header names asyncauth, and keeps the user's addition."""
     factory = ClientFactory(max_connections=1, config=AioConfig(user_agent_extra="inventory/9"))
     client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
 
     await client.get_caller_identity()
     await factory.aclose()
 
-    assert "inventory/9 asyncauth/" in server.seen[0].headers["User-Agent"]
-    assert "m/" in server.seen[0].headers["User-Agent"]
+    assert "inventory/9 asyncauth/" in server.received[0].headers["User-Agent"]
+    assert "m/" in server.received[0].headers["User-Agent"]
 
 
 # -- events --------------------------------------------------------------------------------------------------------
 
 
-async def test_handlers_are_called_in_the_order_in_which_botocore_calls_them(
-    factory: ClientFactory, server: Server
-) -> None:
-    """First, middle and last handlers, and those of wider events, keep their places around botocore's own."""
+async def test_handlers_are_called_in_botocores_order(factory: ClientFactory, server: Server) -> None:
+    """First, middle and last handlers, and those of wider events, are called in their order around botocore's own."""
     client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
     calls: list[str] = []
 
@@ -480,8 +478,8 @@ async def test_event_names_have_their_aliases(factory: ClientFactory, server: Se
     assert called == ["before-call.cloudwatch.ListMetrics"]
 
 
-async def test_a_handler_can_answer_instead_of_the_service(factory: ClientFactory, server: Server) -> None:
-    """The first handler that responds ends `emit_until_response`: `before-call` can stand in for the service."""
+async def test_a_handler_can_respond_instead_of_the_service(factory: ClientFactory, server: Server) -> None:
+    """The first handler that responds ends `emit_until_response`: `before-call` can replace the service."""
 
     class Answered:
         status_code = 200
@@ -494,11 +492,11 @@ async def test_a_handler_can_answer_instead_of_the_service(factory: ClientFactor
     client.meta.events.register("before-call.sts.GetCallerIdentity", respond)
 
     assert (await client.get_caller_identity())["Account"] == "from the handler"
-    assert server.seen == []
+    assert server.received == []
 
 
 async def test_the_stubber_stubs_one_client_alone(factory: ClientFactory, server: Server) -> None:
-    """aiobotocore's stubber works on a bound client, and on no other."""
+    """aiobotocore's stubber works on a bound client, and affects no other."""
     stubbed = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
     other = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
 
@@ -511,13 +509,13 @@ async def test_the_stubber_stubs_one_client_alone(factory: ClientFactory, server
 
 
 async def test_the_signer_can_be_unregistered_like_any_handler(factory: ClientFactory, server: Server) -> None:
-    """`client._request_signer.handler` is what is registered, so taking it off leaves requests unsigned."""
+    """`client._request_signer.handler` is the registered handler; without it requests are unsigned."""
     client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
     client.meta.events.unregister("request-created.sts", client._request_signer.handler)
 
     await client.get_caller_identity()
 
-    assert "Authorization" not in server.seen[0].headers
+    assert "Authorization" not in server.received[0].headers
 
 
 _NAMES = st.sampled_from(["a", "b", "a.b", "a.*", "*.b", "a.b.c", "a.*.c", "monitoring.a", "cloudwatch.a"])
@@ -535,7 +533,8 @@ _STEPS = st.lists(
 @settings(max_examples=60, deadline=None)
 @given(steps=_STEPS)
 def test_events_behave_as_botocores(steps: list[tuple[str, str, int, str | None]]) -> None:
-    """Whatever is registered, unregistered and emitted, a bound client's events call what a built client's would."""
+    """After any sequence of registering, unregistering and emitting, a bound client's events call what a built client's
+    do."""
     built, bound = _BuiltAndBound.get()
 
     def run(events: Any) -> list[Any]:
@@ -570,7 +569,7 @@ def _noter(log: list[Any], number: int) -> Any:
 
 
 class _BuiltAndBound:
-    """Events of a built client, and a way to new ones of a bound client; made once for all examples."""
+    """Events of a built client, and a factory of events of bound clients; made once for all examples."""
 
     _made: Any = None
 

@@ -1,4 +1,4 @@
-"""Event streams through bound clients: S3 Select, answered in frames of `application/vnd.amazon.eventstream`."""
+"""Event streams through bound clients: S3 Select in frames of `application/vnd.amazon.eventstream`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aiohttp import web
 
 from asyncauth import PoolClosed
 from asyncauth._clients import ClientFactory
-from tests.support.clients import ALICE, BOB, FakeIdentity, Seen, Server, serving
+from tests.support.clients import ALICE, BOB, FakeIdentity, ReceivedRequest, Server, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ STRING = 7  # the type of a header's value
 
 
 def frame(event_type: str, payload: bytes = b"") -> bytes:
-    """Return one event: lengths and their checksum, headers, payload, and the checksum of it all.
+    """Return one event: lengths and their checksum, headers, payload, and the checksum of the whole.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html
     """
@@ -38,20 +38,20 @@ def frame(event_type: str, payload: bytes = b"") -> bytes:
 
 
 class Select:
-    """Answers with three records that name who signed, in pieces that end amid a frame.
+    """Responds with three records that name the account that signed, in pieces that end within a frame.
 
     Args:
-        askers: how many must have had their first record before any has the others.
+        requests: how many requests must have had their first record before any gets the others.
     """
 
-    def __init__(self, askers: int) -> None:
-        self._missing = askers
+    def __init__(self, requests: int) -> None:
+        self._missing = requests
         self._all_here = anyio.Event()
 
-    async def __call__(self, seen: Seen) -> web.StreamResponse:
+    async def __call__(self, received: ReceivedRequest) -> web.StreamResponse:
         answer = web.StreamResponse()
-        await answer.prepare(seen.request)
-        records = [frame("Records", f"{seen.account} {number}\n".encode()) for number in range(3)]
+        await answer.prepare(received.request)
+        records = [frame("Records", f"{received.account} {number}\n".encode()) for number in range(3)]
         rest = b"".join(records[1:]) + frame("Cont") + frame("End")
         await answer.write(records[0] + rest[:50])
         self._missing -= 1
@@ -64,7 +64,7 @@ class Select:
 
 
 async def select(factory: ClientFactory, server: Server, account: str) -> Any:
-    """Ask as an account, and return the stream of events."""
+    """Send a select request as an account, and return the stream of events."""
     client = await factory.bind(FakeIdentity(account), "s3", "eu-west-1", endpoint_url=server.url)
     answer = await client.select_object_content(
         Bucket="bucket",
@@ -84,8 +84,8 @@ async def server() -> AsyncIterator[Server]:
 
 
 async def test_each_account_reads_its_own_records(server: Server) -> None:
-    """Two streams that are read at the same time bring each account its own events, all of them and in order."""
-    server.answer = Select(askers=2)
+    """Two streams that are read at the same time give each account its own events, all of them and in order."""
+    server.answer = Select(requests=2)
     factory = ClientFactory(max_connections=5)
     read: dict[str, list[dict[str, Any]]] = {}
 
@@ -105,9 +105,9 @@ async def test_each_account_reads_its_own_records(server: Server) -> None:
 
 
 @pytest.mark.parametrize("begun", [True, False])
-async def test_a_stream_that_is_read_after_the_pool_closed_says_so(server: Server, begun: bool) -> None:
-    """Be it read from already or not, and though events had come that nobody took: it raises and does not hang."""
-    server.answer = Select(askers=2)
+async def test_reading_a_stream_after_the_pool_closed_raises(server: Server, begun: bool) -> None:
+    """Whether reading had begun or not, and although events had arrived: it raises PoolClosed and does not hang."""
+    server.answer = Select(requests=2)
     factory = ClientFactory(max_connections=5)
     events = aiter(await select(factory, server, ALICE))
     with anyio.fail_after(10):
@@ -120,9 +120,9 @@ async def test_a_stream_that_is_read_after_the_pool_closed_says_so(server: Serve
                 pass
 
 
-async def test_who_waits_for_an_event_when_the_pool_closes_is_told(server: Server) -> None:
-    """A task that hangs on a silent stream goes on, with PoolClosed, when the connections are closed."""
-    server.answer = Select(askers=2)
+async def test_closing_the_pool_ends_a_wait_for_an_event(server: Server) -> None:
+    """A task that waits on a silent stream gets PoolClosed when the connections are closed."""
+    server.answer = Select(requests=2)
     factory = ClientFactory(max_connections=5)
     errors: list[Exception] = []
 

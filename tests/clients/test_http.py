@@ -1,4 +1,4 @@
-"""Connections of bound clients: shared, limited per host, verified, and their files counted."""
+"""Connections of bound clients: shared, limited per host, verified, and within the limit on open files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import ProxyConnectionError, SSLError
 from botocore.httpsession import ProxyConfiguration
 
-from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, check_open_files
-from asyncauth._clients import http as _http
+from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, check_open_files, http
 from asyncauth._clients.http import SharedAiohttpSession
 from asyncauth._clients.open_files import files_at_most, files_needed
-from tests.support.clients import ALICE, BOB, FakeIdentity, Seen, Server, answer_as_owner, serving
+from tests.support.clients import ALICE, BOB, FakeIdentity, ReceivedRequest, Server, answer_as_signer, serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -35,32 +34,32 @@ HERE, ELSEWHERE = str(CERTIFICATES / "here.pem"), str(CERTIFICATES / "elsewhere.
 
 
 def tls(certificate: str) -> ssl.SSLContext:
-    """Return a server's context."""
+    """Return a server's TLS context."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return context
 
 
 class Spy:
-    """Answers as the owner when it is told to, and counts how many requests are there together."""
+    """Responds as the account that signed, once enough requests run at the same time, and counts how many do."""
 
     def __init__(self, enough: int) -> None:
         self.running = self.most = 0
         self._enough = enough
         self._go = anyio.Event()
 
-    async def __call__(self, seen: Seen) -> web.Response:
+    async def __call__(self, received: ReceivedRequest) -> web.Response:
         self.running += 1
         self.most = max(self.most, self.running)
         if self.running == self._enough:
             self._go.set()
         await self._go.wait()
         self.running -= 1
-        return answer_as_owner(seen)
+        return answer_as_signer(received)
 
 
 async def call_at_once(count: int, server: Server, factory: ClientFactory, **options: Any) -> None:
-    """Make `count` calls at once, each for an account of its own."""
+    """Make `count` concurrent calls, each for an account of its own."""
     async with anyio.create_task_group() as tasks:
         for number in range(count):
             client = await factory.bind(
@@ -70,7 +69,7 @@ async def call_at_once(count: int, server: Server, factory: ClientFactory, **opt
 
 
 async def test_all_accounts_together_use_no_more_connections_than_allowed() -> None:
-    """Twelve accounts at once take the three connections that an endpoint may have; another endpoint has its own."""
+    """Twelve concurrent accounts share the three connections of an endpoint; another endpoint has its own."""
     factory = ClientFactory(max_connections=3)
     async with serving() as server, serving() as other:
         server.answer, other.answer = spies = Spy(3), Spy(2)
@@ -81,11 +80,11 @@ async def test_all_accounts_together_use_no_more_connections_than_allowed() -> N
 
     assert [spy.most for spy in spies] == [3, 2]
     assert (len(server.connections), len(other.connections)) == (3, 2)
-    assert len(server.seen) == 12
+    assert len(server.received) == 12
 
 
-async def test_a_config_can_ask_for_another_number() -> None:
-    """`max_pool_connections` in a config is the number per host for the clients that are made with it."""
+async def test_a_config_can_change_the_number_of_connections() -> None:
+    """`max_pool_connections` in a config is the number per host for the clients with this config."""
     factory = ClientFactory(max_connections=3)
     config = AioConfig(max_pool_connections=5)
     async with serving() as server:
@@ -96,8 +95,8 @@ async def test_a_config_can_ask_for_another_number() -> None:
     assert server.answer.most == 5
 
 
-async def test_one_account_more_is_no_handshake_more() -> None:
-    """Over TLS, a hundred accounts one after the other, in two regions, share one connection."""
+async def test_a_further_account_needs_no_handshake() -> None:
+    """Over TLS, a hundred consecutive accounts in two regions share one connection."""
     factory = ClientFactory(max_connections=3, verify=HERE)
     async with serving(ssl_context=tls(HERE)) as server:
         for number in range(100):
@@ -120,7 +119,7 @@ async def test_one_account_more_is_no_handshake_more() -> None:
     ids=["trusted", "not trusted", "another host's", "not verified"],
 )
 async def test_certificates_are_verified_with_their_host_names(certificate: str, verify: Any, trusted: bool) -> None:
-    """A certificate must be trusted, and for this host, unless verification is switched off: on every stack."""
+    """A certificate must be trusted, and valid for this host, unless verification is off: on every stack."""
     factory = ClientFactory(max_connections=3, verify=verify, config=AioConfig(retries={"total_max_attempts": 1}))
     async with serving(ssl_context=tls(certificate)) as server:
         client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
@@ -131,11 +130,11 @@ async def test_certificates_are_verified_with_their_host_names(certificate: str,
                 await client.get_caller_identity()
         await factory.aclose()
 
-    assert len(server.seen) == int(trusted)
+    assert len(server.received) == int(trusted)
 
 
-async def test_the_ca_bundle_of_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`AWS_CA_BUNDLE` is what a client verifies with that was told nothing else."""
+async def test_the_ca_bundle_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client without any other setting verifies with `AWS_CA_BUNDLE`."""
     monkeypatch.setenv("AWS_CA_BUNDLE", HERE)
     factory = ClientFactory(max_connections=3)
     async with serving(ssl_context=tls(HERE)) as server:
@@ -143,12 +142,12 @@ async def test_the_ca_bundle_of_the_environment_counts(monkeypatch: pytest.Monke
         await client.get_caller_identity()
         await factory.aclose()
 
-    assert len(server.seen) == 1
+    assert len(server.received) == 1
 
 
 @pytest.fixture
 def contexts_made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The threads in which TLS contexts were made."""
+    """Ids of the threads in which TLS contexts were made."""
     gc.collect()
     threads: list[int] = []
     make = AIOHTTPSession._get_ssl_context
@@ -162,7 +161,8 @@ def contexts_made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 async def test_a_tls_context_is_made_once_and_in_a_thread(contexts_made: list[int]) -> None:
-    """Sessions that differ in their timeouts alone share one context, across factories, made off the event loop."""
+    """Sessions that differ in their timeouts alone share one context, also across factories, made in a worker
+    thread."""
     factories = [ClientFactory(max_connections=3, verify=HERE) for _ in range(2)]
     async with serving(ssl_context=tls(HERE)) as server:
         for factory in factories:
@@ -176,7 +176,7 @@ async def test_a_tls_context_is_made_once_and_in_a_thread(contexts_made: list[in
 
 
 async def test_equal_settings_share_a_session() -> None:
-    """Services and regions use one HTTP session, so that one limit holds; other timeouts or proxies another."""
+    """Services and regions use one HTTP session, so that one limit applies; other timeouts or proxies use another."""
     factory = ClientFactory(max_connections=3)
 
     async def session_of(service: str, region: str, **options: Any) -> Any:
@@ -193,8 +193,8 @@ async def test_equal_settings_share_a_session() -> None:
     assert len({id(one), id(slower), id(proxied)}) == 3
 
 
-async def test_where_there_is_no_proxy_nothing_is_sent_to_one() -> None:
-    """What a session says of proxies when it has none is what botocore says, and is had without a look at the URL."""
+async def test_without_proxies_the_result_is_botocores() -> None:
+    """A session without proxies returns what botocore's configuration returns, without parsing the URL."""
     session = SharedAiohttpSession(proxies={}, proxies_config={"proxy_use_forwarding_for_https": True})
     stock = ProxyConfiguration({}, {"proxy_use_forwarding_for_https": True})
     url = "https://ec2.eu-west-1.amazonaws.com/"
@@ -205,8 +205,8 @@ async def test_where_there_is_no_proxy_nothing_is_sent_to_one() -> None:
     assert session._proxy_config.settings == stock.settings
 
 
-async def test_a_proxy_is_asked_as_with_aiobotocore() -> None:
-    """A proxy in the config is where requests go, and an unreachable one is botocore's error."""
+async def test_a_proxy_is_used_as_with_aiobotocore() -> None:
+    """Requests go to the proxy in the config, and an unreachable proxy is botocore's error."""
     factory = ClientFactory(
         max_connections=3,
         config=AioConfig(proxies={"https": "http://127.0.0.1:9"}, retries={"total_max_attempts": 1}),
@@ -220,8 +220,8 @@ async def test_a_proxy_is_asked_as_with_aiobotocore() -> None:
 
 @asynccontextmanager
 async def proxying() -> AsyncIterator[tuple[str, list[str]]]:
-    """Run a proxy that tunnels, and note what it was asked to connect to."""
-    asked: list[str] = []
+    """Run a tunneling proxy; yield its URL and the list of targets that it connected to."""
+    targets: list[str] = []
     tunnels: set[Any] = set()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -234,8 +234,8 @@ async def proxying() -> AsyncIterator[tuple[str, list[str]]]:
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tunnels.add(asyncio.current_task())
         request = await reader.readuntil(b"\r\n\r\n")
-        asked.append(request.split()[1].decode())
-        host, port = asked[-1].rsplit(":", 1)
+        targets.append(request.split()[1].decode())
+        host, port = targets[-1].rsplit(":", 1)
         there, back = await asyncio.open_connection(host, int(port))
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         async with anyio.create_task_group() as tasks:
@@ -244,7 +244,7 @@ async def proxying() -> AsyncIterator[tuple[str, list[str]]]:
 
     server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", targets
     finally:
         server.close()
         await asyncio.wait(tunnels, timeout=5)
@@ -252,8 +252,8 @@ async def proxying() -> AsyncIterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize(("certificate", "trusted"), [(HERE, True), (ELSEWHERE, False)])
 async def test_certificates_are_verified_behind_a_proxy_too(certificate: str, trusted: bool) -> None:
-    """A proxy tunnels TLS, and what answers at the other end must prove its name as without one."""
-    async with proxying() as (proxy, asked), serving(ssl_context=tls(certificate)) as server:
+    """Through a proxy's TLS tunnel, the endpoint's certificate is verified as without one."""
+    async with proxying() as (proxy, targets), serving(ssl_context=tls(certificate)) as server:
         factory = ClientFactory(
             max_connections=3,
             verify=certificate,
@@ -267,12 +267,12 @@ async def test_certificates_are_verified_behind_a_proxy_too(certificate: str, tr
                 await client.get_caller_identity()
         await factory.aclose()
 
-    assert asked == [server.url.removeprefix("https://")]
-    assert len(server.seen) == int(trusted)
+    assert targets == [server.url.removeprefix("https://")]
+    assert len(server.received) == int(trusted)
 
 
 async def test_a_users_own_transport_is_used() -> None:
-    """`http_session_cls` in a config is what sends, in a form that its clients cannot close."""
+    """A user's `http_session_cls` sends the requests, in a form that clients cannot close."""
     used: list[str] = []
 
     class Own(AIOHTTPSession):
@@ -290,25 +290,25 @@ async def test_a_users_own_transport_is_used() -> None:
 
     assert used == [f"{server.url}/"] * 2
     assert isinstance(session, Own)
-    assert isinstance(session, _http.SharedSession)
+    assert isinstance(session, http.SharedSession)
 
 
-# -- files ---------------------------------------------------------------------------------------------------------
+# -- open files ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Set what the system says of the limit on open files."""
+    """Set the limits on open files that the system reports."""
     resource = pytest.importorskip("resource")
 
-    def say(soft: int, hard: int) -> None:
+    def report(soft: int, hard: int) -> None:
         monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
 
-    return say
+    return report
 
 
 def test_the_limit_on_open_files_is_checked(limits: Any) -> None:
-    """A limit that is too low for the connections gives a warning with the number needed, and what would fit."""
+    """A limit that is too low for the connections gives a warning with the number needed, and with one that fits."""
     limits(256, 100_000)
     warning = check_open_files(1000)
 
@@ -320,9 +320,9 @@ def test_the_limit_on_open_files_is_checked(limits: Any) -> None:
     assert check_open_files(97) is not None
 
 
-def test_both_numbers_are_those_of_the_pool(limits: Any) -> None:
-    """The warning says what one call at a time needs at STS and a service, and what the pool lets jobs open there; who
-    has enough for the first is not alarmed by the second."""
+def test_the_warning_has_both_numbers(limits: Any) -> None:
+    """The warning has the files needed for one call at a time at STS and a service, and those for all connections that
+    the pool allows there; a limit that is enough for the first number gives no warning."""
     allowed = CONNECTIONS_EACH * 1000
 
     assert files_needed(1000) - files_needed(0) == 2 * 1000
@@ -334,14 +334,14 @@ def test_both_numbers_are_those_of_the_pool(limits: Any) -> None:
 
 
 def test_a_hard_limit_is_named(limits: Any) -> None:
-    """When `ulimit` could not raise it far enough, the warning says whose limit it is."""
+    """If `ulimit` could not raise the limit far enough, the warning names the system's limit."""
     limits(256, 1024)
 
     assert "the system's limit of 1024" in (check_open_files(1000) or "")
 
 
-def test_no_limit_is_enough(limits: Any) -> None:
-    """An unlimited process is never warned."""
+def test_an_unlimited_process_is_not_warned(limits: Any) -> None:
+    """Without a limit there is no warning."""
     import resource
 
     limits(resource.RLIM_INFINITY, resource.RLIM_INFINITY)

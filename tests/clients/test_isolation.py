@@ -1,4 +1,4 @@
-"""Isolation: nothing that belongs to one account's client is ever seen, spent or waited for by another's."""
+"""Isolation: no state of one account's client is visible to another's, spent by it or waited for by it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.support.clients import (
     ALICE,
     BOB,
     FakeIdentity,
-    Seen,
+    ReceivedRequest,
     Server,
     access_key,
     account_of,
-    answer_as_owner,
+    answer_as_signer,
     ec2_error,
     s3_error,
     serving,
@@ -56,23 +56,23 @@ async def factory() -> AsyncIterator[ClientFactory]:
 
 
 async def both(factory: ClientFactory, *args: Any, **options: Any) -> tuple[Any, Any]:
-    """Return a client each for Alice and for Bob."""
+    """Return one client for Alice and one for Bob."""
     alice, bob = [await factory.bind(FakeIdentity(account), *args, **options) for account in BOTH]
     return alice, bob
 
 
-# -- who signs -----------------------------------------------------------------------------------------------------
+# -- signing -------------------------------------------------------------------------------------------------------
 
 
-async def test_concurrent_calls_are_signed_by_whose_client_it_is(factory: ClientFactory, server: Server) -> None:
-    """While the calls of two accounts are in flight together, each is signed as its own account."""
+async def test_concurrent_calls_are_signed_as_the_clients_account(factory: ClientFactory, server: Server) -> None:
+    """While calls of two accounts are in flight together, each is signed as its own account."""
     together = anyio.Event()
 
-    async def answer(seen: Seen) -> web.Response:
-        if len(server.seen) == 10:
+    async def answer(received: ReceivedRequest) -> web.Response:
+        if len(server.received) == 10:
             together.set()
         await together.wait()
-        return answer_as_owner(seen)
+        return answer_as_signer(received)
 
     server.answer = answer
     clients = await both(factory, "sts", "eu-west-1", endpoint_url=server.url)
@@ -90,7 +90,7 @@ async def test_concurrent_calls_are_signed_by_whose_client_it_is(factory: Client
 
 
 async def test_tasks_that_a_job_spawns_sign_as_the_clients_account(factory: ClientFactory, server: Server) -> None:
-    """A client that is handed to a new task, or used inside another account's call, signs as its own account."""
+    """A client passed to a new task, or used inside another account's call, signs as its own account."""
     bobs = await factory.bind(FakeIdentity(BOB), "sts", "eu-west-1", endpoint_url=server.url)
     owners: list[str] = []
 
@@ -110,7 +110,7 @@ async def test_tasks_that_a_job_spawns_sign_as_the_clients_account(factory: Clie
 
 
 async def test_the_sessions_own_credentials_sign_nothing(server: Server) -> None:
-    """Keys that the configured session has, or finds in the environment, are in no request of a bound client."""
+    """Keys of the configured session or of the environment are in no request of a bound client."""
     session = AioSession()
     session.set_credentials(access_key("999999999999"), "secret")
     factory = ClientFactory(max_connections=1, session=session)
@@ -124,7 +124,7 @@ async def test_the_sessions_own_credentials_sign_nothing(server: Server) -> None
 
 
 @pytest.mark.parametrize("region", ["eu-west-1", "cn-north-1"])
-async def test_presigned_urls_carry_whose_client_it_is(factory: ClientFactory, region: str) -> None:
+async def test_presigned_urls_are_signed_as_the_clients_account(factory: ClientFactory, region: str) -> None:
     """A presigned URL is signed as the client's account, for services of two protocols, in both partitions."""
     for service, method, params in (
         ("s3", "get_object", {"Bucket": "b", "Key": "k"}),
@@ -140,7 +140,7 @@ async def test_presigned_urls_carry_whose_client_it_is(factory: ClientFactory, r
         assert tokens == [f"token-of-{ALICE}-0", f"token-of-{BOB}-0"]
 
 
-async def test_presigned_posts_carry_whose_client_it_is(factory: ClientFactory) -> None:
+async def test_presigned_posts_are_signed_as_the_clients_account(factory: ClientFactory) -> None:
     """A presigned POST's fields are signed as the client's account."""
     clients = await both(factory, "s3", "eu-west-1", config=AioConfig(signature_version="s3v4"))
 
@@ -149,7 +149,7 @@ async def test_presigned_posts_carry_whose_client_it_is(factory: ClientFactory) 
     assert [account_of(post["fields"]["x-amz-credential"].split("/")[0]) for post in posts] == [ALICE, BOB]
 
 
-async def test_database_tokens_carry_whose_client_it_is(factory: ClientFactory) -> None:
+async def test_database_tokens_are_signed_as_the_clients_account(factory: ClientFactory) -> None:
     """`rds.generate_db_auth_token` signs as the client's account."""
     clients = await both(factory, "rds", "eu-west-1")
 
@@ -158,23 +158,23 @@ async def test_database_tokens_carry_whose_client_it_is(factory: ClientFactory) 
     assert [re.findall(r"X-Amz-Credential=\w+?(\d{12})%2F", token) for token in tokens] == [[ALICE], [BOB]]
 
 
-async def test_urls_that_botocore_presigns_inside_a_call_do_too(factory: ClientFactory, server: Server) -> None:
-    """EC2 CopySnapshot carries a presigned URL that botocore makes: it is signed by who copies."""
+async def test_urls_presigned_inside_a_call_are_signed_as_the_account(factory: ClientFactory, server: Server) -> None:
+    """EC2 CopySnapshot contains a URL that botocore presigns: the account that copies signs it."""
     server.answer = lambda _: xml("<CopySnapshotResponse/>")
     clients = await both(factory, "ec2", "eu-west-1", endpoint_url=server.url)
 
     for client in clients:
         await client.copy_snapshot(SourceRegion="us-east-1", SourceSnapshotId="snap-1")
 
-    inner = [re.findall(r"X-Amz-Credential%3D\w+?(\d{12})%252F", seen.body.decode()) for seen in server.seen]
+    inner = [
+        re.findall(r"X-Amz-Credential%3D\w+?(\d{12})%252F", received.body.decode()) for received in server.received
+    ]
     assert inner == [[ALICE], [BOB]]
 
 
-async def test_a_bearer_token_of_the_environment_speaks_for_no_account(
-    monkeypatch: pytest.MonkeyPatch, server: Server
-) -> None:
-    """Bedrock prefers a bearer token that is in the environment; an account's client signs all the same."""
-    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "the-token-of-somebody")
+async def test_a_bearer_token_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    """Bedrock prefers a bearer token from the environment; an account's client signs nevertheless."""
+    monkeypatch.setenv("AWS_BEARER_TOKEN_BEDROCK", "a-bearer-token")
     server.answer = lambda _: web.json_response({})
     factory = ClientFactory(max_connections=1)
 
@@ -186,11 +186,11 @@ async def test_a_bearer_token_of_the_environment_speaks_for_no_account(
     await factory.aclose()
 
     assert server.accounts == [ALICE, ALICE]
-    assert "the-token-of-somebody" not in str(server.seen)
+    assert "a-bearer-token" not in str(server.received)
 
 
-async def test_a_client_that_shall_not_sign_does_not(factory: ClientFactory, server: Server) -> None:
-    """With `signature_version=UNSIGNED` nothing is signed, and nobody is asked for credentials."""
+async def test_an_unsigned_client_does_not_sign(factory: ClientFactory, server: Server) -> None:
+    """With `signature_version=UNSIGNED` no request is signed, and no credentials are requested."""
     identity = FakeIdentity(ALICE)
     client = await factory.bind(
         identity, "sts", "eu-west-1", endpoint_url=server.url, config=AioConfig(signature_version=UNSIGNED)
@@ -198,8 +198,8 @@ async def test_a_client_that_shall_not_sign_does_not(factory: ClientFactory, ser
 
     await client.get_caller_identity()
 
-    assert "Authorization" not in server.seen[0].headers
-    assert identity.asked == 0
+    assert "Authorization" not in server.received[0].headers
+    assert identity.loads == 0
 
 
 # -- retries -------------------------------------------------------------------------------------------------------
@@ -211,18 +211,18 @@ def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def requests_of(server: Server, call: Any) -> int:
-    """Return how many requests one failing call takes."""
-    before = len(server.seen)
+    """Return how many requests one failing call sends."""
+    before = len(server.received)
     with pytest.raises(ClientError):
         await call()
-    return len(server.seen) - before
+    return len(server.received) - before
 
 
 @pytest.mark.usefixtures("no_backoff")
 @pytest.mark.parametrize("isolated", [False, True])
 async def test_an_accounts_retry_quota_is_its_own(factory: ClientFactory, server: Server, isolated: bool) -> None:
-    """When one account has used up its retries, the others, and its other regions, still have theirs; but a new
-    client of the same account starts where the last one stopped."""
+    """If one account has used up its retries, other accounts and its other regions still have theirs, but a new client
+    of the same account continues with the used quota."""
     server.answer = lambda _: ec2_error("InternalError", 500)
     alice, bob = await both(factory, "ec2", "eu-west-1", endpoint_url=server.url, isolated=isolated)
     first = await requests_of(server, alice.describe_instances)
@@ -242,18 +242,19 @@ async def test_an_accounts_retry_quota_is_its_own(factory: ClientFactory, server
 
 
 @pytest.mark.usefixtures("no_backoff")
-async def test_success_gives_quota_back(factory: ClientFactory, server: Server) -> None:
-    """A call that succeeds after a retry returns what the retry took, on a plan and on a private copy of events."""
+async def test_a_success_releases_quota(factory: ClientFactory, server: Server) -> None:
+    """A call that succeeds after a retry releases the quota that the retry took, with planned events and with a private
+    copy."""
     states = factory._states
     calm = await factory.bind(FakeIdentity(BOB), "ec2", "eu-west-1", endpoint_url=server.url)
     await calm.describe_instances()
-    assert not states._states  # nothing is remembered of an account while all goes well
+    assert not states._states  # no state is kept for an account without errors
     for private in (False, True):
         client = await factory.bind(FakeIdentity(ALICE), "ec2", "eu-west-1", endpoint_url=server.url)
         if private:
             client.meta.events.register("before-send", lambda **_: None)
         answers = iter([ec2_error("InternalError", 500)])
-        server.answer = lambda seen, answers=answers: next(answers, None) or answer_as_owner(seen)
+        server.answer = lambda received, answers=answers: next(answers, None) or answer_as_signer(received)
         await client.describe_instances()
         quota = client.meta.events.retry_state().quota
 
@@ -269,7 +270,9 @@ async def test_an_account_waits_for_its_own_rate_alone(server: Server) -> None:
     """In adaptive mode a throttled account waits for its next token, on the clock, while another sends at once."""
     clock = FakeClock()
     throttled = [ALICE]
-    server.answer = lambda seen: ec2_error("Throttling") if seen.account in throttled else answer_as_owner(seen)
+    server.answer = lambda received: (
+        ec2_error("Throttling") if received.account in throttled else answer_as_signer(received)
+    )
     factory = ClientFactory(max_connections=5, clock=clock)
     config = AioConfig(retries={"mode": "adaptive", "total_max_attempts": 1})
     alice, bob = await both(factory, "ec2", "eu-west-1", endpoint_url=server.url, config=config)
@@ -299,20 +302,20 @@ async def test_an_account_waits_for_its_own_rate_alone(server: Server) -> None:
 # -- S3 ------------------------------------------------------------------------------------------------------------
 
 
-def s3_express(seen: Seen) -> web.Response:
-    """Answer as S3 Express: a session for whoever asks for one, objects for whoever has one."""
-    if "session" in seen.query:
+def s3_express(received: ReceivedRequest) -> web.Response:
+    """Respond as S3 Express: with a session, or with an object that names the session."""
+    if "session" in received.query:
         return xml(
             '<CreateSessionResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Credentials>'
-            f"<SessionToken>session-of-{seen.account}</SessionToken><SecretAccessKey>s</SecretAccessKey>"
-            f"<AccessKeyId>EXPRESS{seen.account}</AccessKeyId><Expiration>2099-01-01T00:00:00Z</Expiration>"
+            f"<SessionToken>session-of-{received.account}</SessionToken><SecretAccessKey>s</SecretAccessKey>"
+            f"<AccessKeyId>EXPRESS{received.account}</AccessKeyId><Expiration>2099-01-01T00:00:00Z</Expiration>"
             "</Credentials></CreateSessionResult>"
         )
-    return web.Response(text=seen.headers["X-Amz-S3Session-Token"])
+    return web.Response(text=received.headers["X-Amz-S3Session-Token"])
 
 
 async def test_s3_express_sessions_are_an_accounts_own(factory: ClientFactory, server: Server) -> None:
-    """Two accounts that read the same S3 Express bucket each ask for a session, and sign with their own."""
+    """Two accounts that read the same S3 Express bucket each request a session, and sign with their own."""
     server.answer = s3_express
     clients = await both(factory, "s3", "us-east-1", endpoint_url=server.url)
     sessions: list[bytes] = []
@@ -323,7 +326,7 @@ async def test_s3_express_sessions_are_an_accounts_own(factory: ClientFactory, s
             sessions.append(await body.read())
 
     assert sessions == [f"session-of-{account}".encode() for account in BOTH * 2]
-    assert [seen.access_key for seen in server.seen] == [
+    assert [received.access_key for received in server.received] == [
         access_key(ALICE),
         f"EXPRESS{ALICE}",
         access_key(BOB),
@@ -333,16 +336,16 @@ async def test_s3_express_sessions_are_an_accounts_own(factory: ClientFactory, s
     ]
 
 
-def scope(seen: Seen) -> str:
-    """Return the region that a request is signed for."""
-    return seen.headers["Authorization"].split("/")[2]
+def scope(received: ReceivedRequest) -> str:
+    """Return the region in a request's signature."""
+    return received.headers["Authorization"].split("/")[2]
 
 
 async def test_s3_region_redirects_are_an_accounts_own(factory: ClientFactory, server: Server) -> None:
-    """Where one account found a bucket says nothing to another account: each asks, and each remembers."""
+    """The region that one account found for a bucket is not used by another: each looks it up, and each caches it."""
 
-    def answer(seen: Seen) -> web.Response:
-        if scope(seen) == "eu-west-1":
+    def answer(received: ReceivedRequest) -> web.Response:
+        if scope(received) == "eu-west-1":
             return s3_error("PermanentRedirect", 301, **{"x-amz-bucket-region": "us-west-2"})
         return xml("<ListBucketResult/>")
 
@@ -352,7 +355,7 @@ async def test_s3_region_redirects_are_an_accounts_own(factory: ClientFactory, s
     for client in (alice, alice, bob):
         await client.list_objects_v2(Bucket="bucket")
 
-    assert [(seen.account, scope(seen)) for seen in server.seen] == [
+    assert [(received.account, scope(received)) for received in server.received] == [
         (ALICE, "eu-west-1"),
         (ALICE, "us-west-2"),
         (ALICE, "us-west-2"),
@@ -364,10 +367,10 @@ async def test_s3_region_redirects_are_an_accounts_own(factory: ClientFactory, s
 # -- endpoints -----------------------------------------------------------------------------------------------------
 
 
-def discovery(seen: Seen) -> web.Response:
-    """Answer as a service with endpoint discovery: each account's endpoint has a path of its own."""
-    if seen.operation == "DescribeEndpoints":
-        address = f"http://{seen.host}/cell-of-{seen.account}"
+def discovery(received: ReceivedRequest) -> web.Response:
+    """Respond as a service with endpoint discovery: each account's endpoint has a path of its own."""
+    if received.operation == "DescribeEndpoints":
+        address = f"http://{received.host}/cell-of-{received.account}"
         return web.json_response({"Endpoints": [{"Address": address, "CachePeriodInMinutes": 60}]})
     return web.json_response({"QueryId": "q", "Rows": [], "ColumnInfo": []})
 
@@ -382,8 +385,9 @@ def discovery(seen: Seen) -> web.Response:
 async def test_discovered_endpoints_are_an_accounts_own(
     monkeypatch: pytest.MonkeyPatch, server: Server, service: str, method: str, params: Any, config: Any
 ) -> None:
-    """A service that discovers endpoints gets a client for each account: each asks as itself, and goes to its own."""
-    # By environment, for botocore switches discovery off when an endpoint is given in code.
+    """A service that discovers endpoints gets a client per account: each discovers as itself, and uses its own
+    endpoint."""
+    # By environment, because botocore disables discovery if an endpoint is given in code.
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     server.answer = discovery
     factory = ClientFactory(max_connections=5)
@@ -394,8 +398,11 @@ async def test_discovered_endpoints_are_an_accounts_own(
         await getattr(client, method)(**params)
     await factory.aclose()
 
-    seen = [(seen.account, seen.operation == "DescribeEndpoints", seen.path.strip("/")) for seen in server.seen]
-    assert seen == [
+    received = [
+        (received.account, received.operation == "DescribeEndpoints", received.path.strip("/"))
+        for received in server.received
+    ]
+    assert received == [
         step
         for account in BOTH
         for step in (
@@ -408,7 +415,7 @@ async def test_discovered_endpoints_are_an_accounts_own(
 
 
 async def test_account_id_endpoints_are_an_accounts_own(factory: ClientFactory) -> None:
-    """DynamoDB's endpoint carries the account id of the client's own account, and none when that is not known."""
+    """DynamoDB's endpoint contains the id of the client's own account, and no id if it is unknown."""
     clients = [*await both(factory, "dynamodb", "us-east-1")]
     unknown = FakeIdentity("333333333333")
     unknown.account_id = None
@@ -423,11 +430,11 @@ async def test_account_id_endpoints_are_an_accounts_own(factory: ClientFactory) 
     ]
 
 
-# -- what users do to a client -------------------------------------------------------------------------------------
+# -- changes by users ----------------------------------------------------------------------------------------------
 
 
-async def test_a_handler_on_one_accounts_client_is_seen_by_no_other(factory: ClientFactory, server: Server) -> None:
-    """What is registered on a client counts for it alone: not for others made before or after, nor for the same
+async def test_a_handler_on_one_client_is_called_by_no_other(factory: ClientFactory, server: Server) -> None:
+    """A handler registered on a client affects neither other accounts' clients, made before or after, nor the same
     account's next client."""
     before = await factory.bind(FakeIdentity(BOB), "sts", "eu-west-1", endpoint_url=server.url)
     alice = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
@@ -438,12 +445,12 @@ async def test_a_handler_on_one_accounts_client_is_seen_by_no_other(factory: Cli
     for client in (before, alice, after, again):
         await client.get_caller_identity()
 
-    assert [seen.headers.get("X-Mark") for seen in server.seen] == [None, "alice", None, None]
+    assert [received.headers.get("X-Mark") for received in server.received] == [None, "alice", None, None]
     assert server.accounts == [BOB, ALICE, BOB, ALICE]
 
 
 async def test_a_private_copy_of_events_still_signs_as_the_account(factory: ClientFactory, server: Server) -> None:
-    """Registering a handler makes a copy of the core's events, in which every handler is the client's own."""
+    """Registering a handler copies the template's events, with every handler being the client's own."""
     server.answer = s3_express
     alice, bob = await both(factory, "s3", "us-east-1", endpoint_url=server.url)
     for client in (alice, bob):
@@ -454,13 +461,13 @@ async def test_a_private_copy_of_events_still_signs_as_the_account(factory: Clie
         async with response["Body"] as body:
             await body.read()
 
-    assert [account_of(seen.access_key) for seen in server.seen] == [ALICE, ALICE, BOB, BOB]
+    assert [account_of(received.access_key) for received in server.received] == [ALICE, ALICE, BOB, BOB]
 
 
 async def test_leaving_or_closing_one_client_closes_no_others_connections(
     factory: ClientFactory, server: Server
 ) -> None:
-    """`async with` and `close` of one account's client leave the connections to the rest."""
+    """`async with` and `close` of one account's client leave the connections open for others."""
     alice, bob = await both(factory, "sts", "eu-west-1", endpoint_url=server.url)
 
     async with alice:
@@ -474,11 +481,11 @@ async def test_leaving_or_closing_one_client_closes_no_others_connections(
     assert len(server.connections) == 1
 
 
-# -- the rule ------------------------------------------------------------------------------------------------------
+# -- rules ---------------------------------------------------------------------------------------------------------
 
 
 class _Keeper:
-    """State that nobody knows."""
+    """State of unknown meaning."""
 
     def __init__(self) -> None:
         self.kept: list[Any] = []
@@ -517,8 +524,8 @@ def _closure_over(client: Any) -> Any:
 async def test_a_client_with_unknown_state_is_not_shared(
     monkeypatch: pytest.MonkeyPatch, server: Server, change: Any
 ) -> None:
-    """When botocore puts something on a client that this library does not know, each account gets a client of its
-    own, built for it alone; nothing fails, and nothing is shared."""
+    """If botocore adds unknown state to a client, each account gets a client built for it alone, and no state is
+    shared."""
     from asyncauth._clients.builder import TemplateSession
 
     build = TemplateSession.build
@@ -542,8 +549,8 @@ async def test_a_client_with_unknown_state_is_not_shared(
 
 
 @pytest.mark.parametrize("mode", ["legacy", "standard", "adaptive"])
-async def test_the_services_of_today_are_shared(mode: str) -> None:
-    """Services of every kind are bound, not built, in every retry mode: the rule is not so careful as to be useless."""
+async def test_common_services_are_shared(mode: str) -> None:
+    """Services of every kind are bound, not built, in every retry mode: the rules are not too strict to be useful."""
     factory = ClientFactory(max_connections=5, config=AioConfig(retries={"mode": mode}))  # type: ignore[arg-type]
     for service in ("ec2", "s3", "s3control", "sts", "iam", "dynamodb", "cloudwatch", "lambda", "sqs", "rds"):
         await factory.warm(service, "us-east-1")
@@ -554,7 +561,7 @@ async def test_the_services_of_today_are_shared(mode: str) -> None:
     assert [template.unshared for template in templates] == [None] * len(templates)
 
 
-async def test_isolated_clients_are_had_for_the_asking(factory: ClientFactory, server: Server) -> None:
+async def test_isolated_clients_can_be_requested(factory: ClientFactory, server: Server) -> None:
     """`isolated=True` builds a client that shares neither class nor signer nor events with any other."""
     one, other = await both(factory, "sts", "eu-west-1", endpoint_url=server.url, isolated=True)
 

@@ -1,4 +1,4 @@
-"""Lives of bound clients and their factory: leases, hooks, expired tokens, closing, and what is left after it."""
+"""Life cycle of bound clients and their factory: closing, leases, hooks, expired tokens."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from botocore.exceptions import ClientError, HTTPClientError
 
 from asyncauth import PoolClosed
 from asyncauth._clients import ClientFactory
-from asyncauth._clients.bound_client import _decorated
+from asyncauth._clients.bound_client import _undecorated
 from tests.support.clients import (
     ALICE,
     BOB,
     FakeIdentity,
-    Seen,
+    ReceivedRequest,
     Server,
     access_key,
-    answer_as_owner,
+    answer_as_signer,
     ec2_error,
     s3_error,
     serving,
@@ -61,9 +61,9 @@ async def factory() -> AsyncIterator[ClientFactory]:
 # -- closing -------------------------------------------------------------------------------------------------------
 
 
-async def test_after_the_pool_closed_every_use_says_so(server: Server) -> None:
-    """Methods, paginators made before, waiters, presigning and entering raise PoolClosed, which names the account;
-    nothing is sent."""
+async def test_every_use_after_the_pool_closed_raises(server: Server) -> None:
+    """Methods, paginators made before, waiters, presigning and entering raise PoolClosed with the account; no request
+    is sent."""
     factory = ClientFactory(max_connections=5)
     identity = FakeIdentity(ALICE)
     client = await factory.bind(identity, "ec2", "eu-west-1", endpoint_url=server.url)
@@ -101,13 +101,13 @@ async def test_after_the_pool_closed_every_use_says_so(server: Server) -> None:
             await use()
     with pytest.raises(PoolClosed, match="closed"):
         factory.try_bind(identity, "ec2", "eu-west-1")
-    assert len(server.seen) == 1
+    assert len(server.received) == 1
 
 
 @pytest.mark.parametrize("how", ["plainly", "cancelled", "body raises", "never used", "left open inside"])
 async def test_closing_leaves_nothing_open(server: Server, how: str) -> None:
-    """However the factory comes to its end, its connections are closed: no warning of an unclosed session remains,
-    and the server sees every connection go."""
+    """However the factory ends, its connections are closed: no warning of an unclosed session, and no open connection
+    at the server."""
     factory = ClientFactory(max_connections=5)
     ended = anyio.CancelScope()
     with ended:
@@ -125,7 +125,7 @@ async def test_closing_leaves_nothing_open(server: Server, how: str) -> None:
                 ended.cancel()
                 await anyio.sleep_forever()
             if how == "body raises":
-                raise RuntimeError("as the test says")
+                raise RuntimeError("from the test")
         except RuntimeError:
             ended.cancel()
         finally:
@@ -138,10 +138,10 @@ async def test_closing_leaves_nothing_open(server: Server, how: str) -> None:
 
 
 async def test_a_call_in_flight_when_the_pool_closes_ends(server: Server) -> None:
-    """A request that is under way when the factory is closed fails; it neither hangs nor opens a connection again."""
+    """A request in flight when the factory closes fails; it neither hangs nor opens a connection again."""
     arrived = anyio.Event()
 
-    async def answer(_: Seen) -> web.Response:
+    async def answer(_: ReceivedRequest) -> web.Response:
         arrived.set()
         await anyio.sleep_forever()
         raise AssertionError
@@ -165,11 +165,11 @@ async def test_a_call_in_flight_when_the_pool_closes_ends(server: Server) -> Non
 
     assert len(errors) == 1
     assert isinstance(errors[0], (PoolClosed, HTTPClientError))
-    assert len(server.seen) == 1
+    assert len(server.received) == 1
 
 
-async def test_a_core_that_is_built_while_the_pool_closes_is_not_handed_out() -> None:
-    """Who waits for a core when the factory is closed gets PoolClosed."""
+async def test_a_template_built_while_the_pool_closes_is_not_used() -> None:
+    """Tasks that wait for a template when the factory closes get PoolClosed."""
     building, go_on = threading.Event(), threading.Event()
     session = AioSession()
     session.register("creating-client-class", lambda **_: building.set() or go_on.wait(10))
@@ -197,7 +197,7 @@ async def test_a_core_that_is_built_while_the_pool_closes_is_not_handed_out() ->
 
 
 async def test_leases_are_counted(factory: ClientFactory) -> None:
-    """A client counts as leased from entering to leaving its `async with`, bound or isolated."""
+    """A client counts as leased while it is inside its `async with`, bound or isolated."""
     bound = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1")
     isolated = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", isolated=True)
 
@@ -210,9 +210,10 @@ async def test_leases_are_counted(factory: ClientFactory) -> None:
     assert factory.statistics().leased == 0
 
 
-async def test_idle_cores_go_when_there_are_too_many(server: Server) -> None:
-    """Beyond `max_cores` the least recently used core goes that nobody leases; its clients stay good."""
-    factory = ClientFactory(max_connections=5, max_cores=2)
+async def test_idle_templates_are_evicted(server: Server) -> None:
+    """Beyond `max_templates` the least recently used template without a leased client is dropped; its clients stay
+    usable."""
+    factory = ClientFactory(max_connections=5, max_templates=2)
     identity = FakeIdentity(ALICE)
 
     async def bind(region: str) -> Any:
@@ -236,11 +237,11 @@ async def test_idle_cores_go_when_there_are_too_many(server: Server) -> None:
     assert factory.statistics().evicted == 3
 
 
-async def test_the_core_that_goes_is_the_one_used_longest_ago() -> None:
-    """Of two idle cores the one built first stays if it was used since, in whichever of the two ways."""
+async def test_the_least_recently_used_template_is_evicted() -> None:
+    """Of two idle templates the one built first is kept if it was used since, by either of the two methods."""
     identity = FakeIdentity(ALICE)
     for again in ("bind", "try_bind"):
-        factory = ClientFactory(max_connections=5, max_cores=2)
+        factory = ClientFactory(max_connections=5, max_templates=2)
         await factory.bind(identity, "sts", "eu-west-1")
         await factory.bind(identity, "sts", "eu-west-2")
         used = getattr(factory, again)(identity, "sts", "eu-west-1")
@@ -257,9 +258,9 @@ async def test_the_core_that_goes_is_the_one_used_longest_ago() -> None:
         assert held == ["eu-west-1", "eu-west-3"]
 
 
-async def test_more_clients_than_cores_may_be_leased_at_once(server: Server) -> None:
-    """When all cores are leased, one more is held all the same, until there is one to go."""
-    factory = ClientFactory(max_connections=5, max_cores=1)
+async def test_leased_templates_are_not_evicted(server: Server) -> None:
+    """While all templates are leased, one more is kept, until one becomes idle."""
+    factory = ClientFactory(max_connections=5, max_templates=1)
     async with AsyncExitStack() as stack:
         for region in ("eu-west-1", "eu-west-2", "eu-west-3"):
             client = await factory.bind(FakeIdentity(ALICE), "sts", region, endpoint_url=server.url)
@@ -275,8 +276,8 @@ async def test_more_clients_than_cores_may_be_leased_at_once(server: Server) -> 
 
 
 @pytest.mark.parametrize("isolated", [False, True])
-async def test_the_hook_stands_around_every_call(factory: ClientFactory, server: Server, isolated: bool) -> None:
-    """It sees service and operation of each call, pages included, and what it returns is the result."""
+async def test_the_hook_wraps_every_call(factory: ClientFactory, server: Server, isolated: bool) -> None:
+    """The hook gets service and operation of each call, pages included, and its result is the call's."""
     calls: list[tuple[str, str]] = []
 
     async def hook(service_id: str, operation_name: str, invoke: Any) -> Any:
@@ -292,23 +293,23 @@ async def test_the_hook_stands_around_every_call(factory: ClientFactory, server:
     assert calls == [("ec2", "DescribeInstances")] * 2
 
 
-async def test_the_hook_can_refuse(factory: ClientFactory, server: Server) -> None:
-    """When it raises, nothing is sent, and its error is the call's."""
+async def test_the_hook_can_reject_a_call(factory: ClientFactory, server: Server) -> None:
+    """If the hook raises, no request is sent, and its error is the call's."""
 
     async def hook(*_: Any) -> Any:
-        raise TimeoutError("no budget")
+        raise TimeoutError("no permit")
 
     client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url, call_hook=hook)
 
-    with pytest.raises(TimeoutError, match="no budget"):
+    with pytest.raises(TimeoutError, match="no permit"):
         await client.get_caller_identity()
-    assert server.seen == []
+    assert server.received == []
 
 
 async def test_a_patch_of_aiobotocores_calls_is_called(
     factory: ClientFactory, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tracers wrap `AioBaseClient._make_api_call`; bound clients call what stands there."""
+    """Tracers patch `AioBaseClient._make_api_call`; bound clients call the patch."""
     calls: list[str] = []
     original = AioBaseClient._make_api_call
 
@@ -324,19 +325,19 @@ async def test_a_patch_of_aiobotocores_calls_is_called(
     assert calls == ["GetCallerIdentity"]
 
 
-def test_a_patch_that_came_first_is_called_too() -> None:
-    """What wrapped aiobotocore's method before this library was imported is not looked behind."""
-    assert _decorated(AioBaseClient._make_api_call) is inspect.unwrap(AioBaseClient._make_api_call)
+def test_a_patch_installed_before_import_is_called_too() -> None:
+    """A patch that was installed before this library was imported is not bypassed."""
+    assert _undecorated(AioBaseClient._make_api_call) is inspect.unwrap(AioBaseClient._make_api_call)
 
     @functools.wraps(AioBaseClient._make_api_call)
     async def patched(*_: Any) -> None: ...
 
-    assert _decorated(patched) is None
-    assert _decorated(with_current_context(lambda: None)(patched)) is None
+    assert _undecorated(patched) is None
+    assert _undecorated(with_current_context(lambda: None)(patched)) is None
 
 
 async def test_a_call_has_the_features_of_its_caller_and_keeps_its_own(factory: ClientFactory, server: Server) -> None:
-    """As with aiobotocore: a call inside of another starts with a copy of its features, else with none."""
+    """As with aiobotocore: a call inside another starts with a copy of its features, otherwise with none."""
     client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
     features: list[set[str]] = []
 
@@ -360,8 +361,8 @@ async def test_a_call_has_the_features_of_its_caller_and_keeps_its_own(factory: 
 
 
 def json_error(code: str) -> web.Response:
-    """Return an error as JSON services word it."""
-    return web.json_response({"__type": code, "message": "as the test says"}, status=400)
+    """Return an error in the form of JSON services."""
+    return web.json_response({"__type": code, "message": "from the test"}, status=400)
 
 
 EXPIRED = [
@@ -374,43 +375,46 @@ EXPIRED = [
 
 @pytest.mark.parametrize("isolated", [False, True])
 @pytest.mark.parametrize(("service", "method", "params", "refusal"), EXPIRED)
-async def test_an_expired_token_is_dropped_and_the_call_tried_once_more(
+async def test_an_expired_token_is_rejected_and_the_call_repeated(
     factory: ClientFactory, server: Server, service: str, method: str, params: Any, refusal: Any, isolated: bool
 ) -> None:
-    """Whatever a protocol calls it: exactly the key that signed is rejected, and the second try has the next one."""
-    server.answer = lambda seen: refusal() if seen.access_key == access_key(ALICE, 0) else answer_as_owner(seen)
+    """For each protocol's error code: exactly the key that signed is rejected, and the second attempt uses the next
+    one."""
+    server.answer = lambda received: (
+        refusal() if received.access_key == access_key(ALICE, 0) else answer_as_signer(received)
+    )
     identity = FakeIdentity(ALICE)
     client = await factory.bind(identity, service, "eu-west-1", endpoint_url=server.url, isolated=isolated)
 
     if service != "s3":
         await getattr(client, method)(**params)
     else:
-        server.answer = lambda seen: (
-            refusal() if seen.access_key == access_key(ALICE, 0) else xml("<ListBucketResult/>")
+        server.answer = lambda received: (
+            refusal() if received.access_key == access_key(ALICE, 0) else xml("<ListBucketResult/>")
         )
         await client.list_objects_v2(**params)
 
     assert identity.rejected == [access_key(ALICE, 0)]
-    assert [seen.access_key for seen in server.seen] == [access_key(ALICE, 0), access_key(ALICE, 1)]
+    assert [received.access_key for received in server.received] == [access_key(ALICE, 0), access_key(ALICE, 1)]
 
 
-async def test_it_is_tried_once_and_not_for_ever(factory: ClientFactory, server: Server) -> None:
-    """When the next token is refused too, the error is the caller's, after two requests."""
+async def test_a_call_is_repeated_once_only(factory: ClientFactory, server: Server) -> None:
+    """If the next token is rejected too, the caller gets the error, after two requests."""
     server.answer = lambda _: ec2_error("RequestExpired")
     identity = FakeIdentity(ALICE)
     client = await factory.bind(identity, "ec2", "eu-west-1", endpoint_url=server.url)
 
     with pytest.raises(ClientError, match="RequestExpired"):
         await client.describe_instances()
-    assert len(server.seen) == 2
+    assert len(server.received) == 2
     assert identity.rejected == [access_key(ALICE, 0)]
 
 
 @pytest.mark.parametrize(("is_young", "requests"), [(False, 2), (True, 1)])
-async def test_a_doubtful_refusal_drops_no_token_that_was_just_issued(
+async def test_an_ambiguous_error_drops_no_new_token(
     factory: ClientFactory, server: Server, is_young: bool, requests: int
 ) -> None:
-    """S3 says InvalidToken of a token that ended, and of a good one in a region that is not enabled."""
+    """S3 returns InvalidToken for an expired token, and also for a valid one in a region that is not enabled."""
     server.answer = lambda _: s3_error("InvalidToken", 400)
     identity = FakeIdentity(ALICE)
     identity.is_young = is_young
@@ -418,24 +422,24 @@ async def test_a_doubtful_refusal_drops_no_token_that_was_just_issued(
 
     with pytest.raises(ClientError, match="InvalidToken"):
         await client.list_buckets()
-    assert len(server.seen) == requests
+    assert len(server.received) == requests
     assert identity.generation == requests - 1
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "UnauthorizedOperation", "InvalidClientTokenId", "AuthFailure"])
 async def test_a_denial_drops_no_token(factory: ClientFactory, server: Server, code: str) -> None:
-    """An error that does not say "expired" goes to the caller at once, and no key is rejected for it."""
+    """An error other than an expiry goes to the caller at once, and no key is rejected."""
     server.answer = lambda _: ec2_error(code, 403)
     identity = FakeIdentity(ALICE)
     client = await factory.bind(identity, "ec2", "eu-west-1", endpoint_url=server.url)
 
     with pytest.raises(ClientError, match=code):
         await client.describe_instances()
-    assert (len(server.seen), identity.rejected) == (1, [])
+    assert (len(server.received), identity.rejected) == (1, [])
 
 
-async def test_an_identity_that_has_nothing_better_ends_it(factory: ClientFactory, server: Server) -> None:
-    """When rejecting the key says that another try makes no sense, there is none."""
+async def test_an_identity_without_another_token_prevents_repetition(factory: ClientFactory, server: Server) -> None:
+    """If rejecting the key returns False, the call is not repeated."""
 
     class Stuck(FakeIdentity):
         def reject(self, rejected_access_key: str, /, *, ambiguous: bool = False) -> bool:
@@ -447,17 +451,17 @@ async def test_an_identity_that_has_nothing_better_ends_it(factory: ClientFactor
 
     with pytest.raises(ClientError, match="RequestExpired"):
         await client.describe_instances()
-    assert len(server.seen) == 1
+    assert len(server.received) == 1
 
 
 async def test_each_call_rejects_the_key_that_it_was_signed_with(factory: ClientFactory, server: Server) -> None:
-    """Calls in flight together, signed before and after a renewal, reject each its own key, not the latest one."""
+    """Concurrent calls, signed before and after a renewal, each reject their own key, not the latest one."""
     first_here, both_here = anyio.Event(), anyio.Event()
 
-    async def answer(seen: Seen) -> web.Response:
-        (first_here if len(server.seen) == 1 else both_here).set()
+    async def answer(received: ReceivedRequest) -> web.Response:
+        (first_here if len(server.received) == 1 else both_here).set()
         await both_here.wait()
-        return ec2_error("RequestExpired") if len(server.seen) <= 2 else answer_as_owner(seen)
+        return ec2_error("RequestExpired") if len(server.received) <= 2 else answer_as_signer(received)
 
     server.answer = answer
     identity = FakeIdentity(ALICE)
@@ -474,9 +478,12 @@ async def test_each_call_rejects_the_key_that_it_was_signed_with(factory: Client
     assert sorted(rejected) == [access_key(ALICE, 0), access_key(ALICE, 5)]
 
 
-async def test_a_body_is_sent_again_from_where_it_was(factory: ClientFactory, server: Server) -> None:
-    """The second try of an upload sends the same bytes as the first, be it a string or a file that was read from."""
-    server.answer = lambda seen: s3_error("ExpiredToken", 400) if seen.access_key.startswith("ASIA0000") else xml("")
+async def test_a_body_is_sent_again_from_its_position(factory: ClientFactory, server: Server) -> None:
+    """The second attempt of an upload sends the same bytes as the first, from a string or from a file with a
+    position."""
+    server.answer = lambda received: (
+        s3_error("ExpiredToken", 400) if received.access_key.startswith("ASIA0000") else xml("")
+    )
     for make in (lambda: b"the body", lambda: "the body", lambda: bytearray(b"the body")):
         client = await factory.bind(FakeIdentity(ALICE), "s3", "eu-west-1", endpoint_url=server.url)
         await client.put_object(Bucket="b", Key="k", Body=make())
@@ -485,18 +492,19 @@ async def test_a_body_is_sent_again_from_where_it_was(factory: ClientFactory, se
     client = await factory.bind(FakeIdentity(ALICE), "s3", "eu-west-1", endpoint_url=server.url)
     await client.put_object(Bucket="b", Key="k", Body=file)
 
-    assert len(server.seen) == 8
-    bodies = [seen.body for seen in server.seen]
+    assert len(server.received) == 8
+    bodies = [received.body for received in server.received]
     assert bodies[0::2] == bodies[1::2]
     assert [body for body in bodies if b"the body" not in body] == []
 
 
 async def test_a_body_that_cannot_be_rewound_is_not_sent_twice(factory: ClientFactory, server: Server) -> None:
-    """A stream that is used up gives the error to the caller; the key is rejected all the same, for the next call."""
+    """For a stream that cannot seek back the caller gets the error; the key is rejected nevertheless, for the next
+    call."""
 
     class Pipe(io.BytesIO):
         def seek(self, *where: int) -> int:
-            if server.seen:  # what was sent is gone
+            if server.received:  # bytes that were sent are lost
                 raise OSError("not seekable")
             return super().seek(*where)
 
@@ -506,20 +514,20 @@ async def test_a_body_that_cannot_be_rewound_is_not_sent_twice(factory: ClientFa
 
     with pytest.raises(ClientError, match="ExpiredToken"):
         await client.invoke(FunctionName="f", Payload=Pipe(b"bytes"))
-    assert len(server.seen) == 1
+    assert len(server.received) == 1
     assert identity.rejected == [access_key(ALICE, 0)]
 
 
-async def test_the_second_try_has_the_parameters_that_were_given(factory: ClientFactory, server: Server) -> None:
-    """botocore's handlers change parameters in place; the second try starts from the caller's, so user data is not
+async def test_the_second_attempt_has_the_callers_parameters(factory: ClientFactory, server: Server) -> None:
+    """botocore's handlers change parameters in place; the second attempt starts from the caller's, so user data is not
     encoded twice."""
-    server.answer = lambda seen: (
-        ec2_error("RequestExpired") if seen.access_key == access_key(ALICE, 0) else xml("<RunInstancesResponse/>")
+    server.answer = lambda received: (
+        ec2_error("RequestExpired") if received.access_key == access_key(ALICE, 0) else xml("<RunInstancesResponse/>")
     )
     client = await factory.bind(FakeIdentity(ALICE), "ec2", "eu-west-1", endpoint_url=server.url)
 
     await client.run_instances(ImageId="ami-1", MinCount=1, MaxCount=1, UserData="echo", ClientToken="t")
 
-    first, second = (seen.body for seen in server.seen)
+    first, second = (received.body for received in server.received)
     assert b"UserData=ZWNobw%3D%3D" in first
     assert first == second

@@ -1,4 +1,4 @@
-"""Isolation in large numbers: a transport that echoes who signed, and twenty thousand calls at random."""
+"""Isolation in large numbers: a transport that returns who signed, and 20,000 random calls."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from botocore.exceptions import ClientError
 from asyncauth._clients import ClientFactory
 from tests.support.clients import (
     FakeIdentity,
-    Seen,
+    ReceivedRequest,
     Server,
     access_key,
-    answer_as_owner,
+    answer_as_signer,
     ec2_error,
     serving,
     sts_error,
@@ -33,19 +33,20 @@ pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
 
 
 class EchoSession(AIOHTTPSession):
-    """A transport without a network: answers every request with the account that signed it, after a turn or two."""
+    """Transport without a network: responds to every request with the account that signed it, after up to two
+    checkpoints."""
 
     turns = itertools.cycle((0, 1, 2))
 
     async def send(self, request: Any) -> Any:
-        seen = re.search(rb"Credential=\w+?(\d{12})/", request.headers["Authorization"])
+        received = re.search(rb"Credential=\w+?(\d{12})/", request.headers["Authorization"])
         token = request.headers["X-Amz-Security-Token"]
-        assert seen is not None
+        assert received is not None
         for _ in range(next(self.turns)):
             await anyio.lowlevel.checkpoint()
         body = (
             b"<GetCallerIdentityResponse><GetCallerIdentityResult><Account>%b</Account><UserId>%b</UserId>"
-            b"</GetCallerIdentityResult></GetCallerIdentityResponse>" % (seen[1], token)
+            b"</GetCallerIdentityResult></GetCallerIdentityResponse>" % (received[1], token)
         )
         return AioAWSResponse(request.url, 200, {"content-type": "text/xml"}, _Raw(body))
 
@@ -58,8 +59,8 @@ class _Raw:
         return self._body
 
 
-async def test_every_reply_belongs_to_the_account_that_asked() -> None:
-    """200 tasks make 20,000 calls for 50 accounts at random, with clients new and old: every reply is the asker's."""
+async def test_every_response_belongs_to_the_calling_account() -> None:
+    """200 tasks make 20,000 calls for 50 random accounts, with new and kept clients: every response is the caller's."""
     factory = ClientFactory(max_connections=200, config=AioConfig(http_session_cls=EchoSession))
     await factory.warm("sts", "eu-west-1")
     identities = [FakeIdentity(f"{number:012}") for number in range(50)]
@@ -68,7 +69,7 @@ async def test_every_reply_belongs_to_the_account_that_asked() -> None:
     crossed: list[Any] = []
     calls = 0
 
-    async def work() -> None:
+    async def call_at_random() -> None:
         nonlocal calls
         for _ in range(100):
             number = chance.randrange(50)
@@ -81,34 +82,36 @@ async def test_every_reply_belongs_to_the_account_that_asked() -> None:
 
     async with anyio.create_task_group() as tasks:
         for _ in range(200):
-            tasks.start_soon(work)
+            tasks.start_soon(call_at_random)
     await factory.aclose()
 
     assert calls == 20_000
     assert crossed == []
 
 
-async def test_every_reply_is_the_askers_while_tokens_expire() -> None:
-    """100 tasks make 2,000 calls for 20 accounts to two services over real connections, and now and then a token is
-    refused as expired and renewed: every reply is the asker's."""
+async def test_every_response_is_the_callers_while_tokens_expire() -> None:
+    """100 tasks make 2,000 calls for 20 accounts to two services over real connections, while tokens expire at random
+    and are renewed: every response is the caller's."""
     chance = random.Random(7)
     ended: set[str] = set()
     refused: list[str] = []
 
-    def answer(seen: Seen) -> web.Response:
-        # For good: whoever is under way with that token is refused too.
-        if seen.access_key not in ended and chance.random() < 0.02:
-            ended.add(seen.access_key)
-        if seen.access_key not in ended:
-            return answer_as_owner(seen)
-        refused.append(seen.account)
-        return ec2_error("RequestExpired") if seen.operation == "DescribeInstances" else sts_error("ExpiredToken", 403)
+    def answer(received: ReceivedRequest) -> web.Response:
+        # Permanently: other calls in flight with that token are rejected too.
+        if received.access_key not in ended and chance.random() < 0.02:
+            ended.add(received.access_key)
+        if received.access_key not in ended:
+            return answer_as_signer(received)
+        refused.append(received.account)
+        return (
+            ec2_error("RequestExpired") if received.operation == "DescribeInstances" else sts_error("ExpiredToken", 403)
+        )
 
     identities = [FakeIdentity(f"{number:012}") for number in range(20)]
     crossed: list[Any] = []
     calls = given_up = 0
 
-    async def work(server: Server, factory: ClientFactory) -> None:
+    async def call_at_random(server: Server, factory: ClientFactory) -> None:
         nonlocal calls, given_up
         for _ in range(20):
             identity = identities[chance.randrange(20)]
@@ -120,7 +123,7 @@ async def test_every_reply_is_the_askers_while_tokens_expire() -> None:
                     owner = (await client.describe_instances())["Reservations"][0]["OwnerId"]
                 else:
                     owner = (await client.get_caller_identity())["Account"]
-            except ClientError:  # the renewed token was refused as well
+            except ClientError:  # the renewed token was rejected too
                 given_up += 1
                 continue
             if owner != identity.key:
@@ -133,24 +136,26 @@ async def test_every_reply_is_the_askers_while_tokens_expire() -> None:
             await factory.warm(service, "eu-west-1", endpoint_url=server.url)
         async with anyio.create_task_group() as tasks:
             for _ in range(100):
-                tasks.start_soon(work, server, factory)
+                tasks.start_soon(call_at_random, server, factory)
         await factory.aclose()
 
     assert calls == 2_000
     assert crossed == []
     assert len(set(refused)) > 10
     assert given_up < len(refused) / 2
-    assert all(key == access_key(who.key, n) for who in identities for n, key in enumerate(sorted(set(who.rejected))))
+    for identity in identities:
+        rejected = sorted(set(identity.rejected))
+        assert rejected == [access_key(identity.key, generation) for generation in range(len(rejected))]
 
 
 class EchoHttpxSession(HttpxSession):
-    """The same, as one of the kind that aiobotocore knows to run on trio."""
+    """The same transport, of the kind that aiobotocore supports on trio."""
 
     send = EchoSession.send
     turns = EchoSession.turns
 
     def __init__(self, **_: Any) -> None:
-        """Do without httpx, which need not be installed."""
+        """Do not create an httpx client; httpx may be missing."""
 
     async def __aenter__(self) -> Any:
         return self
@@ -160,8 +165,8 @@ class EchoHttpxSession(HttpxSession):
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-async def test_clients_work_where_their_transport_does() -> None:
-    """With a transport that runs on trio, building, binding, signing and closing do so too."""
+async def test_clients_work_on_trio_if_their_transport_does() -> None:
+    """With a transport that runs on trio, building, binding, signing and closing run on trio too."""
     factory = ClientFactory(max_connections=5, config=AioConfig(http_session_cls=EchoHttpxSession))
     for isolated in (False, True):
         owners: list[str] = []

@@ -1,4 +1,4 @@
-"""The memory of retries: botocore's figures, in a queue that no cancellation can break, kept per account."""
+"""Retry state per account: botocore's figures, in a queue that is safe under cancellation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 def response(throttled: bool) -> dict[str, Any]:
-    """Return what `needs-retry` tells of a response."""
+    """Return the arguments of `needs-retry` for a response."""
     error = {"Error": {"Code": "Throttling"}} if throttled else {}
     return {
         "response": (SimpleNamespace(status_code=400 if throttled else 200), error),
@@ -44,7 +44,7 @@ def response(throttled: bool) -> dict[str, Any]:
 
 
 def throttled_limiter(clock: FakeClock) -> RateLimiter:
-    """Return a limiter that has been throttled, and sends one request in two seconds, the lowest rate there is."""
+    """Return a limiter that has been throttled and sends one request in two seconds, the lowest rate."""
     limiter = RateLimiter(clock)
     limiter.on_receiving_response(**response(throttled=True))
     return limiter
@@ -55,8 +55,8 @@ async def send(limiter: RateLimiter, sent: list[Any], name: Any) -> None:
     sent.append(name)
 
 
-async def test_nothing_waits_until_the_service_throttles() -> None:
-    """An account that was never throttled sends as fast as it likes."""
+async def test_no_request_waits_before_the_service_throttles() -> None:
+    """An account that was never throttled sends without any limit."""
     limiter = RateLimiter(FakeClock())
     sent: list[Any] = []
 
@@ -69,7 +69,7 @@ async def test_nothing_waits_until_the_service_throttles() -> None:
 
 
 async def test_waiters_are_served_in_order_one_token_each() -> None:
-    """At one request in two seconds, the first goes at second 2, the next at 4, in the order in which they came."""
+    """At one request in two seconds, the first is sent at second 2, the next at 4, in the order of arrival."""
     clock = FakeClock()
     limiter = throttled_limiter(clock)
     sent: list[Any] = []
@@ -87,9 +87,9 @@ async def test_waiters_are_served_in_order_one_token_each() -> None:
             assert "".join(sent) == names, second
 
 
-async def test_a_cancelled_waiter_takes_no_token_and_holds_up_nobody() -> None:
-    """Of six waiters the one at the head and two in the queue are cancelled: the other three go, one every two
-    seconds, as if those had never come."""
+async def test_a_cancelled_waiter_takes_no_token_and_delays_no_other() -> None:
+    """Of six waiters the first and two in the queue are cancelled: the other three continue, one every two seconds, as
+    without them."""
     clock = FakeClock()
     limiter = throttled_limiter(clock)
     sent: list[Any] = []
@@ -114,9 +114,9 @@ async def test_a_cancelled_waiter_takes_no_token_and_holds_up_nobody() -> None:
                 assert sent == expected
 
 
-async def test_a_deadline_ends_the_waits_of_all() -> None:
-    """Twenty waiters under one deadline all end with it, and the limiter serves who comes after: what hangs
-    aiobotocore's own limiter on Python 3.11."""
+async def test_a_deadline_ends_all_waits() -> None:
+    """Twenty waiters under one deadline end with it, and the limiter serves later ones. aiobotocore's own limiter hangs
+    then on Python 3.11."""
     clock = FakeClock()
     limiter = throttled_limiter(clock)
     sent: list[Any] = []
@@ -137,8 +137,8 @@ async def test_a_deadline_ends_the_waits_of_all() -> None:
     assert sent == ["after"]
 
 
-async def test_a_higher_rate_wakes_who_waits() -> None:
-    """Who waits for a token gets it sooner when the rate rises meanwhile."""
+async def test_a_higher_rate_shortens_a_wait() -> None:
+    """A waiter gets its token earlier if the rate rises meanwhile."""
     clock = FakeClock()
     limiter = throttled_limiter(clock)
     sent: list[Any] = []
@@ -184,8 +184,9 @@ def test_the_rate_is_botocores(events: list[tuple[float, bool]]) -> None:
     asyncio.run(theirs_and_ours())
 
 
-async def test_the_memory_is_bounded() -> None:
-    """The least recently used account is forgotten when there are too many, and starts again with a full quota."""
+async def test_the_number_of_states_is_bounded() -> None:
+    """Beyond the limit the least recently used account's state is dropped, and the account starts again with a full
+    quota."""
     states = RetryStates(FakeClock(), limit=2)
     one = states.get("one")
     states.get("two")
@@ -198,11 +199,11 @@ async def test_the_memory_is_bounded() -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_deadline_ends_throttled_calls_in_adaptive_mode() -> None:
-    """Ten calls of a throttled account end with the deadline around them, and the client answers afterwards."""
+    """Ten calls of a throttled account end with their deadline, and the client works afterwards."""
     throttling = [True]
     async with serving() as server:
         answer = server.answer
-        server.answer = lambda seen: ec2_error("Throttling") if throttling else answer(seen)
+        server.answer = lambda received: ec2_error("Throttling") if throttling else answer(received)
         factory = ClientFactory(max_connections=10)
         client = await factory.bind(
             FakeIdentity(ALICE),

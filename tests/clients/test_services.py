@@ -1,4 +1,4 @@
-"""A service of each protocol works through lent clients, and each account sees what is its own."""
+"""One service of each protocol through bound clients: each account gets its own data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiohttp import web
 
 from asyncauth import AccountSession
 from asyncauth.testing import SimulatedFleet
-from tests.support.clients import Seen, serving
+from tests.support.clients import ReceivedRequest, serving
 from tests.support.fleets import pool_over
 
 pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
@@ -109,19 +109,19 @@ async def eventbridgev2(client: Any, mark: str) -> list[str]:
 
 
 class EventBuses:
-    """Answers for EventBridge's second API, which the fleet cannot: each access key finds what was made with it."""
+    """Responds as EventBridge's second API, which the fleet lacks: each access key lists what it created."""
 
     def __init__(self) -> None:
         self.names: dict[str, list[str]] = {}
 
-    def __call__(self, seen: Seen) -> web.Response:
-        names = self.names.setdefault(seen.access_key, [])
-        asked = botocore.parsers.RpcV2CBORParser().parse_data_item(io.BufferedReader(io.BytesIO(seen.body)))  # type: ignore[arg-type]
-        if seen.path == "/service/AWSEventsV2/operation/CreateEventBus":
-            names.append(asked["Name"])
-            answer: dict[str, Any] = {"Name": asked["Name"], "CreationTime": CREATED}
+    def __call__(self, received: ReceivedRequest) -> web.Response:
+        names = self.names.setdefault(received.access_key, [])
+        parameters = botocore.parsers.RpcV2CBORParser().parse_data_item(io.BufferedReader(io.BytesIO(received.body)))  # type: ignore[arg-type]
+        if received.path == "/service/AWSEventsV2/operation/CreateEventBus":
+            names.append(parameters["Name"])
+            answer: dict[str, Any] = {"Name": parameters["Name"], "CreationTime": CREATED}
         else:
-            assert seen.path == "/service/AWSEventsV2/operation/ListEventBuses"
+            assert received.path == "/service/AWSEventsV2/operation/ListEventBuses"
             answer = {"EventBuses": [{"Name": name} for name in names]}
         return web.Response(body=cbor(answer), headers={"smithy-protocol": "rpc-v2-cbor"})
 
@@ -145,19 +145,20 @@ SERVICES: dict[str, tuple[str, Callable[[Any, str], Awaitable[list[str]]]]] = {
     "secretsmanager": ("json", secretsmanager),
     "s3": ("rest-xml", s3),
     "lambda": ("rest-json", lambda_),
-    # What the stack speaks with it: query on the older, json on the newer one.
+    # The protocol depends on the stack: query on the older, json on the newer one.
     "cloudwatch": ("", cloudwatch),
 }
-#: Not in the simulated fleet, but on a server of the test's own.
-CANNED: dict[str, Callable[[], Callable[[Seen], web.Response]]] = {"eventbridgev2": EventBuses}
+#: Services that the simulated fleet lacks, with the test's own server.
+CANNED: dict[str, Callable[[], Callable[[ReceivedRequest], web.Response]]] = {"eventbridgev2": EventBuses}
 if "eventbridgev2" in get_session().get_available_services():
-    # Most services that know CBOR know JSON too, which botocore prefers; older botocores have none that knows it alone.
+    # Most services with CBOR have JSON too, which botocore prefers; older botocores have no service with CBOR alone.
     SERVICES["eventbridgev2"] = ("smithy-rpc-v2-cbor", eventbridgev2)
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_each_account_has_its_own(fleet: SimulatedFleet, service: str) -> None:
-    """Made and listed in four accounts of two partitions at once: each finds its own and nobody else's."""
+async def test_each_account_gets_its_own_data(fleet: SimulatedFleet, service: str) -> None:
+    """Four accounts of two partitions create and list at the same time: each gets its own data and no other
+    account's."""
     protocol, use = SERVICES[service]
     protocols = set()
     options: dict[str, Any] = {}
@@ -182,8 +183,9 @@ async def test_each_account_has_its_own(fleet: SimulatedFleet, service: str) -> 
     assert not protocol or protocols == {protocol}
 
 
-def test_the_newest_stack_has_a_service_that_speaks_cbor() -> None:
-    """Since aiobotocore 3.10 there is one above; a botocore without it must not take CBOR out of these tests."""
+def test_the_newest_stack_has_a_service_with_cbor() -> None:
+    """Since aiobotocore 3.10 the list above has such a service; a botocore without one must not remove CBOR from these
+    tests."""
     newest = tuple(map(int, aiobotocore.__version__.split(".")[:2])) >= (3, 10)
 
     assert not newest or "smithy-rpc-v2-cbor" in {protocol for protocol, _ in SERVICES.values()}

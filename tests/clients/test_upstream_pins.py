@@ -1,7 +1,7 @@
-"""The upstream code that bound clients lean on, pinned: an upgrade that moves it fails here and says what to look at.
+"""Pins of the upstream code that bound clients depend on: an upgrade that changes it fails here and names our module.
 
-`python tests/clients/test_upstream_pins.py` prints what is installed. When a test here fails: read the upstream change,
-compare it with the module named, adapt that if need be, and add the new hash next to the old ones.
+`python tests/clients/test_upstream_pins.py` prints the hashes of what is installed. When a test here fails: read the
+upstream change, compare it with the module named, adapt the module if needed, and add the new hash to the known ones.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pytest
 
 pytestmark = pytest.mark.botocore
 
-#: What of upstream, and what of ours rests on it.
-LEANS: dict[str, tuple[str, ...]] = {
-    "_template: the parts of a client, whose each attribute is, and what holds what": (
+#: Our module, the upstream behaviour that it depends on, and the upstream code that has this behaviour.
+DEPENDENCIES: dict[str, tuple[str, ...]] = {
+    "template: the parts of a client, their attributes, and their references to each other": (
         "botocore.client:BaseClient.__init__",
         "botocore.client:BaseClient._register_handlers",
         "botocore.client:ClientMeta.__init__",
@@ -33,7 +33,7 @@ LEANS: dict[str, tuple[str, ...]] = {
         "aiobotocore.client:AioBaseClient.get_paginator",
         "aiobotocore.client:AioBaseClient.get_waiter",
     ),
-    "_building: how a client is created, and from which components": (
+    "builder: how a client is created, and from which components": (
         "aiobotocore.session:AioSession._create_client",
         "aiobotocore.client:AioClientCreator.create_client",
         "aiobotocore.client:AioClientCreator._create_client_class",
@@ -45,7 +45,7 @@ LEANS: dict[str, tuple[str, ...]] = {
         "botocore.session:ComponentLocator",
         "botocore.handlers:_set_auth_scheme_preference_signer",
     ),
-    "_rules: what client creation registers for events": (
+    "hooks/handler_rules: the handlers that client creation registers": (
         "aiobotocore.client:AioClientCreator._register_retries",
         "aiobotocore.client:AioClientCreator._register_s3_events",
         "aiobotocore.client:AioClientCreator._register_s3express_events",
@@ -68,14 +68,14 @@ LEANS: dict[str, tuple[str, ...]] = {
         "aiobotocore.utils:AioS3ExpressIdentityCache",
         "botocore.useragent:UserAgentString.rebuild_and_replace_user_agent_handler",
     ),
-    "_emitter: how handlers are kept, found and called": (
+    "hooks/bound_events: how handlers are stored, found and called": (
         "botocore.hooks:EventAliaser",
         "botocore.hooks:HierarchicalEmitter",
         "botocore.hooks:NodeList",
         "botocore.hooks:_PrefixTrie",
         "aiobotocore.hooks:AioHierarchicalEmitter",
     ),
-    "_calls: where every call passes": (
+    "bound_client: the method that makes every call": (
         "aiobotocore.client:AioBaseClient._make_api_call",
         "aiobotocore.client:AioBaseClient.__aenter__",
         "aiobotocore.client:AioBaseClient.__aexit__",
@@ -85,27 +85,29 @@ LEANS: dict[str, tuple[str, ...]] = {
         "aiobotocore.context:with_current_context",
         "botocore.context:ClientContext",
     ),
-    "_endpoints: how an endpoint is resolved": ("aiobotocore.regions:AioEndpointRulesetResolver.construct_endpoint",),
-    "_requests: how a request is prepared": (
+    "speedups/endpoint_cache: how an endpoint is resolved": (
+        "aiobotocore.regions:AioEndpointRulesetResolver.construct_endpoint",
+    ),
+    "speedups/request_preparer: how a request is prepared": (
         "botocore.endpoint:Endpoint.prepare_request",
         "botocore.endpoint:Endpoint._encode_headers",
         "botocore.awsrequest:AWSRequestPreparer",
         "botocore.awsrequest:HeadersDict",
         "botocore.awsrequest:_HeaderKey",
     ),
-    "_identity: who asks for credentials, and how": (
+    "identity: how credentials are requested": (
         "aiobotocore.signers:AioRequestSigner.handler",
         "aiobotocore.signers:AioRequestSigner.sign",
         "aiobotocore.signers:AioRequestSigner.get_auth_instance",
         "botocore.args:ClientArgsCreator.compute_endpoint_resolver_builtin_defaults",
     ),
-    "_retries: the rate limiter": (
+    "retry_state: the rate limiter": (
         "aiobotocore.retries.adaptive:AsyncClientRateLimiter",
         "aiobotocore.retries.bucket:AsyncTokenBucket",
         "botocore.retries.adaptive:RateClocker",
         "botocore.retries.throttling:CubicCalculator",
     ),
-    "_http: how a session is made, opened and closed": (
+    "http: how a session is made, opened and closed": (
         "aiobotocore.endpoint:AioEndpointCreator.create_endpoint",
         "aiobotocore.httpsession:AIOHTTPSession.__init__",
         "aiobotocore.httpsession:AIOHTTPSession.__aenter__",
@@ -116,7 +118,7 @@ LEANS: dict[str, tuple[str, ...]] = {
         "aiobotocore.httpsession:AIOHTTPSession._setup_proxy_ssl_context",
         "botocore.httpsession:ProxyConfiguration",
     ),
-    "_config: what a config remembers, and how configs are merged": (
+    "config: the options that a config records, and how configs are merged": (
         "aiobotocore.config:AioConfig.__init__",
         "aiobotocore.config:AioConfig.merge",
         "botocore.config:Config.__init__",
@@ -124,8 +126,8 @@ LEANS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-#: The hashes with which the tests of this library pass, by what is pinned.
-KNOWN: dict[str, set[str]] = {
+#: Hashes of the versions with which the tests pass, by pinned object.
+KNOWN_HASHES: dict[str, set[str]] = {
     "botocore.client:BaseClient.__init__": {"e91e997a93b3"},
     "botocore.client:BaseClient._register_handlers": {"2ceaedb627d6"},
     "botocore.client:ClientMeta.__init__": {"597c977f54c0"},
@@ -213,7 +215,7 @@ KNOWN: dict[str, set[str]] = {
 
 
 def source_hash(name: str) -> str:
-    """Return a short hash of the source of `module:qualified.name`, without blank lines and comments of their own."""
+    """Return a short hash of the source of `module:qualified.name`, without blank lines and comment lines."""
     module, _, qualified = name.partition(":")
     found: Any = import_module(module)
     for part in qualified.split("."):
@@ -224,27 +226,28 @@ def source_hash(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("place", "name"), [pytest.param(place, name, id=name) for place, names in LEANS.items() for name in names]
+    ("module", "name"),
+    [pytest.param(module, name, id=name) for module, names in DEPENDENCIES.items() for name in names],
 )
-def test_upstream_is_what_it_was(place: str, name: str) -> None:
-    """This upstream code is one of the versions that bound clients were checked against."""
+def test_upstream_code_is_a_known_version(module: str, name: str) -> None:
+    """This upstream code is one of the versions that bound clients were tested with."""
     try:
         found = source_hash(name)
     except AttributeError as error:
-        pytest.fail(f"{name} is gone ({error}); look at asyncauth/_clients/{place}")
+        pytest.fail(f"{name} no longer exists ({error}); look at asyncauth/_clients/{module}")
 
-    assert found in KNOWN.get(name, set()), (
-        f"{name} is not a version that is known (aiobotocore {aiobotocore.__version__}, botocore "
-        f"{botocore.__version__}, hash {found}); look at asyncauth/_clients/{place}"
+    assert found in KNOWN_HASHES.get(name, set()), (
+        f"{name} is an unknown version (aiobotocore {aiobotocore.__version__}, botocore "
+        f"{botocore.__version__}, hash {found}); look at asyncauth/_clients/{module}"
     )
 
 
-def test_nothing_is_pinned_in_vain() -> None:
-    """Every known hash belongs to something that is leaned on."""
-    assert KNOWN.keys() == {name for names in LEANS.values() for name in names}
+def test_every_known_hash_is_used() -> None:
+    """Every known hash belongs to code that a module depends on."""
+    assert KNOWN_HASHES.keys() == {name for names in DEPENDENCIES.values() for name in names}
 
 
 if __name__ == "__main__":
-    for names in LEANS.values():
+    for names in DEPENDENCIES.values():
         for name in names:
             print(f"{name} {source_hash(name)}")

@@ -1,4 +1,4 @@
-"""Makes response bodies from a model's output shapes, well-formed or bent in the ways that bodies bend."""
+"""Generator of response bodies from a model's output shapes, well-formed or malformed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FLOATS = [0.0, 1.5, -2.25, 1e100, 100.0]
 
 
 class Maker:
-    """Writes a body for a shape; each `odds` is a chance in one that a kind of trouble happens at one place."""
+    """Generates a body for a shape. `trouble` is the probability of a fault at each place."""
 
     def __init__(self, seed: int, *, trouble: float = 0.0) -> None:
         self.random = random.Random(seed)
@@ -68,7 +68,7 @@ class Maker:
 
 
 class XMLMaker(Maker):
-    """Writes XML as the query, ec2 and rest-xml protocols have it."""
+    """Generates XML of the query, ec2 and rest-xml protocols."""
 
     def document(self, protocol: str, shape: Any) -> bytes:
         text = self._document(protocol, shape)
@@ -193,7 +193,7 @@ class XMLMaker(Maker):
 
 
 class JSONMaker(Maker):
-    """Writes JSON as the json and rest-json protocols have it."""
+    """Generates JSON of the json and rest-json protocols."""
 
     def document(self, protocol: str, shape: Any) -> bytes:
         value: Any = {}
@@ -246,7 +246,7 @@ class JSONMaker(Maker):
 
 
 class CBORMaker(JSONMaker):
-    """Writes CBOR as the smithy-rpc-v2-cbor protocol has it."""
+    """Generates CBOR of the smithy-rpc-v2-cbor protocol."""
 
     def document(self, protocol: str, shape: Any) -> bytes:
         body = self.encode(self.members(shape, 0))

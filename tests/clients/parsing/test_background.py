@@ -1,4 +1,4 @@
-"""Large bodies are parsed beside the event loop, one at a time, and the loop keeps running."""
+"""Parsing of large bodies in a worker thread: one at a time, while the event loop keeps running."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from aiobotocore.parsers import AioResponseParserFactory
 from botocore.parsers import ResponseParserError
 
-from asyncauth._clients.parsing import background as _parsing_aside
+from asyncauth._clients.parsing import background
 from asyncauth._clients.parsing.background import run_in_parser_thread
 from asyncauth._clients.parsing.factory import INLINE_BYTES, fast_parser_factory
 from tests.clients.parsing.test_equal_to_botocore import HEADERS, drive, model_of
@@ -28,7 +28,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 def instances(count: int) -> bytes:
-    """Write an answer of DescribeInstances with `count` reservations, indented as EC2 does."""
+    """Return a DescribeInstances body with `count` reservations, indented as EC2 does."""
     items = "".join(
         f"""
         <item>
@@ -67,7 +67,7 @@ def describe_instances() -> Any:
 
 @pytest.mark.parametrize("bend", [lambda body: body, lambda body: body.replace(b"</item>", b"<!-- --></item>", 1)])
 async def test_a_large_body_is_equal(bend: Callable[[bytes], bytes]) -> None:
-    """A page above the limit is parsed as by aiobotocore, whether the fast parser reads it or has to give up."""
+    """A page above the limit gives aiobotocore's result, whether the fast parser reads it or gives up."""
     response = answer(bend(instances(400)))
     assert len(response["body"]) > 2 * INLINE_BYTES
 
@@ -79,7 +79,7 @@ async def test_a_large_body_is_equal(bend: Callable[[bytes], bytes]) -> None:
 
 
 async def test_a_large_broken_body_raises_the_same() -> None:
-    """Half a large page gives botocore's exception, with the place of the fault and the body in it."""
+    """Half a large page gives botocore's exception, with the position of the fault and the body in it."""
     response = answer(instances(400)[:-5000])
     with pytest.raises(ResponseParserError) as stock:
         drive(AioResponseParserFactory().create_parser("ec2").parse(response, describe_instances()))
@@ -91,7 +91,7 @@ async def test_a_large_broken_body_raises_the_same() -> None:
 
 
 async def test_a_large_json_body_is_equal() -> None:
-    """A large answer in JSON is parsed aside as well, and equals aiobotocore's."""
+    """A large JSON body is parsed in the thread too, and gives aiobotocore's result."""
     shape = model_of("dynamodb").operation_model("Scan").output_shape
     item = b'{"k": {"S": "text"}, "n": {"N": "1"}, "b": {"B": "AAE="}, "l": {"L": [{"NULL": true}, {"M": {}}]}}'
     response = answer(b'{"Items": [' + b", ".join([item] * 2000) + b'], "Count": 2000}')
@@ -102,7 +102,7 @@ async def test_a_large_json_body_is_equal() -> None:
 
 
 async def test_the_loop_runs_while_a_large_body_is_parsed() -> None:
-    """Between the slices of a page the loop gets its turn, time and again."""
+    """Between the slices of a page the event loop runs repeatedly."""
     turns = 0
     parsed: list[Any] = []
 
@@ -120,8 +120,8 @@ async def test_the_loop_runs_while_a_large_body_is_parsed() -> None:
     assert turns > 10
 
 
-async def test_one_at_a_time() -> None:
-    """However many large bodies arrive at once, one thread works on them."""
+async def test_one_body_is_parsed_at_a_time() -> None:
+    """However many large bodies arrive at once, one thread parses them."""
     running = 0
     max_running = 0
 
@@ -148,7 +148,7 @@ async def test_one_at_a_time() -> None:
 
 
 async def test_cancelled_while_computing() -> None:
-    """A cancelled caller's computation ends at the next slice, and the next in line goes on."""
+    """A cancelled caller's computation ends at the next slice, and the next caller's begins."""
     started = threading.Event()
     slices = 0
 
@@ -170,7 +170,7 @@ async def test_cancelled_while_computing() -> None:
 
 
 async def test_cancelled_while_waiting() -> None:
-    """A caller that is cancelled in the queue leaves it without having computed."""
+    """A caller that is cancelled in the queue leaves it without computing."""
     free = threading.Event()
     ran: list[str] = []
 
@@ -191,12 +191,12 @@ async def test_cancelled_while_waiting() -> None:
     assert ran == ["first"]
 
 
-async def test_the_collector_is_as_before() -> None:
-    """The collector's thresholds are raised during a computation and put back after it, also when it fails."""
+async def test_the_collectors_thresholds_are_restored() -> None:
+    """The collector's thresholds are raised during a computation and restored after it, also after an exception."""
     before = gc.get_threshold()
 
     def fail(yield_gil: Callable[[], None]) -> None:
-        assert gc.get_threshold() == (_parsing_aside._YOUNG_CONTAINERS, *before[1:])
+        assert gc.get_threshold() == (background._YOUNG_CONTAINERS, *before[1:])
         raise LookupError
 
     with pytest.raises(LookupError):
@@ -206,8 +206,8 @@ async def test_the_collector_is_as_before() -> None:
 
 
 @pytest.mark.parametrize("own", [(0, 10, 10), (200_000, 5, 5)])
-async def test_a_programs_own_thresholds_are_left_alone(own: tuple[int, int, int]) -> None:
-    """No collection, or collections rarer than ours, stay as the program chose; so does a choice made meanwhile."""
+async def test_a_programs_own_thresholds_are_kept(own: tuple[int, int, int]) -> None:
+    """Disabled or rarer collections stay as the program configured them; so does a change made meanwhile."""
     before = gc.get_threshold()
     try:
         gc.set_threshold(*own)

@@ -1,4 +1,4 @@
-"""The fast parsers give what aiobotocore's give: the same dictionaries in the same order, or the same exception."""
+"""Equality of the fast parsers with aiobotocore's: the same dictionaries in the same order, or the same exception."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HEADERS = {
     "date": "Sat, 31 Jan 2026 08:00:00 GMT",
 }
 
-# What no service in the list combines: recursion, unions, documents, maps and lists of every kind, for each protocol.
+# No service in the list combines all of these, for each protocol: recursion, unions, documents, maps and lists.
 ODD_SHAPES = {
     "Root": {
         "type": "structure",
@@ -109,7 +109,8 @@ def model_of(service: str) -> ServiceModel:
 
 
 def odd_model(protocol: str) -> ServiceModel:
-    """Make a service with one operation whose answer has a bit of everything, and one whose answer is its payload."""
+    """Return a service with one operation whose response has all kinds of members, and one whose response is its
+    payload."""
     shapes = json.loads(json.dumps(ODD_SHAPES))
     if protocol == "smithy-rpc-v2-cbor":
         del shapes["Root"]["members"]["Choice"], shapes["Root"]["members"]["Document"]
@@ -134,41 +135,41 @@ def maker_of(protocol: str) -> type[Maker]:
     return JSONMaker if "json" in protocol else XMLMaker
 
 
-class Both:
-    """Parses with both factories, and counts how often the fast one asked aiobotocore's parser."""
+class BothParsers:
+    """Parses with both factories, and counts how often the fast one falls back to aiobotocore's parser."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.fast: FastParserFactory = fast_parser_factory()
         self.stock = AioResponseParserFactory()
-        self.asked = 0
+        self.fallbacks = 0
         for protocol in ("query", "ec2", "rest-xml", "json", "rest-json", "smithy-rpc-v2-cbor"):
             self._watch(monkeypatch, type(self.fast.create_parser(protocol)))
 
     def _watch(self, monkeypatch: pytest.MonkeyPatch, parser_class: Any) -> None:
-        ask = parser_class._parse_as_botocore
+        original = parser_class._parse_as_botocore
 
         def counted(parser: Any, response: Any, shape: Any) -> Any:
-            self.asked += 1
-            return ask(parser, response, shape)
+            self.fallbacks += 1
+            return original(parser, response, shape)
 
         monkeypatch.setattr(parser_class, "_parse_as_botocore", counted)
 
     def check(self, service: str, operation: str, body: bytes, headers: dict[str, str], status: int = 200) -> str:
-        """Assert that both say the same of an answer, and return what they say."""
+        """Assert that both parsers give the same result, and return it as text."""
         model = model_of(service)
         shape = model.operation_model(operation).output_shape
-        said = [
+        result = [
             outcome(factory, model.resolved_protocol, shape, body, headers, status)
             for factory in (self.stock, self.fast, self.fast)
         ]
 
-        assert said[1] == said[0], (service, operation, body)
-        assert said[2] == said[0], (service, operation, body)
-        return said[0]
+        assert result[1] == result[0], (service, operation, body)
+        assert result[2] == result[0], (service, operation, body)
+        return result[0]
 
 
 def outcome(factory: Any, protocol: str, shape: Any, body: bytes, headers: dict[str, str], status: int) -> str:
-    """Put into words all that a caller could see: `repr` has the values, their types and the order of the keys."""
+    """Return all that a caller can observe as text: `repr` has the values, their types and the order of the keys."""
     context = {"operation_name": "Any"}
     response = {"body": body, "headers": HeadersDict(headers), "status_code": status, "context": context}
 
@@ -176,14 +177,14 @@ def outcome(factory: Any, protocol: str, shape: Any, body: bytes, headers: dict[
         return await factory.create_parser(protocol).parse(response, shape)
 
     try:
-        said = repr(drive(parse()))
+        result = repr(drive(parse()))
     except Exception as error:
-        said = f"{type(error)} {error}"
-    return re.sub(" at 0x[0-9a-f]+>", ">", said)  # Elements, where botocore lets them out
+        result = f"{type(error)} {error}"
+    return re.sub(" at 0x[0-9a-f]+>", ">", result)  # ElementTree elements, which some of botocore's errors contain
 
 
 def drive(coroutine: Any) -> Any:
-    """Run a coroutine that has nothing to wait for."""
+    """Run a coroutine that never waits."""
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -192,22 +193,22 @@ def drive(coroutine: Any) -> Any:
 
 
 @pytest.fixture
-def both(monkeypatch: pytest.MonkeyPatch) -> Both:
-    return Both(monkeypatch)
+def both(monkeypatch: pytest.MonkeyPatch) -> BothParsers:
+    return BothParsers(monkeypatch)
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.name)
-def test_recorded_answers(both: Both, path: Path) -> None:
-    """A recorded answer is parsed to botocore's dictionary, without botocore's parser."""
+def test_recorded_responses(both: BothParsers, path: Path) -> None:
+    """A recorded response is parsed to botocore's dictionary, without botocore's parser."""
     service, operation, *_ = path.stem.split(".")
     body = path.read_bytes()
     if (path.suffix == ".json") != ("json" in model_of(service).resolved_protocol):
         pytest.skip("recorded in another protocol than this botocore speaks with the service")
 
-    said = both.check(service, operation, body, HEADERS)
+    result = both.check(service, operation, body, HEADERS)
 
-    assert said.startswith("{")
-    assert both.asked == (2 if operation == "GetBucketAcl" else 0)  # its grantees have attributes
+    assert result.startswith("{")
+    assert both.fallbacks == (2 if operation == "GetBucketAcl" else 0)  # its grantees have attributes
 
 
 def operations() -> st.SearchStrategy[tuple[str, str]]:
@@ -219,7 +220,7 @@ def operations() -> st.SearchStrategy[tuple[str, str]]:
 
 
 def parseable(service: str, operation: str) -> bool:
-    """Tell whether the operation's answer has a body that a parser reads: no stream, no bare text or bytes."""
+    """Return whether the operation's response has a body to parse: no stream, no bare text or bytes."""
     model = model_of(service).operation_model(operation)
     shape = model.output_shape
     if shape is None:
@@ -232,8 +233,8 @@ def parseable(service: str, operation: str) -> bool:
 
 @given(operation=operations(), seed=st.integers(0, 2**32))
 @settings(max_examples=250, deadline=None)
-def test_any_well_formed_answer(operation: tuple[str, str], seed: int) -> None:
-    """Whatever a model allows is parsed as by botocore."""
+def test_any_well_formed_response(operation: tuple[str, str], seed: int) -> None:
+    """Any body that a model allows is parsed as by botocore."""
     service, name = operation
     if not parseable(service, name):
         return
@@ -242,16 +243,16 @@ def test_any_well_formed_answer(operation: tuple[str, str], seed: int) -> None:
     shape = model.operation_model(name).output_shape
     body = maker.document(model.resolved_protocol, shape)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        both = Both(monkeypatch)
+        both = BothParsers(monkeypatch)
         both.check(service, name, body, HEADERS)
 
-        # Two members of this one share the name of their element, which is left to botocore.
-        assert both.asked == 0 or operation == ("s3", "GetBucketNotification"), body
+        # Two members of this shape share the name of their element, so botocore parses it.
+        assert both.fallbacks == 0 or operation == ("s3", "GetBucketNotification"), body
 
 
 @given(operation=operations(), seed=st.integers(0, 2**32), trouble=st.sampled_from([0.01, 0.05, 0.2]))
 @settings(max_examples=400, deadline=None)
-def test_any_bent_answer(operation: tuple[str, str], seed: int, trouble: float) -> None:
+def test_any_malformed_response(operation: tuple[str, str], seed: int, trouble: float) -> None:
     """Missing, unknown, repeated, empty, misplaced, ill-typed or broken parts give botocore's result or exception."""
     service, name = operation
     if not parseable(service, name):
@@ -261,7 +262,7 @@ def test_any_bent_answer(operation: tuple[str, str], seed: int, trouble: float) 
     body = maker.document(model.resolved_protocol, model.operation_model(name).output_shape)
     headers = {**HEADERS, "X-Text": "é", "X-Names": "a, b ,c", "x-amz-meta-One": "1"}
     with pytest.MonkeyPatch.context() as monkeypatch:
-        Both(monkeypatch).check(service, name, body, headers)
+        BothParsers(monkeypatch).check(service, name, body, headers)
 
 
 @given(
@@ -273,15 +274,15 @@ def test_any_bent_answer(operation: tuple[str, str], seed: int, trouble: float) 
     ),
 )
 @settings(max_examples=150, deadline=None)
-def test_any_damage_to_a_recorded_answer(path: Path, at: int, old: int, new: bytes) -> None:
-    """A recorded answer with some bytes lost and others in their place gives botocore's result or exception."""
+def test_any_damage_to_a_recorded_response(path: Path, at: int, old: int, new: bytes) -> None:
+    """A recorded response with some bytes replaced gives botocore's result or exception."""
     service, operation, *_ = path.stem.split(".")
     body = path.read_bytes()
     at %= len(body)
     if (path.suffix == ".json") != ("json" in model_of(service).resolved_protocol):
         return
     with pytest.MonkeyPatch.context() as monkeypatch:
-        Both(monkeypatch).check(service, operation, body[:at] + new + body[at + old :], HEADERS)
+        BothParsers(monkeypatch).check(service, operation, body[:at] + new + body[at + old :], HEADERS)
 
 
 SCRAPS = [
@@ -352,8 +353,8 @@ SCRAPS += [
 @example(scraps=["<a>", "&#xFFFE;", "</a>"], whole=True)
 @example(scraps=["<&#98;>x</b>"], whole=True)
 @example(scraps=["<?XML version='1.0'?>", "<a>", "</a>"], whole=False)
-def test_what_is_read_is_xml(scraps: list[str], whole: bool) -> None:
-    """No document is accepted that ElementTree refuses, and the text of an element is what ElementTree says."""
+def test_only_xml_is_accepted(scraps: list[str], whole: bool) -> None:
+    """Every accepted document is accepted by ElementTree too, and the texts of its elements are equal."""
     text = "".join(scraps)
     body = (f"<root><v>{text}</v></root>" if whole else text).encode()
     compiler = XMLCompiler(str, str, ())
@@ -387,65 +388,65 @@ ERRORS = {
 
 @pytest.mark.parametrize("status", [300, 301, 400, 403, 500, 503])
 @pytest.mark.parametrize("service", ERRORS)
-def test_errors_are_botocores(both: Both, service: str, status: int) -> None:
-    """Answers from 300 on go through aiobotocore's own code, as do pages of HTML that a proxy sends."""
+def test_errors_are_parsed_by_botocore(both: BothParsers, service: str, status: int) -> None:
+    """aiobotocore's code handles responses with status 300 and above, also HTML pages from a proxy."""
     operation = min(model_of(service).operation_names)
 
     for body in (ERRORS[service], b"", b"<html><body>Bad gateway</body></html>"):
         both.check(service, operation, body, HEADERS, status)
 
-    assert both.asked == 0
+    assert both.fallbacks == 0
 
 
-def test_a_shape_that_is_not_understood_is_botocores(both: Both) -> None:
-    """Two members that share an element (S3's deprecated notifications) are left to botocore, each time."""
+def test_an_unsupported_shape_is_parsed_by_botocore(both: BothParsers) -> None:
+    """botocore parses two members that share an element (S3's deprecated notifications), each time."""
     body = (
         b"<NotificationConfiguration><TopicConfiguration><Id>i</Id><Event>s3:ObjectCreated:*</Event>"
         b"<Topic>t</Topic></TopicConfiguration></NotificationConfiguration>"
     )
 
-    said = both.check("s3", "GetBucketNotification", body, HEADERS)
+    result = both.check("s3", "GetBucketNotification", body, HEADERS)
 
-    assert "'Events': ['s3:ObjectCreated:*']" in said
-    assert both.asked == 2
+    assert "'Events': ['s3:ObjectCreated:*']" in result
+    assert both.fallbacks == 2
 
 
-def test_a_shape_whose_bodies_are_never_plain_is_left_to_botocore(both: Both) -> None:
-    """After sixteen bodies in a row that were not for the fast parser, it does not try the shape any more."""
+def test_a_shape_without_plain_bodies_is_left_to_botocore(both: BothParsers) -> None:
+    """After sixteen consecutive bodies that the fast parser gave up on, botocore's parser gets the shape."""
     path = Path(__file__).parents[2] / "data" / "responses" / "s3.GetBucketAcl.xml"
     shape = model_of("s3").operation_model("GetBucketAcl").output_shape
-    known = both.fast.create_parser("rest-xml").plans.find(shape)
+    entry = both.fast.create_parser("rest-xml").plans.find(shape)
     plain = re.sub(b' xmlns:xsi.*?"CanonicalUser"', b"", path.read_bytes())
     for _ in range(7):
         both.check("s3", "GetBucketAcl", path.read_bytes(), HEADERS)
     both.check("s3", "GetBucketAcl", plain, HEADERS)
-    assert known.misses == 0
-    assert known.plan is not None
+    assert entry.misses == 0
+    assert entry.plan is not None
 
     for _ in range(8):
         both.check("s3", "GetBucketAcl", path.read_bytes(), HEADERS)
 
-    assert known.plan is None
+    assert entry.plan is None
 
 
-def test_every_result_is_fresh(both: Both) -> None:
-    """Changing what one call returned changes nothing of what the next returns."""
+def test_every_result_is_independent(both: BothParsers) -> None:
+    """A change of one result does not change the next."""
     shape = model_of("ec2").operation_model("DescribeVpcs").output_shape
     body = (Path(__file__).parents[2] / "data" / "responses" / "ec2.DescribeVpcs.xml").read_bytes()
     response = {"body": body, "headers": HEADERS, "status_code": 200}
     parser = both.fast.create_parser("ec2")
     first = drive(parser.parse(response, shape))
-    said = repr(first)
+    result = repr(first)
 
     first["Vpcs"][0]["Tags"].append("mine")
     first["Vpcs"].append("mine")
     first["ResponseMetadata"].clear()
 
-    assert repr(drive(parser.parse(response, shape))) == said
+    assert repr(drive(parser.parse(response, shape))) == result
 
 
-def test_a_users_own_parsers_are_used(both: Both) -> None:
-    """`timestamp_parser` and `blob_parser` set on the factory reach the compiled parsers, also when set later."""
+def test_a_users_own_parsers_are_used(both: BothParsers) -> None:
+    """`timestamp_parser` and `blob_parser` set on the factory are used by the compiled parsers, also when set later."""
     response = {"body": b"<A><When>now</When><Bytes>AA==</Bytes></A>", "headers": {}, "status_code": 200}
     model = odd_model("ec2")
     model._shape_resolver._shape_map["Root"]["members"]["When"] = {"shape": "Stamp"}
@@ -458,8 +459,8 @@ def test_a_users_own_parsers_are_used(both: Both) -> None:
     assert [(parsed["When"], parsed["Bytes"]) for parsed in seen] == [(("one", "now"), 4), (("two", "now"), 4)]
 
 
-def test_a_body_that_is_no_bytes_is_botocores(both: Both) -> None:
-    """A streaming body passes through untouched."""
+def test_a_streaming_body_is_left_to_botocore(both: BothParsers) -> None:
+    """A streaming body is returned unchanged."""
     stream = object()
     shape = model_of("s3").operation_model("GetObject").output_shape
     response = {"body": stream, "headers": HeadersDict({"content-length": "3"}), "status_code": 200}
@@ -470,18 +471,18 @@ def test_a_body_that_is_no_bytes_is_botocores(both: Both) -> None:
     assert parsed["ContentLength"] == 3
 
 
-def test_shapes_are_compiled_once(both: Both) -> None:
-    """Responses find the compiled parser by the shape that every client of a model shares."""
+def test_shapes_are_compiled_once(both: BothParsers) -> None:
+    """The compiled parser is found by the shape, which all clients of a model share."""
     shape = model_of("sts").operation_model("AssumeRole").output_shape
     parser = both.fast.create_parser("query")
-    known = parser.plans.find(shape)
+    entry = parser.plans.find(shape)
 
-    assert known.plan is not None
-    assert parser.plans.find(shape) is known
+    assert entry.plan is not None
+    assert parser.plans.find(shape) is entry
     assert both.fast.create_parser("query") is parser
 
 
-def test_threads_may_meet_a_shape_together() -> None:
+def test_threads_may_compile_a_shape_at_once() -> None:
     """Eight threads that see a large shape for the first time all get botocore's result."""
     path = Path(__file__).parents[2] / "data" / "responses" / "ec2.DescribeInstances.xml"
     response = {"body": path.read_bytes(), "headers": HEADERS, "status_code": 200, "context": {}}
@@ -495,12 +496,12 @@ def test_threads_may_meet_a_shape_together() -> None:
         return repr(drive(parser.parse(response, shape)))
 
     with ThreadPoolExecutor(8) as pool:
-        said = set(pool.map(parse, range(8)))
+        result = set(pool.map(parse, range(8)))
 
-    assert said == {expected}
+    assert result == {expected}
 
 
-def test_an_unknown_protocol_is_aiobotocores() -> None:
-    """A protocol that this library does not know keeps the parser that aiobotocore has for it, or its KeyError."""
+def test_an_unknown_protocol_is_left_to_aiobotocore() -> None:
+    """A protocol that the fast parsers do not support keeps aiobotocore's parser, or its KeyError."""
     with pytest.raises(KeyError):
         fast_parser_factory().create_parser("carrier-pigeon")

@@ -1,4 +1,4 @@
-"""asyncauth's timestamp parser says what botocore's says, for every string and number that either is given."""
+"""Equality of the timestamp parser with botocore's, for every string and number."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from botocore.utils import parse_timestamp as botocore_parse_timestamp
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asyncauth._clients.parsing import timestamps as _timestamps
+from asyncauth._clients.parsing import timestamps
 from asyncauth._clients.parsing.timestamps import parse_timestamp
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ ZONES = [
     "Asia/Shanghai",
     "Asia/Kathmandu",
     "Etc/GMT+3",
-    "UTC3",  # a zone that calls itself UTC and is not
+    "UTC3",  # a zone with the name UTC and another offset
     "UTC0DST",
 ]
 
@@ -50,11 +50,11 @@ def zone(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def outcome(parse: Callable[[Any], dt.datetime], value: Any) -> tuple[object, ...]:
-    """All that a caller could see of one parse: the moment, its wall time, its zone, or the exception and its words."""
+    """Return all that a caller can observe: moment, wall time and zone, or the exception and its message."""
     try:
         parsed = parse(value)
         zone = parsed.tzinfo
-        # isoformat() sees the wall time, offset and microseconds; fold and the zone's name are what it leaves out.
+        # isoformat() has the wall time, offset and microseconds, but not fold and the zone's name.
         return parsed.isoformat(), parsed.fold, type(zone), zone and zone.tzname(parsed)
     except Exception as error:
         return type(error), str(error)
@@ -130,11 +130,11 @@ values = st.one_of(
 @example(value=float("inf"))
 @example(value=1 << 70)
 def test_any_value_is_parsed_or_refused_as_by_botocore(value: Any) -> None:
-    """Every value gives botocore's moment, wall time, fold and kind of zone, or botocore's exception word for word."""
+    """Every value gives botocore's moment, wall time, fold and kind of zone, or its exception with the same message."""
     expected = outcome(botocore_parse_timestamp, value)
 
     assert outcome(parse_timestamp, value) == expected
-    assert outcome(parse_timestamp, value) == expected  # from memory
+    assert outcome(parse_timestamp, value) == expected  # from the cache
 
 
 @pytest.mark.parametrize(
@@ -155,13 +155,14 @@ def test_any_value_is_parsed_or_refused_as_by_botocore(value: Any) -> None:
         1_792_900_000,
     ],
 )
-def test_zones_are_botocores_wherever_the_machine_stands(zone: str, value: Any) -> None:
-    """A change of the machine's time zone changes our answers as it changes botocore's, also where it is called UTC."""
+def test_zones_are_botocores_in_every_local_time_zone(zone: str, value: Any) -> None:
+    """A change of the machine's time zone changes the results as it changes botocore's, also if the zone's name is
+    UTC."""
     assert outcome(parse_timestamp, value) == outcome(botocore_parse_timestamp, value)
 
 
-def test_a_common_stamp_never_reaches_dateutil(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shapes that AWS sends are answered without botocore's parser."""
+def test_a_common_timestamp_never_reaches_dateutil(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The formats that AWS sends are parsed without botocore's parser."""
     monkeypatch.setattr("asyncauth._clients.parsing.timestamps._botocore_parse_timestamp", None)
 
     assert parse_timestamp("2026-01-31T08:00:00.000Z").isoformat() == "2026-01-31T08:00:00+00:00"
@@ -170,9 +171,9 @@ def test_a_common_stamp_never_reaches_dateutil(monkeypatch: pytest.MonkeyPatch) 
     assert parse_timestamp("1769846400.5").timestamp() == 1_769_846_400.5
 
 
-def test_the_memory_is_bounded() -> None:
-    """A page of ten thousand different stamps does not stay in memory."""
+def test_the_cache_is_bounded() -> None:
+    """The cache does not keep all of ten thousand different timestamps."""
     for second in range(10_000):
         parse_timestamp(second)
 
-    assert len(_timestamps._zones.seen) <= 4096
+    assert len(timestamps._zones.seen) <= 4096

@@ -1,7 +1,7 @@
-"""The code of botocore and aiobotocore that the fast parsers and the quick signature stand for, pinned by its hash.
+"""Pins of the upstream code whose results the fast parsers and the fast signature reproduce.
 
-A failure means that an upgrade has changed what is imitated here: read the new source beside ours, run the tests of
-equality on it for longer than they run by themselves, and then add the new hash.
+A failure means that an upgrade changed that code: compare the new source with the module named, run its tests of
+equality with more examples than by default, and then add the new hash.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ PINNED: list[tuple[str, str, set[str]]] = [
 
 
 def find(name: str) -> Any:
-    """Return what `module:qualified.name` is in the installed botocore and aiobotocore."""
+    """Return the object `module:qualified.name` of the installed botocore and aiobotocore."""
     module, _, qualified = name.partition(":")
     found: Any = import_module(module)
     for part in qualified.split("."):
@@ -67,12 +67,12 @@ def find(name: str) -> Any:
 
 
 @pytest.mark.parametrize(("name", "ours", "hashes"), [pytest.param(*pinned, id=pinned[0]) for pinned in PINNED])
-def test_upstream_is_as_known(name: str, ours: str, hashes: set[str]) -> None:
-    """Each piece of upstream code that has a counterpart here is one of those that the counterpart was held against."""
+def test_upstream_code_is_a_known_version(name: str, ours: str, hashes: set[str]) -> None:
+    """Each piece of upstream code that is reproduced here is a version that the tests of equality passed with."""
     try:
         source = inspect.getsource(find(name))
     except (ImportError, AttributeError) as error:
-        pytest.fail(f"{name} is gone ({error}); its counterpart is in {ours}")
+        pytest.fail(f"{name} no longer exists ({error}); its counterpart is in {ours}")
     found = hashlib.sha256(source.encode()).hexdigest()[:16]
 
     assert found in hashes, (

@@ -1,4 +1,4 @@
-"""Requests that are prepared quickly are the requests that botocore prepares."""
+"""Equality of fast prepared requests with botocore's."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncauth._clients import ClientFactory
-from asyncauth._clients.speedups.request_preparer import FastRequests, _Headers, _is_botocores
+from asyncauth._clients.speedups.request_preparer import FastRequests, _FastHeaders, _is_botocores
 from tests.support.clients import ALICE, FakeIdentity, serving
 
 pytestmark = [pytest.mark.botocore, pytest.mark.anyio]
 
 
-class Quick(FastRequests, Endpoint):
+class Fast(FastRequests, Endpoint):
     pass
 
 
-STOCK, QUICK = (kind("https://ec2.eu-west-1.amazonaws.com", "ec2", None) for kind in (Endpoint, Quick))
+STOCK, FAST = (kind("https://ec2.eu-west-1.amazonaws.com", "ec2", None) for kind in (Endpoint, Fast))
 
 names = st.sampled_from(
     ["Content-Type", "content-type", "Content-Length", "Transfer-Encoding", "X-Amz-Date", "User-Agent", "x-amz-meta-a"]
@@ -45,16 +45,16 @@ bodies = st.one_of(
 )
 
 
-class Endless:
-    """A body of a length that nobody knows."""
+class UnknownLength:
+    """Body of unknown length."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
 
 
 def prepared(endpoint: Any, method: str, headers: list[tuple[str, Any]], body: Any, params: Any) -> object:
-    """Tell all that becomes of a request; or the exception."""
-    data = {"stream": io.BytesIO, "endless": Endless}[body[0]](body[1]) if isinstance(body, tuple) else body
+    """Return all that a caller can observe of a prepared request, or the exception."""
+    data = {"stream": io.BytesIO, "endless": UnknownLength}[body[0]](body[1]) if isinstance(body, tuple) else body
     request = AWSRequest(method, "https://ec2.eu-west-1.amazonaws.com/", data=data, params=params)
     for name, value in headers:
         request.headers[name] = value
@@ -66,7 +66,7 @@ def prepared(endpoint: Any, method: str, headers: list[tuple[str, Any]], body: A
     assert isinstance(made, AWSPreparedRequest)
     assert isinstance(made.headers, HeadersDict)
     fields = {name: value for name, value in vars(made).items() if name not in ("headers", "body")}
-    # email's own Header, which it makes of surrogates, is equal to no other and cannot be turned into text.
+    # The email package makes Header objects of surrogates, which have no equality and no text.
     items = [(name, value if isinstance(value, str | bytes) else type(value)) for name, value in made.headers.items()]
     return fields, items, list(made.headers), body if isinstance(body, tuple) else made.body
 
@@ -81,21 +81,21 @@ def prepared(endpoint: Any, method: str, headers: list[tuple[str, Any]], body: A
 def test_a_request_is_prepared_as_by_botocore(
     method: str, headers: list[tuple[str, Any]], body: Any, params: Any
 ) -> None:
-    """Whatever its headers and its body: the same URL, headers in the same order, body, or exception."""
-    assert prepared(QUICK, method, headers, body, params) == prepared(STOCK, method, headers, body, params)
+    """Any headers and body give the same URL, headers in the same order and body, or the same exception."""
+    assert prepared(FAST, method, headers, body, params) == prepared(STOCK, method, headers, body, params)
 
 
-def test_a_plain_request_takes_the_quick_way() -> None:
-    """Else the test above would compare botocore with itself."""
-    made = QUICK.prepare_request(AWSRequest("POST", "http://h/", headers={"A": "1"}, data={"Action": "X"}))
+def test_a_plain_request_takes_the_fast_path() -> None:
+    """A plain request does not go through botocore's preparer, so the test above compares two implementations."""
+    made = FAST.prepare_request(AWSRequest("POST", "http://h/", headers={"A": "1"}, data={"Action": "X"}))
 
-    assert type(made.headers) is _Headers
+    assert type(made.headers) is _FastHeaders
     assert list(made.headers.items()) == [("A", b"1"), ("Content-Length", "8")]
     assert made.headers["content-length"] == "8"
 
 
-def test_a_request_of_somebody_elses_making_is_left_to_botocore() -> None:
-    """A preparer that a handler has put in does its work."""
+def test_a_request_with_another_preparer_is_left_to_it() -> None:
+    """A preparer that a handler has set on the request is used."""
 
     class Own(AWSRequestPreparer):
         def prepare(self, original: Any) -> str:
@@ -104,7 +104,7 @@ def test_a_request_of_somebody_elses_making_is_left_to_botocore() -> None:
     request = AWSRequest("POST", "http://h/")
     request._request_preparer = Own()
 
-    assert QUICK.prepare_request(request) == "prepared by its own: http://h/"
+    assert FAST.prepare_request(request) == "prepared by its own: http://h/"
 
 
 @pytest.mark.parametrize(
@@ -120,10 +120,9 @@ def test_a_request_of_somebody_elses_making_is_left_to_botocore() -> None:
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
-async def test_what_a_tracer_puts_in_botocores_place_is_called(
-    holder: Any, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """X-Ray and OpenTelemetry add their header in one of these; a bound client sends it as a stock client does."""
+async def test_a_tracers_patch_is_called(holder: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """X-Ray and OpenTelemetry add a header in one of these methods; a bound client sends it as botocore's client
+    does."""
     original = getattr(holder, name)
 
     def patched(self: Any, *arguments: Any) -> Any:
@@ -141,8 +140,8 @@ async def test_what_a_tracer_puts_in_botocores_place_is_called(
     assert calls[:1] == [name]
 
 
-def test_a_tracer_that_came_first_is_not_looked_behind() -> None:
-    """What stood in botocore's place when this library was imported is no function of botocore's."""
+def test_a_patch_installed_before_import_is_detected() -> None:
+    """A method that was patched before this module was imported is not botocore's own."""
 
     def foreign(*_: Any) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The quick signature is botocore's: the same headers, in the same order, for the same request at the same second."""
+"""Equality of the fast signature with botocore's: the same headers in the same order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncauth._clients import ClientFactory
-from asyncauth._clients.speedups import sigv4 as _signing
+from asyncauth._clients.speedups import sigv4
 from asyncauth._clients.speedups.sigv4 import _MAX_URLS, FastSigning, FastSigV4Auth, _known_urls
 from tests.support.clients import ALICE, FakeIdentity, serving
 
@@ -34,16 +34,16 @@ def _second_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_: NOW)
 
 
-#: One for all, so that what it remembers of one request meets the next.
+#: One for all tests, so that each request meets the key cached for another.
 SIGNER = FastSigning()
 
 
-def quick(*arguments: Any) -> FastSigV4Auth:
+def fast(*arguments: Any) -> FastSigV4Auth:
     return FastSigV4Auth(SigV4Auth(*arguments), SIGNER)
 
 
 def signed(auth_class: Any, arguments: dict[str, Any], context: dict[str, Any], token: str | None) -> object:
-    """Sign a new request twice, as a retry does, and tell all that became of it; or the exception."""
+    """Sign a new request twice, as a retry does, and return all that a caller can observe, or the exception."""
     data = arguments.get("data")
     request = AWSRequest(**{**arguments, "data": io.BytesIO(data[1]) if isinstance(data, tuple) else data})
     request.context.update(context)
@@ -121,13 +121,13 @@ contexts = st.sampled_from(
 def test_any_request_is_signed_as_by_botocore(
     method: str, url: str, headers: Any, data: Any, params: Any, context: dict[str, Any], token: str | None
 ) -> None:
-    """Every request gets the headers that `SigV4Auth` gives it, or its exception; also when it is signed again."""
+    """Every request gets the headers of `SigV4Auth`, or its exception; also when it is signed again."""
     arguments = {"method": method, "url": url, "headers": headers, "data": data, "params": params}
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_: NOW)
         expected = signed(SigV4Auth, arguments, context, token)
 
-        assert signed(quick, arguments, context, token) == expected
+        assert signed(fast, arguments, context, token) == expected
 
 
 @given(
@@ -137,16 +137,14 @@ def test_any_request_is_signed_as_by_botocore(
     day=st.sampled_from([31, 30]),
 )
 @settings(deadline=None)
-def test_a_key_is_derived_anew_when_anything_of_it_changes(
-    secrets: list[str], region: str, service: str, day: int
-) -> None:
-    """New credentials, another day, region or service are signed for as by botocore, whatever was signed before."""
+def test_a_key_is_derived_again_after_any_change(secrets: list[str], region: str, service: str, day: int) -> None:
+    """After a change of credentials, day, region or service the signature is botocore's."""
     for secret in secrets:
         credentials = ReadOnlyCredentials("AKIAEXAMPLE", secret, None)
         signatures = []
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_: NOW.replace(day=day))
-            for auth in (SigV4Auth(credentials, service, region), quick(credentials, service, region)):
+            for auth in (SigV4Auth(credentials, service, region), fast(credentials, service, region)):
                 request = plain_request()
                 auth.add_auth(request)
                 signatures.append(request.headers["Authorization"])
@@ -155,13 +153,13 @@ def test_a_key_is_derived_anew_when_anything_of_it_changes(
 
 
 def test_a_key_is_derived_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the same credentials, the second request needs no new key."""
+    """With the same credentials, the second request derives no key."""
     arguments = (ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "sts", "eu-west-1")
-    quick(*arguments).add_auth(plain_request())
-    monkeypatch.setattr(_signing, "DerivedKey", None)
+    fast(*arguments).add_auth(plain_request())
+    monkeypatch.setattr(sigv4, "DerivedKey", None)
     request = plain_request()
 
-    quick(*arguments).add_auth(request)
+    fast(*arguments).add_auth(request)
 
     assert "Authorization" in request.headers
 
@@ -169,8 +167,8 @@ def test_a_key_is_derived_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.dictionaries(words, st.one_of(words, st.integers(), st.booleans(), st.none(), st.lists(words)), max_size=4))
 @settings(deadline=None)
 def test_a_form_is_encoded_as_by_botocore(data: dict[str, Any]) -> None:
-    """Whatever the fields are, what is signed and sent is what botocore would send."""
-    assert _signing._form(data) == AWSRequest("POST", "http://h/", data=data).prepare().body
+    """For any fields, the signed and sent body is the one that botocore would send."""
+    assert sigv4._form(data) == AWSRequest("POST", "http://h/", data=data).prepare().body
 
 
 def plain_request() -> AWSRequest:
@@ -179,11 +177,11 @@ def plain_request() -> AWSRequest:
 
 
 def test_a_plain_request_is_not_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The request of a query service is signed without botocore's canonical request."""
+    """A query service's request is signed without botocore's canonical request."""
     monkeypatch.setattr(SigV4Auth, "canonical_request", None)
     request = plain_request()
 
-    quick(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "ec2", "eu-west-1").add_auth(request)
+    fast(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "ec2", "eu-west-1").add_auth(request)
 
     assert request.headers["Authorization"].startswith(
         "AWS4-HMAC-SHA256 Credential=AKIAEXAMPLE/20260131/eu-west-1/ec2/aws4_request, SignedHeaders=host;x-amz-date, "
@@ -191,9 +189,9 @@ def test_a_plain_request_is_not_prepared(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_debug_logs_are_botocores(caplog: pytest.LogCaptureFixture) -> None:
-    """At DEBUG, botocore's own code signs, and logs what it always logs."""
+    """At DEBUG, botocore's own code signs, and logs its usual messages."""
     with caplog.at_level(logging.DEBUG, "botocore.auth"):
-        quick(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "ec2", "eu-west-1").add_auth(plain_request())
+        fast(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "ec2", "eu-west-1").add_auth(plain_request())
 
     assert [record.message.partition(":")[0] for record in caplog.records] == [
         "Calculating signature using v4 auth.",
@@ -204,14 +202,14 @@ def test_debug_logs_are_botocores(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_no_credentials_is_botocores_error() -> None:
-    """Signing without credentials raises what botocore raises."""
+    """Signing without credentials raises botocore's error."""
     with pytest.raises(NoCredentialsError):
-        quick(None, "ec2", "eu-west-1").add_auth(plain_request())
+        fast(None, "ec2", "eu-west-1").add_auth(plain_request())
 
 
-def test_the_memory_of_urls_is_bounded() -> None:
-    """A service whose resources are in its paths does not fill the memory."""
-    auth = quick(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "lambda", "eu-west-1")
+def test_the_cache_of_urls_is_bounded() -> None:
+    """A service with resources in its paths does not grow the cache without limit."""
+    auth = fast(ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "lambda", "eu-west-1")
     for number in range(2 * _MAX_URLS):
         auth.add_auth(AWSRequest("POST", f"https://lambda.eu-west-1.amazonaws.com/f/{number}", data=b""))
 
@@ -228,7 +226,7 @@ class Credentials:
 
 
 async def test_a_handler_after_the_signer_finds_the_fields_of_the_form() -> None:
-    """What is signed is sent, encoded once; the request's data stays what it was, as with botocore."""
+    """The body is encoded once, for signing and sending; the request's data stays the form, as with botocore."""
     factory, seen = ClientFactory(max_connections=1), []
     async with serving() as server:
         client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
@@ -237,14 +235,14 @@ async def test_a_handler_after_the_signer_finds_the_fields_of_the_form() -> None
         await factory.aclose()
 
     assert seen == [{"Action": "GetCallerIdentity", "Version": "2011-06-15"}]
-    assert server.seen[0].body == b"Action=GetCallerIdentity&Version=2011-06-15"
+    assert server.received[0].body == b"Action=GetCallerIdentity&Version=2011-06-15"
 
 
 @pytest.mark.parametrize(
     ("version", "replaced"), [("v4", True), ("s3v4", False), ("v4-query", False), ("v2", False), ("s3v4-query", False)]
 )
 async def test_only_plain_v4_is_replaced(version: str, replaced: bool) -> None:
-    """Presigning, S3's signatures and the older ones stay with botocore; v4 is replaced, with and without awscrt."""
+    """botocore signs URLs, S3 requests and older signatures; v4 is replaced, with and without awscrt."""
     events = AioHierarchicalEmitter()
     signer = Signer("id", "eu-west-1", "ec2", version, Credentials(), events)
 
@@ -256,13 +254,13 @@ async def test_only_plain_v4_is_replaced(version: str, replaced: bool) -> None:
 
 
 def test_awscrt_signs_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where awscrt is installed, its signature of a plain request is ours."""
+    """If awscrt is installed, its signature of a plain request is equal."""
     pytest.importorskip("awscrt")
     crt: Any = importlib.import_module("botocore.crt.auth")
     monkeypatch.setattr(crt, "get_current_datetime", lambda **_: NOW.replace(tzinfo=dt.UTC))
     credentials = ReadOnlyCredentials("AKIAEXAMPLE", "secret", "token")
     signatures = []
-    for auth in (crt.CrtSigV4Auth(credentials, "ec2", "eu-west-1"), quick(credentials, "ec2", "eu-west-1")):
+    for auth in (crt.CrtSigV4Auth(credentials, "ec2", "eu-west-1"), fast(credentials, "ec2", "eu-west-1")):
         request = plain_request()
         auth.add_auth(request)
         signatures.append(request.headers["Authorization"])

@@ -1,4 +1,4 @@
-"""The remembered user-agent is botocore's, letter for letter."""
+"""Equality of the cached user-agent with botocore's."""
 
 from __future__ import annotations
 
@@ -32,77 +32,77 @@ def creator() -> UserAgentString:
     ],
 )
 def test_the_string_is_botocores(creator: UserAgentString, config: Config | None) -> None:
-    """For every kind of config the header equals what the wrapped builder gives, the first time and the second."""
+    """For every kind of config the header equals the original builder's, the first time and the second."""
     stock = creator.with_client_config(config)
-    memo = cache_user_agent(creator).with_client_config(config)
+    cached = cache_user_agent(creator).with_client_config(config)
 
-    assert memo.to_string() == stock.to_string()
-    assert memo.to_string() == stock.to_string()
+    assert cached.to_string() == stock.to_string()
+    assert cached.to_string() == stock.to_string()
 
 
 def test_features_of_the_call_are_in_the_string(creator: UserAgentString) -> None:
-    """Two calls that use different features get different headers, each the one that botocore builds."""
-    memo = cache_user_agent(creator)
+    """Two calls with different features get different headers, each equal to botocore's."""
+    cached = cache_user_agent(creator)
     seen = []
     for feature in ("WAITER", "PAGINATOR"):
         with start_as_current_context():
             register_feature_id(feature)
-            assert memo.to_string() == creator.to_string()
-            seen.append(memo.to_string())
+            assert cached.to_string() == creator.to_string()
+            seen.append(cached.to_string())
 
-    assert len({*seen, memo.to_string()}) == 3
+    assert len({*seen, cached.to_string()}) == 3
 
 
-def test_a_field_set_later_is_seen(creator: UserAgentString) -> None:
-    """Session fields and the config can change under a builder that has answered before."""
+def test_a_field_set_later_has_its_effect(creator: UserAgentString) -> None:
+    """A change of session fields or of the config after the first use changes the header."""
     config = Config(user_agent_extra="one")
     stock = creator.with_client_config(config)
-    memo = cache_user_agent(creator).with_client_config(config)
-    first = memo.to_string()
+    cached = cache_user_agent(creator).with_client_config(config)
+    first = cached.to_string()
 
     config.user_agent_extra = "two"
-    for builder in (stock, memo):
+    for builder in (stock, cached):
         builder.set_session_config("aws-cli", "2.0", "session-extra")
         builder.set_client_features({"B"})
 
-    assert memo.to_string() == stock.to_string() != first
+    assert cached.to_string() == stock.to_string() != first
 
 
 def test_the_string_is_built_once(creator: UserAgentString, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two clients of one session with equal configs build one string between them, whatever the number of calls."""
-    memo = cache_user_agent(creator)
-    first, second = (memo.with_client_config(Config(retries={"mode": "standard"})) for _ in range(2))
+    """Two clients of one session with equal configs build one string, however many calls they make."""
+    cached = cache_user_agent(creator)
+    first, second = (cached.with_client_config(Config(retries={"mode": "standard"})) for _ in range(2))
     expected = first.to_string()
     monkeypatch.setattr(UserAgentString, "to_string", None)
 
     assert [second.to_string() for _ in range(3)] == [expected] * 3
 
 
-def test_the_memory_is_bounded(creator: UserAgentString) -> None:
-    """A user who changes the header for every call does not fill the memory."""
-    memo: Any = cache_user_agent(creator)
+def test_the_cache_is_bounded(creator: UserAgentString) -> None:
+    """A user who changes the header for every call does not grow the cache without limit."""
+    cached: Any = cache_user_agent(creator)
     for number in range(1000):
-        memo.set_session_config("tool", str(number), None)
-        memo.to_string()
+        cached.set_session_config("tool", str(number), None)
+        cached.to_string()
 
-    assert len(memo._remembered) <= 256
+    assert len(cached._cache) <= 256
 
 
 def test_the_handler_rewrites_the_header(creator: UserAgentString) -> None:
-    """The handler that botocore registers on the builder puts the remembered string into the request."""
+    """botocore's handler puts the cached string into the request."""
     from botocore.awsrequest import AWSRequest
 
-    memo = cache_user_agent(creator)
+    cached = cache_user_agent(creator)
     request = AWSRequest("GET", "http://127.0.0.1/", headers={"User-Agent": "old"})
 
-    memo.rebuild_and_replace_user_agent_handler("DescribeInstances", request)
+    cached.rebuild_and_replace_user_agent_handler("DescribeInstances", request)
 
     assert request.headers["User-Agent"] == creator.to_string()
 
 
-def test_a_foreign_builder_is_left_alone(creator: UserAgentString) -> None:
-    """A builder of another class, whose inputs nobody knows, comes back as it is, and so does a wrapped one."""
-    memo = cache_user_agent(creator)
+def test_a_builder_of_another_class_is_not_cached(creator: UserAgentString) -> None:
+    """A builder of another class, whose inputs are unknown, is returned unchanged, and so is a cached one."""
+    cached = cache_user_agent(creator)
 
-    assert isinstance(memo, CachedUserAgent)
-    assert cache_user_agent(memo) is memo
+    assert isinstance(cached, CachedUserAgent)
+    assert cache_user_agent(cached) is cached
