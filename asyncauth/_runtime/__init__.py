@@ -1,1 +1,1 @@
-"""Helpers without AWS: clock, wake-ups, exceptions, checks. Import the module that you need."""
+"""Helpers without AWS: clock, wake-ups, exceptions, checks. Each module is imported by itself."""

@@ -1,4 +1,4 @@
-"""Time as the rest of the library asks for it: wall clock for what AWS dates, monotonic for what we wait."""
+"""Clocks: the wall clock for dates from AWS, the monotonic clock for waits and deadlines."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
 
 
 class Clock(Protocol):
-    """What a component may ask about time; `asyncauth.testing.FakeClock` answers it in tests."""
+    """Source of time for a component; tests use `asyncauth.testing.FakeClock`."""
 
     def time(self) -> float:
         """Return the wall clock in Unix seconds. It may jump in either direction."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds that only grow, counted from an arbitrary moment."""
+        """Return seconds since an arbitrary moment; they never decrease."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait `seconds` on this clock."""
+        """Wait until `seconds` have passed on this clock."""
         ...
 
     def move_on_after(self, seconds: float | None) -> AbstractContextManager[anyio.CancelScope]:
-        """Cancel the block after `seconds` (None: never); the scope's `cancelled_caught` says whether it did."""
+        """Cancel the block after `seconds`, never if None. The scope's `cancelled_caught` is True if it was."""
         ...
 
 
 def _suspend_aware_clock() -> int | None:
-    """Return the id of the monotonic clock that runs on while the machine is suspended, None without one.
+    """Return the id of the monotonic clock that includes time suspended; None if the system has none.
 
-    A token does not stop ageing when a laptop's lid is closed. `time.monotonic` does on Linux (CLOCK_MONOTONIC)
-    and on macOS (mach_absolute_time); CLOCK_BOOTTIME and macOS's own CLOCK_MONOTONIC do not.
+    A token expires while a laptop is suspended, too. `time.monotonic` stops meanwhile on Linux (CLOCK_MONOTONIC) and on
+    macOS (mach_absolute_time); CLOCK_BOOTTIME and macOS's own CLOCK_MONOTONIC do not.
     """
     if sys.platform == "linux":
         return time.CLOCK_BOOTTIME
@@ -58,15 +58,15 @@ class SystemClock:
         return time.time()
 
     def monotonic(self) -> float:
-        """Return seconds that only grow and, where the system offers it, count the time spent suspended."""
+        """Return seconds that never decrease and, where the system has such a clock, include time suspended."""
         return time.monotonic() if self._id is None else time.clock_gettime(self._id)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait `seconds`; what is due already is a pause of none, which anyio would not take as less than none."""
-        await anyio.sleep(max(0.0, seconds))
+        """Wait `seconds`; a negative number counts as 0."""
+        await anyio.sleep(max(0.0, seconds))  # anyio raises ValueError for a negative number
 
     def move_on_after(self, seconds: float | None) -> AbstractContextManager[anyio.CancelScope]:
-        """Cancel the block after `seconds`; None never does."""
+        """Cancel the block after `seconds`, never if None."""
         return anyio.move_on_after(seconds)
 
 

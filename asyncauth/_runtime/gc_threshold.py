@@ -1,9 +1,10 @@
-"""Fewer garbage collections while much is made that soon goes by itself.
+"""Garbage collection threshold: raised while a run or a parser creates many short-lived objects.
 
-The collector counts new containers, and a fan-out or a large answer makes them by the ten thousand; nearly all go when
-the last reference does, without it. With stock settings it looks at them, and at botocore's models, over and over: a
-tenth of a run's CPU, and stops of the whole process. So the threshold of the young generation is raised meanwhile, and
-set back after. Whoever switches collection off, or sets a threshold of his own meanwhile, has his way.
+The collector starts after a number of new containers. A fan-out or a large response creates tens of thousands, and
+reference counting frees nearly all of them. With the default threshold the collector traverses them, and botocore's
+models, again and again: a tenth of a run's CPU, and pauses of the whole process. So the threshold of the young
+generation is raised meanwhile and restored afterwards. A program that disables the collector, or sets its own threshold
+meanwhile, keeps its setting.
 """
 
 from __future__ import annotations
@@ -18,31 +19,31 @@ if TYPE_CHECKING:
 
 
 class _GcThreshold:
-    """What is asked for now, by all threads and runs together, and what to put back."""
+    """The thresholds that all threads and runs request now, and the one to restore."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.wanted: list[int] = []
+        self.requested: list[int] = []
         self.before = gc.get_threshold()
         self.set = self.before[0]
 
     def enter(self, young: int) -> None:
         with self.lock:
-            if not self.wanted:
+            if not self.requested:
                 self.before = gc.get_threshold()
                 self.set = self.before[0]
-            self.wanted.append(young)
+            self.requested.append(young)
             self._apply()
 
     def leave(self, young: int) -> None:
         with self.lock:
-            self.wanted.remove(young)
+            self.requested.remove(young)
             self._apply()
 
     def _apply(self) -> None:
-        # 0 is the collector switched off; any other number than ours is the program's own.
+        # 0 means that the collector is disabled. A threshold that is not `self.set` was set by the program.
         if gc.get_threshold()[0] == self.set != 0:
-            self.set = max([self.before[0], *self.wanted])
+            self.set = max([self.before[0], *self.requested])
             gc.set_threshold(self.set, *self.before[1:])
 
 
@@ -51,7 +52,7 @@ _gc_threshold = _GcThreshold()
 
 @contextmanager
 def raised_gc_threshold(young: int) -> Iterator[None]:
-    """Let so many new containers be made between two collections; of several at a time, the most counts."""
+    """Allow `young` new containers between two collections. Of several blocks at a time, the highest number counts."""
     _gc_threshold.enter(young)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Event-loop guard: an object that belongs to one event loop refuses to be used from another."""
+"""Event loop guard: refuses the use of an object from another event loop than its own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["EventLoopGuard", "running_loop"]
 
 
 class EventLoopGuard:
-    """Remembers the event loop that runs when it is made.
+    """Records the event loop that runs when it is created.
 
-    Connections, locks and tasks belong to one event loop. Used from another they fail with errors about something
-    else, or wait forever. Loops of trio are not told apart.
+    Connections, locks and tasks belong to one event loop. Used from another one they raise errors that do not name the
+    cause, or wait forever. Loops of trio are not distinguished.
 
     Attributes:
-        loop: the event loop; None where none ran, or under trio.
+        loop: the event loop; None if none ran, or under trio.
     """
 
     __slots__ = ("loop",)
@@ -26,10 +26,10 @@ class EventLoopGuard:
         self.loop = running_loop()
 
     def check_loop(self) -> None:
-        """Refuse another running event loop. A thread that runs none passes.
+        """Refuse another running event loop. A thread without a running loop is accepted.
 
         Raises:
-            ConfigurationError: another event loop is running.
+            ConfigurationError: another event loop runs in this thread.
         """
         loop = running_loop()
         if loop is not self.loop and loop is not None and self.loop is not None:

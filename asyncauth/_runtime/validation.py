@@ -1,4 +1,4 @@
-"""Checks of numbers: each refusal names the parameter, the value and the bound."""
+"""Checks of numbers: each error names the parameter, the value and the bound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from asyncauth._errors import ConfigurationError
 
 
 def check_count(name: str, value: object, *, minimum: int = 1) -> None:
-    """Refuse what is not a whole number from `minimum` on, naming the parameter, the value and the limit."""
+    """Check that `value` is an int, and at least `minimum`.
+
+    Raises:
+        ConfigurationError: it is not; the message names the parameter, the value and the minimum.
+    """
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigurationError(f"{name}={value!r} is not a whole number; it must be an int of at least {minimum}")
     if value < minimum:
@@ -17,12 +21,22 @@ def check_count(name: str, value: object, *, minimum: int = 1) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a number that can be reckoned with: no bool, finite, and not beyond what a float holds."""
+    """Whether `value` is an int or float, no bool, finite, and small enough for a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def check_seconds(name: str, value: object, *, zero: bool = False, optional: bool = False) -> None:
-    """Refuse what is not a finite number of seconds above 0 (from 0 on, if `zero`), nor None if that may be."""
+    """Check that `value` is a finite number of seconds.
+
+    Args:
+        name: the parameter, for the message.
+        value: the value.
+        zero: whether 0 is valid, too.
+        optional: whether None is valid, too.
+
+    Raises:
+        ConfigurationError: it is not; the message names the parameter, the value and the bound.
+    """
     if value is None and optional:
         return
     if not is_number(value):

@@ -1,4 +1,4 @@
-"""A bell: rung by whoever changed something, it wakes those who wait for a change."""
+"""Auto-reset event: wakes waiters after a change."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import anyio
 
 
 class AutoResetEvent:
-    """Wake whoever waits; rung while nobody does, it is heard by the next who waits.
+    """Event that resets itself when it has woken a waiter.
 
-    It says that something changed, not what: whoever wakes looks for himself, and waits again if it is not for him.
+    It signals that something changed, not what: a waiter that wakes checks its own condition, and waits again if the
+    change was not the one that it needs.
     """
 
     __slots__ = ("_event",)
@@ -17,13 +18,14 @@ class AutoResetEvent:
         self._event = anyio.Event()
 
     def set(self) -> None:
-        """Wake all who wait now, else the next one at once."""
+        """Wake all current waiters. Without any, the next `wait` returns at once."""
         self._event.set()
 
     async def wait(self) -> None:
-        """Return after the next ring, or after one that nobody heard."""
+        """Wait until the next `set`; return at once if one is pending."""
         event = self._event
         await event.wait()
-        # Of several who waited, only the first replaces it: the second would silence those who wait again already.
+        # Of several waiters only the first replaces the event. The second would replace the one on which the first may
+        # wait again already.
         if self._event is event:
             self._event = anyio.Event()

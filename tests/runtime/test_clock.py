@@ -1,4 +1,4 @@
-"""The clocks: the one that a test moves, and the machine's own."""
+"""The clocks: the fake one and the system's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def settle() -> None:
 
 
 async def test_sleepers_wake_in_order() -> None:
-    """Whoever sleeps is woken by the step that reaches its time, and not before it."""
+    """A sleeper is woken by the step that reaches its time, not before."""
     clock = FakeClock()
     woken: list[float] = []
 
@@ -55,7 +55,7 @@ async def test_sleepers_wake_in_order() -> None:
 
 
 async def test_timers_see_their_own_moment() -> None:
-    """While a timer fires, the monotonic clock shows the moment it was set for."""
+    """While a timer fires, the monotonic clock shows the moment for which it was set."""
     clock = FakeClock()
     seen: list[float] = []
     for delay in (2.0, 1.0):
@@ -67,7 +67,7 @@ async def test_timers_see_their_own_moment() -> None:
 
 
 async def test_timeouts() -> None:
-    """A block is cancelled by the step that reaches its timeout; None never is, and 0 at once."""
+    """A block is cancelled by the step that reaches its timeout: never with None, at once with 0."""
     clock = FakeClock()
 
     async with anyio.create_task_group() as tasks:
@@ -91,8 +91,8 @@ async def test_timeouts() -> None:
     assert not scope.cancel_called
 
 
-async def test_a_timeout_that_was_left_is_gone() -> None:
-    """A block that was left in time is not cancelled later, and holds no timer."""
+async def test_a_timeout_ends_with_its_block() -> None:
+    """A block that was left in time is not cancelled later, and leaves no timer."""
     clock = FakeClock()
     with clock.move_on_after(10) as scope:
         pass
@@ -102,8 +102,8 @@ async def test_a_timeout_that_was_left_is_gone() -> None:
     assert not scope.cancel_called
 
 
-async def test_cancelled_sleepers_are_gone() -> None:
-    """A sleeper that was cancelled is not counted, and nobody wakes it."""
+async def test_cancelled_sleepers_leave_no_timer() -> None:
+    """A cancelled sleeper is not counted, and its timer is removed."""
     clock = FakeClock()
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
@@ -115,8 +115,8 @@ async def test_cancelled_sleepers_are_gone() -> None:
     assert clock.next_timer is None
 
 
-async def test_no_time_at_all() -> None:
-    """A sleep that is nothing, or too short for a number to hold, is over at once."""
+async def test_sleep_of_no_time() -> None:
+    """A sleep of 0, less, or too little for a float to represent ends at once."""
     clock = FakeClock()
     for seconds in (0, -1, 1e-20):
         await clock.sleep(seconds)
@@ -124,8 +124,8 @@ async def test_no_time_at_all() -> None:
     assert clock.monotonic() == 1000
 
 
-def test_wall_clock_apart() -> None:
-    """The wall clock jumps alone, in either direction, and goes on with the monotonic one."""
+def test_wall_clock_jumps() -> None:
+    """The wall clock jumps without the monotonic one, and both advance together."""
     clock = FakeClock(now=5_000)
     clock.set_time(100)
     clock.advance(5)
@@ -134,14 +134,14 @@ def test_wall_clock_apart() -> None:
     assert clock.monotonic() == 1005
 
 
-def test_no_way_back() -> None:
-    """The monotonic clock does not go back."""
+def test_monotonic_clock_never_goes_back() -> None:
+    """Advancing by a negative number is refused."""
     with pytest.raises(ValueError, match=r"forward only, got -1; set_time\(\)"):
         FakeClock().advance(-1)
 
 
 async def test_system_clock() -> None:
-    """The machine's clock tells its time, sleeps and times out."""
+    """The system clock returns the time, sleeps and times out."""
     clock: Clock = SYSTEM_CLOCK
     before = clock.monotonic()
     assert abs(clock.time() - time.time()) < 60
@@ -160,11 +160,11 @@ async def test_system_clock() -> None:
 def test_clock_of_the_platform(
     monkeypatch: pytest.MonkeyPatch, platform: str, name: str | None, expected: int | None
 ) -> None:
-    """The monotonic clock is the one that counts the time a laptop sleeps, where the system has one."""
-    asked: list[int] = []
+    """The monotonic clock is the one that includes time suspended, if the system has one."""
+    clock_ids: list[int] = []
 
     def clock_gettime(number: int) -> float:
-        asked.append(number)
+        clock_ids.append(number)
         return 42.0
 
     monkeypatch.setattr(sys, "platform", platform)
@@ -173,5 +173,5 @@ def test_clock_of_the_platform(
         monkeypatch.setattr(_clock.time, name, expected)
     seconds = SystemClock().monotonic()
 
-    assert asked == ([] if expected is None else [expected])
+    assert clock_ids == ([] if expected is None else [expected])
     assert seconds > 0

@@ -1,4 +1,4 @@
-"""The collector's threshold is raised while somebody asks for it, and set back as it was."""
+"""The threshold of the garbage collector is raised inside a block, and restored after it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def _as_before() -> Iterator[None]:
     gc.set_threshold(*before)
 
 
-def test_it_is_raised_meanwhile() -> None:
-    """The older generations keep theirs."""
+def test_it_is_raised_inside_the_block() -> None:
+    """Only the threshold of the young generation changes."""
     with raised_gc_threshold(5_000):
         assert gc.get_threshold() == (5_000, 10, 10)
 
     assert gc.get_threshold() == (700, 10, 10)
 
 
-def test_of_several_the_most_counts_until_the_last_has_left() -> None:
-    """In whatever order they leave."""
+def test_the_highest_of_several_blocks_counts() -> None:
+    """Of several open blocks the highest threshold counts, in any order of their ends."""
     first, second = raised_gc_threshold(5_000), raised_gc_threshold(100_000)
 
     first.__enter__()
@@ -40,8 +40,8 @@ def test_of_several_the_most_counts_until_the_last_has_left() -> None:
 
 
 @pytest.mark.parametrize("own", [0, 50_000])
-def test_a_programs_own_setting_stays(own: int) -> None:
-    """Switched off, or higher than what is asked for."""
+def test_a_setting_of_the_program_is_kept(own: int) -> None:
+    """A disabled collector, or a threshold higher than the requested one, is not changed."""
     gc.set_threshold(own, 10, 10)
 
     with raised_gc_threshold(5_000):
@@ -50,8 +50,8 @@ def test_a_programs_own_setting_stays(own: int) -> None:
     assert gc.get_threshold() == (own, 10, 10)
 
 
-def test_what_a_program_sets_meanwhile_stays() -> None:
-    """It is not put back to what was before."""
+def test_a_setting_inside_the_block_is_kept() -> None:
+    """A threshold that the program sets inside the block is not overwritten at its end."""
     with raised_gc_threshold(5_000):
         gc.set_threshold(123, 4, 5)
         with raised_gc_threshold(9_000):
@@ -60,8 +60,8 @@ def test_what_a_program_sets_meanwhile_stays() -> None:
     assert gc.get_threshold() == (123, 4, 5)
 
 
-def test_it_is_set_back_when_the_block_raises() -> None:
-    """An exception goes on, and the threshold is as before."""
+def test_it_is_restored_after_an_exception() -> None:
+    """An exception propagates, and the threshold is restored."""
     with pytest.raises(KeyError), raised_gc_threshold(5_000):
         raise KeyError
 
