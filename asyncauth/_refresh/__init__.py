@@ -1,4 +1,4 @@
-"""One expiring value: loaded once however many callers wait, renewed before it ends. Knows no AWS."""
+"""Cache of one expiring value: loaded once for any number of callers, renewed before it ends. Knows no AWS."""
 
 from __future__ import annotations
 

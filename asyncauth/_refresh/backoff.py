@@ -1,4 +1,4 @@
-"""After a failed refresh: until when the source is left alone, and what whoever asks meanwhile is told."""
+"""Back-off after failed refreshes: when the source may be called again, and which denial is raised until then."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ logger: Final = logging.getLogger("asyncauth.tokens")
 
 
 class BackOff:
-    """What has failed since the last success, and the pauses that follow from it.
+    """The failures since the last success, and the pauses that follow from them.
 
     Attributes:
-        not_before: the moment on the monotonic clock before which the source is not asked.
-        denial, denied_until: the error that is raised until that moment, without asking.
-        error: the last failure; None when all is well.
+        not_before: the moment on the monotonic clock before which the source is not called.
+        denial, denied_until: the error that is raised until that moment, without a call to the source.
+        error: the last failure; None after a success.
     """
 
     def __init__(self, policy: RefreshPolicy, random: Random, name: str) -> None:
@@ -31,17 +31,17 @@ class BackOff:
         self._random = random
         self._name = name
         self._failures = self._retries = 0
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def failed(self, error: Exception, now: float, *, denied: bool, left: float | None, until_mandatory: float) -> None:
-        """Take note of a failure.
+        """Record a failure, and set the pause that follows from it.
 
         Args:
             error: what the load raised.
             now: the monotonic clock.
-            denied: whether asking again would bring the same answer.
-            left: seconds for which the value at hand is good, 0 or less when it has ended; None: there never was one.
-            until_mandatory: seconds until callers would wait for a refresh; 0 or less when they do.
+            denied: whether another call would have the same result.
+            left: seconds until the cached value ends, 0 or less if it has ended; None if none was ever loaded.
+            until_mandatory: seconds until callers would wait for a refresh; 0 or less if they already do.
         """
         self.error = error
         self._failures += 1
@@ -50,7 +50,7 @@ class BackOff:
             self.denial, self.denied_until = error, now + self._random.uniform(*self._policy.denial_memory)
         elif left is not None:
             self.not_before = now + self._pause(until_mandatory)
-        self._say(error, "denied" if denied else "failed", left)
+        self._log(error, "denied" if denied else "failed", left)
 
     def succeeded(self) -> None:
         """Forget the failures."""
@@ -58,10 +58,10 @@ class BackOff:
             logger.info("%s: refreshed again after %d failures", self._name, self._failures)
         self.error = None
         self._failures = self._retries = 0
-        self._said.clear()
+        self._logged.clear()
 
-    def cut_short(self) -> None:
-        """End the pause: what it counted on, a good value, is gone."""
+    def end_pause(self) -> None:
+        """Allow the next call at once: the good value that the pause relied on is gone."""
         self.not_before = -math.inf
 
     def _pause(self, until_mandatory: float) -> float:
@@ -70,14 +70,14 @@ class BackOff:
         self._retries += 1
         return self._policy.pause_before_retry(self._retries, self._random)
 
-    def _say(self, error: Exception, what: str, left: float | None) -> None:
-        # Loud once each time that it begins: a source that is down for an hour is one line, not one per try. With
-        # nothing ever loaded the error is raised to somebody, who will say it.
-        level = logging.DEBUG if left is None or what in self._said else logging.WARNING
-        self._said.add(what)
+    def _log(self, error: Exception, what: str, left: float | None) -> None:
+        # One warning per outage and kind of failure, not one per attempt: a source can be down for an hour. As long as
+        # nothing was ever loaded the error is raised to the caller, so it is logged at DEBUG only.
+        level = logging.DEBUG if left is None or what in self._logged else logging.WARNING
+        self._logged.add(what)
         good = left is not None and left > 0
-        at_hand = f"the value at hand is kept, good for {left:.0f} s" if good else "no good value is at hand"
-        # Not the error's words: what a source says in an exception may hold a secret.
+        cached = f"the cached value is kept, good for {left:.0f} s" if good else "no good value is cached"
+        # The type and code only: the message of a source's exception may hold a secret.
         code = getattr(error, "code", None)
         kind = f"{type(error).__name__}: {code}" if isinstance(code, str) else type(error).__name__
-        logger.log(level, "%s: refresh %s (%s), %s", self._name, what, kind, at_hand)
+        logger.log(level, "%s: refresh %s (%s), %s", self._name, what, kind, cached)

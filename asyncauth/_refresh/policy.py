@@ -1,7 +1,7 @@
-"""When a token is renewed, and what happens while that fails: the numbers, without any state.
+"""Refresh policy: when a token is renewed and how failures are handled, as numbers without state.
 
-The rules are those that AWS's SDKs are converging on (Go has released them; Rust, Java, Kotlin and botocore follow);
-`RefreshPolicy` says where ours differ, and why.
+The rules are those on which AWS's SDKs are converging (Go has released them; Rust, Java, Kotlin and botocore follow).
+The docstring of `RefreshPolicy` lists where its defaults differ, and why.
 """
 
 from __future__ import annotations
@@ -16,52 +16,52 @@ from asyncauth._runtime.validation import check_seconds, is_number
 if TYPE_CHECKING:
     from random import Random
 
-#: Of the SDKs' specification: (lifetime in seconds up to and including which, advisory window in seconds).
+#: The SDKs' specification: (longest lifetime in seconds, inclusive; advisory window in seconds).
 _ADVISORY: Final[tuple[tuple[float, float], ...]] = (
     (20 * 60, 5 * 60),
     (math.nextafter(90 * 60, 0), 15 * 60),
     (math.inf, 60 * 60),
 )
 
-#: A token is fresh for at least this share of its life, or a 900-second one would be renewed at every request ...
-_FRESH_AT_LEAST: Final = 0.5
-#: ... unless somebody asked for a wider window: that is believed, up to a token renewed ten times in its life.
-_FRESH_AT_LEAST_IF_ASKED: Final = 0.1
-#: The mandatory window is at most this share, so a two-second token is served at once for most of its two seconds.
-_MANDATORY_AT_MOST: Final = 0.1
+#: A token is fresh for at least this share of its lifetime. Without it, a 300-second token would never be fresh.
+_MIN_FRESH_SHARE: Final = 0.5
+#: The same limit for an explicit `advisory_window`: a token is renewed at most ten times in its lifetime.
+_MIN_FRESH_SHARE_EXPLICIT: Final = 0.1
+#: The mandatory window is at most this share of the lifetime, so even a two-second token is mostly served at once.
+_MAX_MANDATORY_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshPolicy:
-    """When tokens are renewed, and what happens while that fails.
+    """Rules for the renewal of tokens, and for renewals that fail.
 
-    With the defaults a one-hour token is renewed in the background between minute 41 and 45; if that fails it is tried
-    again some minutes later, and from minute 59 on callers wait for the one refresh.
+    With the defaults a one-hour token is renewed in the background between minute 41 and 45. If that fails, the next
+    attempt follows some minutes later, and from minute 59 on callers wait for the one refresh.
 
-    Two defaults differ from the SDKs' specification, because a run over many accounts has minutes, not days:
-    `serve_expired`, since AWS refuses a role's token that is past its end, and waiting five to ten minutes for the next
-    try would leave the account dark for the whole run; and `deny_with_valid_token`, since whether a token is revoked
-    is for AWS to decide at the call, not for a refresh to guess. `specification()` is the SDKs' own choice.
+    Two defaults differ from the SDKs' specification, because a run over many accounts lasts minutes, not days:
+    `serve_expired` is False, since AWS refuses a role's token past its end, and five to ten minutes until the next
+    attempt would make the account unreachable for the whole run; `deny_with_valid_token` is False, since AWS decides at
+    the call whether a token is revoked, not the refresh. `specification()` returns the SDKs' choices.
 
     Args:
-        advisory_window: seconds before the end from which a token is renewed in the background; None goes by its
-            lifetime: 5 minutes for up to 20 minutes, 15 minutes for less than 90, else one hour, and never more than
-            half of it. A number given here wins over that table, up to nine tenths of the lifetime; 0 is never.
+        advisory_window: seconds before the end from which a token is renewed in the background. None depends on the
+            lifetime: 5 minutes for up to 20 minutes, 15 minutes for less than 90, else one hour, and at most half of
+            the lifetime. An explicit number replaces that table, up to nine tenths of the lifetime; 0 disables it.
         mandatory_window: seconds before the end from which callers wait for the renewal; at most a tenth of the
             lifetime.
-        jitter: share of the advisory window, 0 to 1, by which it may begin earlier, drawn for each token: ten
-            thousand tokens of one run are not renewed in one second.
-        load_timeout: seconds that one load may take; None is no limit.
-        failure_pause: seconds, from and to, without a call to the source after a failed renewal of a token that is
-            still good. Unless expired tokens are served, the pause ends where the mandatory window begins.
-        retry_pause: seconds, first and longest, between tries from the mandatory window on; doubled at each failure,
+        jitter: share of the advisory window, 0 to 1, by which it may begin earlier, drawn for each token, so that ten
+            thousand tokens of one run are not renewed in the same second.
+        load_timeout: seconds that one load may take; None for no limit.
+        failure_pause: (shortest, longest) seconds without a call to the source after a failed renewal of a token that
+            is still good. Unless expired tokens are served, the pause ends where the mandatory window begins.
+        retry_pause: (first, longest) seconds between attempts from the mandatory window on; doubled at each failure,
             and shortened at random by up to a half.
-        patience: seconds that a call waits, through failures and pauses, for a token to take the place of one that has
-            ended; then it raises the last failure. A load that has begun is waited for. None waits until the caller is
+        patience: seconds that a call waits, through failures and pauses, for the replacement of a token that has
+            ended; then it raises the last failure. A load under way is waited for. None waits until the caller is
             cancelled.
-        denial_memory: seconds, from and to, for which a denial is raised again without asking again.
-        serve_expired: go on serving an expired or rejected token while its renewal fails.
-        deny_with_valid_token: raise a denial even while the token at hand is good, rather than serve it to its end.
+        denial_memory: (shortest, longest) seconds for which a denial is raised again without a call to the source.
+        serve_expired: serve an expired or rejected token while its renewal fails.
+        deny_with_valid_token: raise a denial even while the cached token is good, instead of serving it to its end.
 
     Raises:
         ConfigurationError: (a ValueError) a number out of range.
@@ -94,33 +94,33 @@ class RefreshPolicy:
 
     @classmethod
     def specification(cls) -> Self:
-        """Return what AWS's SDKs specify: expired tokens are served while a refresh fails, denials raised at once."""
+        """Return the policy of AWS's SDKs: expired tokens are served while a refresh fails, denials raised at once."""
         return cls(jitter=0.0, serve_expired=True, deny_with_valid_token=True)
 
     def fresh_for(self, lifetime: float, random: Random) -> float:
-        """Return for how many seconds a token is fresh; then it is due for renewal, in the background at first."""
+        """Return how many seconds a token is fresh. After that it is renewed, at first in the background."""
         if math.isinf(lifetime):
             return math.inf
         if self.advisory_window is None:
-            window, fresh = next(window for longest, window in _ADVISORY if lifetime <= longest), _FRESH_AT_LEAST
+            window, min_fresh = next(window for longest, window in _ADVISORY if lifetime <= longest), _MIN_FRESH_SHARE
         else:
-            window, fresh = self.advisory_window, _FRESH_AT_LEAST_IF_ASKED
-        window = min(window, lifetime * (1 - fresh)) * (1 + random.uniform(0, self.jitter))
-        return min(max(lifetime - window, lifetime * _FRESH_AT_LEAST_IF_ASKED), self.served_at_once_for(lifetime))
+            window, min_fresh = self.advisory_window, _MIN_FRESH_SHARE_EXPLICIT
+        window = min(window, lifetime * (1 - min_fresh)) * (1 + random.uniform(0, self.jitter))
+        return min(max(lifetime - window, lifetime * _MIN_FRESH_SHARE_EXPLICIT), self.served_at_once_for(lifetime))
 
     def served_at_once_for(self, lifetime: float) -> float:
-        """Return for how many seconds a token is served without waiting; then callers wait for its renewal."""
+        """Return how many seconds a token is served without waiting. After that callers wait for its renewal."""
         if math.isinf(lifetime):
             return math.inf
-        return lifetime - min(self.mandatory_window, lifetime * _MANDATORY_AT_MOST)
+        return lifetime - min(self.mandatory_window, lifetime * _MAX_MANDATORY_SHARE)
 
     def pause_with_good_token(self, until_mandatory: float, random: Random) -> float:
-        """Return how many seconds to leave the source alone after a failure that a good token outlives."""
+        """Return how many seconds not to call the source after a failure while the cached token is good."""
         pause = random.uniform(*self.failure_pause)
         return pause if self.serve_expired else min(pause, until_mandatory)
 
     def pause_before_retry(self, failures: int, random: Random) -> float:
-        """Return how many seconds to wait after the nth failure in a row from the mandatory window on."""
+        """Return how many seconds to wait after the nth failure in a row, from the mandatory window on."""
         first, longest = self.retry_pause
         pause = min(longest, first * 2.0 ** min(failures - 1, 64))
         return random.uniform(pause / 2, pause)

@@ -1,20 +1,20 @@
-"""One value that expires: loaded once however many ask, renewed before it ends, kept through failures.
+"""Slot for one expiring value: loaded once for any number of callers, renewed before it ends, kept through failures.
 
-`ExpiringSlot` knows tasks and time, and nothing of what it holds. Everything is decided in two synchronous methods:
-`_decide` (what a caller does now) and `_land` (what a load's answer changes). They run on one event loop and await
-nothing, so each decision is atomic and there is no lock; what they decide is done afterwards, outside.
+`ExpiringSlot` handles tasks and time, and never inspects the value. Two synchronous methods make all decisions:
+`_decide` (what a caller does now) and `_land` (what the result of a load changes). They run on one event loop and await
+nothing, so each decision is atomic and needs no lock; the work that they return is done afterwards, outside.
 
-A call to `get`, from the top:
+A call to `get`, case by case:
 
-    fresh                     serve, at once
-    advisory window           one flight starts in the background; serve the good value, at once
-    mandatory window, ended,  wait for the one flight and look again; whoever has waited takes any value that is good
+    fresh                     serve the value, at once
+    advisory window           start one flight in the background; serve the good value, at once
+    mandatory window, ended,  wait for the one flight and decide again; a caller that has waited takes any good value
     or nothing loaded yet
-    a failed flight           is the same failure for all who waited for it:
-      and the value is good     serve it, and leave the source alone for a while
-      and nothing ever loaded   raise it; the next caller tries again
+    a failed flight           is the same failure for all callers that waited for it:
+      and the value is good     serve it, and do not call the source for a while
+      and nothing ever loaded   raise the failure; the next caller starts a new flight
       and the value has ended   wait and try again, with pauses, until `RefreshPolicy.patience` is used up
-      and it was a denial       raise it unless the value is good, and for some seconds to whoever comes next
+      and it was a denial       raise it unless the value is good, for some seconds to later callers, too
 """
 
 from __future__ import annotations
@@ -43,37 +43,38 @@ __all__ = [
     "RefreshAbandoned",
     "RefreshError",
     "RefreshPolicy",
-    "UnusableAnswer",
+    "UnusableResult",
 ]
 
 T = TypeVar("T")
 
 
 class RefreshError(Exception):
-    """The slot's own failures; what a load raises stays itself."""
+    """Base of the slot's own errors. What a load raises is never wrapped in one."""
 
 
 class LoadTimeout(RefreshError, TimeoutError):
     """A load took longer than `RefreshPolicy.load_timeout`."""
 
 
-class UnusableAnswer(RefreshError):
-    """A load returned something that has ended already, or is no `Expiring` with a lifetime."""
+class UnusableResult(RefreshError):
+    """A load returned a value that has ended already, or no `Expiring` with a lifetime."""
 
 
 class RefreshAbandoned(RefreshError):
-    """The task group that a load ran in was cancelled or closed, and nothing good is cached."""
+    """The task group of a load was cancelled or closed, and no good value is cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expiring(Generic[T]):
-    """What a load returns.
+    """A value with its lifetime, as a load returns it.
 
     Args:
-        value: the value; its repr is not shown.
-        lifetime: seconds from `obtained_at` until it ends, as the answer says, not as asked for; None: it never ends.
-        obtained_at: the monotonic clock when the request was sent. The answer took its time after that, so the value
-            ends, if anything, a little later than this says.
+        value: the value; not part of the repr.
+        lifetime: seconds from `obtained_at` until the value ends, as the source returned it, not as requested; None if
+            it never ends.
+        obtained_at: the monotonic clock when the request was sent. The source issued the value after that moment, so
+            the value never ends earlier than `obtained_at + lifetime`.
     """
 
     value: T = field(repr=False)
@@ -82,26 +83,26 @@ class Expiring(Generic[T]):
 
 
 class ExpiringSlot(Generic[T]):
-    """Holds one expiring value and keeps it fresh.
+    """Cache of one expiring value that it keeps fresh.
 
-    It belongs to one event loop. A load flies in a task of the owner's task group, so it survives the cancellation of
-    any caller, of all of them, too: what it brings is cached. Nothing runs while nobody asks.
+    A slot belongs to one event loop. A load runs in a task of the owner's task group ("flight"), so it survives the
+    cancellation of any caller, and of all of them: its value is cached. Without callers, nothing runs.
 
     Args:
-        load: asks the source. Never runs twice at the same time.
-        spawn: starts a load in the owner's task group, as `TaskGroup.start_soon` does. What it raises (the owner is
+        load: requests a value from the source. Never runs twice at the same time.
+        spawn: starts a flight in the owner's task group, as `TaskGroup.start_soon` does. What it raises (the owner is
             closed) goes to the caller.
-        clock: tells the time; only its monotonic side, so a jump of the wall clock changes nothing.
+        clock: only its monotonic side is read, so a jump of the wall clock changes nothing.
         random: draws jitter and pauses.
-        policy: when to renew, and what to do while that fails.
-        is_denial: says of a load's error whether asking again would bring the same answer; as a default, never.
+        policy: when to renew, and how to handle failures.
+        is_denial: returns whether another call after this error would have the same result; by default always False.
         name: for messages and the log; no secret.
 
     Attributes:
-        load: may be wrapped by who keeps the slot, to put a store of values before the source.
+        load: the owner of the slot may replace it, to read from a store of values before the source.
         loads: loads begun.
         failures, denials: loads that ended so.
-        served_through_failure: calls answered with the value at hand since its last renewal failed.
+        served_through_failure: calls that got the cached value after its last renewal failed.
         waiting: calls that wait now, for a flight or through a pause.
 
     Example:
@@ -137,30 +138,30 @@ class ExpiringSlot(Generic[T]):
         self.loads = self.failures = self.denials = self.served_through_failure = self.waiting = 0
 
     async def get(self) -> T:
-        """Return the value, good at this moment; without awaiting anything while there is no reason to wait.
+        """Return a value that is good at this moment; without a wait, it awaits nothing.
 
         Raises:
-            LoadTimeout, UnusableAnswer, or what the load raised: there is no good value. All who waited for one load
-                get that one failure, each a copy to raise.
+            LoadTimeout, UnusableResult, or what the load raised: there is no good value. All callers that waited for
+                one load get the same failure, each a copy of its own.
             RefreshAbandoned: the owner's task group ended meanwhile.
         """
         token = self._token
         if token is not None and self._now() < self._fresh_until:
             return token.value
-        return await self._get_with_care()
+        return await self._get_step_by_step()
 
     def peek(self) -> T | None:
-        """Return the value if it is good at this moment, else None; starts nothing."""
+        """Return the value if it is good at this moment, else None. Never starts a flight."""
         return self._token.value if self._token is not None and self._now() < self._ends else None
 
     def invalidate(self, rejected: T | None = None) -> bool:
-        """Drop the value, because its taker says that it is no longer good: the next `get` waits for another.
+        """Drop the value, because a service has rejected it: the next `get` waits for another one.
 
-        A load that is under way may have been asked before the value went bad; if it brings the same value again, the
-        source is asked once more. A later load is believed, whatever it brings.
+        A flight under way may have sent its request before the value became invalid. If it returns the rejected value,
+        it loads once more. The result of a later load is accepted, whatever it is.
 
         Args:
-            rejected: the value that was refused: it is dropped only if it is still the cached one. None: whatever is.
+            rejected: the value that was rejected; it is dropped only if it is still the cached one. None drops any.
 
         Returns:
             Whether a value was dropped.
@@ -171,7 +172,7 @@ class ExpiringSlot(Generic[T]):
         if rejected is not None and rejected is not token.value and rejected != token.value:
             return False
         self._fresh_until = self._mandatory_from = self._ends = -math.inf
-        self._back_off.cut_short()
+        self._back_off.end_pause()
         if self._flight is not None:
             self._flight.rejected = token
         return True
@@ -188,22 +189,22 @@ class ExpiringSlot(Generic[T]):
 
     @property
     def has_loaded(self) -> bool:
-        """Whether a load ever brought a value."""
+        """Whether a load ever returned a value."""
         return self._token is not None
 
     @property
     def age(self) -> float:
-        """Seconds since the value was asked for; infinity when there is none."""
+        """Seconds since the value was requested; infinity if there is none."""
         return math.inf if self._token is None else self._now() - self._token.obtained_at
 
     @property
     def expires_in(self) -> float:
-        """Seconds until the value ends; 0 when there is none, infinity when it never does."""
+        """Seconds until the value ends; 0 if there is none, infinity if it never ends."""
         return max(0.0, self._ends - self._now())
 
     # -- callers ---------------------------------------------------------------------------------------------------
 
-    async def _get_with_care(self) -> T:
+    async def _get_step_by_step(self) -> T:
         patience = self._policy.patience
         give_up = math.inf if patience is None else self._now() + patience
         seen: _Flight[T] | None = None
@@ -226,15 +227,20 @@ class ExpiringSlot(Generic[T]):
                 self.waiting -= 1
 
     def _decide(self, now: float, seen: _Flight[T] | None, give_up: float) -> _Step[T]:
-        """Say what a caller does now; `seen` is the flight it has waited for last.
+        """Return what a caller does now.
 
-        A caller who has waited takes any value that is good, even one in its mandatory window: with a source that is
-        slower than its tokens last, it would wait for one flight after the other.
+        A caller that has waited takes any good value, even one in its mandatory window. Otherwise, if a load takes
+        longer than its values last, the caller would wait for one flight after the other.
+
+        Args:
+            now: the monotonic clock.
+            seen: the flight for which the caller has waited last; None if it has not waited for one.
+            give_up: the moment at which the caller stops waiting for the source.
         """
         usable = self._usable(now)
-        refusal = self._refusal(now, seen, usable=usable)
-        if refusal is not None:
-            return _Step(error=refusal)
+        error = self._error_to_raise(now, seen, usable=usable)
+        if error is not None:
+            return _Step(error=error)
         has_waited, launch = seen is not None, None
         due = now >= max(self._fresh_until, self._back_off.not_before)
         if due and self._flight is None and not (usable and has_waited):
@@ -248,7 +254,7 @@ class ExpiringSlot(Generic[T]):
             return _Step(error=self._back_off.error)
         return _Step(pause=min(self._back_off.not_before, give_up) - now)
 
-    def _refusal(self, now: float, seen: _Flight[T] | None, *, usable: bool) -> Exception | None:
+    def _error_to_raise(self, now: float, seen: _Flight[T] | None, *, usable: bool) -> Exception | None:
         if usable and not self._policy.deny_with_valid_token:
             return None
         if now < self._back_off.denied_until:
@@ -268,13 +274,13 @@ class ExpiringSlot(Generic[T]):
 
     async def _fly(self, flight: _Flight[T]) -> None:
         try:
-            while not self._land(flight, await self._attempt()):
+            while not self._land(flight, await self._load_once()):
                 pass
         finally:
             if self._flight is flight:
                 self._abandon(flight)
 
-    async def _attempt(self) -> Expiring[T] | Exception:
+    async def _load_once(self) -> Expiring[T] | Exception:
         self.loads += 1
         limit = self._policy.load_timeout
         try:
@@ -286,32 +292,32 @@ class ExpiringSlot(Generic[T]):
             return strip_frame_locals(to_exception(raised))
         return LoadTimeout(f"{self.name}: no answer within {limit:g} s")
 
-    def _land(self, flight: _Flight[T], answer: Expiring[T] | Exception) -> bool:
-        """Take in what a load brought; False: what it brought is no longer wanted, load again."""
+    def _land(self, flight: _Flight[T], result: Expiring[T] | Exception) -> bool:
+        """Apply the result of a load to the slot; return False if the flight must load again."""
         now = self._now()
-        error = answer if isinstance(answer, Exception) else self._flaw(answer, now)
+        error = result if isinstance(result, Exception) else self._find_flaw(result, now)
         if error is not None:
             self._fail(flight, error, now)
             return True
-        assert isinstance(answer, Expiring)
-        if flight.rejected is not None and flight.rejected.value == answer.value:
+        assert isinstance(result, Expiring)
+        if flight.rejected is not None and flight.rejected.value == result.value:
             flight.rejected = None
             return False
-        self._accept(answer, now)
+        self._accept(result, now)
         self._end(flight)
         return True
 
-    def _flaw(self, answer: object, now: float) -> UnusableAnswer | None:
-        if not isinstance(answer, Expiring):
-            return UnusableAnswer(f"{self.name}: the load returned {type(answer).__name__} instead of Expiring")
+    def _find_flaw(self, result: object, now: float) -> UnusableResult | None:
+        if not isinstance(result, Expiring):
+            return UnusableResult(f"{self.name}: the load returned {type(result).__name__} instead of Expiring")
         try:
-            lifetime = math.inf if answer.lifetime is None else answer.lifetime
-            # Written so that NaN fails it, too.
-            if lifetime > 0 and answer.obtained_at + lifetime > now:
+            lifetime = math.inf if result.lifetime is None else result.lifetime
+            # Written so that NaN counts as a flaw, too.
+            if lifetime > 0 and result.obtained_at + lifetime > now:
                 return None
         except TypeError:
             pass
-        return UnusableAnswer(f"{self.name}: the answer had ended on arrival (lifetime {answer.lifetime!r})")
+        return UnusableResult(f"{self.name}: the value had ended when it arrived (lifetime {result.lifetime!r})")
 
     def _accept(self, token: Expiring[T], now: float) -> None:
         lifetime = math.inf if token.lifetime is None else token.lifetime
@@ -334,7 +340,7 @@ class ExpiringSlot(Generic[T]):
         return self._token is not None and (now < self._ends or self._policy.serve_expired)
 
     def _abandon(self, flight: _Flight[T]) -> None:
-        error = RefreshAbandoned(f"{self.name}: the refresh was stopped, its owner is closing or closed")
+        error = RefreshAbandoned(f"{self.name}: the refresh was cancelled, its owner is closing or closed")
         self._end(flight, error, final=True)
 
     def _end(self, flight: _Flight[T], error: Exception | None = None, *, final: bool = False) -> None:
@@ -359,21 +365,21 @@ class ExpiringSlot(Generic[T]):
 
 
 class _Flight(Generic[T]):
-    """One load under way, and what became of it."""
+    """One refresh under way, and how it ended."""
 
     __slots__ = ("done", "error", "final", "rejected")
 
     def __init__(self) -> None:
         self.done = anyio.Event()
         self.error: Exception | None = None
-        #: Trying again would not help: it was denied, or there is nobody left to fly it.
+        #: Another flight would not help: this one was denied, or its owner has ended.
         self.final = False
-        #: Was dropped after this flight began, so it must not come back with it.
+        #: The value that was dropped after this flight began, so this flight must not restore it.
         self.rejected: Expiring[T] | None = None
 
 
 class _Step(NamedTuple, Generic[T]):
-    """What a caller does now: start a flight, and then one of the four."""
+    """What a caller does now: `launch` a flight if there is one, then one of the other four."""
 
     launch: _Flight[T] | None = None
     serve: Expiring[T] | None = None

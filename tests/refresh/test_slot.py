@@ -1,4 +1,4 @@
-"""The expiring slot on a fake clock: tables, cancellation, failures, denials, invalidation, and the owner's end."""
+"""The expiring slot on a fake clock: windows, cancellation, failures, denials, invalidation, end of the owner."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from asyncauth._refresh.slot import (
     RefreshAbandoned,
     RefreshError,
     RefreshPolicy,
-    UnusableAnswer,
+    UnusableResult,
 )
 from asyncauth._runtime.exceptions import copy_to_raise
 from asyncauth.testing import FakeClock
@@ -59,20 +59,20 @@ class Outage(Exception):
 
 
 async def settle() -> None:
-    """Let every task run until it waits for something. (anyio's own waits in tenths of real seconds.)"""
+    """Let every task run until it waits. (anyio's own function sleeps for a tenth of a second.)"""
     for _ in range(25):
         await anyio.lowlevel.checkpoint()
 
 
 class Source:
-    """Answers token-1, token-2, ... unless told otherwise, and counts."""
+    """Source of token-1, token-2, ..., unless `outcomes` or `error` is set; counts its calls."""
 
     def __init__(self, clock: FakeClock, lifetime: float | None = HOUR) -> None:
         self.clock = clock
         self.lifetime = lifetime
         self.takes = 0.0
         self.guard: anyio.Event | None = None
-        self.answers: list[Any] = []  # what comes before the tokens: an exception is raised, anything else returned
+        self.outcomes: list[Any] = []  # used before the tokens: an exception is raised, anything else is returned
         self.error: Exception | None = None  # raised for as long as it is set
         self.calls = 0
         self.running = 0
@@ -81,7 +81,7 @@ class Source:
 
     async def __call__(self) -> Expiring[str]:
         self.calls += 1
-        number, asked_at = self.calls, self.clock.monotonic()
+        number, requested_at = self.calls, self.clock.monotonic()
         self.running += 1
         self.max_running = max(self.max_running, self.running)
         try:
@@ -93,14 +93,14 @@ class Source:
             raise
         finally:
             self.running -= 1
-        answer = self.answers.pop(0) if self.answers else self.error
-        if isinstance(answer, Exception):
-            raise answer
-        return answer if answer is not None else Expiring(f"token-{number}", self.lifetime, asked_at)
+        outcome = self.outcomes.pop(0) if self.outcomes else self.error
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome if outcome is not None else Expiring(f"token-{number}", self.lifetime, requested_at)
 
 
 class Caller:
-    """A task that calls `get` once, and what came of it: a token, an error, or "cancelled"."""
+    """A task that calls `get` once, and its result: a token, an error, or "cancelled"."""
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
@@ -118,7 +118,7 @@ class Caller:
 
 @dataclass
 class Rig:
-    """A slot with its clock and source; `owner` is where flights live, `tasks` where the test's callers do."""
+    """A slot with its clock and source; flights run in `owner`, callers in `tasks`."""
 
     clock: FakeClock
     source: Source
@@ -174,7 +174,7 @@ def results(callers: list[Caller]) -> Counter[Any]:
     return Counter(caller.result if isinstance(caller.result, str) else type(caller.result) for caller in callers)
 
 
-# -- the three moments -------------------------------------------------------------------------------------------------
+# -- the three windows -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -195,15 +195,15 @@ def results(callers: list[Caller]) -> Counter[Any]:
     ],
 )
 def test_windows_by_lifetime(lifetime: float, advisory: float, mandatory: float) -> None:
-    """The windows go by the lifetime returned, and shrink with it, so that a token is fresh for half of it at least."""
+    """The windows depend on the lifetime returned, and leave a token fresh for at least half of it."""
     assert PLAIN.fresh_for(lifetime, Random(0)) == pytest.approx(advisory)
     assert PLAIN.served_at_once_for(lifetime) == pytest.approx(mandatory)
 
 
-@pytest.mark.parametrize(("asked", "fresh"), [(0, 3540), (30, 3540), (600, 3000), (3000, 600), (9999, 360)])
-def test_advisory_window_setting(asked: float, fresh: float) -> None:
-    """An advisory window that was asked for wins over the table, between the mandatory one and 9/10 of the lifetime."""
-    assert replace(PLAIN, advisory_window=asked).fresh_for(HOUR, Random(0)) == pytest.approx(fresh)
+@pytest.mark.parametrize(("window", "fresh"), [(0, 3540), (30, 3540), (600, 3000), (3000, 600), (9999, 360)])
+def test_explicit_advisory_window(window: float, fresh: float) -> None:
+    """An explicit window replaces the table, between the mandatory window and 9/10 of the lifetime."""
+    assert replace(PLAIN, advisory_window=window).fresh_for(HOUR, Random(0)) == pytest.approx(fresh)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_advisory_window_setting(asked: float, fresh: float) -> None:
         (0, "token-1", 1),
         (1500, "token-1", 1),
         (2699, "token-1", 1),
-        (2701, "token-1", 2),  # advisory: served at once, one flight behind
+        (2701, "token-1", 2),  # advisory: served at once, one flight in the background
         (3539, "token-1", 2),
         (3541, "token-2", 2),  # mandatory: waited
         (3599, "token-2", 2),
@@ -221,7 +221,7 @@ def test_advisory_window_setting(asked: float, fresh: float) -> None:
     ],
 )
 async def test_one_hour_token(rig: Rig, second: float, served: str, calls: int) -> None:
-    """Of a one-hour token: at this second of its life, expect this token after so many calls to the source."""
+    """At this second of a one-hour token's life, `get` returns this token after this many calls to the source."""
     await rig.slot.get()
     rig.clock.advance(second)
 
@@ -240,7 +240,7 @@ async def test_one_hour_token(rig: Rig, second: float, served: str, calls: int) 
     ],
 )
 async def test_calls_over_time(rig: Rig, lifetime: float | None, every: float, seconds: float, calls: int) -> None:
-    """A token asked for again and again is loaded once in each fresh period, whatever its lifetime."""
+    """A token in constant use is loaded once per fresh period, for any lifetime."""
     rig.source.lifetime = lifetime
     for _ in range(round(seconds / every)):
         await rig.slot.get()
@@ -252,7 +252,7 @@ async def test_calls_over_time(rig: Rig, lifetime: float | None, every: float, s
 
 
 async def test_ten_minutes_with_two_second_tokens(rig: Rig) -> None:
-    """Ten minutes of fake time with two-second tokens never serve one that has ended, with loads that take time."""
+    """In ten minutes of two-second tokens and loads of 0.35 s, no ended token is served."""
     ends: dict[str, float] = {}
     served = 0
 
@@ -300,8 +300,8 @@ async def test_wall_clock_jumps(rig: Rig) -> None:
     assert rig.source.calls == 2
 
 
-async def test_no_await_when_fresh(rig: Rig) -> None:
-    """A fresh value, and a good one in the advisory window, is served without giving the event loop away."""
+async def test_a_good_token_is_served_without_an_await(rig: Rig) -> None:
+    """A fresh value, and a good one in the advisory window, is served without yielding to the event loop."""
     await rig.slot.get()
     with pytest.raises(StopIteration) as served:
         rig.slot.get().send(None)
@@ -315,8 +315,8 @@ async def test_no_await_when_fresh(rig: Rig) -> None:
     assert rig.slot.refreshing
 
 
-def test_moments_spread() -> None:
-    """Ten thousand one-hour tokens of one moment come due over minutes, earlier and never later than the window."""
+def test_jitter_spreads_renewals() -> None:
+    """Ten thousand one-hour tokens of the same second are renewed over minutes, never later than the window begins."""
     random = Random(1)
     moments = [RefreshPolicy().fresh_for(HOUR, random) for _ in range(10_000)]
 
@@ -326,8 +326,8 @@ def test_moments_spread() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_slots_refresh_apart(rig: Rig) -> None:
-    """A thousand slots loaded in one moment and used every second load a few in each of the seconds that follow."""
+async def test_slots_do_not_refresh_in_the_same_second(rig: Rig) -> None:
+    """Of a thousand slots loaded in the same second and used every second, fewer than 20 load in any later second."""
     started: Counter[int] = Counter()
 
     async def load() -> Expiring[str]:
@@ -371,8 +371,8 @@ async def test_thousand_callers_one_load(rig: Rig) -> None:
     assert rig.slot.waiting == 0
 
 
-async def test_advisory_one_flight_behind(rig: Rig) -> None:
-    """In the advisory window one flight runs behind, and everyone is served the good token without waiting for it."""
+async def test_advisory_flight_in_the_background(rig: Rig) -> None:
+    """In the advisory window one flight runs in the background, and every caller gets the good token at once."""
     await rig.slot.get()
     rig.source.takes = 5
     rig.clock.advance(2701)
@@ -402,7 +402,7 @@ async def test_advisory_flight_becomes_mandatory(rig: Rig) -> None:
 
 
 async def test_source_slower_than_tokens(rig: Rig) -> None:
-    """Who has waited takes a token that is good, even in its mandatory window, instead of waiting for ever."""
+    """A caller that has waited takes a good token, even in its mandatory window, instead of waiting forever."""
     rig.source.lifetime, rig.source.takes = 2, 1.9
     callers = await rig.call(2)
     await rig.advance(1.9)
@@ -411,8 +411,8 @@ async def test_source_slower_than_tokens(rig: Rig) -> None:
     assert rig.slot.expires_in == pytest.approx(0.1)
 
 
-async def test_waited_once_is_enough(rig: Rig) -> None:
-    """Who has waited for a flight is served, even if another caller began the next one in the meantime."""
+async def test_a_caller_waits_for_one_flight_only(rig: Rig) -> None:
+    """A caller that has waited for a flight is served, even if another caller has started the next one."""
     rig.source.lifetime, rig.source.takes = 2, 1.9
     callers = await rig.call(3)
     end = rig.slot._end
@@ -432,7 +432,7 @@ async def test_waited_once_is_enough(rig: Rig) -> None:
 
 
 async def test_loop_stalled_past_the_end(rig: Rig) -> None:
-    """If the event loop stalls until after the end of what a flight brought, its waiters wait for another."""
+    """If the event loop stalls until the loaded value has ended, its waiters wait for another flight."""
     rig.source.lifetime, rig.source.takes = 2, 1
     callers = await rig.call(2)
     end = rig.slot._end
@@ -449,8 +449,8 @@ async def test_loop_stalled_past_the_end(rig: Rig) -> None:
     assert results(callers) == {"token-2": 2}
 
 
-async def test_flight_inside_spawn(rig: Rig) -> None:
-    """A flight that ends before `spawn` returns, as with an eager task factory, is a flight like any other."""
+async def test_flight_ends_inside_spawn(rig: Rig) -> None:
+    """A flight may end before `spawn` returns, as with an eager task factory."""
 
     def eager(flight: Callable[[], Awaitable[None]]) -> None:
         with pytest.raises(StopIteration):
@@ -475,7 +475,7 @@ async def test_flight_inside_spawn(rig: Rig) -> None:
     "cancelled", [[0], [0, 1, 2], [1, 3, 5, 7, 9], list(range(9)), list(range(10))], ids=lambda each: f"{len(each)}"
 )
 async def test_cancelled_waiters(rig: Rig, cancelled: list[int]) -> None:
-    """Whoever of ten waiters gives up, the leading one and all of them included, one load serves the rest."""
+    """If any of ten waiters are cancelled, the first or all of them included, one load serves the others."""
     rig.source.takes = 1
     callers = await rig.call(10)
     for index in cancelled:
@@ -492,7 +492,7 @@ async def test_cancelled_waiters(rig: Rig, cancelled: list[int]) -> None:
 
 
 async def test_cancelled_before_first_step(rig: Rig) -> None:
-    """A caller that is cancelled before it ran, or at the moment that the token arrives, takes nobody with it."""
+    """A caller cancelled before its first step, or at the moment the token arrives, affects no other caller."""
     caller = Caller()
     caller.scope.cancel()
     await caller.run(rig.slot)
@@ -511,10 +511,10 @@ async def test_cancelled_before_first_step(rig: Rig) -> None:
 
 
 async def test_cancelled_in_a_pause(rig: Rig) -> None:
-    """A caller cancelled while it waits out a pause is gone, and the others go on."""
+    """A caller cancelled in a pause between attempts affects no other caller."""
     await rig.slot.get()
     rig.clock.advance(3600)
-    rig.source.answers = [Outage("x")]
+    rig.source.outcomes = [Outage("x")]
     callers = await rig.call(3)
     assert rig.clock.sleepers == 3
     callers[0].scope.cancel()
@@ -529,8 +529,8 @@ async def test_cancelled_in_a_pause(rig: Rig) -> None:
 
 
 async def test_one_failure_for_all_waiters(rig: Rig) -> None:
-    """A hundred waiters on a load that fails get that one failure from one call, each with a traceback of its own."""
-    rig.source.takes, rig.source.answers = 1, [Outage("no route")]
+    """A hundred waiters on one failed load get the same failure, each a copy with a traceback of its own."""
+    rig.source.takes, rig.source.outcomes = 1, [Outage("no route")]
     callers = await rig.call(100)
     await rig.advance(1)
 
@@ -547,9 +547,9 @@ async def test_one_failure_for_all_waiters(rig: Rig) -> None:
 
 
 async def test_failure_with_nothing_cached(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """With nothing ever loaded a failure is raised at once, not logged, and the next caller tries again at once."""
+    """With nothing ever loaded a failure is raised at once and not logged, and the next caller starts a new load."""
     caplog.set_level(logging.INFO)
-    rig.source.answers = [Outage("1"), Outage("2")]
+    rig.source.outcomes = [Outage("1"), Outage("2")]
     for _ in range(2):
         with pytest.raises(Outage):
             await rig.slot.get()
@@ -560,7 +560,7 @@ async def test_failure_with_nothing_cached(rig: Rig, caplog: pytest.LogCaptureFi
 
 @pytest.mark.parametrize("policy", [PLAIN, SPECIFICATION], ids=["ours", "specification"])
 async def test_failure_with_good_token(rig: Rig, policy: RefreshPolicy) -> None:
-    """A failed renewal keeps the good token, and the source is left alone for 300 to 600 seconds."""
+    """A failed renewal keeps the good token, and the source is not called for 300 to 600 seconds."""
     slot = rig.remake(policy)
     await slot.get()
     rig.clock.advance(2701)
@@ -586,7 +586,7 @@ async def test_failure_with_good_token(rig: Rig, policy: RefreshPolicy) -> None:
 
 
 async def test_pause_ends_with_the_mandatory_window(rig: Rig) -> None:
-    """The long pause does not reach into the mandatory window: there the next caller tries, served even if it fails."""
+    """The pause ends where the mandatory window begins: there the next caller loads, and is served if that fails."""
     await rig.slot.get()
     rig.clock.advance(3530)
     rig.source.error = Outage("x")
@@ -601,7 +601,7 @@ async def test_pause_ends_with_the_mandatory_window(rig: Rig) -> None:
 
 
 async def test_failed_mandatory_refresh_serves_all(rig: Rig) -> None:
-    """A hundred waiters on a failing mandatory refresh make one call and are served the token, good for a minute."""
+    """A hundred waiters on a failing mandatory refresh cause one call, and get the token that is still good."""
     await rig.slot.get()
     rig.clock.advance(3541)
     rig.source.error, rig.source.takes = Outage("x"), 1
@@ -613,31 +613,31 @@ async def test_failed_mandatory_refresh_serves_all(rig: Rig) -> None:
 
 
 async def test_waits_through_failures_past_the_end(rig: Rig) -> None:
-    """Past the end callers wait, while the source is tried after pauses of 1 s doubling to 30 s, less up to a half."""
+    """Past the end callers wait; the source is called after pauses of 1 s doubling to 30 s, less up to a half."""
     slot = rig.remake(replace(PLAIN, patience=None))
     await slot.get()
     rig.clock.advance(3600)
     rig.source.error = Outage("x")
     callers = await rig.call(5)
-    tries = [rig.clock.monotonic()]
-    while len(tries) < 10:
+    attempts = [rig.clock.monotonic()]
+    while len(attempts) < 10:
         await rig.advance(rig.clock.next_timer or 0)
-        if rig.source.calls > len(tries) + 1:
-            tries.append(rig.clock.monotonic())
+        if rig.source.calls > len(attempts) + 1:
+            attempts.append(rig.clock.monotonic())
     late = await rig.call(5)
     assert rig.source.calls == 11
     rig.source.error = None
     await rig.advance(30)
 
-    pauses = [later - earlier for earlier, later in pairwise(tries)]
-    for pause, most in zip(pauses, [1, 2, 4, 8, 16, 30, 30, 30, 30], strict=True):
-        assert most / 2 <= pause <= most
+    pauses = [later - earlier for earlier, later in pairwise(attempts)]
+    for pause, longest in zip(pauses, [1, 2, 4, 8, 16, 30, 30, 30, 30], strict=True):
+        assert longest / 2 <= pause <= longest
     assert results(callers + late) == {"token-12": 10}
     assert rig.source.max_running == 1
 
 
 async def test_patience(rig: Rig) -> None:
-    """A caller that has waited for as long as the policy says gets the last failure; a later one has its own time."""
+    """A caller that has waited for `patience` gets the last failure; a later caller has its own patience."""
     slot = rig.remake(replace(PLAIN, patience=100))
     await slot.get()
     rig.clock.advance(3600)
@@ -656,7 +656,7 @@ async def test_patience(rig: Rig) -> None:
 
 
 async def test_no_patience(rig: Rig) -> None:
-    """With no patience a call past the end makes one try, and in the pause after it none."""
+    """With a patience of 0 a call past the end makes one attempt, and in the pause after it none."""
     slot = rig.remake(replace(PLAIN, patience=0))
     await slot.get()
     rig.clock.advance(3600)
@@ -673,7 +673,7 @@ async def test_no_patience(rig: Rig) -> None:
 
 
 async def test_specification_serves_expired(rig: Rig) -> None:
-    """By the specification an expired token is served while its renewal fails: after one try, then 300 s without."""
+    """By the specification an expired token is served while its renewal fails: one attempt, then 300 s without any."""
     slot = rig.remake(SPECIFICATION)
     await slot.get()
     rig.clock.advance(7200)
@@ -690,7 +690,7 @@ async def test_specification_serves_expired(rig: Rig) -> None:
 
 
 async def test_load_timeout(rig: Rig) -> None:
-    """A load that hangs is cancelled after its own deadline, and that is a failure like any other."""
+    """A load that hangs is cancelled after `load_timeout`, which counts as a failure."""
     rig.source.guard = anyio.Event()
     callers = await rig.call(3)
     await rig.advance(9.9)
@@ -705,7 +705,7 @@ async def test_load_timeout(rig: Rig) -> None:
 
 
 async def test_no_load_timeout(rig: Rig) -> None:
-    """A load without a deadline may take as long as it takes."""
+    """With `load_timeout=None` a load may take any time."""
     slot = rig.remake(replace(PLAIN, load_timeout=None))
     rig.source.takes = 7200
     rig.source.lifetime = 10_000
@@ -718,7 +718,7 @@ async def test_no_load_timeout(rig: Rig) -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_load_cancelled_from_inside(rig: Rig) -> None:
-    """A load that lets out asyncio's CancelledError, unasked, has failed; the owner's task group goes on."""
+    """A load that raises CancelledError itself has failed; the owner's task group is not cancelled."""
 
     async def load() -> Expiring[str]:
         raise asyncio.CancelledError
@@ -737,7 +737,7 @@ class Fatal(BaseException):
 
 
 async def test_fatal_load() -> None:
-    """What is no `Exception` goes to the owner of the flight, and no waiter is left behind."""
+    """A `BaseException` of a load propagates to the owner's task group, and every waiter is woken."""
 
     async def load() -> Expiring[str]:
         raise Fatal
@@ -756,11 +756,11 @@ async def test_fatal_load() -> None:
     assert not slot.waiting
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- results of loads --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "outcome",
     [
         Expiring("bad", 0, 1000),
         Expiring("bad", -5, 5000),
@@ -768,22 +768,22 @@ async def test_fatal_load() -> None:
         Expiring("bad", HOUR, math.nan),
         Expiring("bad", None, math.nan),
         Expiring("bad", 100, 0),
-        Expiring("bad", "3600", 1000),  # type: ignore[arg-type]  # what a careless source might return
+        Expiring("bad", "3600", 1000),  # type: ignore[arg-type]  # as an unchecked source may return
         Expiring("bad", HOUR, None),  # type: ignore[arg-type]
         ("bad", HOUR),
         "bad",
     ],
     ids=repr,
 )
-async def test_unusable_answers(rig: Rig, answer: Any) -> None:
-    """An answer that has ended on arrival, or is malformed, is a failure and replaces nothing."""
-    rig.source.answers = [answer]
-    with pytest.raises(UnusableAnswer) as raised:
+async def test_unusable_results(rig: Rig, outcome: Any) -> None:
+    """A result that has ended on arrival, or is malformed, is a failure and replaces nothing."""
+    rig.source.outcomes = [outcome]
+    with pytest.raises(UnusableResult) as raised:
         await rig.slot.get()
     assert "bad" not in str(raised.value)
     assert await rig.slot.get() == "token-2"
     rig.clock.advance(2701)
-    rig.source.answers = [answer]
+    rig.source.outcomes = [outcome]
     await rig.slot.get()
     await settle()
 
@@ -791,18 +791,18 @@ async def test_unusable_answers(rig: Rig, answer: Any) -> None:
     assert rig.slot.failures == 2
 
 
-async def test_ended_while_it_was_on_its_way(rig: Rig) -> None:
-    """The lifetime counts from when the request was sent: an answer that took longer has ended on arrival."""
+async def test_value_ended_during_the_load(rig: Rig) -> None:
+    """The lifetime counts from the request: if the load took longer, the value has ended on arrival."""
     rig.source.lifetime, rig.source.takes = 5, 6
     callers = await rig.call(1)
     await rig.advance(6)
 
-    assert results(callers) == {UnusableAnswer: 1}
+    assert results(callers) == {UnusableResult: 1}
 
 
 async def test_obtained_in_the_future(rig: Rig) -> None:
-    """An `obtained_at` later than now counts as now: no token lives longer than it says."""
-    rig.source.answers = [Expiring("token", 100, 5000)]
+    """An `obtained_at` later than now counts as now, so that no token lives longer than its lifetime."""
+    rig.source.outcomes = [Expiring("token", 100, 5000)]
     await rig.slot.get()
 
     assert rig.slot.expires_in == 100
@@ -812,7 +812,7 @@ async def test_obtained_in_the_future(rig: Rig) -> None:
 
 
 async def test_denial_is_remembered(rig: Rig) -> None:
-    """A denial is raised to all who wait, and for 1 to 5 s to a thousand others, for one call to the source."""
+    """A denial is raised to all waiters, and for 1 to 5 s to a thousand later callers, after one call."""
     rig.source.error = Denied("no")
     callers = await rig.call(10)
     callers += await rig.call(500)
@@ -828,7 +828,7 @@ async def test_denial_is_remembered(rig: Rig) -> None:
 
 
 async def test_denial_with_good_token(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """A denial while the token is good is said once, and the token is served to its end; then the denial is raised."""
+    """A denial while the token is good is logged once; the token is served to its end, then the denial is raised."""
     await rig.slot.get()
     rig.source.error = Denied("no")
     served = Counter[str]()
@@ -840,7 +840,7 @@ async def test_denial_with_good_token(rig: Rig, caplog: pytest.LogCaptureFixture
     rig.clock.advance(5)
     assert served.keys() == {"token-1"}
     assert [record.getMessage() for record in caplog.records] == [
-        "role/a: refresh denied (Denied), the value at hand is kept, good for 899 s"
+        "role/a: refresh denied (Denied), the cached value is kept, good for 899 s"
     ]
     assert rig.slot.denials == rig.source.calls - 1
     assert 4 <= rig.slot.denials <= 12  # two in the advisory window, then after 1 s, 2 s, 4 s, ...
@@ -851,11 +851,11 @@ async def test_denial_with_good_token(rig: Rig, caplog: pytest.LogCaptureFixture
 
 
 async def test_specification_denies_with_good_token(rig: Rig) -> None:
-    """By the specification a denial is raised while the token is good, and forgotten after 1 to 5 s."""
+    """By the specification a denial is raised while the token is good, for 1 to 5 s."""
     slot = rig.remake(SPECIFICATION)
     await slot.get()
     rig.clock.advance(3541)
-    rig.source.answers = [Denied("no")]
+    rig.source.outcomes = [Denied("no")]
     callers = await rig.call(10)
     assert results(callers) == {Denied: 10}
     rig.clock.advance(0.9)
@@ -868,7 +868,7 @@ async def test_specification_denies_with_good_token(rig: Rig) -> None:
 
 
 async def test_denial_with_expired_token_served(rig: Rig) -> None:
-    """Where expired tokens are served and denials are not raised over them, a denial is a failure like any other."""
+    """With `serve_expired` and without `deny_with_valid_token`, a denial is handled like any failure."""
     slot = rig.remake(replace(PLAIN, serve_expired=True))
     await slot.get()
     rig.clock.advance(7200)
@@ -880,11 +880,11 @@ async def test_denial_with_expired_token_served(rig: Rig) -> None:
     assert rig.source.calls == 2
 
 
-async def test_denial_ends_the_waiting(rig: Rig) -> None:
-    """Callers who wait through failures past the end get a denial as soon as there is one."""
+async def test_denial_ends_the_wait(rig: Rig) -> None:
+    """Callers that wait through failures past the end get a denial at once."""
     await rig.slot.get()
     rig.clock.advance(3600)
-    rig.source.answers = [Outage("x"), Denied("no")]
+    rig.source.outcomes = [Outage("x"), Denied("no")]
     callers = await rig.call(5)
     assert rig.slot.waiting == 5
     await rig.advance(1)
@@ -894,11 +894,11 @@ async def test_denial_ends_the_waiting(rig: Rig) -> None:
 
 
 async def test_denial_that_is_not_remembered(rig: Rig) -> None:
-    """With no memory for denials, those who waited get it all the same, and the next caller asks again."""
+    """With a `denial_memory` of 0 the waiters get the denial, and the next caller starts a new load."""
     rig.remake(replace(PLAIN, denial_memory=(0, 0)))
     await rig.slot.get()
     rig.clock.advance(3600)
-    rig.source.answers = [Denied("no")]
+    rig.source.outcomes = [Denied("no")]
     callers = await rig.call(3)
     assert results(callers) == {Denied: 3}
 
@@ -909,7 +909,7 @@ async def test_denial_that_is_not_remembered(rig: Rig) -> None:
 
 
 async def test_invalidate_is_guarded(rig: Rig) -> None:
-    """Only the cached value is dropped, only once, and the next call waits for another."""
+    """Only the cached value is dropped, once, and the next call waits for another."""
     assert not rig.slot.has_loaded
     assert not rig.slot.invalidate()
     assert await rig.slot.get() == "token-1"
@@ -928,7 +928,7 @@ async def test_invalidate_is_guarded(rig: Rig) -> None:
 
 
 async def test_invalidate_by_many(rig: Rig) -> None:
-    """A hundred jobs whose calls were refused with the same token cause one refresh."""
+    """A hundred jobs whose calls were rejected with the same token cause one refresh."""
     await rig.slot.get()
     rig.source.takes = 1
     dropped = sum(rig.slot.invalidate("token-1") for _ in range(100))
@@ -940,31 +940,31 @@ async def test_invalidate_by_many(rig: Rig) -> None:
     assert rig.source.calls == 2
 
 
-@pytest.mark.parametrize("brought", ["token-1", "another"])
-async def test_invalidate_during_a_flight(rig: Rig, brought: str) -> None:
-    """A flight that began before an invalidation may bring anything but the value that was dropped."""
+@pytest.mark.parametrize("loaded", ["token-1", "another"])
+async def test_invalidate_during_a_flight(rig: Rig, loaded: str) -> None:
+    """A flight that began before an invalidation may return any value but the dropped one."""
     await rig.slot.get()
     rig.clock.advance(2701)
     rig.source.takes = 1
     await rig.slot.get()
     await settle()
     assert rig.slot.invalidate("token-1")
-    rig.source.answers = [Expiring(brought, HOUR, rig.clock.monotonic())]
+    rig.source.outcomes = [Expiring(loaded, HOUR, rig.clock.monotonic())]
     callers = await rig.call(5)
     assert rig.slot.waiting == 5
     await rig.advance(1)
     await rig.advance(1)
 
-    assert results(callers) == {"another" if brought == "another" else "token-3": 5}
+    assert results(callers) == {"another" if loaded == "another" else "token-3": 5}
     assert rig.source.max_running == 1
 
 
-async def test_second_load_of_a_flight_is_believed(rig: Rig) -> None:
-    """A source that was asked once more because of an invalidation, and stands by its value, is believed."""
+async def test_second_load_of_a_flight_is_accepted(rig: Rig) -> None:
+    """If the second load after an invalidation returns the same value, the value is accepted."""
     await rig.slot.get()
     rig.clock.advance(2701)
     rig.source.takes = 1
-    rig.source.answers = [Expiring("token-1", HOUR, 3701), Expiring("token-1", HOUR, 3702)]
+    rig.source.outcomes = [Expiring("token-1", HOUR, 3701), Expiring("token-1", HOUR, 3702)]
     await rig.slot.get()
     await settle()
     rig.slot.invalidate("token-1")
@@ -976,9 +976,9 @@ async def test_second_load_of_a_flight_is_believed(rig: Rig) -> None:
     assert rig.source.calls == 3
 
 
-async def test_load_after_invalidation_is_believed(rig: Rig) -> None:
-    """A source asked after the invalidation that stands by its value is believed: AWS decides at the call."""
-    rig.source.answers = [Expiring("same", HOUR, 1000), Expiring("same", HOUR, 1000)]
+async def test_load_after_invalidation_is_accepted(rig: Rig) -> None:
+    """If a load that began after the invalidation returns the same value, the value is accepted."""
+    rig.source.outcomes = [Expiring("same", HOUR, 1000), Expiring("same", HOUR, 1000)]
     await rig.slot.get()
     rig.slot.invalidate("same")
 
@@ -987,10 +987,10 @@ async def test_load_after_invalidation_is_believed(rig: Rig) -> None:
 
 
 async def test_invalidate_ends_a_pause(rig: Rig) -> None:
-    """An invalidation ends the long pause after a failure: there is no good token left to live on."""
+    """An invalidation ends the long pause after a failure, since no good token is left."""
     await rig.slot.get()
     rig.clock.advance(2701)
-    rig.source.answers = [Outage("x")]
+    rig.source.outcomes = [Outage("x")]
     await rig.slot.get()
     await settle()
     rig.slot.invalidate("token-1")
@@ -1006,7 +1006,7 @@ async def test_rejected_value_while_renewal_fails(rig: Rig, policy: RefreshPolic
     slot = rig.remake(policy)
     await slot.get()
     slot.invalidate("token-1")
-    rig.source.answers = [Outage("1"), Outage("2")]
+    rig.source.outcomes = [Outage("1"), Outage("2")]
     callers = await rig.call(1)
     await rig.advance(1)
     await rig.advance(2)
@@ -1014,11 +1014,11 @@ async def test_rejected_value_while_renewal_fails(rig: Rig, policy: RefreshPolic
     assert results(callers) == {served: 1}
 
 
-# -- the owner's end ---------------------------------------------------------------------------------------------------
+# -- end of the owner --------------------------------------------------------------------------------------------------
 
 
 async def test_owner_cancelled(rig: Rig) -> None:
-    """When the owner's task group is cancelled, whoever waits gets a clear error, and a good token is still served."""
+    """If the owner's task group is cancelled, its waiters get RefreshAbandoned."""
     rig.source.takes = 1
     callers = await rig.call(10)
     async with anyio.create_task_group() as owner:
@@ -1036,7 +1036,7 @@ async def test_owner_cancelled(rig: Rig) -> None:
 
 
 async def test_owner_cancelled_with_good_token(rig: Rig) -> None:
-    """Waiters in the mandatory window are served the good token when the flight they wait for is cancelled."""
+    """Waiters in the mandatory window get the good token if their flight is cancelled."""
     async with anyio.create_task_group() as owner:
         rig.slot = make_slot(rig.source, owner.start_soon, rig.clock)
         await rig.slot.get()
@@ -1050,7 +1050,7 @@ async def test_owner_cancelled_with_good_token(rig: Rig) -> None:
 
 
 async def test_owner_cancelled_past_the_end(rig: Rig) -> None:
-    """Waiters past the end are told that the flight was given up, and do not begin another."""
+    """Waiters past the end get RefreshAbandoned, and start no other flight."""
     async with anyio.create_task_group() as owner:
         rig.slot = make_slot(rig.source, owner.start_soon, rig.clock)
         await rig.slot.get()
@@ -1065,7 +1065,7 @@ async def test_owner_cancelled_past_the_end(rig: Rig) -> None:
 
 
 async def test_owner_closed(rig: Rig) -> None:
-    """After the owner's task group has ended, what `spawn` raises goes to each caller, and no flight is left."""
+    """After the end of the owner's task group, each caller gets what `spawn` raises, and no flight is left."""
     async with anyio.create_task_group() as owner:
         slot = make_slot(rig.source, owner.start_soon, rig.clock)
     for _ in range(2):
@@ -1077,7 +1077,7 @@ async def test_owner_closed(rig: Rig) -> None:
 
 
 async def test_owner_closed_while_callers_pause(rig: Rig) -> None:
-    """Callers in a pause when the owner ends are told at its end."""
+    """Callers in a pause when the owner ends get an error at the end of the pause."""
     async with anyio.create_task_group() as owner:
         rig.slot = make_slot(rig.source, owner.start_soon, rig.clock)
         await rig.slot.get()
@@ -1089,11 +1089,11 @@ async def test_owner_closed_while_callers_pause(rig: Rig) -> None:
     assert results(callers) == {RuntimeError: 3}
 
 
-# -- what is shown -----------------------------------------------------------------------------------------------------
+# -- repr and log ------------------------------------------------------------------------------------------------------
 
 
 async def test_repr(rig: Rig) -> None:
-    """The repr says where the value stands, and what was counted."""
+    """The repr shows the window, the seconds left, and the counters."""
     assert repr(rig.slot) == "<ExpiringSlot 'role/a' [empty | 0 loads, 0 failed, 0 denied | 0 waiting]>"
     rig.source.takes = 1
     await rig.call(3)
@@ -1107,12 +1107,12 @@ async def test_repr(rig: Rig) -> None:
 
 
 async def test_no_secret_leaves(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """No value, and no word of an error that a source raised, is in a repr, a log record or a shown traceback."""
+    """No value, and no message of a source's error, is in a repr or a log record."""
     with caplog.at_level(logging.DEBUG):
         token = await rig.source()
         await rig.slot.get()
         rig.clock.advance(2701)
-        rig.source.answers = [Outage("key=hunter2"), Outage("key=hunter2")]
+        rig.source.outcomes = [Outage("key=hunter2"), Outage("key=hunter2")]
         await rig.slot.get()
         await settle()
         rig.clock.advance(2701)
@@ -1128,7 +1128,7 @@ async def test_no_secret_leaves(rig: Rig, caplog: pytest.LogCaptureFixture) -> N
 
 
 async def test_locals_of_a_failed_load(rig: Rig) -> None:
-    """A failure's traceback says where, and shows no local variable of the load."""
+    """The traceback of a failure names the function, and holds no local variable of the load."""
 
     async def load() -> Expiring[str]:
         secret = "hunter2"  # noqa: F841
@@ -1143,7 +1143,7 @@ async def test_locals_of_a_failed_load(rig: Rig) -> None:
 
 
 async def test_log_of_an_outage(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """An outage is one warning when it begins and one line when it is over, however many tries it takes."""
+    """An outage is logged as one warning and, at its end, one line, however many attempts it takes."""
     await rig.slot.get()
     rig.clock.advance(3600)
     rig.source.error = Outage("x")
@@ -1155,22 +1155,22 @@ async def test_log_of_an_outage(rig: Rig, caplog: pytest.LogCaptureFixture) -> N
         await rig.advance(30)
 
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "role/a: refresh failed (Outage: ServiceUnavailable), no good value is at hand"),
+        ("WARNING", "role/a: refresh failed (Outage: ServiceUnavailable), no good value is cached"),
         ("INFO", f"role/a: refreshed again after {rig.slot.failures} failures"),
     ]
 
 
 async def test_outage_after_outage(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    """Each outage begins anew: with its own warning, and with the shortest pause."""
+    """Each outage begins with its own warning and the shortest pause."""
     with caplog.at_level(logging.INFO, "asyncauth.tokens"):
         for _ in range(2):
             await rig.slot.get()
             rig.clock.advance(3600)
-            rig.source.answers = [Outage("1"), Outage("2"), Outage("3")]
+            rig.source.outcomes = [Outage("1"), Outage("2"), Outage("3")]
             callers = await rig.call(1)
-            for most in (1, 2, 4):
+            for longest in (1, 2, 4):
                 assert rig.clock.next_timer is not None
-                assert most / 2 <= rig.clock.next_timer <= most
+                assert longest / 2 <= rig.clock.next_timer <= longest
                 await rig.advance(rig.clock.next_timer)
             assert isinstance(callers[0].result, str)
 
@@ -1179,17 +1179,17 @@ async def test_outage_after_outage(rig: Rig, caplog: pytest.LogCaptureFixture) -
 
 
 async def test_nothing_is_kept_alive(rig: Rig) -> None:
-    """A slot that nobody holds any more goes at once, without waiting for the garbage collector."""
+    """An unreferenced slot is freed at once, without the garbage collector."""
     import weakref
 
     slot = make_slot(rig.source, rig.owner.start_soon, rig.clock)
     await slot.get()
     await settle()
-    gone = weakref.ref(slot)
+    watched = weakref.ref(slot)
     gc.disable()
     try:
         del slot
-        assert gone() is None
+        assert watched() is None
     finally:
         gc.enable()
 
@@ -1198,7 +1198,7 @@ async def test_nothing_is_kept_alive(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"advisory_window": -1}, "advisory_window=-1 must be at least 0 seconds"),
         ({"advisory_window": math.nan}, "advisory_window=nan must be a finite number of seconds, or None"),
@@ -1215,31 +1215,31 @@ async def test_nothing_is_kept_alive(rig: Rig) -> None:
         ({"serve_expired": 1}, "serve_expired=1 must be True or False"),
     ],
 )
-def test_policy_refuses(settings: dict[str, Any], said: str) -> None:
-    """A setting out of range is refused at construction, with its name, the value and the limit."""
+def test_policy_refuses(settings: dict[str, Any], message: str) -> None:
+    """A setting out of range is refused at construction, naming the parameter, the value and the limit."""
     with pytest.raises(ConfigurationError) as raised:
         RefreshPolicy(**settings)
 
-    assert str(raised.value) == said
+    assert str(raised.value) == message
     assert isinstance(raised.value, ValueError)
 
 
 def test_specification_policy() -> None:
-    """The specification differs from our defaults in the two choices, and in the jitter that it does not have."""
-    ours = RefreshPolicy()
+    """The specification differs from the defaults in two choices, and has no jitter."""
+    default = RefreshPolicy()
 
-    assert replace(ours, jitter=0.0, serve_expired=True, deny_with_valid_token=True) == SPECIFICATION
-    assert not ours.serve_expired
-    assert not ours.deny_with_valid_token
-
-
-# -- one failure, told to many -----------------------------------------------------------------------------------------
+    assert replace(default, jitter=0.0, serve_expired=True, deny_with_valid_token=True) == SPECIFICATION
+    assert not default.serve_expired
+    assert not default.deny_with_valid_token
 
 
-class Picky(Exception):
+# -- one failure, raised to many ---------------------------------------------------------------------------------------
+
+
+class Uncopyable(Exception):
     def __new__(cls, *args: object) -> Self:
         if len(args) != 1:
-            raise TypeError("one, please")
+            raise TypeError("exactly one argument")
         return super().__new__(cls, *args)
 
     def __init__(self, number: int) -> None:
@@ -1259,7 +1259,7 @@ class Picky(Exception):
     ids=lambda error: type(error).__name__,
 )
 def test_copy_to_raise(error: Exception) -> None:
-    """A copy has the type, words, fields, chain and notes of the error, and none of its later changes."""
+    """A copy has the type, message, fields, chain and notes of the error, and no later change affects the other."""
     error.__context__ = ValueError("context")
     assert copy_to_raise(error).__context__ is error.__context__
     assert not copy_to_raise(error).__suppress_context__
@@ -1279,10 +1279,10 @@ def test_copy_to_raise(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [Picky(1), UnicodeDecodeError("ascii", b"\xff", 0, 1, "bad")], ids=lambda error: type(error).__name__
+    "error", [Uncopyable(1), UnicodeDecodeError("ascii", b"\xff", 0, 1, "bad")], ids=lambda error: type(error).__name__
 )
-def test_copy_to_raise_that_cannot_be(error: Exception) -> None:
-    """An error that cannot be copied is shared, and its traceback does not grow with those who raise it."""
+def test_copy_to_raise_of_an_uncopyable_error(error: Exception) -> None:
+    """An error that cannot be copied is shared, and its traceback does not grow each time it is raised."""
     for _ in range(3):
         with pytest.raises(type(error)) as raised:
             raise copy_to_raise(error)
@@ -1291,5 +1291,5 @@ def test_copy_to_raise_that_cannot_be(error: Exception) -> None:
 
 
 def test_errors_of_the_slot() -> None:
-    """The slot's own errors have one root."""
-    assert all(issubclass(each, RefreshError) for each in (LoadTimeout, RefreshAbandoned, UnusableAnswer))
+    """The slot's own errors have one base class."""
+    assert all(issubclass(each, RefreshError) for each in (LoadTimeout, RefreshAbandoned, UnusableResult))

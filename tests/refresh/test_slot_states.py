@@ -1,7 +1,7 @@
-"""The expiring slot against everything at once: hypothesis draws callers, cancellations, answers, jumps and the rest.
+"""The expiring slot under random events: hypothesis draws callers, cancellations, results, clock jumps and more.
 
-The slot runs on a real event loop in a thread of its own; each rule is one call into it, which returns when every task
-waits again. So what hypothesis draws is what happens, in that order, on asyncio and on trio.
+The slot runs on a real event loop in a thread of its own. Each rule is one call into that loop, which returns when
+every task waits again, so the events happen in the drawn order, on asyncio and on trio.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Outage(Exception):
 
 @dataclass
 class Token:
-    """What the source hands out, with what only the test knows of it."""
+    """A value of the source, with facts for the checks."""
 
     name: str
     ends: float
@@ -67,7 +67,7 @@ class Token:
 
 @dataclass
 class Call:
-    """One call of `get`: what it waited for, and how it ended."""
+    """One call of `get`, and its outcome."""
 
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     cancelled: bool = False
@@ -76,12 +76,12 @@ class Call:
 
 @dataclass
 class Load:
-    """One call to the source, waiting for the test to answer it."""
+    """One call to the source, which waits until a rule ends it."""
 
     number: int
-    asked_at: float
-    answered: anyio.Event = field(default_factory=anyio.Event)
-    answer: Any = None
+    requested_at: float
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    outcome: Any = None
 
 
 class World:
@@ -94,7 +94,7 @@ class World:
         self.pending: list[Load] = []
         self.calls: list[Call] = []
         self.max_pending = 0
-        self.asked_before_drop: dict[str, int] = {}
+        self.first_load_after_drop: dict[str, int] = {}
         self.automatic = False
         self.problems: list[str] = []
         self.owner: anyio.abc.TaskGroup
@@ -109,7 +109,7 @@ class World:
         )
 
     async def live(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Hold the task groups; when an owner was cancelled, the next one takes its place."""
+        """Keep the task groups open; replace an owner that was cancelled."""
         async with anyio.create_task_group() as self.tasks:
             task_status.started()
             while True:
@@ -126,20 +126,20 @@ class World:
         self.max_pending = max(self.max_pending, len(self.pending))
         try:
             if not self.automatic:
-                await load.answered.wait()
+                await load.ended.wait()
         finally:
             self.pending.remove(load)
-        if isinstance(load.answer, Exception):
-            raise load.answer
-        return load.answer if load.answer is not None else self.token(load, 3600.0)
+        if isinstance(load.outcome, Exception):
+            raise load.outcome
+        return load.outcome if load.outcome is not None else self.token(load, 3600.0)
 
     def token(self, load: Load, lifetime: float | None, name: str | None = None) -> Expiring[Token]:
-        ends = math.inf if lifetime is None else load.asked_at + lifetime
-        return Expiring(Token(name or f"token-{load.number}", ends, load.number), lifetime, load.asked_at)
+        ends = math.inf if lifetime is None else load.requested_at + lifetime
+        return Expiring(Token(name or f"token-{load.number}", ends, load.number), lifetime, load.requested_at)
 
     def is_good(self, token: Token) -> bool:
-        """Whether it has not ended, and was not dropped after it was asked for."""
-        return self.clock.monotonic() < token.ends and token.load >= self.asked_before_drop.get(token.name, 0)
+        """Whether a token has not ended, and was not dropped after its load began."""
+        return self.clock.monotonic() < token.ends and token.load >= self.first_load_after_drop.get(token.name, 0)
 
     async def get(self, call: Call) -> None:
         with call.scope:
@@ -152,9 +152,9 @@ class World:
         if call.outcome is None:
             call.outcome = "cancelled"
             if not call.cancelled:
-                self.problems.append("a call was cancelled though nobody cancelled it")
+                self.problems.append("a call was cancelled without a cancellation")
 
-    # What the rules do, each called on the event loop.
+    # The actions of the rules, each called on the event loop.
 
     async def settle(self) -> None:
         for _ in range(20):
@@ -174,10 +174,10 @@ class World:
             call.scope.cancel()
         await self.settle()
 
-    async def answer(self, answer: Any) -> None:
+    async def end_load(self, outcome: Any) -> None:
         load = self.pending[0]
-        load.answer = answer
-        load.answered.set()
+        load.outcome = outcome
+        load.ended.set()
         await self.settle()
 
     async def advance(self, seconds: float) -> None:
@@ -188,7 +188,7 @@ class World:
         cached = self.slot._token
         dropped = self.slot.invalidate(token)
         if dropped and cached is not None:
-            self.asked_before_drop[cached.value.name] = len(self.loads)
+            self.first_load_after_drop[cached.value.name] = len(self.loads)
         await self.settle()
         return dropped
 
@@ -197,10 +197,10 @@ class World:
         await self.settle()
 
     async def end(self) -> None:
-        """Let the source answer whatever comes, and time pass, until everything must have ended."""
+        """Let every load end and time pass, until every call must have ended."""
         self.automatic = True
         for load in list(self.pending):
-            load.answered.set()
+            load.ended.set()
         await self.settle()
         for _ in range(12):
             await self.advance(61)
@@ -253,19 +253,19 @@ class SlotMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.pending)
     @rule(lifetime=st.sampled_from(LIFETIMES))
-    def answer_token(self, lifetime: float | None) -> None:
-        self.portal.call(self.world.answer, self.world.token(self.world.pending[0], lifetime))
+    def return_token(self, lifetime: float | None) -> None:
+        self.portal.call(self.world.end_load, self.world.token(self.world.pending[0], lifetime))
 
     @precondition(lambda self: self.world.pending and self.world.slot._token)
     @rule(lifetime=st.sampled_from(LIFETIMES))
-    def answer_same_token(self, lifetime: float | None) -> None:
+    def return_same_token(self, lifetime: float | None) -> None:
         name = self.world.slot._token.value.name
-        self.portal.call(self.world.answer, self.world.token(self.world.pending[0], lifetime, name))
+        self.portal.call(self.world.end_load, self.world.token(self.world.pending[0], lifetime, name))
 
     @precondition(lambda self: self.world.pending)
-    @rule(answer=st.sampled_from([Outage("x"), Denied("x"), "junk", Expiring(Token("bad", -1, -1), 0.0, 5000.0)]))
-    def answer_badly(self, answer: Any) -> None:
-        self.portal.call(self.world.answer, answer)
+    @rule(outcome=st.sampled_from([Outage("x"), Denied("x"), "junk", Expiring(Token("bad", -1, -1), 0.0, 5000.0)]))
+    def fail_or_return_junk(self, outcome: Any) -> None:
+        self.portal.call(self.world.end_load, outcome)
 
     @rule(seconds=st.sampled_from(STEPS))
     def time_passes(self, seconds: float) -> None:
@@ -273,7 +273,7 @@ class SlotMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.slot.peek())
     @rule(moment=st.sampled_from(["_fresh_until", "_mandatory_from", "_ends"]), off=st.sampled_from([-0.01, 0.0, 0.01]))
-    def time_passes_to_a_border(self, moment: str, off: float) -> None:
+    def time_passes_to_a_boundary(self, moment: str, off: float) -> None:
         seconds = getattr(self.world.slot, moment) - self.world.clock.monotonic() + off
         if 0 < seconds < math.inf:
             self.portal.call(self.world.advance, seconds)
@@ -300,18 +300,18 @@ class SlotMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.world.pending and self.world.slot.peek())
     @rule(same=st.booleans())
-    def invalidate_and_answer(self, same: bool) -> None:
+    def invalidate_and_return(self, same: bool) -> None:
         self.invalidate("cached")
         if same:
-            self.answer_same_token(3600.0)
+            self.return_same_token(3600.0)
         else:
-            self.answer_token(3600.0)
+            self.return_token(3600.0)
 
     @rule()
     def owner_ends(self) -> None:
         self.portal.call(self.world.end_owner)
 
-    # -- what always holds
+    # -- invariants
 
     @invariant()
     def check(self) -> None:
@@ -329,7 +329,7 @@ class SlotMachine(RuleBasedStateMachine):
         assert slot.has_value == (good is not None)
         assert good is None or world.is_good(good)
         if not slot.refreshing and slot.waiting:
-            # Nobody waits for nothing: there is a pause, and it ends.
+            # A caller that waits for no flight waits in a pause that ends.
             assert 0 < world.clock.next_timer <= max(30.0, world.policy.patience or 0.0)
         for call in world.calls:
             if isinstance(call.outcome, Exception):
@@ -342,8 +342,8 @@ class TrioSlotMachine(SlotMachine):
 
 
 @pytest.mark.parametrize("machine", [SlotMachine, TrioSlotMachine], ids=["asyncio", "trio"])
-def test_whatever_happens(machine: type[SlotMachine]) -> None:
-    """Whatever happens in whatever order: never two flights, never an ended token served, never a waiter lost."""
+def test_any_order_of_events(machine: type[SlotMachine]) -> None:
+    """In any order of events: never two flights, no ended token served, no waiter left."""
     run_state_machine_as_test(
         machine,
         settings=settings(
