@@ -1,4 +1,4 @@
-"""Fan-out engine: one async callable over any number of targets, each answered exactly once. Knows no AWS."""
+"""Fan-out engine: one async callable over any number of targets, with exactly one result each. Knows no AWS."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Who starts next: a bounded, shuffled look-ahead over the targets, and places for those that must not all run at once.
+"""Admission: decides which target starts next, within a bounded, shuffled window and the limits of its groups.
 
-All of it is synchronous: a decision is one call, so it needs no lock and is tested without an event loop.
+All methods are synchronous. A decision is one call, so it needs no lock and is tested without an event loop.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ K = TypeVar("K")
 
 @dataclass(frozen=True, slots=True)
 class Group(Generic[K]):
-    """Targets that must not all run at once, because they lean on one thing: an account, a region.
+    """A limit on the targets that share something: an account, a region.
 
     Args:
-        name: what kind of thing it is, for messages: "account".
-        key: which of these things a target leans on; None: on none, so this limit does not concern it.
-        max_at_once: how many targets with the same key may run at the same time; None: no limit. A callable is given
-            the key each time that somebody wants to start; who makes its answer grow calls `Admission.reconsider`.
-        aside: so many of those that wait for a place do not count in the window. Else those that wait for the one
-            thing that is stuck fill it, and nobody else is read on.
+        name: what the targets share, for messages: "account".
+        key: returns which one a target belongs to; None if the limit does not apply to the target.
+        max_at_once: how many targets with the same key may run at the same time; None for no limit. A callable is
+            called with the key each time that a target could start. When its result grows, `Admission.reconsider` must
+            be called.
+        parked: how many of the targets that wait for this limit do not count in the window. Without it, the targets of
+            one key that admits none fill the window, and no other target is read.
     """
 
     name: str
@@ -36,160 +37,160 @@ class Group(Generic[K]):
     parked: int = 0
 
 
-class _Places:
-    """The places of one group (one account, one region), and who waits for one of them."""
+class _Semaphore:
+    """The limit for one key of a group (one account, one region), and the candidates that wait for it."""
 
-    __slots__ = ("_most", "id", "is_parked_apart", "members", "parked", "taken")
+    __slots__ = ("_limit", "acquired", "id", "is_parked_apart", "members", "parked")
 
     def __init__(self, identity: tuple[int, Hashable], group: Group[Any]) -> None:
         assert group.max_at_once is not None
         self.id = identity
         self.is_parked_apart = group.parked > 0
-        self._most: _Most = group.max_at_once
+        self._limit: _MaxAtOnce = group.max_at_once
         self.members = 0
-        self.taken = 0
+        self.acquired = 0
         self.parked: list[_Entry] = []
 
     @property
-    def free(self) -> bool:
-        """Whether one more may start."""
-        most = self._most if isinstance(self._most, int) else self._most(self.id[1])
-        return most is None or self.taken < most
+    def is_free(self) -> bool:
+        """Whether one more target may start."""
+        limit = self._limit if isinstance(self._limit, int) else self._limit(self.id[1])
+        return limit is None or self.acquired < limit
 
 
-class Ticket(Generic[K]):
-    """One target on its way: its position among the targets asked for, and the groups it needs places in."""
+class Candidate(Generic[K]):
+    """A target that waits or runs: its position among all targets, and the semaphores that it needs."""
 
-    __slots__ = ("index", "places", "target")
+    __slots__ = ("index", "semaphores", "target")
 
     def __init__(self, index: int, target: K) -> None:
         self.index = index
         self.target = target
-        self.places: tuple[_Places, ...] = ()
+        self.semaphores: tuple[_Semaphore, ...] = ()
 
 
-T = TypeVar("T", bound=Ticket[Any])
-_Most: TypeAlias = int | Callable[[Hashable], int | None]
+C = TypeVar("C", bound=Candidate[Any])
+_MaxAtOnce: TypeAlias = int | Callable[[Hashable], int | None]
 _Entry: TypeAlias = tuple[float, int, Any]
 
 
-class Admission(Generic[T]):
-    """Hand out tickets in a shuffled order, never more of a group than it has places.
+class Admission(Generic[C]):
+    """Queue that returns candidates in a shuffled order, and never more of a group than its limit.
 
-    Each `window` of tickets in a row is shuffled on its own: neighbours (the regions of one account) are spread, and no
-    ticket is overtaken for ever. One whose group is full is parked with that group and holds up nobody; a place that
-    becomes free wakes one of those parked there. So a decision costs O(log window), not a walk over all who wait; only
-    a wake that finds the ticket blocked by its second group tries the next one.
+    Each `window` of consecutive candidates is shuffled by itself: neighbours (the regions of one account) are spread,
+    and no candidate waits forever. A candidate whose group is at its limit is parked at that group and blocks no other;
+    when a target of the group ends, one parked candidate is queued again. So a decision costs O(log window), not a walk
+    over all that wait; only a candidate that is then blocked by its second group makes way for the next one.
 
     Args:
-        groups: what must not all run at once.
-        window: how many tickets may wait here, those set aside not counted. The caller keeps to it by asking
-            `has_room`.
+        groups: the limits.
+        window: how many candidates may wait, without those that are parked apart. The caller respects it by checking
+            `is_full`.
         random: None keeps the order of arrival.
     """
 
     def __init__(self, *, groups: Sequence[Group[Any]], window: int, random: Random | None) -> None:
-        self._groups = [(at, group) for at, group in enumerate(groups) if group.max_at_once]
+        self._groups = [(index, group) for index, group in enumerate(groups) if group.max_at_once]
         self._window = window
         self._max_parked = sum(group.parked for group in groups)
         self._parked_count = 0
         self._random = random
         self._ready: list[_Entry] = []
-        self._places: dict[tuple[int, Hashable], _Places] = {}
+        self._semaphores: dict[tuple[int, Hashable], _Semaphore] = {}
         self.waiting = 0
         self.admitted = 0
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more ticket may be offered."""
-        return self._in_window < self._window
+    def is_full(self) -> bool:
+        """Whether the window is full, so that no more candidates should be offered."""
+        return self._in_window >= self._window
 
     @property
     def runs_low(self) -> bool:
-        """Whether so few wait that reading on is due; half a window at a time costs fewer wake-ups than one by one."""
+        """Whether more candidates are needed. Half a window at a time costs fewer wake-ups than one by one."""
         return self._in_window <= self._window // 2
 
     @property
     def _in_window(self) -> int:
         return self.waiting - min(self._parked_count, self._max_parked)
 
-    def offer(self, ticket: T) -> None:
-        """Let `ticket` wait for its turn. Whatever a group's `key` raises is raised here, and nothing was taken."""
+    def offer(self, candidate: C) -> None:
+        """Add a candidate. What a group's `key` raises is raised here, and then nothing was added."""
         if self._groups:
-            ticket.places = self._places_for(ticket.target)
-            for places in ticket.places:
-                places.members += 1
-        # A random delay for each would favour those at the very start, and those are the regions of one account.
-        priority = ticket.index // self._window + self._random.random() if self._random else 0.0
-        heappush(self._ready, (priority, ticket.index, ticket))
+            candidate.semaphores = self._semaphores_of(candidate.target)
+            for semaphore in candidate.semaphores:
+                semaphore.members += 1
+        # A window at a time: one random delay for all would favour the very first, the regions of one account.
+        priority = candidate.index // self._window + self._random.random() if self._random else 0.0
+        heappush(self._ready, (priority, candidate.index, candidate))
         self.waiting += 1
 
-    def take(self) -> T | None:
-        """Return the ticket that starts next, its places taken; None if nobody can start now."""
+    def take(self) -> C | None:
+        """Return the candidate that starts next, with its semaphores acquired; None if none can start now."""
         while self._ready:
             entry = heappop(self._ready)
-            ticket: T = entry[2]
-            full = next((places for places in ticket.places if not places.free), None)
+            candidate: C = entry[2]
+            full = next((semaphore for semaphore in candidate.semaphores if not semaphore.is_free), None)
             if full is None:
-                for places in ticket.places:
-                    places.taken += 1
+                for semaphore in candidate.semaphores:
+                    semaphore.acquired += 1
                 self.waiting -= 1
                 self.admitted += 1
-                return ticket
+                return candidate
             heappush(full.parked, entry)
             self._parked_count += full.is_parked_apart
-            # It may have been woken for a place that it now leaves to the next in line.
-            self._wake(ticket)
+            # It may have been woken for a semaphore that it does not acquire now: the next one there gets its turn.
+            self._wake(candidate)
         return None
 
-    def release(self, ticket: T) -> None:
-        """Give back the places of a ticket that was taken."""
+    def release(self, candidate: C) -> None:
+        """Release the semaphores of a candidate that was taken."""
         self.admitted -= 1
-        for places in ticket.places:
-            places.taken -= 1
-        self._wake(ticket)
-        self._forget(ticket)
+        for semaphore in candidate.semaphores:
+            semaphore.acquired -= 1
+        self._wake(candidate)
+        self._forget(candidate)
 
     def reconsider(self) -> None:
-        """Let those who are parked try again: a group that a callable decides on may have more places now."""
-        for places in self._places.values():
-            while places.parked and places.free:
-                self._unpark(places)
+        """Queue parked candidates again where a callable limit may have grown."""
+        for semaphore in self._semaphores.values():
+            while semaphore.parked and semaphore.is_free:
+                self._unpark(semaphore)
 
-    def drain(self) -> list[T]:
-        """Return all who wait, in the order of their index, and let none wait any longer."""
-        entries = self._ready + [entry for places in self._places.values() for entry in places.parked]
-        for places in self._places.values():
-            places.parked.clear()
+    def drain(self) -> list[C]:
+        """Remove and return all waiting candidates, in the order of their index."""
+        entries = self._ready + [entry for semaphore in self._semaphores.values() for entry in semaphore.parked]
+        for semaphore in self._semaphores.values():
+            semaphore.parked.clear()
         self._ready.clear()
         self.waiting = self._parked_count = 0
-        tickets: list[T] = sorted((entry[2] for entry in entries), key=lambda ticket: ticket.index)
-        for ticket in tickets:
-            self._forget(ticket)
-        return tickets
+        candidates: list[C] = sorted((entry[2] for entry in entries), key=lambda candidate: candidate.index)
+        for candidate in candidates:
+            self._forget(candidate)
+        return candidates
 
-    def _places_for(self, target: Any) -> tuple[_Places, ...]:
-        keys = [(at, group, group.key(target)) for at, group in self._groups]
-        return tuple(self._place((at, key), group) for at, group, key in keys if key is not None)
+    def _semaphores_of(self, target: Any) -> tuple[_Semaphore, ...]:
+        keys = [(index, group, group.key(target)) for index, group in self._groups]
+        return tuple(self._semaphore((index, key), group) for index, group, key in keys if key is not None)
 
-    def _place(self, identity: tuple[int, Hashable], group: Group[Any]) -> _Places:
-        places = self._places.get(identity)
-        if places is None:
-            places = self._places[identity] = _Places(identity, group)
-        return places
+    def _semaphore(self, identity: tuple[int, Hashable], group: Group[Any]) -> _Semaphore:
+        semaphore = self._semaphores.get(identity)
+        if semaphore is None:
+            semaphore = self._semaphores[identity] = _Semaphore(identity, group)
+        return semaphore
 
-    def _wake(self, ticket: T) -> None:
-        for places in ticket.places:
-            if places.free and places.parked:
-                self._unpark(places)
+    def _wake(self, candidate: C) -> None:
+        for semaphore in candidate.semaphores:
+            if semaphore.is_free and semaphore.parked:
+                self._unpark(semaphore)
 
-    def _unpark(self, places: _Places) -> None:
-        heappush(self._ready, heappop(places.parked))
-        self._parked_count -= places.is_parked_apart
+    def _unpark(self, semaphore: _Semaphore) -> None:
+        heappush(self._ready, heappop(semaphore.parked))
+        self._parked_count -= semaphore.is_parked_apart
 
-    def _forget(self, ticket: T) -> None:
-        # Ten thousand accounts are ten thousand groups: one that nobody leans on any more is dropped.
-        for places in ticket.places:
-            places.members -= 1
-            if not places.members:
-                del self._places[places.id]
+    def _forget(self, candidate: C) -> None:
+        # Ten thousand accounts are ten thousand semaphores, so each is dropped with its last candidate.
+        for semaphore in candidate.semaphores:
+            semaphore.members -= 1
+            if not semaphore.members:
+                del self._semaphores[semaphore.id]

@@ -1,16 +1,16 @@
-"""One attempt at a target: its number, phase and deadline, and the exception that skips the target."""
+"""Attempt at a target: its number, phase and deadline, and the exception that skips the target."""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 from typing import Final
 
-#: Seconds by which an event loop's timer may come early.
-_TICK: Final = 0.02
+#: By how much an event loop's timer may fire early.
+_TIMER_TOLERANCE_SECONDS: Final = 0.02
 
 
 class SkipTarget(Exception):
-    """Raised by `work`: there is nothing to do for this target. The answer has the reason and, as error, the cause."""
+    """Raised by `work` to skip a target. The result has the reason, and the exception's cause as its error."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -18,13 +18,13 @@ class SkipTarget(Exception):
 
 
 class Attempt:
-    """What `work` is told, and tells, about the attempt it is making.
+    """State of one target's current attempt, shared by the engine and `work`.
 
     Attributes:
         number: 1 for the first attempt.
-        phase: `work` sets it as it goes ("credentials", then "job"), so that an answer can say how far it came.
-        deadline: when the target will be cancelled, on the run's monotonic clock; None: never.
-        times_out_at: when its own `timeout` is up, whatever the run's deadline; None: never.
+        phase: `work` sets it as it proceeds ("credentials", then "job"), so that the result shows how far it came.
+        deadline: when the target will be cancelled, on the run's monotonic clock; None if never.
+        times_out_at: when the target's own `timeout` ends, whatever the run's deadline; None if never.
     """
 
     __slots__ = ("deadline", "number", "phase", "times_out_at")
@@ -36,9 +36,9 @@ class Attempt:
         self.times_out_at: float | None = None
 
     def is_timing_out(self, now: float) -> bool:
-        """Whether the time of the target is up: what is cancelled from now on is cancelled for that."""
-        return self.times_out_at is not None and now >= self.times_out_at - _TICK
+        """Whether the target's `timeout` has passed, so that a cancellation from now on is due to it."""
+        return self.times_out_at is not None and now >= self.times_out_at - _TIMER_TOLERANCE_SECONDS
 
 
-#: The attempt that this task works for, where whoever gives the engine its work has set it.
+#: The attempt for which the current task works, if `work` has set it; None elsewhere.
 current_attempt: Final[ContextVar[Attempt | None]] = ContextVar("asyncauth_attempt", default=None)

@@ -1,12 +1,12 @@
-"""Run one async callable over any number of targets: admit, then spawn; answer each exactly once, whatever happens.
+"""Fan-out engine: runs one async callable over any number of targets, and returns exactly one result for each.
 
-The way of a target, which is also the order of this file: the producer's task offers it to the admission, if that has
-room (`_read`); the pump decides, in one synchronous step, who starts now (`_admit`), and spawns a task for each
-(`_pump`); that task calls `work`, again if a retry is due, and ends within the target's deadline (`_run`); its answer
-is recorded (`_settle`) and lies there until the consumer reads it (`__anext__`). Whatever is full stops what comes
-before it: a slow consumer stops admission, and a full window stops the producer.
+The path of a target, which is also the order of this file: the producer's task offers it to the admission as soon as
+the window is not full (`_read`); the pump decides in one synchronous step which targets start now (`_admit`), and
+spawns a task for each (`_pump`); that task calls `work`, again if a retry is due, and ends within the target's deadline
+(`_run`); its result is recorded (`_settle`) and buffered until the consumer reads it (`__anext__`). A full stage stops
+the one before it: a slow consumer stops admission, and a full window stops the producer.
 
-It knows nothing of AWS, and runs on asyncio and on trio.
+The engine knows nothing of AWS, and runs on asyncio and on trio.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 
 from asyncauth._errors import TargetTimeout
-from asyncauth._fanout.admission import Admission, Group, Ticket
+from asyncauth._fanout.admission import Admission, Candidate, Group
 from asyncauth._fanout.attempt import Attempt, SkipTarget
 from asyncauth._fanout.events import Event, RunFinished, RunStarted, Status, TargetRetried, TargetStarted
 from asyncauth._fanout.failure_tolerance import Tolerance
@@ -43,26 +43,26 @@ __all__ = ["Attempt", "FanOut", "Group", "SkipTarget", "TargetResult", "fan_out"
 K = TypeVar("K")
 T = TypeVar("T")
 
-# Seconds. How long after its deadline a target is looked for, and how long it then has to react to being cancelled.
+# How long after its deadline a target is checked, and how long it then has to end after it was cancelled.
 CANCEL_GRACE_SECONDS = 0.05
-# Seconds. How long leaving a run may take to answer for targets that were never read.
+# How long leaving a run may take to record results for targets that were never read.
 CLOSE_TIMEOUT_SECONDS = 0.5
 
 TOLERANCE_REACHED = "failure tolerance reached"
 DEADLINE_REACHED = "deadline reached"
 
 
-class _Target(Ticket[K]):
-    """What the run itself keeps about a target."""
+class _Target(Candidate[K]):
+    """State of one target."""
 
-    __slots__ = ("admitted_at", "answered", "attempt", "deadline", "last_error", "scope")
+    __slots__ = ("admitted_at", "attempt", "deadline", "has_result", "last_error", "scope")
 
     def __init__(self, index: int, target: K) -> None:
         super().__init__(index, target)
         self.attempt = Attempt()
         self.deadline: float | None = None
         self.admitted_at: float | None = None
-        self.answered = False
+        self.has_result = False
         self.last_error: Exception | None = None
         self.scope: anyio.CancelScope | None = None
 
@@ -84,46 +84,46 @@ def fan_out(
     on_result: Callable[[TargetResult[K, T]], None] | None = None,
     on_event: Sequence[Callable[[Event[K]], None]] = (),
 ) -> FanOut[K, T]:
-    """Run `work(target, attempt)` for each of `targets`; use it as `async with fan_out(...) as answers`.
+    """Run `work(target, attempt)` for each of `targets`; use it as `async with fan_out(...) as results`.
 
     Iterating the stream gives one `TargetResult` per target, in the order in which they end. Leaving the block cancels
-    what still runs and waits for it to end.
+    the targets that still run, and waits for their end.
 
     Args:
-        work: what is done with a target. It runs in a task of its own, with a copy of the context of the
-            `async with`, and may be called again if `limits.retry` says so. It can raise `SkipTarget`.
-        targets: any iterable or async iterable, of any length. At most `window` are read ahead. An async iterable that
-            can be closed (`aclose`) is closed when the run ends. One that raises: what it gave before is answered,
-            then iterating the stream raises that error.
+        work: the async callable. It runs in a task for each target, with a copy of the context of the `async with`,
+            and is called again as `limits.retry` decides. It can raise `SkipTarget`.
+        targets: any iterable or async iterable, of any length. At most `window` are read ahead. An async iterable with
+            `aclose` is closed when the run ends. If it raises, the targets read before still get their results; then
+            iterating the stream raises that error.
         limits: see `Limits`; its per-account and per-region numbers take effect through `groups`.
-        groups: which targets must not all run at once.
-        clock: where all time comes from.
-        random: where all chance comes from: the order of work and the waits between attempts.
-        shuffle: spread the targets within the window, so that neighbours are not all worked on at once. False keeps
-            the order of `targets`.
-        window: how many targets may be read and not yet begun; None: four times `max_at_once`, at least 256.
-        buffer: how many answers may lie unread before no more targets start; None: `max_at_once`. What runs then
-            still ends, so up to `buffer + max_at_once` answers can lie there.
-        total: how many targets there are, where `targets` has no length but the caller knows. A fraction as
-            `limits.failure_tolerance` needs it.
-        check: called when a target's turn has come; the reason it returns skips the target, None lets it start.
-        timeout_error: makes the error of a target that timed out from the target and the message; None:
+        groups: limits on targets that share something.
+        clock: the only source of time.
+        random: the only source of chance: for the order of targets and the waits between attempts.
+        shuffle: spread the targets within the window, so that neighbours do not all run at once. False keeps the order
+            of `targets`.
+        window: how many targets may be read and not yet begun; None for four times `max_at_once`, at least 256.
+        buffer: how many unread results prevent further targets from starting; None for `max_at_once`. Targets that run
+            still end, so up to `buffer + max_at_once` results can be unread.
+        total: how many targets there are, if `targets` has no length but the caller knows it. Required if
+            `limits.failure_tolerance` is a fraction.
+        check: called before a target starts; it returns the reason to skip it, or None to start it.
+        timeout_error: returns the error of a target that timed out, from the target and the message; None for
             `TargetTimeout`.
-        on_result: called with every answer as it is made, also for those that nobody will read because the block is
-            being left. If it raises, the run stops and the block raises that error: an answer that could not be
-            recorded must not be followed by more.
-        on_event: each is called with every event; one that raises is logged, once.
+        on_result: called with every result at once, also with those that are never read because the block is left. If
+            it raises, the run stops and the block raises that error: after a result that could not be recorded, no
+            more work must follow.
+        on_event: each is called with every event; one that raises is logged and removed.
 
     Raises:
-        ConfigurationError: a limit that makes no sense for these targets.
+        ConfigurationError: a limit that cannot be applied to these targets.
 
     Example:
         async def work(host, attempt):
             return await ping(host)
 
-        async with fan_out(work, hosts, limits=Limits(max_at_once=10, timeout=5)) as answers:
-            async for answer in answers:
-                print(answer.target, answer.status, answer.value)
+        async with fan_out(work, hosts, limits=Limits(max_at_once=10, timeout=5)) as results:
+            async for result in results:
+                print(result.target, result.status, result.value)
     """
     limits = limits or Limits()
     random = random or Random()  # noqa: S311 - spreads load, keeps no secret
@@ -149,7 +149,7 @@ def fan_out(
 
 
 class FanOut(Generic[K, T]):
-    """One run, and the stream of its answers. `fan_out` makes it, and says what there is to choose."""
+    """One run, and the stream of its results. Created by `fan_out`, which documents the arguments."""
 
     def __init__(
         self,
@@ -179,50 +179,50 @@ class FanOut(Generic[K, T]):
         self._results: ResultBuffer[K, T] = ResultBuffer(
             buffer=buffer, on_result=on_result, on_broken=self._abort, listeners=on_event
         )
-        self._running: dict[int, _Target[K]] = {}  # admitted and not answered yet, in the order of admission
+        self._running: dict[int, _Target[K]] = {}  # admitted and without a result, in the order of admission
         self._offered = 0
         self._skip_rest: str | None = None
         self._fatal: BaseException | None = None
-        self._entered = self._over = False
+        self._entered = self._finished = False
 
     @property
     def running(self) -> int:
-        """How many targets are being worked on."""
+        """How many targets run."""
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        """How many targets were read and have not begun."""
+        """How many targets were read and have not started."""
         return self._admission.waiting
 
     def reconsider(self, _: object = None) -> None:
-        """Look again at who may start, because what a group's callable says has changed."""
+        """Check again which targets may start, because the callable limit of a group may have grown."""
         self._admission.reconsider()
         if self._entered:
             self._wake.set()
 
     @property
     def counts(self) -> Mapping[Status, int]:
-        """How many targets were answered how, so far."""
+        """How many targets have ended with which status, so far."""
         return self._results.counts
 
     def __repr__(self) -> str:
         now = f"{self.running} running, {self.waiting} waiting, {len(self._results.unread)} unread"
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items())
-        return f"<FanOut [targets: {now} | answers: {counts or 'none'}]>"
+        return f"<FanOut [targets: {now} | results: {counts or 'none'}]>"
 
     # The block.
 
     async def __aenter__(self) -> Self:
-        """Start to work."""
+        """Start the run."""
         if self._entered:
-            raise RuntimeError("this run was entered before; a run is entered once, so make another one")
+            raise RuntimeError("this run was entered before; a run can be entered once only, so create another one")
         self._entered = True
         self._cancelled = anyio.get_cancelled_exc_class()
-        self._wake, self._room = AutoResetEvent(), AutoResetEvent()
+        self._wake, self._window_low = AutoResetEvent(), AutoResetEvent()
         self._started_at = self._clock.monotonic()
         self._deadline = None if self._limits.deadline is None else self._started_at + self._limits.deadline
-        # Before there are tasks: what it raises (Ctrl-C, in a listener) must leave none behind.
+        # Before any task starts: what a listener raises here (KeyboardInterrupt) must leave no task behind.
         self._results.emit(RunStarted(self._producer.total))
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
@@ -231,19 +231,19 @@ class FanOut(Generic[K, T]):
         if self._deadline is not None:
             self._tasks.start_soon(self._end_at, self._deadline)
         if self._deadline is not None or self._limits.timeout is not None:
-            self._tasks.start_soon(self._answer_for_unresponsive)
+            self._tasks.start_soon(self._time_out_unresponsive)
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        """Cancel what still runs, wait for its end, and answer what is left."""
+        """Cancel the targets that still run, wait for their end, and record results for all that are left."""
         self._tasks.cancel_scope.cancel()
         try:
             swallowed = await self._tasks.__aexit__(exc_type, exc, traceback)
         except BaseExceptionGroup as group:
-            # The task group wraps what the body raised. No task of ours raises, so that can go on as it is; should
-            # one raise all the same, it is a bug that nobody may hide.
+            # The task group wraps what the body raised. The engine's tasks raise nothing, so usually there is only
+            # that exception, and it propagates unwrapped. Anything else is a bug of the engine, and must be visible.
             if any(each is not exc and not isinstance(each, self._cancelled) for each in group.exceptions):
                 raise
             swallowed = False
@@ -252,8 +252,8 @@ class FanOut(Generic[K, T]):
         if self._fatal is not None:
             raise self._fatal
         if swallowed and exc is not None:
-            # It would look as if the body had come to its end.
-            raise RuntimeError("this run ended early: one of its tasks was cancelled by somebody outside")
+            # Returning would look as if the body had run to its end.
+            raise RuntimeError("this run ended early: one of its tasks was cancelled from outside the engine")
         return False
 
     def _close(self) -> None:
@@ -269,93 +269,94 @@ class FanOut(Generic[K, T]):
             logger.warning("the run was left before its producer's error could be raised: %r", self._producer.error)
 
     def _abort(self, error: BaseException) -> None:
-        """Stop the run; leaving the block raises `error`."""
+        """Stop the run. Leaving the block raises `error`."""
         self._fatal = self._fatal or error
         self._tasks.cancel_scope.cancel()
 
     def _finish(self) -> None:
-        if not self._over:
-            self._over = True
+        if not self._finished:
+            self._finished = True
             self._results.changed.set()
             elapsed = self._clock.monotonic() - self._started_at
             self._results.emit(RunFinished(self.counts, elapsed, self._producer.complete))
 
-    # The producer's side.
+    # The producer's task.
 
     async def _read(self) -> None:
         try:
             await self._producer.feed(self._offer)
         except self._cancelled:
             raise
-        except BaseException as error:  # noqa: BLE001 - Ctrl-C and the like: the block raises it
+        except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt and the like: the block raises it
             self._abort(error)
         self._wake.set()
 
     async def _offer(self, target: K) -> None:
         self._admission.offer(self._next_target(target))
         self._wake.set()
-        while not self._admission.has_room:
-            await self._room.wait()
+        while self._admission.is_full:
+            await self._window_low.wait()
 
     def _next_target(self, target: K) -> _Target[K]:
         self._offered += 1
         return _Target(self._offered - 1, target)
 
-    # Who starts now.
+    # The pump.
 
     async def _pump(self) -> None:
-        # One task spawns all the others: spawned by whoever made room for it, a target would inherit his context.
+        # One task spawns all others. A target spawned by the task of another target would inherit its context.
         while True:
             for target in self._admit():
                 self._tasks.start_soon(self._run, target)
             if self._producer.ended and not self._admission.waiting and not self._running:
                 self._finish()
             if self._admission.runs_low:
-                self._room.set()
+                self._window_low.set()
             await self._wake.wait()
 
     def _admit(self) -> list[_Target[K]]:
-        """Return who starts now; answer those who never will."""
-        if self._skip_rest is not None and self._results.has_room:
-            for unlucky in self._admission.drain():
-                self._settle(unlucky, "skipped", reason=self._skip_rest)
-        begun = []
-        while self._may_begin() and (target := self._admission.take()) is not None:
-            if self._begin(target):
-                begun.append(target)
+        """Return the targets that start now, and record results for those that never will."""
+        if self._skip_rest is not None and not self._results.is_full:
+            for target in self._admission.drain():
+                self._settle(target, "skipped", reason=self._skip_rest)
+        started = []
+        while self._may_start() and (candidate := self._admission.take()) is not None:
+            if self._start(candidate):
+                started.append(candidate)
             else:
-                self._admission.release(target)
-        return begun
+                self._admission.release(candidate)
+        return started
 
-    def _may_begin(self) -> bool:
+    def _may_start(self) -> bool:
         return (
             self._skip_rest is None
-            and self._results.has_room
+            and not self._results.is_full
             and self._admission.admitted < self._limits.max_at_once
             and self._tolerance.admits(self.running)
         )
 
-    def _begin(self, target: _Target[K]) -> bool:
+    def _start(self, target: _Target[K]) -> bool:
         try:
             reason = None if self._check is None else self._check(target.target)
-        except Exception as error:  # noqa: BLE001 - it concerns this target, not the run
+        except Exception as error:  # noqa: BLE001 - fails this target, not the run
             self._settle(target, "failed", error=strip_frame_locals(error, skip=1))
             return False
         if reason is not None:
             self._settle(target, "skipped", reason=reason)
             return False
         now = target.admitted_at = self._clock.monotonic()
-        own = target.attempt.times_out_at = None if self._limits.timeout is None else now + self._limits.timeout
-        target.deadline = target.attempt.deadline = self._deadline_or(own)
+        times_out_at = None if self._limits.timeout is None else now + self._limits.timeout
+        target.attempt.times_out_at = times_out_at
+        target.deadline = target.attempt.deadline = self._earlier_deadline(times_out_at)
         self._running[target.index] = target
         if self._results.listeners:
             self._results.emit(TargetStarted(target.index, target.target))
         return True
 
-    def _deadline_or(self, own: float | None) -> float | None:
-        if own is None or self._deadline is None:
-            return self._deadline if own is None else own
-        return min(own, self._deadline)
+    def _earlier_deadline(self, times_out_at: float | None) -> float | None:
+        if times_out_at is None or self._deadline is None:
+            return self._deadline if times_out_at is None else times_out_at
+        return min(times_out_at, self._deadline)
 
     # The task of a target.
 
@@ -372,9 +373,9 @@ class FanOut(Generic[K, T]):
         except self._cancelled:
             self._settle(target, "cancelled", error=target.last_error)
             raise
-        except Exception as error:  # noqa: BLE001 - what the caller judges errors with (`retry`) failed itself
+        except Exception as error:  # noqa: BLE001 - raised by the callable of `retry.errors`
             self._settle(target, "failed", error=strip_frame_locals(error))
-        except BaseException as error:  # noqa: BLE001 - Ctrl-C and the like: the block raises it
+        except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt and the like: the block raises it
             self._abort(error)
         finally:
             self._admission.release(target)
@@ -388,14 +389,13 @@ class FanOut(Generic[K, T]):
             try:
                 value = await self._work(target.target, attempt)
             except SkipTarget as skip:
-                cause = skip.__cause__
-                refused = strip_frame_locals(cause) if isinstance(cause, Exception) else None
-                return self._settle(target, "skipped", error=refused, reason=skip.reason)
-            except BaseException as raised:  # noqa: BLE001 - raised again, unless it is a failure of this target
+                cause = strip_frame_locals(skip.__cause__) if isinstance(skip.__cause__, Exception) else None
+                return self._settle(target, "skipped", error=cause, reason=skip.reason)
+            except BaseException as raised:  # noqa: BLE001 - `to_exception` raises again what is no failure
                 error = target.last_error = strip_frame_locals(to_exception(raised), skip=1)
             else:
                 return self._settle(target, "succeeded", value=value)
-            # Work that is cancelled may end in an error of its own making; it was cancelled all the same.
+            # Work that is cancelled may raise another error while it cleans up; it still counts as cancelled.
             await anyio.lowlevel.checkpoint_if_cancelled()
             wait_seconds = self._wait_before_retry(target, error)
             if wait_seconds is None:
@@ -405,14 +405,14 @@ class FanOut(Generic[K, T]):
 
     def _wait_before_retry(self, target: _Target[K], error: Exception) -> float | None:
         retry, number = self._limits.retry, target.attempt.number
-        if retry is None or number >= retry.attempts or not retry.should(error):
+        if retry is None or number >= retry.attempts or not retry.applies_to(error):
             return None
         wait_seconds = retry.wait_seconds(number, self._random)
         if target.deadline is not None and self._clock.monotonic() + wait_seconds >= target.deadline:
             return None
         return wait_seconds
 
-    # Time that is up.
+    # Timeouts.
 
     def _time_out(self, target: _Target[K]) -> None:
         by_run = target.deadline == self._deadline
@@ -425,15 +425,15 @@ class FanOut(Generic[K, T]):
     async def _end_at(self, deadline: float) -> None:
         await self._clock.sleep(deadline - self._clock.monotonic())
         self._skip_rest = self._skip_rest or DEADLINE_REACHED
-        if not self._producer.foreseeable:
-            # Nobody knows how long it goes on, and whoever sets a deadline wants to be done by then.
+        if not self._producer.is_finite:
+            # It may continue for any time, past the deadline.
             self._producer.stop()
         self._wake.set()
 
-    async def _answer_for_unresponsive(self) -> None:
-        """Answer for targets that do not react to being cancelled (a thread, a shield): nobody waits for them longer.
+    async def _time_out_unresponsive(self) -> None:
+        """Record a timeout for targets that do not end when cancelled (a thread, a shield).
 
-        A task cannot be abandoned, so the place of such a target is free only when its task really ends.
+        A task cannot be abandoned, so such a target counts in `max_at_once` until its task really ends.
         """
         shortest = min(limit for limit in (self._limits.timeout, self._limits.deadline) if limit is not None)
         while True:
@@ -444,23 +444,23 @@ class FanOut(Generic[K, T]):
             overdue = self._overdue()
             for target in overdue:
                 if target.scope is not None:
-                    # The loop's timers stand still while the machine is suspended, and the clock does not.
+                    # The event loop's timers stop while the machine is suspended, and the clock does not.
                     target.scope.cancel()
             if overdue:
                 await self._clock.sleep(CANCEL_GRACE_SECONDS)
             for target in overdue:
-                if not target.answered:
-                    logger.warning("%r does not react to being cancelled and runs on", target.target)
+                if not target.has_result:
+                    logger.warning("%r does not react to its cancellation and continues to run", target.target)
                     self._time_out(target)
 
     def _overdue(self) -> list[_Target[K]]:
-        # All targets have the same time, so those admitted first are due first.
+        # All targets have the same timeout, so the order of admission is the order of deadlines.
         now = self._clock.monotonic()
         return list(
             takewhile(lambda target: (target.deadline or now) <= now - CANCEL_GRACE_SECONDS, self._running.values())
         )
 
-    # The consumer's side.
+    # Results.
 
     def _settle(
         self,
@@ -471,17 +471,17 @@ class FanOut(Generic[K, T]):
         error: Exception | None = None,
         reason: str | None = None,
     ) -> None:
-        """Record the one answer of a target. What a task says after it was answered for comes too late."""
-        if target.answered:
+        """Record the one result of a target. A second one, from a task that ends after its timeout, is dropped."""
+        if target.has_result:
             return
-        target.answered = True
+        target.has_result = True
         self._running.pop(target.index, None)
         if status in ("failed", "timed_out"):
             self._tolerance.failures += 1
             if self._tolerance.exceeded:
                 self._skip_rest = self._skip_rest or TOLERANCE_REACHED
-        began = target.admitted_at
-        elapsed = 0.0 if began is None else self._clock.monotonic() - began
+        started_at = target.admitted_at
+        elapsed = 0.0 if started_at is None else self._clock.monotonic() - started_at
         phase, attempts = target.attempt.phase, target.attempt.number
         self._results.add(
             TargetResult(target.index, target.target, status, phase, value, error, reason, attempts, elapsed)
@@ -493,34 +493,34 @@ class FanOut(Generic[K, T]):
         return self
 
     async def __anext__(self) -> TargetResult[K, T]:
-        """Return the next answer; after the last, raise the producer's error, if it had one."""
+        """Return the next result. After the last, raise the producer's error, if there is one."""
         while not self._results.unread:
-            if self._over:
+            if self._finished:
                 error, self._producer.error = self._producer.error, None
                 raise StopAsyncIteration if error is None else error
             await self._results.changed.wait()
-        had_room = self._results.has_room
+        was_full = self._results.is_full
         result = self._results.unread.popleft()
-        if not had_room and self._results.has_room:
+        if was_full and not self._results.is_full:
             self._wake.set()
         return result
 
     async def collect(self) -> list[TargetResult[K, T]]:
-        """Wait for all answers that were not read yet, and return them in the order of the targets.
+        """Wait for all unread results, and return them in the order of the targets.
 
-        If it is cancelled, or the producer failed, what it has read counts as unread again.
+        If it is cancelled, or the producer raised, the results that it has read become unread again.
         """
         read: list[TargetResult[K, T]] = []
         try:
             async for result in self:
-                read.append(result)  # noqa: PERF401 - what was read before an error must not be lost
+                read.append(result)  # noqa: PERF401 - results read before an error must be kept
         except BaseException:
             self._results.unread.extendleft(reversed(read))
             raise
         return sorted(read, key=lambda result: result.index)
 
     def unread(self) -> list[TargetResult[K, T]]:
-        """Return the answers that were not read yet, without waiting; also after the block was left."""
+        """Return the unread results without waiting; also after the block was left."""
         results = list(self._results.unread)
         self._results.unread.clear()
         if self._entered:

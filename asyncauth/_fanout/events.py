@@ -1,6 +1,6 @@
-"""What a run tells while it goes, one frozen event at a time: for progress displays, logs and metrics.
+"""Events of a run, one frozen value at a time: for progress displays, logs and metrics.
 
-An event carries no result and no credentials, only where the run stands.
+An event holds the state of the run, and never a result or credentials.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Status: TypeAlias = Literal["succeeded", "failed", "timed_out", "skipped", "canc
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The first event of a run. `total` is the number of targets, None where nobody knows it yet."""
+    """First event of a run. `total` is the number of targets, None if it is not known yet."""
 
     total: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class TargetStarted(Generic[K]):
-    """A target was admitted; `index` is its position among the targets asked for, from 0 on."""
+    """A target was admitted. `index` is its position among the targets, from 0 on."""
 
     index: int
     target: K
@@ -32,7 +32,7 @@ class TargetStarted(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class TargetRetried(Generic[K]):
-    """Attempt `attempt` (from 1) ended in `error`; the next one begins in `wait_seconds`."""
+    """Attempt `attempt` (from 1) ended in `error`. The next one begins in `wait_seconds`."""
 
     index: int
     target: K
@@ -43,7 +43,7 @@ class TargetRetried(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class TargetSettled(Generic[K]):
-    """A target was answered. Every target gets exactly one; one that was never begun has `attempts` 0.
+    """A target has its result. Every target gets exactly one; one that never began has `attempts` 0.
 
     `elapsed` is in seconds from admission.
     """
@@ -60,10 +60,10 @@ class TargetSettled(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The last event of a run: how many targets ended how, and after how many seconds.
+    """Last event of a run: how many targets ended with which status, and after how many seconds.
 
-    `complete` is False when targets were left unread: the caller left, or the deadline passed, before the producer of
-    targets came to its end.
+    `complete` is False if targets were left unread: the run was left, or its deadline passed, before the producer of
+    targets ended.
     """
 
     counts: Mapping[Status, int]

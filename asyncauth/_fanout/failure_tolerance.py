@@ -1,4 +1,4 @@
-"""How many targets may fail, and how many may run while some have: the arithmetic of StackSets' concurrency modes.
+"""Failure tolerance: how many targets may fail, and how many may run meanwhile, as in StackSets' concurrency modes.
 
 The rules are those of `ConcurrencyMode`, `FailureToleranceCount` and `FailureTolerancePercentage` in
 https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_StackSetOperationPreferences.html
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Tolerance:
-    """Count failures against what is tolerated.
+    """Counter of failures, and the limit for them.
 
     Args:
-        tolerated: how many targets may fail; None: however many.
-        mode: "strict" keeps running + failures <= tolerated + 1, so that even if all that runs fails, failures never
-            exceed the tolerance by more than one. "soft" only stops what has not begun.
+        tolerated: how many targets may fail; None for any number.
+        mode: "strict" keeps running + failures <= tolerated + 1, so that even if all running targets fail, failures
+            never exceed the tolerance by more than one. "soft" only prevents further targets from starting.
     """
 
     def __init__(self, tolerated: int | None, mode: FailureMode) -> None:
@@ -28,7 +28,7 @@ class Tolerance:
 
     @property
     def exceeded(self) -> bool:
-        """Whether more targets failed than are tolerated: nothing more begins."""
+        """Whether more targets failed than are tolerated, so that no further target starts."""
         return self.tolerated is not None and self.failures > self.tolerated
 
     def admits(self, running: int) -> bool:

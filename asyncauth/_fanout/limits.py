@@ -1,4 +1,4 @@
-"""What a run may use: how many targets at once, for how long, how many failures, which retries."""
+"""Limits of a run: targets at once, time, failures, retries."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ FailureMode = Literal["strict", "soft"]
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try a target again when its error is one of those that pass by themselves.
+    """Further attempts at a target after a transient error.
 
     The wait before attempt n + 1 is drawn uniformly between 0 and `wait_initial * 2 ** (n - 1)`, at most `wait_max`:
-    exponential back-off with full jitter. A wait that would reach past the target's `timeout` or the run's `deadline`
-    is not begun; the target fails with the error at hand instead. A waiting target keeps its place among
-    `max_at_once`, which is what takes pressure off whoever throttles.
+    exponential back-off with full jitter. A wait that would last past the target's `timeout` or the run's `deadline` is
+    not begun; the target fails with its last error instead. A waiting target still counts in `max_at_once`, which
+    reduces the load on a service that throttles.
 
     Args:
-        attempts: how often a target is tried in all, the first time included.
-        errors: which errors are worth it: exception classes, or a callable that says so. None: those that the pool
-            knows to pass (throttling, and a token that expired on the way), nothing else.
-        wait_initial: seconds, the most that the first wait can be.
-        wait_max: seconds, the most that any wait can be.
+        attempts: how often a target is tried in all, the first attempt included.
+        errors: which errors are retried: exception classes, or a callable that returns whether to retry. None for the
+            errors that the pool knows to be transient (throttling, and a token that expired meanwhile), no others.
+        wait_initial: seconds, the upper limit of the first wait.
+        wait_max: seconds, the upper limit of every wait.
 
     Raises:
         ConfigurationError: a number out of range.
@@ -52,12 +52,12 @@ class Retry:
         for each in classes:
             if isinstance(each, type):
                 if not issubclass(each, Exception):
-                    raise ConfigurationError(f"errors={self.errors!r} holds {each!r}, which is no Exception class")
+                    raise ConfigurationError(f"errors={self.errors!r} contains {each!r}, which is no Exception class")
             elif isinstance(self.errors, tuple) or not (each is None or callable(each)):
                 raise ConfigurationError(f"errors={self.errors!r} must be exception classes or a callable")
 
-    def should(self, error: Exception) -> bool:
-        """Say whether another attempt could help against `error`."""
+    def applies_to(self, error: Exception) -> bool:
+        """Return whether `error` is retried."""
         if self.errors is None:
             return False
         if isinstance(self.errors, type | tuple):
@@ -65,28 +65,28 @@ class Retry:
         return self.errors(error)
 
     def wait_seconds(self, attempt: int, random: Random) -> float:
-        """Return how long to wait after the failed `attempt` (from 1), in seconds."""
-        # The exponent is capped because 2.0 ** 1024 overflows, and every wait_max is reached long before.
+        """Return how many seconds to wait after the failed `attempt` (from 1)."""
+        # The exponent is capped, since 2.0 ** 1024 overflows; every wait_max is reached long before that.
         return random.uniform(0.0, min(self.wait_max, self.wait_initial * 2.0 ** min(attempt - 1, 60)))
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a run may use. Every default but `max_at_once` means: no limit.
+    """Limits of a run. Every default but that of `max_at_once` is no limit.
 
     Args:
         max_at_once: how many targets run at the same time.
-        max_at_once_per_account: how many of them may belong to one account; None: as many as there are.
-        max_at_once_per_region: how many of them may be in one region; None: as many as there are.
+        max_at_once_per_account: how many of them may belong to one account; None for no limit.
+        max_at_once_per_region: how many of them may be in one region; None for no limit.
         timeout: seconds that one target may take, its retries and their waits included.
-        deadline: seconds that the whole run may take. Targets that run then time out, those not begun are skipped.
+        deadline: seconds that the whole run may take. Then running targets time out, and waiting ones are skipped.
         failure_tolerance: how many targets may fail (or time out) before the rest is skipped: a count, or a fraction
-            of all targets between 0.0 and 1.0, rounded down to a whole number. None: however many.
-        failure_mode: the two concurrency modes of CloudFormation StackSets. "strict" never has more than
-            `failure_tolerance + 1 - failures` targets running, so that failures never exceed the tolerance by more
-            than one; a tolerance of 0 therefore runs one target at a time. "soft" keeps `max_at_once` running, and
-            what runs when the tolerance is exceeded may still fail.
-        retry: which errors are worth another attempt, and how often; None: none.
+            of all targets between 0.0 and 1.0, rounded down to a whole number. None for any number.
+        failure_mode: the concurrency mode, as in CloudFormation StackSets. "strict" never runs more than
+            `failure_tolerance + 1 - failures` targets at once, so that failures never exceed the tolerance by more
+            than one; a tolerance of 0 therefore runs one target at a time. "soft" keeps `max_at_once` targets running,
+            and those that run when the tolerance is exceeded may still fail.
+        retry: which errors are retried, and how often; None for no retries.
 
     Raises:
         ConfigurationError: a limit out of range; the message names the parameter, the value and the limit.
@@ -126,16 +126,16 @@ class Limits:
             check_count("failure_tolerance", tolerance, minimum=0)
 
     def tolerated_failures(self, total: int | None) -> int | None:
-        """Return how many of `total` targets (None: nobody knows how many) may fail; None: however many.
+        """Return how many of `total` targets (None if unknown) may fail; None for any number.
 
         Raises:
-            ConfigurationError: the tolerance is a fraction, and nobody knows of how many.
+            ConfigurationError: the tolerance is a fraction, and `total` is None.
         """
         if self.failure_tolerance is None or isinstance(self.failure_tolerance, int):
             return self.failure_tolerance
         if total is None:
             raise ConfigurationError(
-                f"failure_tolerance={self.failure_tolerance!r} is a fraction, but how many targets there will be is "
-                f"not known beforehand: give a count, or a list of targets instead of an iterator"
+                f"failure_tolerance={self.failure_tolerance!r} is a fraction, but the number of targets is not "
+                f"known beforehand: give a count, or a list of targets instead of an iterator"
             )
         return math.floor(self.failure_tolerance * total)

@@ -1,4 +1,4 @@
-"""What is said about each target: one answer, told at once to who wants to know, kept until somebody reads it."""
+"""Results of targets: one for each, reported at once to callbacks and listeners, and kept until it is read."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ logger = logging.getLogger("asyncauth.fanout")
 
 @dataclass(frozen=True, slots=True)
 class TargetResult(Generic[K, T]):
-    """The one answer that a target gets.
+    """The one result of a target.
 
     Attributes:
-        index: the position of the target among those asked for, from 0 on.
+        index: the position of the target among all targets, from 0 on.
         target: the target.
         status: "succeeded", "failed", "timed_out", "skipped" or "cancelled".
-        phase: what `work` last said it was doing; None if it said nothing, or never began.
+        phase: the phase that `work` set last; None if it set none, or never began.
         value: what `work` returned, for "succeeded".
         error: for "failed" what `work` raised, for "timed_out" the timeout, caused by the error of the last attempt if
-            there was one. Tracebacks say where, and hold no local variables.
+            there was one. Its tracebacks have file, line and function, and hold no local variables.
         reason: for "skipped", why.
         attempts: how often `work` was called.
-        elapsed: seconds from admission; 0.0 if it was never admitted.
+        elapsed: seconds from admission; 0.0 if the target was never admitted.
     """
 
     index: int
@@ -49,13 +49,13 @@ class TargetResult(Generic[K, T]):
 
 
 class ResultBuffer(Generic[K, T]):
-    """The answers of one run.
+    """Buffer of the results of one run, and the only place that emits its events.
 
     Args:
-        buffer: how many may lie unread before no more should come.
-        on_result: called with each answer. What it raises goes to `on_broken`, and it is not called again.
-        on_broken: called when answers can no longer be recorded.
-        listeners: called with each event. One that raises is logged, and gets no more.
+        buffer: how many unread results make the buffer full.
+        on_result: called with each result. What it raises goes to `on_broken`, and it is not called again.
+        on_broken: called when results can no longer be recorded.
+        listeners: called with each event. One that raises is logged and removed.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ResultBuffer(Generic[K, T]):
         listeners: Sequence[Callable[[Event[K]], None]],
     ) -> None:
         self._buffer = buffer
-        self._on_settled = on_result
+        self._on_result = on_result
         self._on_broken = on_broken
         self.listeners = list(listeners)
         self._counts: Counter[Status] = Counter()
@@ -76,34 +76,34 @@ class ResultBuffer(Generic[K, T]):
 
     @property
     def counts(self) -> Mapping[Status, int]:
-        """How many targets were answered how, so far."""
+        """How many targets have ended with which status, so far."""
         return MappingProxyType(dict(self._counts))
 
     @property
-    def has_room(self) -> bool:
-        """Whether the consumer keeps up, so that more answers may come."""
-        return len(self.unread) < self._buffer
+    def is_full(self) -> bool:
+        """Whether the consumer is slower than the run, so that no further target should start."""
+        return len(self.unread) >= self._buffer
 
     def add(self, result: TargetResult[K, T]) -> None:
-        """Keep an answer, and tell it."""
+        """Store a result, and report it."""
         self._counts[result.status] += 1
         self.unread.append(result)
         self.changed.set()
-        if self._on_settled is not None:
+        if self._on_result is not None:
             try:
-                self._on_settled(result)
+                self._on_result(result)
             except BaseException as error:  # noqa: BLE001 - the run ends with it
-                self._on_settled = None
+                self._on_result = None
                 self._on_broken(error)
         if self.listeners:
-            s = result
-            self.emit(TargetSettled(s.index, s.target, s.status, s.phase, s.error, s.reason, s.attempts, s.elapsed))
+            r = result
+            self.emit(TargetSettled(r.index, r.target, r.status, r.phase, r.error, r.reason, r.attempts, r.elapsed))
 
     def emit(self, event: Event[K]) -> None:
-        """Tell an event to all who listen."""
+        """Call every listener with an event."""
         for listener in tuple(self.listeners):
             try:
                 listener(event)
             except Exception:
                 self.listeners.remove(listener)
-                logger.exception("%r failed at an event and is told no more; the run goes on", listener)
+                logger.exception("%r raised at an event and gets no more events; the run goes on", listener)

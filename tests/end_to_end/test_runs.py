@@ -520,7 +520,7 @@ class TestProgress:
 
         assert report[0].ok
         assert len(calls) == 1
-        assert "is told no more" in caplog.text
+        assert "gets no more events" in caplog.text
 
 
 class TestJournal:

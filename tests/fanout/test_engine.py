@@ -1,4 +1,4 @@
-"""The engine: every target answered once, within its limits, in the order in which they end."""
+"""The engine: one result for every target, within its limits, in the order in which targets end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ import pytest
 import asyncauth
 from asyncauth._errors import ConfigurationError, TargetTimeout
 from asyncauth._fanout import producer as _producer
-from asyncauth._fanout.admission import Ticket
+from asyncauth._fanout.admission import Candidate
 from asyncauth._fanout.engine import Group, SkipTarget, TargetResult, fan_out
 from asyncauth._fanout.events import RunFinished, RunStarted, TargetRetried, TargetSettled, TargetStarted
 from asyncauth._fanout.limits import Limits, Retry
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """The engine runs on both."""
+    """Run each test on both backends."""
     return str(request.param)
 
 
@@ -50,30 +50,30 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-class Gates:
-    """Work that ends when the test says so, and counts how much of it runs."""
+class HeldWork:
+    """Work on a target that ends when the test finishes it; counts the targets that run."""
 
     def __init__(self) -> None:
         self.started: list[Any] = []
         self.running = self.max_running = 0
-        self._open: dict[Any, anyio.Event] = {}
+        self._events: dict[Any, anyio.Event] = {}
 
     async def __call__(self, target: Any, attempt: Attempt) -> Any:
         self.started.append(target)
         self.running += 1
         self.max_running = max(self.max_running, self.running)
         try:
-            await self.gate(target).wait()
+            await self.event(target).wait()
         finally:
             self.running -= 1
         return target
 
-    def gate(self, target: Any) -> anyio.Event:
-        return self._open.setdefault(target, anyio.Event())
+    def event(self, target: Any) -> anyio.Event:
+        return self._events.setdefault(target, anyio.Event())
 
-    async def open(self, *targets: Any) -> None:
+    async def finish(self, *targets: Any) -> None:
         for target in targets:
-            self.gate(target).set()
+            self.event(target).set()
         await idle()
 
 
@@ -82,39 +82,39 @@ async def echo(target: Any, attempt: Attempt) -> Any:
 
 
 async def read(run: FanOut[Any, Any], seen: list[Any]) -> None:
-    async with run as answers:
-        async for answer in answers:
-            seen.append(answer.target)  # noqa: PERF401 - kept as far as it came
+    async with run as results:
+        async for result in results:
+            seen.append(result.target)  # noqa: PERF401 - results before an error must be kept
 
 
 def statuses(results: list[TargetResult[Any, Any]]) -> list[str]:
     return [result.status for result in sorted(results, key=lambda result: result.index)]
 
 
-class TestAnswers:
-    async def test_answers_come_in_the_order_in_which_targets_end(self, clock: FakeClock) -> None:
-        """The stream gives what is finished, whatever its place among the targets."""
-        gates = Gates()
+class TestResults:
+    async def test_results_come_in_the_order_in_which_targets_end(self, clock: FakeClock) -> None:
+        """The stream returns a result as soon as its target ends, whatever the target's position."""
+        held = HeldWork()
 
-        async with fan_out(gates, "abc", clock=clock) as answers:
+        async with fan_out(held, "abc", clock=clock) as results:
             await idle()
-            await gates.open("c")
-            first = await anext(answers)
-            await gates.open("a")
-            await gates.open("b")
-            rest = [answer async for answer in answers]
+            await held.finish("c")
+            first = await anext(results)
+            await held.finish("a")
+            await held.finish("b")
+            rest = [result async for result in results]
 
-        assert [(answer.index, answer.value) for answer in [first, *rest]] == [(2, "c"), (0, "a"), (1, "b")]
+        assert [(result.index, result.value) for result in [first, *rest]] == [(2, "c"), (0, "a"), (1, "b")]
 
-    async def test_collected_answers_come_in_the_order_of_the_targets(self) -> None:
-        """Whoever wants them all gets them in the order asked for."""
-        async with fan_out(echo, range(500), limits=Limits(max_at_once=7), random=Random(1)) as answers:
-            collected = await answers.collect()
+    async def test_collected_results_come_in_the_order_of_the_targets(self) -> None:
+        """`collect` returns all results in the order of the targets."""
+        async with fan_out(echo, range(500), limits=Limits(max_at_once=7), random=Random(1)) as results:
+            collected = await results.collect()
 
-        assert [answer.value for answer in collected] == list(range(500))
+        assert [result.value for result in collected] == list(range(500))
 
-    async def test_an_answer_says_how_far_it_came_and_how_long_it_took(self, clock: FakeClock) -> None:
-        """Phase, attempts, and seconds since admission are part of the answer; its value is not part of its repr."""
+    async def test_a_result_has_phase_attempts_and_elapsed_time(self, clock: FakeClock) -> None:
+        """A result has its last phase, attempts, and seconds since admission; its repr does not show the value."""
 
         async def work(target: str, attempt: Attempt) -> str:
             assert attempt.number == 1
@@ -124,38 +124,38 @@ class TestAnswers:
             await clock.sleep(3)
             return "the value"
 
-        async with fan_out(work, ["a"], clock=clock) as answers:
+        async with fan_out(work, ["a"], clock=clock) as results:
             await idle()
             clock.advance(2)
             await idle()
             clock.advance(3)
-            answer = await anext(answers)
+            result = await anext(results)
 
-        assert (answer.status, answer.phase, answer.attempts, answer.elapsed) == ("succeeded", "job", 1, 5.0)
-        assert answer.value == "the value"
-        assert "the value" not in repr(answer)
+        assert (result.status, result.phase, result.attempts, result.elapsed) == ("succeeded", "job", 1, 5.0)
+        assert result.value == "the value"
+        assert "the value" not in repr(result)
 
     @pytest.mark.parametrize("kind", ["list", "generator", "async generator"])
     async def test_targets_may_be_any_iterable(self, kind: str) -> None:
-        """A list, a generator and an async generator are answered alike."""
+        """A list, a generator and an async generator get the same results."""
 
         async def later() -> AsyncIterator[int]:
             for target in range(300):
                 yield target
 
         targets: Any = {"list": [*range(300)], "generator": iter(range(300)), "async generator": later()}[kind]
-        async with fan_out(echo, targets, limits=Limits(max_at_once=9)) as answers:
-            collected = await answers.collect()
+        async with fan_out(echo, targets, limits=Limits(max_at_once=9)) as results:
+            collected = await results.collect()
 
-        assert [answer.value for answer in collected] == list(range(300))
+        assert [result.value for result in collected] == list(range(300))
 
-    async def test_no_targets_are_no_answers(self) -> None:
-        """A run over nothing ends at once."""
-        async with fan_out(echo, []) as answers:
-            assert await answers.collect() == []
+    async def test_no_targets_give_no_results(self) -> None:
+        """A run without targets ends at once."""
+        async with fan_out(echo, []) as results:
+            assert await results.collect() == []
 
-    async def test_what_cannot_be_iterated_is_refused_at_the_door(self) -> None:
-        """The mistake shows where it is made."""
+    async def test_invalid_arguments_are_refused_by_fan_out(self) -> None:
+        """The error is raised by `fan_out` itself, not when the run starts."""
         with pytest.raises(TypeError, match="not iterable"):
             fan_out(echo, 5)  # type: ignore[arg-type]
         with pytest.raises(ConfigurationError, match="buffer=0 is too small"):
@@ -164,39 +164,39 @@ class TestAnswers:
             fan_out(echo, [], window=0)
 
     async def test_several_consumers_share_the_stream(self) -> None:
-        """Each answer goes to one of them, and all of them see the end."""
+        """Each result goes to one consumer, and every consumer sees the end."""
         seen: list[int] = []
 
-        async def consume(answers: FanOut[int, int]) -> None:
-            async for answer in answers:
-                seen.append(answer.index)
+        async def consume(results: FanOut[int, int]) -> None:
+            async for result in results:
+                seen.append(result.index)
                 await anyio.lowlevel.checkpoint()
 
         async with (
-            fan_out(echo, range(50), limits=Limits(max_at_once=3)) as answers,
+            fan_out(echo, range(50), limits=Limits(max_at_once=3)) as results,
             anyio.create_task_group() as tasks,
         ):
             for _ in range(3):
-                tasks.start_soon(consume, answers)
+                tasks.start_soon(consume, results)
 
         assert sorted(seen) == list(range(50))
 
-    async def test_its_repr_is_a_dashboard(self, clock: FakeClock) -> None:
-        """What runs, waits, lies unread, and how targets ended."""
-        gates = Gates()
+    async def test_its_repr_shows_the_state(self, clock: FakeClock) -> None:
+        """The repr shows how many targets run, wait, and are unread, and how targets ended."""
+        held = HeldWork()
 
-        async with fan_out(gates, "abcdef", limits=Limits(max_at_once=2), clock=clock, shuffle=False) as answers:
+        async with fan_out(held, "abcdef", limits=Limits(max_at_once=2), clock=clock, shuffle=False) as results:
             await idle()
-            await gates.open("a")
+            await held.finish("a")
 
-            assert repr(answers) == "<FanOut [targets: 2 running, 3 waiting, 1 unread | answers: 1 succeeded]>"
-            assert (answers.running, answers.waiting, dict(answers.counts)) == (2, 3, {"succeeded": 1})
+            assert repr(results) == "<FanOut [targets: 2 running, 3 waiting, 1 unread | results: 1 succeeded]>"
+            assert (results.running, results.waiting, dict(results.counts)) == (2, 3, {"succeeded": 1})
 
-        assert repr(answers) == (
-            "<FanOut [targets: 0 running, 0 waiting, 6 unread | answers: 1 succeeded, 5 cancelled]>"
+        assert repr(results) == (
+            "<FanOut [targets: 0 running, 0 waiting, 6 unread | results: 1 succeeded, 5 cancelled]>"
         )
 
-    async def test_a_run_is_entered_once(self) -> None:
+    async def test_a_run_can_be_entered_once(self) -> None:
         """A second `async with` on the same run is refused."""
         run = fan_out(echo, "a")
         async with run:
@@ -206,22 +206,22 @@ class TestAnswers:
             await run.__aenter__()
 
     async def test_targets_do_not_see_each_others_context(self) -> None:
-        """What one target sets in a context variable, the next, which takes its place, does not find there."""
-        who = contextvars.ContextVar("who", default="nobody")
-        who.set("caller")
+        """A context variable that one target sets is not visible to the target that starts when it ends."""
+        variable = contextvars.ContextVar("variable", default="unset")
+        variable.set("caller")
         found = []
 
         async def work(target: int, attempt: Attempt) -> None:
-            found.append(who.get())
-            who.set(f"target {target}")
+            found.append(variable.get())
+            variable.set(f"target {target}")
             await anyio.lowlevel.checkpoint()
 
-        async with fan_out(work, range(20), limits=Limits(max_at_once=2)) as answers:
-            await answers.collect()
+        async with fan_out(work, range(20), limits=Limits(max_at_once=2)) as results:
+            await results.collect()
 
         assert set(found) == {"caller"}
 
-    def test_it_knows_no_aws(self) -> None:
+    def test_it_imports_no_aws_library(self) -> None:
         """Importing the engine, without the package around it, imports neither botocore nor a client library."""
         check = (
             "import sys, types; package = sys.modules['asyncauth'] = types.ModuleType('asyncauth');"
@@ -235,60 +235,60 @@ class TestAnswers:
 
 
 class TestAdmission:
-    async def test_never_more_run_than_allowed(self) -> None:
-        """A spy in the work never sees more than `max_at_once`, and sees that many."""
-        gates = Gates()
+    async def test_max_at_once_is_reached_and_never_exceeded(self) -> None:
+        """The most targets that ever run at the same time are `max_at_once`."""
+        held = HeldWork()
 
-        async with fan_out(gates, range(50), limits=Limits(max_at_once=7)) as answers:
+        async with fan_out(held, range(50), limits=Limits(max_at_once=7)) as results:
             await idle()
-            assert gates.running == 7
+            assert held.running == 7
             for _ in range(50):
-                await gates.open(next(target for target in gates.started if not gates.gate(target).is_set()))
-                await anext(answers)
+                await held.finish(next(target for target in held.started if not held.event(target).is_set()))
+                await anext(results)
 
-        assert gates.max_running == 7
+        assert held.max_running == 7
 
-    async def test_no_task_exists_for_a_target_that_waits(self, anyio_backend_name: str) -> None:
-        """A thousand targets, three at a time, are three tasks and a handful of the engine's own."""
+    async def test_a_waiting_target_has_no_task(self, anyio_backend_name: str) -> None:
+        """A thousand targets, three at a time, need three tasks and four of the engine."""
         before = len(anyio.get_running_tasks())
 
-        async with fan_out(Gates(), range(1_000), limits=Limits(max_at_once=3, timeout=60, deadline=60)):
+        async with fan_out(HeldWork(), range(1_000), limits=Limits(max_at_once=3, timeout=60, deadline=60)):
             await idle()
 
             assert len(anyio.get_running_tasks()) - before <= 3 + 4
 
-    async def test_a_busy_account_does_not_hold_up_the_others(self) -> None:
-        """With one place per account, others are begun while that account is busy."""
-        gates = Gates()
+    async def test_a_busy_account_does_not_block_the_others(self) -> None:
+        """With one target at a time per account, targets of other accounts start meanwhile."""
+        held = HeldWork()
         targets = ["a1", "a2", "a3", "b1", "c1"]
         by_account: Group[str] = Group("account", lambda target: target[0], 1)
 
-        async with fan_out(gates, targets, groups=[by_account], shuffle=False) as answers:
+        async with fan_out(held, targets, groups=[by_account], shuffle=False) as results:
             await idle()
-            assert sorted(gates.started) == ["a1", "b1", "c1"]
-            await gates.open("a1")
-            assert gates.started[3:] == ["a2"]
-            await gates.open(*targets)
-            assert statuses(await answers.collect()) == ["succeeded"] * 5
+            assert sorted(held.started) == ["a1", "b1", "c1"]
+            await held.finish("a1")
+            assert held.started[3:] == ["a2"]
+            await held.finish(*targets)
+            assert statuses(await results.collect()) == ["succeeded"] * 5
 
-    async def test_a_limit_that_changes_is_asked_again(self) -> None:
-        """A group's limit can be a callable: what it denies waits, until the run is told to look again."""
-        gates = Gates()
-        most = {"a": 0, "b": None}
-        by_account: Group[str] = Group("account", lambda target: target[0], lambda account: most[str(account)])
+    async def test_a_callable_limit_is_read_again_on_reconsider(self) -> None:
+        """Targets that a callable limit does not admit wait until `reconsider` after the limit has grown."""
+        held = HeldWork()
+        limits = {"a": 0, "b": None}
+        by_account: Group[str] = Group("account", lambda target: target[0], lambda account: limits[str(account)])
 
-        async with fan_out(gates, ["a1", "a2", "b1", "b2"], groups=[by_account], shuffle=False) as answers:
+        async with fan_out(held, ["a1", "a2", "b1", "b2"], groups=[by_account], shuffle=False) as results:
             await idle()
-            assert sorted(gates.started) == ["b1", "b2"]
-            most["a"] = 1
-            answers.reconsider()
+            assert sorted(held.started) == ["b1", "b2"]
+            limits["a"] = 1
+            results.reconsider()
             await idle()
-            assert gates.started[2:] == ["a1"]
-            await gates.open("a1", "a2", "b1", "b2")
-            assert statuses(await answers.collect()) == ["succeeded"] * 4
+            assert held.started[2:] == ["a1"]
+            await held.finish("a1", "a2", "b1", "b2")
+            assert statuses(await results.collect()) == ["succeeded"] * 4
 
-    async def test_a_group_whose_key_fails_ends_the_reading(self) -> None:
-        """A target that cannot be assigned is an error of the targets: what was read before it is answered."""
+    async def test_a_group_key_that_raises_ends_the_producer(self) -> None:
+        """A `key` that raises counts as an error of the producer: the targets before it get their results."""
         by_length: Group[Any] = Group("length", len, 1)
         seen: list[Any] = []
 
@@ -297,75 +297,75 @@ class TestAdmission:
 
         assert seen == ["a"]
 
-    async def test_order_can_be_kept(self) -> None:
-        """Without shuffling, targets begin in the order given."""
-        begun: list[int] = []
+    async def test_without_shuffle_the_order_is_kept(self) -> None:
+        """With `shuffle=False` targets start in the order given."""
+        started: list[int] = []
 
         async def work(target: int, attempt: Attempt) -> None:
-            begun.append(target)
+            started.append(target)
 
-        async with fan_out(work, range(50), limits=Limits(max_at_once=1), shuffle=False) as answers:
-            await answers.collect()
+        async with fan_out(work, range(50), limits=Limits(max_at_once=1), shuffle=False) as results:
+            await results.collect()
 
-        assert begun == list(range(50))
+        assert started == list(range(50))
 
-    async def test_order_is_spread_by_the_chance_it_is_given(self, clock: FakeClock) -> None:
-        """The same seed gives the same order, which is not the order given."""
+    async def test_the_order_follows_the_seed(self, clock: FakeClock) -> None:
+        """The same seed gives the same order, and another order than that of the targets."""
 
         async def order(seed: int) -> list[int]:
-            gates = Gates()
-            async with fan_out(gates, range(100), limits=Limits(max_at_once=10), random=Random(seed), clock=clock):
+            held = HeldWork()
+            async with fan_out(held, range(100), limits=Limits(max_at_once=10), random=Random(seed), clock=clock):
                 await idle()
-            return sorted(gates.started)
+            return sorted(held.started)
 
         assert await order(1) == await order(1) != await order(2)
         assert await order(1) != list(range(10))
 
-    async def test_a_check_skips_without_taking_a_place(self) -> None:
-        """A target that the check has a reason against is answered, and was never begun."""
-        gates = Gates()
+    async def test_a_skipped_target_does_not_count_in_max_at_once(self) -> None:
+        """A target for which `check` returns a reason is skipped, and never starts."""
+        held = HeldWork()
 
         def check(target: int) -> str | None:
             return "done in an earlier run" if target % 2 else None
 
-        async with fan_out(gates, range(6), limits=Limits(max_at_once=3), check=check, buffer=10) as answers:
+        async with fan_out(held, range(6), limits=Limits(max_at_once=3), check=check, buffer=10) as results:
             await idle()
-            assert sorted(gates.started) == [0, 2, 4]
-            await gates.open(0, 2, 4)
-            collected = await answers.collect()
+            assert sorted(held.started) == [0, 2, 4]
+            await held.finish(0, 2, 4)
+            collected = await results.collect()
 
         assert statuses(collected) == ["succeeded", "skipped"] * 3
         assert (collected[1].reason, collected[1].attempts, collected[1].elapsed) == ("done in an earlier run", 0, 0.0)
 
-    async def test_a_check_that_fails_concerns_its_target_only(self) -> None:
-        """The target fails with the check's error; the others run."""
+    async def test_a_check_that_raises_fails_its_target_only(self) -> None:
+        """The target fails with the error of `check`; the others run."""
 
         def check(target: int) -> str | None:
             return None if target else str(1 / target)
 
-        async with fan_out(echo, range(3), check=check) as answers:
-            collected = await answers.collect()
+        async with fan_out(echo, range(3), check=check) as results:
+            collected = await results.collect()
 
         assert statuses(collected) == ["failed", "succeeded", "succeeded"]
         assert isinstance(collected[0].error, ZeroDivisionError)
 
-    async def test_work_can_find_that_there_is_nothing_to_do(self) -> None:
-        """`SkipTarget` raised by the work skips the target with that reason."""
+    async def test_work_can_skip_its_target(self) -> None:
+        """`SkipTarget` raised by `work` skips the target with its reason."""
 
         async def work(target: str, attempt: Attempt) -> None:
             attempt.phase = "region"
             raise SkipTarget("region not enabled")
 
-        async with fan_out(work, ["a"]) as answers:
-            answer = await anext(answers)
+        async with fan_out(work, ["a"]) as results:
+            result = await anext(results)
 
-        assert (answer.status, answer.phase, answer.reason) == ("skipped", "region", "region not enabled")
-        assert answer.error is None
+        assert (result.status, result.phase, result.reason) == ("skipped", "region", "region not enabled")
+        assert result.error is None
 
 
-class TestFlow:
+class TestBackPressure:
     async def test_an_endless_producer_is_read_no_further_than_the_window(self) -> None:
-        """Read ahead is what runs and what the window holds, not more."""
+        """The engine reads only the targets that run and those that fit in the window."""
         read = 0
 
         def endless() -> Iterator[int]:
@@ -374,42 +374,42 @@ class TestFlow:
                 read += 1
                 yield read
 
-        async with fan_out(Gates(), endless(), limits=Limits(max_at_once=5), window=20):
+        async with fan_out(HeldWork(), endless(), limits=Limits(max_at_once=5), window=20):
             await idle()
 
             assert read <= 5 + 20
 
-    async def test_a_consumer_that_does_not_read_stops_the_work(self) -> None:
-        """What lies unread is bounded by the buffer and what ran when it was full."""
-        begun = 0
+    async def test_a_consumer_that_does_not_read_stops_admission(self) -> None:
+        """Unread results are at most the buffer and the targets that ran when it became full."""
+        started = 0
 
         async def work(target: int, attempt: Attempt) -> None:
-            nonlocal begun
-            begun += 1
+            nonlocal started
+            started += 1
             await anyio.lowlevel.checkpoint()
 
-        async with fan_out(work, range(10_000), limits=Limits(max_at_once=5), buffer=8, window=20) as answers:
+        async with fan_out(work, range(10_000), limits=Limits(max_at_once=5), buffer=8, window=20) as results:
             for _ in range(5):
                 await idle()
-            stopped_at = begun
-            await anext(answers)
+            stopped_at = started
+            await anext(results)
             for _ in range(5):
                 await idle()
 
             assert stopped_at <= 8 + 5
-            assert begun <= stopped_at + 5
-            assert answers.waiting <= 20
+            assert started <= stopped_at + 5
+            assert results.waiting <= 20
 
-    async def test_skipping_waits_for_the_consumer_too(self) -> None:
-        """Ten thousand targets that are all skipped do not pile up unread."""
-        async with fan_out(echo, range(10_000), check=lambda _: "no", buffer=8, window=20) as answers:
+    async def test_skipped_targets_wait_for_the_consumer_too(self) -> None:
+        """Unread results of ten thousand skipped targets are bounded by buffer and window."""
+        async with fan_out(echo, range(10_000), check=lambda _: "no", buffer=8, window=20) as results:
             for _ in range(5):
                 await idle()
 
-            assert answers.counts["skipped"] <= 8 + 20
+            assert results.counts["skipped"] <= 8 + 20
 
-    async def test_work_begins_with_the_first_target(self, clock: FakeClock) -> None:
-        """A producer that yields every 100 ms: the first answer is there before the third target was yielded."""
+    async def test_the_first_target_starts_while_targets_are_read(self, clock: FakeClock) -> None:
+        """With a producer that yields every 100 ms, the first result exists before the third target is yielded."""
         yielded = 0
 
         async def slow() -> AsyncIterator[int]:
@@ -419,29 +419,29 @@ class TestFlow:
                 yield target
                 await clock.sleep(0.1)
 
-        async with fan_out(echo, slow(), clock=clock) as answers:
-            await anext(answers)
+        async with fan_out(echo, slow(), clock=clock) as results:
+            await anext(results)
 
             assert yielded <= 2
 
-    async def test_work_begins_while_a_blocking_generator_goes_on(self, clock: FakeClock) -> None:
-        """A generator that never awaits and takes its time lets the loop go between its targets."""
-        gates = Gates()
-        begun_at_the_end = []
+    async def test_targets_start_while_a_blocking_generator_is_read(self, clock: FakeClock) -> None:
+        """A slow generator that never awaits does not block the event loop between its targets."""
+        held = HeldWork()
+        started_at_the_end = []
 
         def blocking() -> Iterator[int]:
             for target in range(20):
                 clock.advance(0.1)
                 yield target
-            begun_at_the_end.append(len(gates.started))
+            started_at_the_end.append(len(held.started))
 
-        async with fan_out(gates, blocking(), clock=clock):
+        async with fan_out(held, blocking(), clock=clock):
             await idle()
 
-        assert begun_at_the_end[0] > 10
+        assert started_at_the_end[0] > 10
 
-    async def test_a_producer_that_fails_is_answered_for_and_then_raised(self) -> None:
-        """What it gave is worked on; then iterating raises its error, itself and not in a group."""
+    async def test_the_error_of_a_producer_is_raised_after_the_results(self) -> None:
+        """The targets before the error get their results; then iterating raises the error itself, not in a group."""
 
         async def failing() -> AsyncIterator[int]:
             yield 1
@@ -454,23 +454,21 @@ class TestFlow:
 
         assert sorted(seen) == [1, 2]
 
-    async def test_the_error_of_a_producer_is_not_lost_when_nobody_reads_on(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """Leaving before it could be raised leaves a warning in the log."""
+    async def test_the_error_of_a_producer_is_logged_if_the_run_is_left(self, caplog: pytest.LogCaptureFixture) -> None:
+        """An error that could not be raised before the block was left is logged as a warning."""
 
         def failing() -> Iterator[int]:
             yield 1
             raise LookupError("no second account")
 
-        async with fan_out(echo, failing()) as answers:
-            await anext(answers)
+        async with fan_out(echo, failing()) as results:
+            await anext(results)
 
         assert "the run was left before its producer's error could be raised: LookupError" in caplog.text
 
     @pytest.mark.parametrize("scoped", [False, True], ids=["plain", "with a scope of its own"])
     async def test_a_producer_is_closed_when_the_run_is_left(self, scoped: bool) -> None:
-        """An async generator that holds something open gives it back before the block ends, awaiting as it must."""
+        """The `finally` of an async generator runs to its end before the block ends, and can await."""
         steps: list[str] = []
 
         async def listing() -> AsyncIterator[int]:
@@ -487,7 +485,7 @@ class TestFlow:
                     async for target in targets:
                         yield target
 
-        async with fan_out(Gates(), listing_in_a_scope() if scoped else listing(), window=5):
+        async with fan_out(HeldWork(), listing_in_a_scope() if scoped else listing(), window=5):
             await idle()
             steps.append("leaving")
         steps.append("left")
@@ -495,7 +493,7 @@ class TestFlow:
         assert steps == ["leaving", "closed", "left"]
 
     async def test_a_producer_that_takes_too_long_to_close_is_cancelled(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Leaving does not wait for ever for a generator whose clean-up hangs."""
+        """Leaving does not wait forever for a generator whose clean-up hangs."""
         monkeypatch.setattr(_producer, "CLOSE_TIMEOUT_SECONDS", 0.01)
 
         async def listing() -> AsyncIterator[int]:
@@ -505,11 +503,11 @@ class TestFlow:
             finally:
                 await anyio.sleep_forever()
 
-        async with fan_out(Gates(), listing(), window=5):
+        async with fan_out(HeldWork(), listing(), window=5):
             await idle()
 
-    async def test_a_producer_that_fails_when_the_run_is_over_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
-        """Going through the rest, to answer for it, meets an error: that is logged, and leaving goes on."""
+    async def test_an_error_while_the_rest_is_read_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        """An iterable that raises while the engine records the rest as cancelled is logged, and leaving goes on."""
 
         class Broken:
             def __len__(self) -> int:
@@ -520,14 +518,14 @@ class TestFlow:
                 raise LookupError("no fourth account")
 
         reported: list[Any] = []
-        async with fan_out(Gates(), Broken(), window=1, limits=Limits(max_at_once=1), on_result=reported.append):
+        async with fan_out(HeldWork(), Broken(), window=1, limits=Limits(max_at_once=1), on_result=reported.append):
             await idle()
 
         assert statuses(reported) == ["cancelled"] * 3
         assert "producer's error could be raised: LookupError" in caplog.text
 
-    async def test_a_producer_need_not_be_a_generator(self) -> None:
-        """Any async iterator will do, closable or not."""
+    async def test_a_producer_may_be_any_async_iterator(self) -> None:
+        """An async iterator without `aclose` is accepted."""
 
         class Counting:
             def __init__(self) -> None:
@@ -542,33 +540,33 @@ class TestFlow:
                     raise StopAsyncIteration
                 return self.at
 
-        async with fan_out(echo, Counting()) as answers:
-            assert [answer.value for answer in await answers.collect()] == [1, 2, 3]
+        async with fan_out(echo, Counting()) as results:
+            assert [result.value for result in await results.collect()] == [1, 2, 3]
 
 
 class TestTime:
-    async def test_a_timeout_ends_what_the_target_is_stuck_in(self, clock: FakeClock) -> None:
-        """At its timeout a hanging target is cancelled and answered with the number, and its place is free."""
-        gates = Gates()
+    async def test_a_target_that_hangs_is_cancelled_at_its_timeout(self, clock: FakeClock) -> None:
+        """At its timeout a target is cancelled, its error names the seconds, and the next target starts."""
+        held = HeldWork()
         limits = Limits(max_at_once=1, timeout=5)
 
-        async with fan_out(gates, "ab", limits=limits, clock=clock, shuffle=False) as answers:
+        async with fan_out(held, "ab", limits=limits, clock=clock, shuffle=False) as results:
             await idle()
             clock.advance(4.9)
             await idle()
-            assert gates.started == ["a"]
+            assert held.started == ["a"]
             clock.advance(0.1)
-            answer = await anext(answers)
+            result = await anext(results)
             await idle()
-            assert gates.started == ["a", "b"]
-            assert gates.max_running == 1
+            assert held.started == ["a", "b"]
+            assert held.max_running == 1
 
-        assert (answer.status, answer.elapsed, answer.attempts) == ("timed_out", 5.0, 1)
-        assert isinstance(answer.error, TargetTimeout)
-        assert str(answer.error) == "did not finish within timeout=5 s"
+        assert (result.status, result.elapsed, result.attempts) == ("timed_out", 5.0, 1)
+        assert isinstance(result.error, TargetTimeout)
+        assert str(result.error) == "did not finish within timeout=5 s"
 
-    async def test_the_error_of_a_timeout_is_made_by_whoever_knows_the_target(self, clock: FakeClock) -> None:
-        """The maker gets the target and the message, phase included."""
+    async def test_timeout_error_creates_the_error(self, clock: FakeClock) -> None:
+        """`timeout_error` is called with the target and the message, phase included."""
 
         async def work(target: str, attempt: Attempt) -> None:
             attempt.phase = "credentials"
@@ -578,15 +576,15 @@ class TestTime:
             return TimeoutError(f"account {target} {message}")
 
         limits = Limits(timeout=0.5)
-        async with fan_out(work, ["a"], limits=limits, clock=clock, timeout_error=timeout_error) as answers:
+        async with fan_out(work, ["a"], limits=limits, clock=clock, timeout_error=timeout_error) as results:
             await idle()
             clock.advance(0.5)
-            answer = await anext(answers)
+            result = await anext(results)
 
-        assert str(answer.error) == "account a did not finish within timeout=0.5 s, last in phase 'credentials'"
+        assert str(result.error) == "account a did not finish within timeout=0.5 s, last in phase 'credentials'"
 
     async def test_the_attempt_knows_its_deadline(self, clock: FakeClock) -> None:
-        """Work can see until when it may run, on the run's own clock."""
+        """`Attempt.deadline` is the earlier of timeout and deadline, on the run's clock."""
         seen = []
 
         async def work(target: str, attempt: Attempt) -> None:
@@ -594,43 +592,43 @@ class TestTime:
 
         start = clock.monotonic()
         for limits in (Limits(), Limits(timeout=5), Limits(deadline=7), Limits(timeout=9, deadline=7)):
-            async with fan_out(work, ["a"], limits=limits, clock=clock) as answers:
-                await answers.collect()
+            async with fan_out(work, ["a"], limits=limits, clock=clock) as results:
+                await results.collect()
 
         assert seen == [None, start + 5, start + 7, start + 7]
 
     async def test_a_deadline_ends_the_run(self, clock: FakeClock) -> None:
-        """At the deadline what runs times out with that number, and what did not begin is skipped."""
-        gates = Gates()
+        """At the deadline running targets time out, naming the seconds, and waiting targets are skipped."""
+        held = HeldWork()
         limits = Limits(max_at_once=2, deadline=600, timeout=1_000)
 
-        async with fan_out(gates, range(1_000), limits=limits, clock=clock, shuffle=False, window=10) as answers:
+        async with fan_out(held, range(1_000), limits=limits, clock=clock, shuffle=False, window=10) as results:
             await idle()
             clock.advance(600)
-            collected = await answers.collect()
+            collected = await results.collect()
 
         assert statuses(collected) == ["timed_out"] * 2 + ["skipped"] * 998
         assert str(collected[0].error) == "did not finish within the run's deadline=600 s"
-        assert {answer.reason for answer in collected[2:]} == {"deadline reached"}
+        assert {result.reason for result in collected[2:]} == {"deadline reached"}
 
     async def test_a_deadline_does_not_wait_for_a_producer_that_hangs(self, clock: FakeClock) -> None:
-        """A listing of accounts that stands still does not hold up the end; what it gave is answered."""
+        """A listing of accounts that hangs is stopped at the deadline; the targets before get their results."""
 
         async def listing() -> AsyncIterator[int]:
             yield 1
             await anyio.sleep_forever()
 
-        async with fan_out(echo, listing(), limits=Limits(deadline=5), clock=clock) as answers:
+        async with fan_out(echo, listing(), limits=Limits(deadline=5), clock=clock) as results:
             await idle()
             clock.advance(5)
-            collected = await answers.collect()
+            collected = await results.collect()
 
         assert statuses(collected) == ["succeeded"]
 
-    async def test_a_target_that_cannot_be_cancelled_is_answered_for(
+    async def test_a_target_that_cannot_be_cancelled_times_out(
         self, clock: FakeClock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """In a shield, a target is answered 0.1 s after its timeout, keeps its place, and is not answered twice."""
+        """In a shield, a target times out 0.1 s late, still counts in `max_at_once`, and gets no second result."""
         release = anyio.Event()
         started = []
 
@@ -641,40 +639,40 @@ class TestTime:
             return "too late"
 
         limits = Limits(max_at_once=1, timeout=5)
-        async with fan_out(stubborn, "ab", limits=limits, clock=clock, shuffle=False) as answers:
+        async with fan_out(stubborn, "ab", limits=limits, clock=clock, shuffle=False) as results:
             await idle()
             for seconds in (5, 0.05, 0.05):
-                assert not answers.unread()
+                assert not results.unread()
                 clock.advance(seconds)
                 await idle()
-            answer = await anext(answers)
-            assert (answer.status, round(answer.elapsed, 6)) == ("timed_out", 5.1)
+            result = await anext(results)
+            assert (result.status, round(result.elapsed, 6)) == ("timed_out", 5.1)
             await idle()
             assert started == ["a"]
             release.set()
             await idle()
             assert started == ["a", "b"]
-            rest = await answers.collect()
+            rest = await results.collect()
 
-        assert [answer.target for answer in rest] == ["b"]
-        assert "'a' does not react to being cancelled" in caplog.text
+        assert [result.target for result in rest] == ["b"]
+        assert "'a' does not react to its cancellation" in caplog.text
 
-    async def test_a_thread_that_cannot_be_cancelled_delays_no_answer(self) -> None:
-        """In real time: a blocking call in a worker thread is answered for within 0.2 s of its timeout."""
+    async def test_a_thread_that_cannot_be_cancelled_delays_no_result(self) -> None:
+        """In real time, a blocking call in a worker thread times out without an end of the thread."""
         release = threading.Event()
 
         async def work(target: str, attempt: Attempt) -> None:
             await anyio.to_thread.run_sync(release.wait)
 
-        async with fan_out(work, "a", limits=Limits(timeout=0.1)) as answers:
-            answer = await anext(answers)
+        async with fan_out(work, "a", limits=Limits(timeout=0.1)) as results:
+            result = await anext(results)
             release.set()
 
-        assert answer.status == "timed_out"
-        assert 0.1 <= answer.elapsed < 0.3
+        assert result.status == "timed_out"
+        assert result.elapsed >= 0.1
 
-    async def test_the_stream_ends_while_an_answered_target_still_runs(self, clock: FakeClock) -> None:
-        """Its answer was given, so the consumer need not wait; the block does, for no task is abandoned."""
+    async def test_the_stream_ends_while_a_timed_out_target_still_runs(self, clock: FakeClock) -> None:
+        """The consumer need not wait for a task whose result is recorded; leaving the block does."""
         release = anyio.Event()
         ended = []
 
@@ -683,19 +681,19 @@ class TestTime:
                 await release.wait()
             ended.append(target)
 
-        async with fan_out(stubborn, "a", limits=Limits(deadline=5), clock=clock) as answers:
+        async with fan_out(stubborn, "a", limits=Limits(deadline=5), clock=clock) as results:
             await idle()
             for seconds in (5, 0.05, 0.05):
                 clock.advance(seconds)
                 await idle()
-            assert statuses(await answers.collect()) == ["timed_out"]
+            assert statuses(await results.collect()) == ["timed_out"]
             assert ended == []
             release.set()
 
         assert ended == ["a"]
 
-    async def test_a_suspended_machine_wakes_up_to_targets_that_are_due(self) -> None:
-        """The loop's timers stand still in the meantime; the targets are cancelled all the same."""
+    async def test_targets_are_cancelled_after_the_machine_was_suspended(self) -> None:
+        """The event loop's timers stop meanwhile; targets past their deadline are cancelled all the same."""
 
         class Suspended(FakeClock):
             def suspend(self, seconds: float) -> None:
@@ -703,17 +701,17 @@ class TestTime:
                 self._timers = [(due + seconds, timer, fire) for due, timer, fire in self._timers]
 
         clock = Suspended()
-        gates = Gates()
-        async with fan_out(gates, "ab", limits=Limits(timeout=60), clock=clock) as answers:
+        held = HeldWork()
+        async with fan_out(held, "ab", limits=Limits(timeout=60), clock=clock) as results:
             await idle()
             clock.suspend(3_600)
             clock.advance(60.05)
             await idle()
-            assert gates.running == 0
-            assert statuses(await answers.collect()) == ["timed_out"] * 2
+            assert held.running == 0
+            assert statuses(await results.collect()) == ["timed_out"] * 2
 
-    async def test_work_that_finishes_although_cancelled_has_succeeded(self, clock: FakeClock) -> None:
-        """What it returned is there, and somebody may need it; its time shows that it was late."""
+    async def test_work_that_returns_although_cancelled_has_succeeded(self, clock: FakeClock) -> None:
+        """The returned value is kept; `elapsed` shows that it was late."""
 
         async def work(target: str, attempt: Attempt) -> str:
             try:
@@ -721,15 +719,15 @@ class TestTime:
             finally:
                 return "made it"  # noqa: B012 - swallows the cancellation on purpose
 
-        async with fan_out(work, ["a"], limits=Limits(timeout=5), clock=clock) as answers:
+        async with fan_out(work, ["a"], limits=Limits(timeout=5), clock=clock) as results:
             await idle()
             clock.advance(5)
-            answer = await anext(answers)
+            result = await anext(results)
 
-        assert (answer.status, answer.value, answer.elapsed) == ("succeeded", "made it", 5.0)
+        assert (result.status, result.value, result.elapsed) == ("succeeded", "made it", 5.0)
 
     async def test_an_error_while_being_cancelled_is_still_a_timeout(self, clock: FakeClock) -> None:
-        """Clean-up that fails is the cause of the answer, not the answer."""
+        """An error of the clean-up is the cause of the timeout, and does not replace it."""
 
         async def work(target: str, attempt: Attempt) -> None:
             try:
@@ -737,21 +735,21 @@ class TestTime:
             finally:
                 raise OSError("connection lost while closing")
 
-        async with fan_out(work, ["a"], limits=Limits(timeout=5), clock=clock) as answers:
+        async with fan_out(work, ["a"], limits=Limits(timeout=5), clock=clock) as results:
             await idle()
             clock.advance(5)
-            answer = await anext(answers)
+            result = await anext(results)
 
-        assert answer.status == "timed_out"
-        assert isinstance(answer.error, TargetTimeout)
-        assert isinstance(answer.error.__cause__, OSError)
+        assert result.status == "timed_out"
+        assert isinstance(result.error, TargetTimeout)
+        assert isinstance(result.error.__cause__, OSError)
 
 
 class TestFailures:
-    async def test_the_error_of_a_job_stays_itself_with_its_traceback(self) -> None:
-        """The same object, not wrapped; its traceback begins in the work and holds no local variable."""
+    async def test_the_error_of_a_job_is_the_same_object_with_its_traceback(self) -> None:
+        """The error is not wrapped; its traceback begins in `work` and holds no local variables."""
         error = ValueError("bad tag")
-        held: list[weakref.ref[Any]] = []
+        sessions: list[weakref.ref[Any]] = []
 
         class Session:
             pass
@@ -761,20 +759,20 @@ class TestFailures:
 
         async def work(target: str, attempt: Attempt) -> None:
             session = Session()
-            held.append(weakref.ref(session))
+            sessions.append(weakref.ref(session))
             await job(session)
 
-        async with fan_out(work, ["a"]) as answers:
-            answer = await anext(answers)
+        async with fan_out(work, ["a"]) as results:
+            result = await anext(results)
 
         gc.collect()
-        assert answer.error is error
+        assert result.error is error
         assert [frame.name for frame in traceback.extract_tb(error.__traceback__)] == ["work", "job"]
         assert "raise error" in "".join(traceback.format_exception(error))
-        assert held[0]() is None
+        assert sessions[0]() is None
 
-    async def test_an_answer_does_not_keep_the_run(self) -> None:
-        """An error kept for later keeps neither the engine nor its targets alive."""
+    async def test_a_result_does_not_reference_the_run(self) -> None:
+        """A stored error keeps neither the engine nor its targets alive."""
 
         class Target:
             pass
@@ -784,17 +782,17 @@ class TestFailures:
 
         run = fan_out(work, [Target()])
         watched = weakref.ref(run)
-        async with run as answers:
-            error = (await anext(answers)).error
-        del run, answers
-        await anyio.lowlevel.checkpoint()  # until its next turn, the loop itself holds what it did last
+        async with run as results:
+            error = (await anext(results)).error
+        del run, results
+        await anyio.lowlevel.checkpoint()  # until the next step, the event loop references the last one
 
         gc.collect()
         assert error is not None
         assert watched() is None
 
-    async def test_one_bad_target_stops_nobody(self, anyio_backend_name: str) -> None:
-        """Errors, and cancellations of a job's own making, are answers among others."""
+    async def test_a_failed_target_stops_no_other(self, anyio_backend_name: str) -> None:
+        """Errors, and cancellations that a job raises itself, fail that target only."""
 
         async def work(target: int, attempt: Attempt) -> int:
             if target == 3:
@@ -804,19 +802,19 @@ class TestFailures:
             await anyio.lowlevel.checkpoint()
             return target
 
-        async with fan_out(work, range(8), limits=Limits(max_at_once=2)) as answers:
-            collected = await answers.collect()
+        async with fan_out(work, range(8), limits=Limits(max_at_once=2)) as results:
+            collected = await results.collect()
 
         assert Counter(statuses(collected)) == {"succeeded": 6, "failed": 2}
         if anyio_backend_name == "asyncio":
             assert str(collected[3].error).startswith("cancelled from inside")
 
-    async def test_the_callers_own_exception_goes_on_as_it_is(self) -> None:
-        """What the body raises is neither wrapped in a group nor replaced."""
+    async def test_an_exception_of_the_body_propagates_unchanged(self) -> None:
+        """An exception of the body is neither wrapped in a group nor replaced."""
         error = KeyError("the caller's")
 
         async def caller() -> None:
-            async with fan_out(Gates(), range(5)):
+            async with fan_out(HeldWork(), range(5)):
                 await idle()
                 raise error
 
@@ -826,16 +824,16 @@ class TestFailures:
         assert caught.value is error
         assert caught.value.__context__ is None
 
-    async def test_a_bug_of_ours_is_not_hidden(self) -> None:
-        """Should the engine itself fail (here its clock does), the block raises that, whatever ended the body."""
+    async def test_an_error_of_the_engine_is_raised(self) -> None:
+        """If a task of the engine raises (here its clock does), the block raises that error."""
 
         class Stopped(FakeClock):
             async def sleep(self, seconds: float) -> None:
                 raise ZeroDivisionError
 
         async def caller() -> None:
-            async with fan_out(Gates(), range(5), limits=Limits(deadline=5), clock=Stopped()) as answers:
-                await anext(answers)
+            async with fan_out(HeldWork(), range(5), limits=Limits(deadline=5), clock=Stopped()) as results:
+                await anext(results)
 
         with pytest.raises(ExceptionGroup) as caught:
             await caller()
@@ -850,22 +848,22 @@ class TestTolerance:
         raise ValueError(target)
 
     async def test_strict_never_fails_more_than_one_beyond_the_tolerance(self) -> None:
-        """With everything failing, tolerance + 1 targets fail, and the rest is skipped with that reason."""
+        """If every target fails, tolerance + 1 targets fail, and the rest is skipped with that reason."""
         limits = Limits(max_at_once=50, failure_tolerance=5)
 
-        async with fan_out(self.fail, range(100), limits=limits) as answers:
-            collected = await answers.collect()
+        async with fan_out(self.fail, range(100), limits=limits) as results:
+            collected = await results.collect()
 
         assert Counter(statuses(collected)) == {"failed": 6, "skipped": 94}
-        assert {answer.reason for answer in collected if answer.status == "skipped"} == {"failure tolerance reached"}
+        assert {result.reason for result in collected if result.status == "skipped"} == {"failure tolerance reached"}
 
-    async def test_strict_runs_fewer_to_exceptions_come(self) -> None:
-        """At a tolerance of 5 six run at once, and each failure leaves one less."""
-        gates = Gates()
+    async def test_strict_runs_one_less_after_each_failure(self) -> None:
+        """With a tolerance of 5 six targets run at once, and one less after each failure."""
+        held = HeldWork()
         fails = anyio.Event()
 
         async def work(target: int, attempt: Attempt) -> None:
-            await gates(target, attempt)
+            await held(target, attempt)
             if fails.is_set():
                 raise ValueError
 
@@ -873,85 +871,85 @@ class TestTolerance:
         at_once = []
         async with fan_out(work, range(100), limits=limits, shuffle=False, buffer=1_000):
             await idle()
-            at_once.append(gates.running)
-            await gates.open(0, 1, 2)
-            at_once.append(gates.running)
+            at_once.append(held.running)
+            await held.finish(0, 1, 2)
+            at_once.append(held.running)
             fails.set()
             for target in range(3, 9):
-                await gates.open(target)
-                at_once.append(gates.running)
+                await held.finish(target)
+                at_once.append(held.running)
 
         assert at_once == [6, 6, 5, 4, 3, 2, 1, 0]
 
     async def test_a_tolerance_of_zero_runs_one_at_a_time(self) -> None:
-        """Strictly no failure tolerated means that nothing may run beside something that could fail."""
-        gates = Gates()
+        """With a tolerance of 0 in strict mode, no target runs beside one that could fail."""
+        held = HeldWork()
 
-        async with fan_out(gates, range(10), limits=Limits(failure_tolerance=0)):
+        async with fan_out(held, range(10), limits=Limits(failure_tolerance=0)):
             await idle()
 
-            assert gates.running == 1
+            assert held.running == 1
 
-    async def test_soft_keeps_going_at_full_width_and_lets_what_runs_end(self) -> None:
-        """More may fail than tolerated, up to those that ran when the tolerance was exceeded."""
-        gates = Gates()
+    async def test_soft_keeps_max_at_once_running_and_lets_them_end(self) -> None:
+        """Targets that run when the tolerance is exceeded still end, and may still fail."""
+        held = HeldWork()
 
         async def work(target: int, attempt: Attempt) -> None:
-            await gates(target, attempt)
+            await held(target, attempt)
             if target < 2:
                 raise ValueError
 
         limits = Limits(max_at_once=5, failure_tolerance=1, failure_mode="soft")
-        async with fan_out(work, range(20), limits=limits, shuffle=False) as answers:
+        async with fan_out(work, range(20), limits=limits, shuffle=False) as results:
             await idle()
-            assert gates.running == 5
-            await gates.open(0)
-            assert gates.running == 5
-            await gates.open(1)
-            assert gates.running == 4
-            await gates.open(*range(2, 6))
-            collected = await answers.collect()
+            assert held.running == 5
+            await held.finish(0)
+            assert held.running == 5
+            await held.finish(1)
+            assert held.running == 4
+            await held.finish(*range(2, 6))
+            collected = await results.collect()
 
         assert statuses(collected) == ["failed"] * 2 + ["succeeded"] * 4 + ["skipped"] * 14
 
     async def test_timeouts_count_and_skips_do_not(self, clock: FakeClock) -> None:
-        """A target that timed out has failed; one that was skipped has not."""
+        """A target that timed out counts as a failure; a skipped one does not."""
         limits = Limits(max_at_once=3, timeout=5, failure_tolerance=1)
 
         def check(target: int) -> str | None:
             return "suspended" if target < 10 else None
 
-        run = fan_out(Gates(), range(20), limits=limits, clock=clock, shuffle=False, check=check, buffer=50)
-        async with run as answers:
+        run = fan_out(HeldWork(), range(20), limits=limits, clock=clock, shuffle=False, check=check, buffer=50)
+        async with run as results:
             await idle()
             clock.advance(5)
-            collected = await answers.collect()
+            collected = await results.collect()
 
         assert statuses(collected) == ["skipped"] * 10 + ["timed_out"] * 2 + ["skipped"] * 8
 
-    async def test_what_an_async_producer_still_gives_is_skipped_too(self) -> None:
-        """Every account of the listing is in the report, also those listed after the run had stopped."""
+    async def test_targets_read_after_the_tolerance_are_skipped_too(self) -> None:
+        """Accounts that are listed after the tolerance was exceeded get a skipped result, too."""
 
         async def listing() -> AsyncIterator[int]:
             for target in range(50):
                 await anyio.lowlevel.checkpoint()
                 yield target
 
-        async with fan_out(self.fail, listing(), limits=Limits(failure_tolerance=0), window=3) as answers:
-            collected = await answers.collect()
+        async with fan_out(self.fail, listing(), limits=Limits(failure_tolerance=0), window=3) as results:
+            collected = await results.collect()
 
         assert Counter(statuses(collected)) == {"failed": 1, "skipped": 49}
 
     async def test_a_fraction_is_of_all_targets(self) -> None:
-        """A tenth of 39, rounded down, is three; `total` speaks for an iterator that has no length."""
+        """A tenth of 39, rounded down, is three; an iterator without a length needs `total`."""
         limits = Limits(failure_tolerance=0.1)
 
         for targets, total in (([*range(39)], None), (iter(range(39)), 39)):
-            async with fan_out(self.fail, targets, limits=limits, total=total) as answers:
-                assert Counter(statuses(await answers.collect()))["failed"] == 4
+            async with fan_out(self.fail, targets, limits=limits, total=total) as results:
+                assert Counter(statuses(await results.collect()))["failed"] == 4
 
-    async def test_a_fraction_of_an_unknown_number_is_refused_at_the_door(self) -> None:
-        """An iterator without a length cannot have a fraction of its targets fail."""
+    async def test_a_fraction_of_an_unknown_number_is_refused(self) -> None:
+        """A fraction is refused for an iterator without a length."""
         with pytest.raises(ConfigurationError, match="give a count, or a list of targets"):
             fan_out(echo, iter(range(39)), limits=Limits(failure_tolerance=0.1))
 
@@ -967,19 +965,19 @@ class TestRetry:
         return work
 
     async def test_a_target_is_tried_again_until_it_succeeds(self, clock: FakeClock) -> None:
-        """Two failures that pass by themselves cost two waits; the answer says how many attempts it took."""
+        """Two transient failures cost two waits; the result has the number of attempts."""
         limits = Limits(retry=Retry(attempts=3, errors=OSError, wait_initial=4))
 
-        async with fan_out(self.flaky(2, OSError()), ["a"], limits=limits, clock=clock) as answers:
-            for most in (4, 8):
+        async with fan_out(self.flaky(2, OSError()), ["a"], limits=limits, clock=clock) as results:
+            for longest in (4, 8):
                 await idle()
                 wait_seconds = clock.next_timer
                 assert wait_seconds is not None
-                assert 0 < wait_seconds <= most
+                assert 0 < wait_seconds <= longest
                 clock.advance(wait_seconds)
-            answer = await anext(answers)
+            result = await anext(results)
 
-        assert (answer.status, answer.value, answer.attempts) == ("succeeded", 3, 3)
+        assert (result.status, result.value, result.attempts) == ("succeeded", 3, 3)
 
     @pytest.mark.parametrize(
         ("retry", "attempts"),
@@ -991,28 +989,28 @@ class TestRetry:
             (Retry(attempts=4), 1),
         ],
     )
-    async def test_an_error_is_retried_as_often_as_told(
+    async def test_an_error_is_retried_as_often_as_configured(
         self, clock: FakeClock, retry: Retry | None, attempts: int
     ) -> None:
-        """Not more often than allowed, and no error but those named; the answer is the last error."""
+        """Only the configured errors are retried, at most `attempts` times; the result has the last error."""
         error = OSError("down")
 
-        async with fan_out(self.flaky(99, error), ["a"], limits=Limits(retry=retry), clock=clock) as answers:
-            answer = await anext(answers)
+        async with fan_out(self.flaky(99, error), ["a"], limits=Limits(retry=retry), clock=clock) as results:
+            result = await anext(results)
 
-        assert (answer.status, answer.error, answer.attempts) == ("failed", error, attempts)
+        assert (result.status, result.error, result.attempts) == ("failed", error, attempts)
 
-    async def test_no_wait_reaches_beyond_the_deadline(self, clock: FakeClock) -> None:
-        """Where the wait would outlast the target, it fails at once with the error at hand."""
+    async def test_no_wait_lasts_past_the_deadline(self, clock: FakeClock) -> None:
+        """If the wait would last past the deadline, the target fails at once with its last error."""
         limits = Limits(timeout=0.001, retry=Retry(attempts=9, errors=OSError, wait_initial=1_000, wait_max=1_000))
 
-        async with fan_out(self.flaky(99, OSError()), ["a"], limits=limits, clock=clock, random=Random(1)) as answers:
-            answer = await anext(answers)
+        async with fan_out(self.flaky(99, OSError()), ["a"], limits=limits, clock=clock, random=Random(1)) as results:
+            result = await anext(results)
 
-        assert (answer.status, answer.attempts, answer.elapsed) == ("failed", 1, 0.0)
+        assert (result.status, result.attempts, result.elapsed) == ("failed", 1, 0.0)
 
     async def test_the_timeout_spans_all_attempts(self, clock: FakeClock) -> None:
-        """A target that hangs in its second attempt times out counted from its admission, caused by its first error."""
+        """A second attempt that hangs times out at the timeout counted from admission, caused by the first error."""
         first = OSError("down")
 
         async def work(target: str, attempt: Attempt) -> None:
@@ -1022,50 +1020,50 @@ class TestRetry:
             await anyio.sleep_forever()
 
         limits = Limits(timeout=5, retry=Retry(attempts=9, errors=OSError, wait_initial=0))
-        async with fan_out(work, ["a"], limits=limits, clock=clock) as answers:
+        async with fan_out(work, ["a"], limits=limits, clock=clock) as results:
             await idle()
             clock.advance(3)
             await idle()
             clock.advance(2)
-            answer = await anext(answers)
+            result = await anext(results)
 
-        assert (answer.status, answer.attempts, answer.elapsed) == ("timed_out", 2, 5.0)
-        assert answer.error is not None
-        assert answer.error.__cause__ is first
+        assert (result.status, result.attempts, result.elapsed) == ("timed_out", 2, 5.0)
+        assert result.error is not None
+        assert result.error.__cause__ is first
 
-    async def test_a_target_that_waits_keeps_its_place(self, clock: FakeClock) -> None:
-        """Whoever throttles gets fewer requests, not other ones."""
-        gates = Gates()
+    async def test_a_target_that_waits_for_a_retry_counts_in_max_at_once(self, clock: FakeClock) -> None:
+        """A service that throttles gets fewer requests, not those of other targets instead."""
+        held = HeldWork()
 
         async def work(target: str, attempt: Attempt) -> None:
             if target == "a" and attempt.number == 1:
                 raise OSError
-            await gates(target, attempt)
+            await held(target, attempt)
 
         limits = Limits(max_at_once=1, retry=Retry(errors=OSError))
         async with fan_out(work, "ab", limits=limits, clock=clock, shuffle=False):
             await idle()
-            assert gates.started == []
+            assert held.started == []
             clock.advance(0.5)
             await idle()
-            assert gates.started == ["a"]
+            assert held.started == ["a"]
 
-    async def test_a_judge_of_errors_that_fails_concerns_its_target_only(self) -> None:
-        """The target fails with the judge's error, which tells of the first one too."""
+    async def test_a_retry_callable_that_raises_fails_its_target_only(self) -> None:
+        """The target fails with the error that the callable of `Retry.errors` raised."""
 
-        def judge(error: Exception) -> bool:
+        def is_transient(error: Exception) -> bool:
             raise LookupError("no such code")
 
-        async with fan_out(self.flaky(1, OSError()), "ab", limits=Limits(retry=Retry(errors=judge))) as answers:
-            collected = await answers.collect()
+        async with fan_out(self.flaky(1, OSError()), "ab", limits=Limits(retry=Retry(errors=is_transient))) as results:
+            collected = await results.collect()
 
         assert statuses(collected) == ["failed", "failed"]
         assert isinstance(collected[0].error, LookupError)
 
 
 class TestEvents:
-    async def test_a_run_tells_its_story(self, clock: FakeClock) -> None:
-        """Started, each target begun, retried and settled, finished: in this order, and without any value."""
+    async def test_the_events_of_a_run(self, clock: FakeClock) -> None:
+        """Events come in this order: run started, target started, retried, settled, run finished; none has a value."""
         error = OSError("down")
 
         async def work(target: str, attempt: Attempt) -> str:
@@ -1074,12 +1072,12 @@ class TestEvents:
                 raise error
             return "a secret value"
 
-        told: list[Any] = []
+        events: list[Any] = []
         limits = Limits(max_at_once=1, retry=Retry(errors=OSError, wait_initial=0))
-        async with fan_out(work, "ab", limits=limits, clock=clock, shuffle=False, on_event=[told.append]) as answers:
-            await answers.collect()
+        async with fan_out(work, "ab", limits=limits, clock=clock, shuffle=False, on_event=[events.append]) as results:
+            await results.collect()
 
-        assert told == [
+        assert events == [
             RunStarted(2),
             TargetStarted(0, "a"),
             TargetRetried(0, "a", 1, error, 0.0),
@@ -1088,79 +1086,79 @@ class TestEvents:
             TargetSettled(1, "b", "succeeded", "job", None, None, 1, 0.0),
             RunFinished({"succeeded": 2}, 0.0, complete=True),
         ]
-        assert "secret" not in repr(told)
+        assert "secret" not in repr(events)
 
-    async def test_a_listener_that_fails_does_not_sink_the_run(self, caplog: pytest.LogCaptureFixture) -> None:
-        """It is logged once, and told no more; the others are."""
-        told: list[Any] = []
+    async def test_a_listener_that_raises_does_not_end_the_run(self, caplog: pytest.LogCaptureFixture) -> None:
+        """It is logged once and removed; other listeners still get every event."""
+        events: list[Any] = []
 
         def broken(event: object) -> None:
             raise ZeroDivisionError
 
-        async with fan_out(echo, range(10), on_event=[broken, told.append]) as answers:
-            assert statuses(await answers.collect()) == ["succeeded"] * 10
+        async with fan_out(echo, range(10), on_event=[broken, events.append]) as results:
+            assert statuses(await results.collect()) == ["succeeded"] * 10
 
         assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
-        assert len(told) == 22
+        assert len(events) == 22
 
-    async def test_every_answer_is_reported_as_it_is_made(self, clock: FakeClock) -> None:
-        """Also those that nobody reads: what was in flight, what waited and what was never read, cancelled."""
-        gates = Gates()
+    async def test_every_result_is_reported_at_once(self, clock: FakeClock) -> None:
+        """`on_result` also gets the cancelled results of running, waiting and never read targets."""
+        held = HeldWork()
         reported: list[TargetResult[int, Any]] = []
 
         async with fan_out(
-            gates, range(100), limits=Limits(max_at_once=5), clock=clock, window=10, on_result=reported.append
+            held, range(100), limits=Limits(max_at_once=5), clock=clock, window=10, on_result=reported.append
         ):
             await idle()
-            await gates.open(gates.started[0])
-            assert [answer.status for answer in reported] == ["succeeded"]
+            await held.finish(held.started[0])
+            assert [result.status for result in reported] == ["succeeded"]
 
-        assert sorted(answer.index for answer in reported) == list(range(100))
+        assert sorted(result.index for result in reported) == list(range(100))
         assert Counter(statuses(reported)) == {"succeeded": 1, "cancelled": 99}
 
-    async def test_an_answer_that_cannot_be_recorded_ends_the_run(self) -> None:
-        """A journal whose disk is full must not be followed by more work; the block raises its error."""
-        begun = []
-        asked = []
+    async def test_a_result_that_cannot_be_recorded_ends_the_run(self) -> None:
+        """After an error of `on_result` (a journal on a full disk) no more targets start, and the block raises it."""
+        started = []
+        recorded = []
 
         async def work(target: int, attempt: Attempt) -> None:
-            begun.append(target)
+            started.append(target)
 
-        def full(answer: object) -> None:
-            asked.append(answer)
+        def full(result: object) -> None:
+            recorded.append(result)
             raise OSError("no space left")
 
         with pytest.raises(OSError, match="no space left"):
-            async with fan_out(work, range(1_000), limits=Limits(max_at_once=3), on_result=full) as answers:
-                await answers.collect()
+            async with fan_out(work, range(1_000), limits=Limits(max_at_once=3), on_result=full) as results:
+                await results.collect()
 
-        assert len(begun) <= 6
-        assert len(asked) == 1
+        assert len(started) <= 6
+        assert len(recorded) == 1
 
     @pytest.mark.parametrize(
         ("targets", "complete"), [([1, 2, 3], True), (iter(range(50)), False), (itertools.count(), False)]
     )
     async def test_the_last_event_says_whether_targets_were_left_unread(self, targets: Any, complete: bool) -> None:
-        """Leaving early leaves an endless producer unread, which is not the whole story."""
-        told: list[Any] = []
+        """`RunFinished.complete` is False if the run was left before the producer ended."""
+        events: list[Any] = []
 
-        async with fan_out(Gates(), targets, window=2, limits=Limits(max_at_once=1), on_event=[told.append]):
+        async with fan_out(HeldWork(), targets, window=2, limits=Limits(max_at_once=1), on_event=[events.append]):
             await idle()
 
-        assert isinstance(told[-1], RunFinished)
-        assert told[-1].complete is complete
+        assert isinstance(events[-1], RunFinished)
+        assert events[-1].complete is complete
 
 
 async def test_memory_does_not_grow_with_the_number_of_targets() -> None:
-    """Streamed, only what runs, waits or lies unread exists, however many targets have gone through."""
+    """In a streamed run only running, waiting and unread targets exist, however many have ended."""
     alive = []
 
-    async with fan_out(echo, iter(range(3_000)), limits=Limits(max_at_once=20), window=50) as answers:
-        async for answer in answers:
-            if answer.index % 1_000 == 999:
+    async with fan_out(echo, iter(range(3_000)), limits=Limits(max_at_once=20), window=50) as results:
+        async for result in results:
+            if result.index % 1_000 == 999:
                 gc.collect()
-                # By type: isinstance asks a weak proxy what it stands for, and other tests leave dead ones behind.
-                alive.append(sum(issubclass(type(each), TargetResult | Ticket) for each in gc.get_objects()))
+                # By type: isinstance dereferences a weak proxy, and other tests leave dead proxies.
+                alive.append(sum(issubclass(type(each), TargetResult | Candidate) for each in gc.get_objects()))
 
     assert len(alive) == 3
     assert max(alive) <= 20 + 50 + 2 * 20 + 1

@@ -1,4 +1,4 @@
-"""What a run may use, refused at the door where it makes no sense."""
+"""Limits of a run: their checks, the retry rules, and the arithmetic of a fractional tolerance."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class ThrottledError(Exception):
     pass
 
 
-def test_a_limit_that_is_not_set_limits_nothing_but_how_many_run_at_once() -> None:
-    """Without arguments a run has a hundred targets at once, and no other limit."""
+def test_only_max_at_once_has_a_default_limit() -> None:
+    """By default a run has a hundred targets at once, and no other limit."""
     assert Limits() == Limits(
         max_at_once=100,
         max_at_once_per_account=None,
@@ -31,7 +31,7 @@ def test_a_limit_that_is_not_set_limits_nothing_but_how_many_run_at_once() -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         ("max_at_once", 0, "max_at_once=0 is too small; it must be at least 1"),
         ("max_at_once", -3, "at least 1"),
@@ -58,17 +58,17 @@ def test_a_limit_that_is_not_set_limits_nothing_but_how_many_run_at_once() -> No
         ("retry", 3, "retry=3 must be a Retry, for example Retry(attempts=3)"),
     ],
 )
-def test_a_limit_out_of_range_is_refused_by_name(name: str, value: object, says: str) -> None:
+def test_a_limit_out_of_range_is_refused(name: str, value: object, message: str) -> None:
     """The message names the parameter, the value and the limit; the error is a ValueError too."""
     with pytest.raises(ConfigurationError) as caught:
         Limits(**{name: value})
 
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert isinstance(caught.value, ValueError)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         ("attempts", 0, "attempts=0 is too small; it must be at least 1"),
         ("attempts", 2.5, "attempts=2.5 is not a whole number"),
@@ -81,12 +81,12 @@ def test_a_limit_out_of_range_is_refused_by_name(name: str, value: object, says:
         ("errors", (ValueError, int), "is no Exception class"),
     ],
 )
-def test_a_retry_out_of_range_is_refused_by_name(name: str, value: object, says: str) -> None:
-    """A retry that could not work is refused where it is written, not at the first error."""
+def test_a_retry_out_of_range_is_refused(name: str, value: object, message: str) -> None:
+    """An invalid `Retry` is refused when it is created, not at the first error."""
     with pytest.raises(ConfigurationError) as caught:
         Retry(**{name: value})
 
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -101,22 +101,22 @@ def test_a_retry_out_of_range_is_refused_by_name(name: str, value: object, says:
         (lambda error: "slow" in str(error), ValueError("no"), False),
     ],
 )
-def test_a_retry_knows_its_errors(errors: object, error: Exception, expected: bool) -> None:
-    """Classes, several of them, or a callable say which errors are worth another attempt; None says none by itself."""
-    assert Retry(errors=errors).should(error) is expected  # type: ignore[arg-type]
+def test_a_retry_applies_to_its_errors(errors: object, error: Exception, expected: bool) -> None:
+    """A class, a tuple of classes or a callable selects the errors that are retried; None selects none."""
+    assert Retry(errors=errors).applies_to(error) is expected  # type: ignore[arg-type]
 
 
 @given(
     attempt=st.integers(1, 5_000),
     initial=st.floats(0, 100),
-    most=st.floats(0, 100),
+    longest=st.floats(0, 100),
     seed=st.integers(0, 1_000),
 )
-def test_a_wait_lies_between_zero_and_a_doubling_limit(attempt: int, initial: float, most: float, seed: int) -> None:
-    """Full jitter: anything up to the initial wait doubled per attempt, and never more than the longest allowed."""
-    wait_seconds = Retry(wait_initial=initial, wait_max=most).wait_seconds(attempt, Random(seed))
+def test_a_wait_is_between_zero_and_a_doubling_limit(attempt: int, initial: float, longest: float, seed: int) -> None:
+    """Full jitter: between 0 and the initial wait doubled per attempt, and never more than `wait_max`."""
+    wait_seconds = Retry(wait_initial=initial, wait_max=longest).wait_seconds(attempt, Random(seed))
 
-    assert 0 <= wait_seconds <= most
+    assert 0 <= wait_seconds <= longest
     assert wait_seconds <= initial * 2.0 ** min(attempt - 1, 60)
 
 
@@ -138,11 +138,11 @@ def test_a_wait_lies_between_zero_and_a_doubling_limit(attempt: int, initial: fl
 def test_a_fraction_is_rounded_down_to_a_count(
     tolerance: float | None, total: int | None, expected: int | None
 ) -> None:
-    """StackSets rounds a percentage of accounts down to the next whole number; so does a fraction."""
+    """A fraction is rounded down to a whole number of targets, as StackSets rounds a percentage of accounts."""
     assert Limits(failure_tolerance=tolerance).tolerated_failures(total) == expected
 
 
-def test_a_fraction_of_nobody_knows_how_many_is_refused() -> None:
-    """A fraction needs the number of targets, and the message says what to give instead."""
+def test_a_fraction_of_an_unknown_number_is_refused() -> None:
+    """A fraction without the number of targets is refused, and the message names the alternatives."""
     with pytest.raises(ConfigurationError, match=r"failure_tolerance=0\.05 is a fraction.*give a count, or a list"):
         Limits(failure_tolerance=0.05).tolerated_failures(None)

@@ -1,7 +1,7 @@
-"""Any run that can be drawn: random jobs, limits, producers and consumers, cancelled at any step, on a fake clock.
+"""Random runs: jobs, limits, producers and consumers that hypothesis draws, cancelled at any step, on a fake clock.
 
-What must hold for all of them: no limit is exceeded, every target is answered once and rightly, the arithmetic of the
-tolerance holds, and no task outlives the block.
+For each run: no limit is exceeded, every target has one correct result, the failures match the tolerance, and no task
+outlives the block.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ThrottledError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """What the work on one target does: it takes a while, then ends in one of several ways."""
+    """Behaviour of `work` for one target: how long it takes, and how it ends."""
 
     account: str
     region: str
@@ -61,12 +61,12 @@ class Scenario:
     seed: int
     producer: str  # "list", "iterator", "async", "breaks"
     consumer: str  # "reads", "slow", "leaves", "raises", "cancelled"
-    after: int  # answers until the consumer leaves or raises; steps until it is cancelled
-    gentle: int | None = None  # how many may run in a region until one of them has come to its end; None: any number
+    after: int  # results until the consumer leaves or raises, or steps until it is cancelled
+    unconfirmed_limit: int | None = None  # targets at once in a region until one has ended
 
     clock: FakeClock = field(default_factory=FakeClock)
     running: Counter[str] = field(default_factory=Counter)
-    open_regions: set[str] = field(default_factory=set)
+    confirmed_regions: set[str] = field(default_factory=set)
     alive: set[int] = field(default_factory=set)
     calls: Counter[int] = field(default_factory=Counter)
     fed: int = 0
@@ -75,7 +75,7 @@ class Scenario:
     ended: bool = False
     finished: bool = False
     error: BaseException | None = None
-    answers: Any = None
+    results: Any = None
 
     async def work(self, target: int, attempt: Attempt) -> int:
         job = self.jobs[target]
@@ -85,8 +85,8 @@ class Scenario:
         try:
             await self.clock.sleep(job.seconds)
             await self.act(job, attempt)
-            self.open_regions.add(job.region)
-            self.answers.reconsider()
+            self.confirmed_regions.add(job.region)
+            self.results.reconsider()
         finally:
             self.alive.discard(target)
             self.check_rate_limits(job, -1)
@@ -111,14 +111,14 @@ class Scenario:
         for key, most in (("all", self.max_at_once), (job.account, self.per_account), (job.region, self.per_region)):
             self.running[key] += change
             assert most is None or self.running[key] <= most
-        if self.gentle is not None and job.region not in self.open_regions:
-            assert self.running[job.region] <= self.gentle
+        if self.unconfirmed_limit is not None and job.region not in self.confirmed_regions:
+            assert self.running[job.region] <= self.unconfirmed_limit
         if self.tolerated is not None and self.mode == "strict" and change > 0:
             assert self.running["all"] + self.failures <= self.tolerated + 1
 
     @property
     def failures(self) -> int:
-        return sum(answer.status in ("failed", "timed_out") for answer in self.reported)
+        return sum(result.status in ("failed", "timed_out") for result in self.reported)
 
     @property
     def tolerated(self) -> int | None:
@@ -128,16 +128,16 @@ class Scenario:
         if self.producer == "list":
             self.fed = len(self.jobs)
             return list(range(len(self.jobs)))
-        return self.later() if self.producer == "async" else self.one_by_one()
+        return self.iterate_async() if self.producer == "async" else self.iterate()
 
-    def one_by_one(self) -> Iterator[int]:
+    def iterate(self) -> Iterator[int]:
         for target in range(len(self.jobs)):
             if self.producer == "breaks" and target == len(self.jobs) // 2:
                 raise LookupError
             self.fed += 1
             yield target
 
-    async def later(self) -> AsyncIterator[int]:
+    async def iterate_async(self) -> AsyncIterator[int]:
         for target in range(len(self.jobs)):
             await self.clock.sleep(self.jobs[target].seconds / 3)
             self.fed += 1
@@ -167,7 +167,12 @@ class Scenario:
             groups=[
                 Group("account", lambda target: self.jobs[target].account, self.per_account),
                 Group("region", lambda target: self.jobs[target].region, self.per_region),
-                Group("endpoint", lambda target: self.jobs[target].region, self.places, parked=PARKED_PER_RUNNING),
+                Group(
+                    "endpoint",
+                    lambda target: self.jobs[target].region,
+                    self.allowed_in_flight,
+                    parked=PARKED_PER_RUNNING,
+                ),
             ],
             clock=self.clock,
             random=Random(self.seed),
@@ -176,20 +181,20 @@ class Scenario:
             total=len(self.jobs) if self.producer == "iterator" or isinstance(self.tolerance, float) else None,
             check=lambda target: "refused" if self.jobs[target].kind == "refused" else None,
             on_result=self.reported.append,
-        ) as answers:
-            self.answers = answers
-            async for answer in answers:
-                self.read.append(answer)
+        ) as results:
+            self.results = results
+            async for result in results:
+                self.read.append(result)
                 if self.consumer == "slow":
                     await self.clock.sleep(0.7)
                 if self.consumer in ("leaves", "raises") and len(self.read) > self.after:
                     if self.consumer == "leaves":
                         return
                     raise ZeroDivisionError
-                assert answers.waiting <= self.window + (0 if self.gentle is None else PARKED_PER_RUNNING)
+                assert results.waiting <= self.window + (0 if self.unconfirmed_limit is None else PARKED_PER_RUNNING)
 
-    def places(self, region: Any) -> int | None:
-        return None if region in self.open_regions else self.gentle
+    def allowed_in_flight(self, region: Any) -> int | None:
+        return None if region in self.confirmed_regions else self.unconfirmed_limit
 
     async def play(self) -> None:
         scope = anyio.CancelScope()
@@ -204,7 +209,7 @@ class Scenario:
                 elif (due := self.clock.next_timer) is not None:
                     self.clock.advance(due)
                 elif step > self.after + 50:
-                    # Nobody waits for time: what is left hangs without a limit, and only leaving ends it.
+                    # No timer is left: the rest hangs without a limit until the run is cancelled.
                     scope.cancel()
 
     def check(self) -> None:
@@ -212,16 +217,16 @@ class Scenario:
         assert self.alive == set(), "work outlives the block"
         assert self.clock.sleepers == 0, "a task of the engine outlives the block"
         assert all(count == 0 for count in self.running.values())
-        answers = sorted(self.reported, key=lambda answer: answer.index)
-        assert [answer.index for answer in answers] == list(range(len(answers))), "answered once, and none left out"
-        assert len(answers) == self.fed
+        results = sorted(self.reported, key=lambda result: result.index)
+        assert [result.index for result in results] == list(range(len(results))), "one result for each target"
+        assert len(results) == self.fed
         if self.producer in ("list", "iterator"):
-            assert len(answers) == len(self.jobs)
-        assert {answer.index for answer in self.read} <= {answer.index for answer in answers}
-        assert len({answer.index for answer in self.read}) == len(self.read)
+            assert len(results) == len(self.jobs)
+        assert {result.index for result in self.read} <= {result.index for result in results}
+        assert len({result.index for result in self.read}) == len(self.read)
         if self.finished and self.consumer in ("reads", "slow"):
-            assert len(self.read) == len(answers)
-            assert all(answer.status != "cancelled" for answer in answers)
+            assert len(self.read) == len(results)
+            assert all(result.status != "cancelled" for result in results)
         if (
             self.producer == "breaks"
             and self.jobs
@@ -230,37 +235,37 @@ class Scenario:
             and self.consumer in ("reads", "slow")
         ):
             raise AssertionError("the producer's error was lost")
-        for answer in answers:
-            self.check_answer(answer, self.jobs[answer.target])
-        self.check_tolerance(answers)
+        for result in results:
+            self.check_result(result, self.jobs[result.target])
+        self.check_tolerance(results)
 
-    def check_answer(self, answer: TargetResult[int, Any], job: Job) -> None:
-        assert answer.attempts == self.calls[answer.target]
-        assert answer.attempts <= self.attempts
-        assert self.timeout is None or answer.elapsed <= self.timeout + 1e-6
-        if answer.status == "succeeded":
-            assert answer.value == answer.target
-            assert job.kind == "returns" or (job.kind == "throttled" and answer.attempts == 3)
-        elif answer.status == "failed":
-            assert type(answer.error) in (ValueError, ThrottledError)
+    def check_result(self, result: TargetResult[int, Any], job: Job) -> None:
+        assert result.attempts == self.calls[result.target]
+        assert result.attempts <= self.attempts
+        assert self.timeout is None or result.elapsed <= self.timeout + 1e-6
+        if result.status == "succeeded":
+            assert result.value == result.target
+            assert job.kind == "returns" or (job.kind == "throttled" and result.attempts == 3)
+        elif result.status == "failed":
+            assert type(result.error) in (ValueError, ThrottledError)
             assert job.kind in ("raises", "throttled")
-        elif answer.status == "timed_out":
-            assert isinstance(answer.error, TimeoutError)
-            limit = "deadline" if self.deadline is not None and "deadline" in str(answer.error) else "timeout"
-            assert f"{limit}={getattr(self, limit)} s" in str(answer.error)
-        elif answer.status == "skipped":
-            assert answer.reason in {
+        elif result.status == "timed_out":
+            assert isinstance(result.error, TimeoutError)
+            limit = "deadline" if self.deadline is not None and "deadline" in str(result.error) else "timeout"
+            assert f"{limit}={getattr(self, limit)} s" in str(result.error)
+        elif result.status == "skipped":
+            assert result.reason in {
                 "refused": ["refused", "failure tolerance reached", "deadline reached"],
                 "skips": ["nothing there", "failure tolerance reached", "deadline reached"],
             }.get(job.kind, ["failure tolerance reached", "deadline reached"])
 
-    def check_tolerance(self, answers: list[TargetResult[int, Any]]) -> None:
+    def check_tolerance(self, results: list[TargetResult[int, Any]]) -> None:
         if self.tolerated is None:
-            assert all(answer.reason != "failure tolerance reached" for answer in answers)
+            assert all(result.reason != "failure tolerance reached" for result in results)
             return
         extra = 1 if self.mode == "strict" else self.max_at_once
         assert self.failures <= self.tolerated + extra
-        if any(answer.reason == "failure tolerance reached" for answer in answers):
+        if any(result.reason == "failure tolerance reached" for result in results):
             assert self.failures > self.tolerated
 
 
@@ -288,15 +293,15 @@ scenarios = st.builds(
     producer=st.sampled_from(["list", "list", "iterator", "async", "breaks"]),
     consumer=st.sampled_from(["reads", "reads", "slow", "leaves", "raises", "cancelled"]),
     after=st.integers(0, 20),
-    gentle=st.none() | st.integers(1, 2),
+    unconfirmed_limit=st.none() | st.integers(1, 2),
 )
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scenario=scenarios)
-def test_any_run_keeps_its_promises(backend: str, scenario: Scenario) -> None:
-    """Limits are never exceeded, every target is answered once, the tolerance adds up, no task outlives the block."""
+def test_any_run(backend: str, scenario: Scenario) -> None:
+    """No limit is exceeded, every target has one result, failures match the tolerance, no task outlives the block."""
     anyio.run(scenario.play, backend=backend)
 
     scenario.check()
@@ -306,8 +311,8 @@ def test_any_run_keeps_its_promises(backend: str, scenario: Scenario) -> None:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scenario=scenarios, fraction=st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]))
-def test_any_run_with_a_fraction_keeps_its_promises(backend: str, scenario: Scenario, fraction: float) -> None:
-    """The same, when the tolerance is a fraction of all targets."""
+def test_any_run_with_a_fraction(backend: str, scenario: Scenario, fraction: float) -> None:
+    """The same holds if the tolerance is a fraction of all targets."""
     scenario.tolerance = fraction
 
     anyio.run(scenario.play, backend=backend)
