@@ -1,4 +1,4 @@
-"""What a run shows and exports: progress displays, spans and metrics."""
+"""Observability of runs: progress displays, spans and metrics."""
 
 from __future__ import annotations
 

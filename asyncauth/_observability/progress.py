@@ -1,7 +1,7 @@
-"""How a run goes, shown while it goes: a live display on a terminal, a line every few seconds anywhere else.
+"""Progress displays: a live display on a terminal, a line every few seconds elsewhere.
 
-A display is a callable that takes the run's events; a board keeps the score, and the display words it. It shows
-neither what a job returned nor the words of an error: targets, counts, times, and AWS's codes.
+A display is a callable that takes the run's events. It passes them to a `RunTracker` and shows the tracker's
+`RunProgress`: targets, counts, times and AWS's error codes, but neither return values of jobs nor messages of errors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["Display", "LinesDisplay", "LiveDisplay", "choose_display"]
 Listener: TypeAlias = Callable[[Event[Any]], None]
 ProgressSpec: TypeAlias = "bool | Literal['live', 'lines'] | Listener | None"
 
-_WORDS: Final[dict[Status, str]] = {
+_LABELS: Final[dict[Status, str]] = {
     "succeeded": "succeeded",
     "failed": "failed",
     "timed_out": "timed out",
@@ -48,16 +48,16 @@ _STYLES: Final[dict[Status, str]] = {
 def choose_display(
     progress: ProgressSpec, *, clock: Clock = SYSTEM_CLOCK, stream: IO[str] | None = None
 ) -> Listener | None:
-    """Return what is to be told a run's events; None if nothing is.
+    """Return the listener for a run's events; None for no display.
 
     Args:
-        progress: True shows what fits: live on a terminal and in Jupyter where rich is installed, lines otherwise.
-            "live" and "lines" insist. A callable is returned as it is.
-        clock: where all time comes from.
-        stream: where it is shown; None: stderr, so that a pipe gets only what the program itself prints.
+        progress: True selects a live display on a terminal and in Jupyter if rich is installed, and lines elsewhere.
+            "live" and "lines" select that display. A callable is returned unchanged. None and False: no display.
+        clock: source of all times.
+        stream: output of the display. None: stderr, so that a pipe receives only the program's own output.
 
     Raises:
-        ConfigurationError: "live" without rich, or something that is none of these.
+        ConfigurationError: "live" without rich, an async function, or another value.
     """
     if progress is None or progress is False:
         return None
@@ -70,7 +70,7 @@ def choose_display(
         return LinesDisplay(clock=clock, stream=stream)
     if inspect.iscoroutinefunction(progress):
         raise ConfigurationError(
-            f"progress={progress!r} must be a plain function: it is told of every event as it happens, and cannot wait"
+            f"progress={progress!r} must be a plain function: it is called with every event and cannot await anything"
         )
     if callable(progress):
         return progress
@@ -78,48 +78,48 @@ def choose_display(
 
 
 class Display(ABC):
-    """Shows the events it is called with, at most every `every` seconds.
+    """Listener that shows a run's progress, at most once every `interval_seconds`.
 
-    Events alone do not come while all targets hang, so have `keep_drawn` run beside the run.
+    A run whose targets all hang has no events, so `keep_updated` must run concurrently with it.
 
     Args:
-        clock: where all time comes from.
-        stream: where it is shown; None: whatever `sys.stderr` is at that moment.
-        every: seconds.
+        clock: source of all times.
+        stream: output of the display; None: `sys.stderr` at the time of each line.
+        interval_seconds: seconds between two updates.
     """
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, stream: IO[str] | None = None, every: float) -> None:
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, stream: IO[str] | None = None, interval_seconds: float) -> None:
         self.tracker = RunTracker(clock)
         self._clock = clock
         self._stream = stream
-        self._every = every
-        self._drawn_at = clock.monotonic()
+        self._interval_seconds = interval_seconds
+        self._updated_at = clock.monotonic()
         self._shown = False
 
     def __call__(self, event: Event[Any]) -> None:
-        """Take note of an event, and draw if it is time to."""
-        self.tracker.tell(event)
+        """Process an event, and update the display if the interval has passed."""
+        self.tracker.observe(event)
         if isinstance(event, RunStarted):
-            self._drawn_at = self._clock.monotonic()
+            self._updated_at = self._clock.monotonic()
             self._shown = True
             self._begin()
         elif isinstance(event, RunFinished):
             self._shown = False
             self._end(event)
         else:
-            self._draw_if_due()
+            self._update_if_due()
 
-    async def keep_drawn(self) -> None:
-        """Draw every so often, until cancelled."""
+    async def keep_updated(self) -> None:
+        """Update the display once in every interval, until cancelled."""
         while True:
-            await self._clock.sleep(self._every)
-            self._draw_if_due()
+            await self._clock.sleep(self._interval_seconds)
+            self._update_if_due()
 
-    def _draw_if_due(self) -> None:
+    def _update_if_due(self) -> None:
         now = self._clock.monotonic()
-        if self._shown and now - self._drawn_at >= self._every:
-            self._drawn_at = now
-            self._draw(self.tracker.progress())
+        if self._shown and now - self._updated_at >= self._interval_seconds:
+            self._updated_at = now
+            self._update(self.tracker.progress())
 
     def _write(self, line: str) -> None:
         print(line, file=self._stream or sys.stderr, flush=True)
@@ -128,23 +128,25 @@ class Display(ABC):
     def _begin(self) -> None: ...
 
     @abstractmethod
-    def _draw(self, progress: RunProgress) -> None: ...
+    def _update(self, progress: RunProgress) -> None: ...
 
     @abstractmethod
     def _end(self, event: RunFinished) -> None: ...
 
 
 class LinesDisplay(Display):
-    """A line every five seconds and one at the end: for pipes, logs of CI, and terminals without rich."""
+    """Display for pipes, CI logs and terminals without rich: one line every five seconds, and one at the end."""
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, stream: IO[str] | None = None, every: float = 5.0) -> None:
-        super().__init__(clock=clock, stream=stream, every=every)
+    def __init__(
+        self, *, clock: Clock = SYSTEM_CLOCK, stream: IO[str] | None = None, interval_seconds: float = 5.0
+    ) -> None:
+        super().__init__(clock=clock, stream=stream, interval_seconds=interval_seconds)
 
     def _begin(self) -> None: ...
 
-    def _draw(self, progress: RunProgress) -> None:
+    def _update(self, progress: RunProgress) -> None:
         parts = [f"asyncauth: {_done(progress)} done", f"{progress.running:,} running"]
-        parts += [f"{count:,} {_WORDS[status]}" for status, count in _bad(progress)]
+        parts += [f"{count:,} {_LABELS[status]}" for status, count in _not_succeeded(progress)]
         parts += [f"{progress.rate:.1f}/s", f"{_duration(progress.elapsed)} so far"]
         if progress.eta_seconds is not None:
             parts.append(f"{_duration(progress.eta_seconds)} left")
@@ -157,33 +159,35 @@ class LinesDisplay(Display):
 
 
 class LiveDisplay(Display):
-    """A live display with rich: a bar, the counts, and the targets that have been running for the longest.
+    """Live display with rich: a bar, the counts, and the targets that have run for the longest time.
 
-    Only one can be live at a time; what comes second writes a line at its end.
+    Only one display of a process can be live at a time; another one writes only a line at its end.
 
     Raises:
         ConfigurationError: rich is not installed.
     """
 
-    _live_one: ClassVar[LiveDisplay | None] = None
+    _active: ClassVar[LiveDisplay | None] = None
 
-    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, stream: IO[str] | None = None, every: float = 0.25) -> None:
-        super().__init__(clock=clock, stream=stream, every=every)
+    def __init__(
+        self, *, clock: Clock = SYSTEM_CLOCK, stream: IO[str] | None = None, interval_seconds: float = 0.25
+    ) -> None:
+        super().__init__(clock=clock, stream=stream, interval_seconds=interval_seconds)
         self._console = _console(stream)
         self._live: Live | None = None
 
     def _begin(self) -> None:
         from rich.live import Live
 
-        if LiveDisplay._live_one is None:
-            LiveDisplay._live_one = self
-            # It is refreshed from the event loop: a thread of rich's own would read the board while it changes.
-            self._live = Live(self._picture(self.tracker.progress()), console=self._console, auto_refresh=False)
+        if LiveDisplay._active is None:
+            LiveDisplay._active = self
+            # No auto_refresh: rich would read the tracker in a thread of its own while the event loop changes it.
+            self._live = Live(self._render(self.tracker.progress()), console=self._console, auto_refresh=False)
             self._live.start(refresh=True)
 
-    def _draw(self, progress: RunProgress) -> None:
+    def _update(self, progress: RunProgress) -> None:
         if self._live is not None:
-            self._live.update(self._picture(progress), refresh=True)
+            self._live.update(self._render(progress), refresh=True)
 
     def _end(self, event: RunFinished) -> None:
         summary = _summary(event, self.tracker.progress())
@@ -196,9 +200,9 @@ class LiveDisplay(Display):
             self._live.update(Text(summary), refresh=True)
         finally:
             self._live.stop()
-            self._live = LiveDisplay._live_one = None
+            self._live = LiveDisplay._active = None
 
-    def _picture(self, progress: RunProgress) -> RenderableType:
+    def _render(self, progress: RunProgress) -> RenderableType:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -209,12 +213,12 @@ class LiveDisplay(Display):
         bar.add_column(justify="right", no_wrap=True)
         times = f"{progress.rate:.1f}/s  {_duration(progress.elapsed)}"
         times += "" if progress.eta_seconds is None else f"  {_duration(progress.eta_seconds)} left"
-        drawn = ProgressBar(total=progress.total, completed=progress.done, pulse=progress.total is None)
-        bar.add_row(drawn, f"{_done(progress)}  {times}")
+        progress_bar = ProgressBar(total=progress.total, completed=progress.done, pulse=progress.total is None)
+        bar.add_row(progress_bar, f"{_done(progress)}  {times}")
 
         counts = Text(f"{progress.running:,} running", style="cyan", no_wrap=True, overflow="ellipsis")
         for status, count in progress.counts.items():
-            counts.append(f"  {count:,} {_WORDS[status]}", style=_STYLES[status])
+            counts.append(f"  {count:,} {_LABELS[status]}", style=_STYLES[status])
         if progress.codes:
             counts.append("  " + ", ".join(f"{code} {count:,}" for code, count in progress.codes), style="dim")
 
@@ -233,7 +237,7 @@ def _console(stream: IO[str] | None) -> Console:
         from rich.console import Console
     except ImportError:
         raise ConfigurationError(
-            "progress='live' needs rich: pip install 'asyncauth[cli]'; progress=True shows lines without it"
+            "progress='live' needs rich: pip install 'asyncauth[cli]'; without rich, progress=True shows lines"
         ) from None
     return Console(file=stream, stderr=stream is None)
 
@@ -251,13 +255,13 @@ def _done(progress: RunProgress) -> str:
     return f"{progress.done:,}" if progress.total is None else f"{progress.done:,} of {progress.total:,}"
 
 
-def _bad(progress: RunProgress) -> list[tuple[Status, int]]:
+def _not_succeeded(progress: RunProgress) -> list[tuple[Status, int]]:
     return [(status, count) for status, count in progress.counts.items() if status != "succeeded"]
 
 
 def _summary(event: RunFinished, progress: RunProgress) -> str:
     done = sum(event.counts.values())
-    ended = [f"{event.counts[status]:,} {_WORDS[status]}" for status in _WORDS if event.counts.get(status)]
+    ended = [f"{event.counts[status]:,} {_LABELS[status]}" for status in _LABELS if event.counts.get(status)]
     codes = f" ({', '.join(f'{code} {count:,}' for code, count in progress.codes)})" if progress.codes else ""
     unread = "" if event.complete else "; left before all targets were read"
     text = ", ".join(ended) or "nothing to do"

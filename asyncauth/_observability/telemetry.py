@@ -1,10 +1,10 @@
-"""Spans and metrics of OpenTelemetry, where its API is installed and a program has set it up; else nothing at all.
+"""OpenTelemetry spans and metrics of runs and tokens, for programs that have set OpenTelemetry up.
 
-Nothing here imports OpenTelemetry before `open_telemetry` is called, and where that returns None, nobody has anything
-to call. Attributes are ids, counts and codes: no words of an error, and nothing a job returned.
+OpenTelemetry is imported only by `open_telemetry`, which returns None where its API is not installed or not set up.
+Attributes are ids, counts and codes; they hold neither messages of errors nor return values of jobs.
 
-Spans (tracer `asyncauth`): `asyncauth.run`, and in it one `asyncauth.target` for each target that was begun; what a
-job traces, and what an instrumented botocore does, lies within that.
+Spans (tracer `asyncauth`): `asyncauth.run`, and within it one `asyncauth.target` for each target that started. Spans
+that a job or an instrumented botocore starts are within the target's span.
 
 Metrics (meter `asyncauth`):
 
@@ -42,11 +42,11 @@ __all__ = ["RunTelemetry", "Telemetry", "open_telemetry"]
 T = TypeVar("T")
 
 _SCOPE: Final = "asyncauth"
-#: Seconds between two looks at how late the event loop wakes up.
-_LOOK_EVERY: Final = 0.1
-#: Upper bounds in seconds: a target takes milliseconds to many minutes, a loop is late by less.
-_LONG: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
-_SHORT: Final = (0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+#: Seconds between two measurements of the event loop's delay.
+_LAG_INTERVAL_SECONDS: Final = 0.1
+#: Upper bounds of histogram buckets: targets and queues take milliseconds to many minutes, a loop's delay is shorter.
+_DURATION_BUCKETS_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+_LAG_BUCKETS_SECONDS: Final = (0.001, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 def open_telemetry(
@@ -55,14 +55,14 @@ def open_telemetry(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
 ) -> Telemetry | None:
-    """Return what records spans and metrics, None where that would record nothing.
+    """Return the recorder of spans and metrics; None where nothing would be recorded.
 
-    A program that wants them sets OpenTelemetry up before it opens a pool.
+    A program that wants telemetry must set OpenTelemetry up before it opens a pool.
 
     Args:
-        clock: where all time comes from, but for the times of spans.
-        tracer_provider: None: the global one.
-        meter_provider: None: the global one.
+        clock: source of all times except the start and end of spans.
+        tracer_provider: None: the global provider.
+        meter_provider: None: the global provider.
 
     Raises:
         ConfigurationError: a provider was given, and OpenTelemetry's API is not installed.
@@ -81,77 +81,83 @@ def open_telemetry(
 
 
 def _records_nothing(provider: object) -> bool:
-    # What the API itself provides are stand-ins: for a set-up that has not come, or was turned off.
+    # Providers of the API package itself record nothing: the program has not set OpenTelemetry up, or disabled it.
     return type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics"))
 
 
 class Telemetry:
-    """What a pool counts and times.
+    """Instruments of a pool.
 
     Args:
-        tracer: makes the spans.
-        meter: makes the instruments.
-        clock: where all time comes from.
+        tracer: creates the spans.
+        meter: creates the instruments.
+        clock: source of all times except the start and end of spans.
     """
 
     def __init__(self, tracer: Tracer, meter: Meter, *, clock: Clock) -> None:
         self._tracer = tracer
         self._clock = clock
-        self.targets = meter.create_counter("asyncauth.targets", "{target}", "Targets answered")
+        self.targets = meter.create_counter("asyncauth.targets", "{target}", "Finished targets")
         self.duration = meter.create_histogram(
             "asyncauth.target.duration",
             "s",
-            "From a target's admission to its answer",
-            explicit_bucket_boundaries_advisory=_LONG,
+            "From a target's admission to its end",
+            explicit_bucket_boundaries_advisory=_DURATION_BUCKETS_SECONDS,
         )
-        self.running = meter.create_up_down_counter("asyncauth.targets.running", "{target}", "Targets being worked on")
+        self.running = meter.create_up_down_counter("asyncauth.targets.running", "{target}", "Targets that run now")
         self._tokens = meter.create_counter("asyncauth.tokens", "{token}", "Role tokens")
-        self._throttles = meter.create_counter("asyncauth.throttles", "{answer}", "Answers that were throttling")
+        self._throttles = meter.create_counter("asyncauth.throttles", "{response}", "Responses with a throttling code")
         self._wait = meter.create_histogram(
-            "asyncauth.queue.wait", "s", "Time in line before a request", explicit_bucket_boundaries_advisory=_LONG
+            "asyncauth.queue.wait",
+            "s",
+            "Time in a queue before a request",
+            explicit_bucket_boundaries_advisory=_DURATION_BUCKETS_SECONDS,
         )
         self._lag = meter.create_histogram(
-            "asyncauth.loop.lag", "s", "How late the event loop wakes up", explicit_bucket_boundaries_advisory=_SHORT
+            "asyncauth.loop.lag",
+            "s",
+            "Delay of the event loop's timers",
+            explicit_bucket_boundaries_advisory=_LAG_BUCKETS_SECONDS,
         )
 
     def run(self) -> RunTelemetry:
-        """Return the listener for the events of one run."""
+        """Return a listener for the events of one run."""
         return RunTelemetry(self, self._tracer)
 
     def token(
         self, outcome: Literal["assumed", "refreshed", "failed"], partition: str, error: BaseException | None = None
     ) -> None:
-        """Count a token: assumed for the first time, refreshed, or not obtained because of `error`."""
+        """Count a token: assumed for the first time, refreshed, or failed with `error`."""
         attributes = {"asyncauth.outcome": outcome, "asyncauth.partition": partition}
         if error is not None:
             attributes["error.type"] = code_or_class(error)
         self._tokens.add(1, attributes)
 
     def throttled(self, service: str, action: str, region_name: str | None) -> None:
-        """Count an answer that was throttling."""
+        """Count a response with a throttling code."""
         attributes = {"rpc.service": service, "rpc.method": action}
         if region_name is not None:
             attributes["cloud.region"] = region_name
         self._throttles.add(1, attributes)
 
     def waited(self, queue: str, seconds: float, service: str) -> None:
-        """Time a wait in line: `queue` says in which."""
+        """Record a wait of `seconds` in the queue with the name `queue`."""
         self._wait.record(seconds, {"asyncauth.queue": queue, "rpc.service": service})
 
     def waited_for_rate_limit(self, service: str, seconds: float) -> None:
-        """Time a wait for a rate limit on a service; `RateLimiters(on_waited=...)` takes this."""
+        """Record a wait for a rate limit on a service: a callback for `RateLimiters(on_waited=...)`."""
         self.waited("rate_limit", seconds, service)
 
     async def watch_loop(self) -> None:
-        """Time how late the event loop wakes up, ten times a second, until cancelled."""
+        """Record the delay of the event loop's timers ten times a second, until cancelled."""
         while True:
-            due = self._clock.monotonic() + _LOOK_EVERY
-            await self._clock.sleep(_LOOK_EVERY)
+            due = self._clock.monotonic() + _LAG_INTERVAL_SECONDS
+            await self._clock.sleep(_LAG_INTERVAL_SECONDS)
             self._lag.record(max(0.0, self._clock.monotonic() - due))
 
 
 class RunTelemetry:
-    """Turns the events of one run into spans and metrics. It is called with each event."""
+    """Listener that turns the events of one run into spans and metrics."""
 
     def __init__(self, telemetry: Telemetry, tracer: Tracer) -> None:
         self._telemetry = telemetry
@@ -162,7 +168,7 @@ class RunTelemetry:
         self._by_target: dict[int, Span] = {}
 
     def __call__(self, event: Event[Any]) -> None:
-        """Take note of an event."""
+        """Record an event."""
         match event:
             case RunStarted(total):
                 self._begin(total)
@@ -179,14 +185,14 @@ class RunTelemetry:
                 self._end(event)
 
     def wrap(self, work: Callable[[Any, Any], Awaitable[T]]) -> Callable[[Any, Any], Awaitable[T]]:
-        """Return `work(target, attempt)` with the target's span around it, so that what it traces lies within."""
+        """Return `work(target, attempt)` with the target's span as current span, so that its spans are within it."""
         from opentelemetry.trace import use_span
 
         async def traced(target: Any, attempt: Any) -> T:
             span = self._by_target.get(id(target))
             if span is None:
                 return await work(target, attempt)
-            # An error's words may hold secrets, so it is not recorded; how the target ended is said when it is settled.
+            # An error's message may hold a secret, so no exception is recorded; `_settle` records the status.
             with use_span(span, record_exception=False, set_status_on_exception=False):
                 return await work(target, attempt)
 
@@ -202,8 +208,8 @@ class RunTelemetry:
 
     def _begin_target(self, index: int, target: Any) -> None:
         self._telemetry.running.add(1)
-        span = self._tracer.start_span("asyncauth.target", self._context, attributes=_where(target))
-        # The target is kept, so that no other object can get its id.
+        span = self._tracer.start_span("asyncauth.target", self._context, attributes=_attributes_of(target))
+        # The target is kept, so that no other object can have the same id().
         self._spans[index] = (span, target)
         self._by_target[id(target)] = span
 
@@ -215,7 +221,7 @@ class RunTelemetry:
             attributes["asyncauth.phase"] = event.phase
         if event.error is not None:
             attributes["error.type"] = code_or_class(event.error)
-        partition = _where(event.target).get("asyncauth.partition")
+        partition = _attributes_of(event.target).get("asyncauth.partition")
         self._telemetry.targets.add(
             1, attributes if partition is None else attributes | {"asyncauth.partition": partition}
         )
@@ -241,11 +247,11 @@ def _end_span(span: Span, attributes: dict[str, str | int], *, failed: bool) -> 
     span.end()
 
 
-def _where(target: Any) -> dict[str, str]:
+def _attributes_of(target: Any) -> dict[str, str]:
     account = getattr(target, "account", None)
-    found = {
+    attributes = {
         "cloud.account.id": getattr(account, "id", None),
         "asyncauth.partition": getattr(account, "partition", None),
         "cloud.region": getattr(target, "region_name", None),
     }
-    return {name: value for name, value in found.items() if isinstance(value, str)}
+    return {name: value for name, value in attributes.items() if isinstance(value, str)}

@@ -1,4 +1,4 @@
-"""What a run is about to touch, for somebody who is asked before it starts."""
+"""Confirmation of a run: shows the accounts, regions and roles, and requests consent before the run starts."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ NOT_CONFIRMED = "not confirmed"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run will touch.
+    """Accounts, regions and roles that a run will use.
 
     Attributes:
-        targets: how many account and region pairs.
-        accounts: ids of the accounts, in order.
-        regions: how many targets there are in each region.
-        partitions: how many accounts there are in each partition.
+        targets: number of pairs of account and region.
+        accounts: ids of the accounts, in order, each once.
+        regions: number of targets in each region.
+        partitions: number of accounts in each partition.
         roles: ARNs of the roles that will be assumed, in order, each once.
-        dry_run: whether the job will not be called.
+        dry_run: True if the job will not be called.
     """
 
     targets: int
@@ -43,7 +43,7 @@ class Plan:
 
     @classmethod
     def of(cls, targets: Iterable[Target], role: Role, *, dry_run: bool) -> Plan:
-        """Return the plan of a run over `targets`, by `role` unless an account names its own."""
+        """Return the plan of a run over `targets` that assumes `role`, except in accounts with a role of their own."""
         reachable = [target for target in targets if target.unreachable is None]
         accounts = {(target.account.partition, target.account.id): None for target in reachable}
         roles = {target.account.effective_role(role).arn(target.account): None for target in reachable}
@@ -60,9 +60,9 @@ class Plan:
         regions = ", ".join(f"{name} ({count})" for name, count in sorted(self.regions.items()))
         partitions = ", ".join(f"{name} ({count})" for name, count in sorted(self.partitions.items()))
         names = Counter(arn.partition(":role/")[2] for arn in self.roles)
-        what = "dry run over" if self.dry_run else "will touch"
+        verb = "dry run over" if self.dry_run else "will touch"
         lines = [
-            f"{what} {self.targets:,} targets in {len(self.accounts):,} accounts",
+            f"{verb} {self.targets:,} targets in {len(self.accounts):,} accounts",
             f"  partitions: {partitions}",
             f"  regions:    {regions}",
             f"  roles:      {', '.join(f'{name} ({count})' for name, count in names.most_common(5))}",
@@ -75,35 +75,40 @@ Confirm: TypeAlias = "bool | Callable[[Plan], bool | Awaitable[bool]]"
 
 
 def check_confirm(confirm: object, total: int | None) -> None:
-    """Refuse what cannot be confirmed.
+    """Check that a run can be confirmed as `confirm` requests.
+
+    Args:
+        confirm: the option of the run.
+        total: number of targets; None if unknown.
 
     Raises:
-        ConfigurationError: nobody knows yet what the run will touch; there is no terminal to ask at; or `confirm` is
-            neither a bool nor a callable.
+        ConfigurationError: the accounts are not known before the run; `confirm` is True and stdin is no terminal; or
+            `confirm` is neither a bool nor a callable.
     """
     if not confirm:
         return
     if total is None:
-        raise ConfigurationError("confirm= must show what will be touched, so it needs a list of accounts, no iterator")
+        raise ConfigurationError("confirm= shows all targets before the run, so accounts must be a list, no iterator")
     if confirm is True and not sys.stdin.isatty():
         raise ConfigurationError(
-            "confirm=True asks at a terminal, and there is none; give a callable that takes the Plan and returns a bool"
+            "confirm=True needs a terminal on stdin, and there is none; pass a callable that takes the Plan and "
+            "returns a bool"
         )
     if confirm is not True and not callable(confirm):
         raise ConfigurationError(f"confirm={confirm!r} must be True or a callable that takes the Plan")
 
 
 async def is_confirmed(confirm: Confirm, plan: Plan) -> bool:
-    """Ask whether a run may start."""
+    """Request consent to a plan, and return whether the run may start."""
     if not confirm:
         return True
     if confirm is True:
-        return await anyio.to_thread.run_sync(_ask, plan, abandon_on_cancel=True)
-    said = confirm(plan)
-    return bool(await said if inspect.isawaitable(said) else said)
+        return await anyio.to_thread.run_sync(_prompt, plan, abandon_on_cancel=True)
+    consent = confirm(plan)
+    return bool(await consent if inspect.isawaitable(consent) else consent)
 
 
-def _ask(plan: Plan) -> bool:
-    print(plan, file=sys.stderr)  # noqa: T201 - it is what was asked for
+def _prompt(plan: Plan) -> bool:
+    print(plan, file=sys.stderr)  # noqa: T201 - confirm=True is a request for this output
     print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
     return sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -1,11 +1,12 @@
-"""A journal of a run: what is done, line by line in a file, so that a second run does only the rest.
+"""Journal of a run: a file of finished targets, so that a second run does only the rest.
 
-The file is JSON lines, appended to and never rewritten: a header that says whose journal it is, then one line for each
-target as it is answered. A line is with the operating system before its outcome is shown to anybody, so a killed
-process loses nothing; at the end and every few seconds in between it is with the disk, so a power failure loses the
-last of them, and those targets are done again. A line that was torn is cut off when the file is opened next.
+Durability: the file is JSON lines, appended to and never rewritten: a header with the job and role of the journal,
+then one line for each target when it ends. A line is written to the operating system before its outcome is returned
+to the consumer, so a killed process loses nothing. It is synced to the disk every five seconds and at the end, so a
+power failure loses at most the last few seconds, and those targets are done again. An incomplete last line is cut off
+when the file is opened the next time.
 
-No line holds what a job returned or the words of an error: only which target, how it ended, and AWS's code.
+No line holds a job's return value or an error's message: only the target, its status, and AWS's error code.
 """
 
 from __future__ import annotations
@@ -37,19 +38,25 @@ if TYPE_CHECKING:
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - Windows: two runs at once on one journal are the user's to avoid
+except ImportError:  # pragma: no cover - Windows has no flock: two concurrent runs on one journal are not detected
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["DONE_BEFORE", "Journal", "JournalKey", "RunIdentity"]
 
 
 class JournalKey(NamedTuple):
-    """A target."""
+    """Identity of a target in a journal.
+
+    Args:
+        partition: the partition's name.
+        account: the account's id.
+        region: the region's name.
+        role: ARN of the account's own role; None for the role of the run.
+    """
 
     partition: str
     account: str
     region: str
-    #: The role, where an account names another than the run's: its ARN.
     role: str | None = None
 
 
@@ -60,16 +67,16 @@ _VERSION: Final = 1
 _HEADER_START: Final = b'{"kind":"asyncauth journal",'
 _SYNC_SECONDS: Final = 5.0
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_LONGEST_REASON: Final = 200
+_MAX_REASON_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """Whose journal it is: what one run has done is not done for another job, or by another role.
+    """Job and role of a journal: what one job has done with one role is not done for another job or role.
 
     Args:
         job: the job's qualified name, `module.function`; see `RunIdentity.of`.
-        role: the role's name with its path, or whatever tells roles apart.
+        role: the role's path and name, or another string that identifies the role.
     """
 
     job: str
@@ -77,7 +84,7 @@ class RunIdentity:
 
     @classmethod
     def of(cls, job: Callable[..., Any], role: str) -> RunIdentity:
-        """Return the identity of a run of `job` by `role`; a `functools.partial` counts as what it wraps."""
+        """Return the identity of a run of `job` with `role`; a `functools.partial` counts as the function it wraps."""
         while isinstance(job, partial):
             job = job.func
         named = job if hasattr(job, "__qualname__") else type(job)
@@ -85,13 +92,13 @@ class RunIdentity:
 
 
 class Journal:
-    """What is done, kept in a file. Open it with `Journal.open`, and close it: `with Journal.open(...) as journal`.
+    """File of finished targets. Open it with `Journal.open`, and close it: `with Journal.open(...) as journal`.
 
-    Reading a long journal takes a while (some tenths of a second for 50,000 targets), so open it in a worker thread.
+    Reading a journal of 50,000 targets takes some tenths of a second, so open it in a worker thread.
 
     Attributes:
-        path: where it is.
-        recorded: how many lines this run has added.
+        path: the file's path.
+        recorded: number of lines that this run has added.
     """
 
     def __init__(self, path: Path, file: IO[bytes], done: set[JournalKey], clock: Clock) -> None:
@@ -105,16 +112,16 @@ class Journal:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, run: RunIdentity, clock: Clock = SYSTEM_CLOCK) -> Journal:
-        """Open a run's journal, or begin one, readable and writable by its owner only.
+        """Open a run's journal, or create one with mode 0600.
 
         Args:
-            path: the file. It is made if there is none; its directory is not.
-            run: whose journal it is to be.
-            clock: what time it is.
+            path: the file. It is created if it does not exist; its directory is not.
+            run: the job and role of the journal.
+            clock: source of the wall-clock time in the lines.
 
         Raises:
-            ConfigurationError: the file is no journal, another job's or role's, in use by another run, a link, or
-                writable by other users; its directory does not exist; or it may not be written.
+            ConfigurationError: the file is no journal, belongs to another job or role, is in use by another run, is a
+                link, or is writable by other users; its directory does not exist; or it cannot be written.
         """
         where = _as_path(path)
         file = _open_file(where)
@@ -131,11 +138,11 @@ class Journal:
         return journal
 
     def done(self, key: JournalKey) -> bool:
-        """Whether a target succeeded in an earlier run. What this run adds does not count."""
+        """Return whether a target succeeded in an earlier run. Lines of this run do not count."""
         return key in self._done
 
     def __len__(self) -> int:
-        """Return how many targets earlier runs have done."""
+        """Return the number of targets that earlier runs have done."""
         return len(self._done)
 
     def record(
@@ -149,22 +156,22 @@ class Journal:
         attempts: int = 0,
         elapsed: float = 0.0,
     ) -> None:
-        """Add how a target ended; when this returns, the line outlives the process.
+        """Add the end of a target; when this returns, the line survives the end of the process.
 
         It writes to the file at once, on the caller's thread (some ten microseconds). A target that was skipped
-        because it is done already is not recorded again.
+        because an earlier run has done it is not recorded again.
 
         Args:
             key: the target.
-            status: how it ended; only `succeeded` counts as done.
-            phase: how far it came.
-            error_code: AWS's code, or the name of an exception's class. Whatever looks like neither is left out.
-            reason: why it was skipped, in the words of this library; its first 200 characters, secrets redacted.
-            attempts: how often it was begun.
+            status: the outcome's status; only `succeeded` counts as done.
+            phase: the outcome's phase; None if the target never started.
+            error_code: AWS's code, or the name of an exception's class. Text that looks like neither is left out.
+            reason: why the target was skipped or cancelled; its first 200 characters are kept, secrets redacted.
+            attempts: number of job calls.
             elapsed: seconds from admission.
 
         Raises:
-            OSError: it could not be written: the disk is full, for instance. The run must not go on then.
+            OSError: the line could not be written, because the disk is full, for instance. The run must stop then.
             ValueError: the journal is closed.
         """
         if reason == DONE_BEFORE:
@@ -178,7 +185,7 @@ class Journal:
             "status": status,
             "phase": phase,
             "code": error_code if error_code and _CODE.fullmatch(error_code) else None,
-            "reason": None if reason is None else redact(reason)[:_LONGEST_REASON],
+            "reason": None if reason is None else redact(reason)[:_MAX_REASON_CHARACTERS],
             "attempts": attempts,
             "elapsed": round(elapsed, 3),
         }
@@ -186,19 +193,19 @@ class Journal:
         self.recorded += 1
 
     def sync(self) -> None:
-        """Bring what was recorded to the disk; this waits for the disk, so call it in a worker thread."""
+        """Sync the recorded lines to the disk. It waits for the disk, so call it in a worker thread."""
         if self._unsynced:
             self._unsynced = False
             os.fsync(self._file.fileno())
 
     async def keep_synced(self) -> None:
-        """Bring what was recorded to the disk every five seconds, until cancelled."""
+        """Sync the recorded lines to the disk every five seconds, until cancelled."""
         while True:
             await self._clock.sleep(_SYNC_SECONDS)
             await anyio.to_thread.run_sync(self.sync)
 
     def close(self) -> None:
-        """Bring the rest to the disk and let other runs have the file; closing again does nothing."""
+        """Sync the rest to the disk and release the file for other runs. Closing again has no effect."""
         if not self._file.closed:
             try:
                 self.sync()
@@ -220,12 +227,12 @@ class Journal:
     def _append(self, line: dict[str, Any]) -> None:
         data = _encode(line)
         try:
-            # An unbuffered file may take less than it is given, on a disk that runs full.
+            # On a disk that runs full, an unbuffered file may write only a part of the data.
             written = self._file.write(data)
             if written != len(data):
                 raise OSError(errno.ENOSPC, f"only {written} of {len(data)} bytes could be written", str(self.path))
         except OSError:
-            # Half a line would make the next one unreadable too.
+            # A partial line would make the next one unreadable, too.
             os.ftruncate(self._file.fileno(), self._end)
             raise
         self._end += len(data)
@@ -239,8 +246,8 @@ def _as_path(path: object) -> Path:
 
 
 def _open_file(path: Path) -> IO[bytes]:
-    # Not following a link keeps others from having us append to a file of their choice; not blocking, from having us
-    # wait for ever on a pipe. Windows knows neither.
+    # O_NOFOLLOW: with a symbolic link, another user could make this process append to any of its files. O_NONBLOCK:
+    # opening a pipe without a writer would wait forever. Windows has neither flag.
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
         flags |= getattr(os, name, 0)
@@ -250,19 +257,19 @@ def _open_file(path: Path) -> IO[bytes]:
         if error.errno == errno.ELOOP:
             raise _refused(path, "is a symbolic link; name the file itself") from None
         if error.errno == errno.ENOENT:
-            raise _refused(path, "cannot be made: its directory does not exist") from None
+            raise _refused(path, "cannot be created: its directory does not exist") from None
         raise _refused(path, f"cannot be opened: {error.strerror}") from None
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
-    if fcntl is None:  # pragma: no cover - as above
+    if fcntl is None:  # pragma: no cover - Windows
         return
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _refused(path, "is in use by another run; give each run its own, or wait") from None
+        raise _refused(path, "is in use by another run; give each run a journal of its own, or wait") from None
     except OSError as error:  # pragma: no cover - a file system without locks
-        logger.warning("the journal %s cannot be locked (%s); let only one run use it", path, error.strerror)
+        logger.warning("the journal %s cannot be locked (%s); only one run at a time must use it", path, error.strerror)
 
 
 def _check_file(file: IO[bytes], path: Path) -> None:
@@ -271,21 +278,23 @@ def _check_file(file: IO[bytes], path: Path) -> None:
         raise _refused(path, "is no regular file")
     if hasattr(os, "geteuid"):
         if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise _refused(path, "can be written by other users, who could have targets skipped; chmod go-w it")
+            raise _refused(
+                path, "can be written by other users, who could make targets look done; run chmod go-w on it"
+            )
         if found.st_uid not in (os.geteuid(), 0):
-            raise _refused(path, "belongs to another user, who could have targets skipped")
+            raise _refused(path, "belongs to another user, who could make targets look done")
 
 
 def _read(file: IO[bytes], path: Path, run: RunIdentity, clock: Clock) -> list[bytes]:
-    """Return the lines, the header first; what is torn at the end is cut off, and an empty file begun."""
+    """Return the lines, the header first. Cut off an incomplete last line; write the header of an empty file."""
     data = file.read()
     *lines, torn = data.split(b"\n")
     if torn:
-        # Nothing is cut from a file that is somebody else's.
+        # A file that is no journal must not lose any byte.
         start = lines[0] if lines else torn
         if not (_is_header(start) if lines else _HEADER_START.startswith(start) or start.startswith(_HEADER_START)):
             raise _refused(path, "is no journal of asyncauth")
-        logger.info("the last line of the journal %s was torn (%d bytes) and is cut off", path, len(torn))
+        logger.info("the last line of the journal %s is incomplete (%d bytes) and is cut off", path, len(torn))
         os.ftruncate(file.fileno(), len(data) - len(torn))
     if not lines:
         lines = [_encode({"kind": _KIND, "version": _VERSION, **asdict(run), "begun": round(clock.time(), 3)})]
@@ -308,8 +317,8 @@ def _check_header(line: bytes, path: Path, run: RunIdentity) -> None:
         if header.get(what) != mine:
             raise _refused(
                 path,
-                f"is that of {what} {header.get(what)!r}, and this run has {what} {mine!r}; "
-                "give it a journal of its own, or delete this one",
+                f"belongs to {what} {header.get(what)!r}, and this run has {what} {mine!r}; "
+                "give this run a journal of its own, or delete the file",
             )
 
 

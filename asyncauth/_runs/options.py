@@ -1,4 +1,4 @@
-"""Options of a run: every keyword argument of `as_completed` and `map`, checked once."""
+"""Options of a run: all keyword arguments of `as_completed` and `map`, checked at one place."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from asyncauth._observability import ProgressSpec
     from asyncauth._runs.confirmation import Confirm
 
-#: Throttling, and tokens that ended on the way: the two that another attempt may not meet.
+#: Retries of errors that another attempt may not meet: throttling, and a token that expired during the job.
 DEFAULT_RETRY: Final = Retry(attempts=3, errors=is_transient)
 
 
 class RunKeywords(TypedDict, total=False):
-    """The options of a run as keyword arguments, for functions that pass them on: `**options: Unpack[RunKeywords]`.
+    """Keyword arguments of a run, for functions that pass them on: `**options: Unpack[RunKeywords]`.
 
-    `SessionPool.as_completed` documents each. `RunOptions` is the same as a value.
+    `SessionPool.as_completed` documents each of them. `RunOptions` holds the same options as one value.
     """
 
     max_at_once: int | None
@@ -40,10 +40,10 @@ class RunKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """The options of a run as one value. `SessionPool.as_completed` documents each.
+    """Options of a run as one value. `SessionPool.as_completed` documents each of them.
 
     Raises:
-        ConfigurationError: a limit out of range, or a `retry` that is neither a `Retry` nor a number.
+        ConfigurationError: a limit is out of range, or `retry` is neither a `Retry` nor a number.
     """
 
     max_at_once: int | None = None
@@ -64,7 +64,7 @@ class RunOptions:
         self.limits(1)
 
     def limits(self, default_max_at_once: int) -> Limits:
-        """Return what the engine keeps to; `default_max_at_once` is the pool's number of targets at the same time."""
+        """Return the engine's limits. `default_max_at_once` takes effect where `max_at_once` is None."""
         assert not isinstance(self.retry, int)
         return Limits(
             max_at_once=default_max_at_once if self.max_at_once is None else self.max_at_once,

@@ -1,4 +1,4 @@
-"""What became of a target, and of a whole run."""
+"""Outcome of a target, and report of a whole run."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ T = TypeVar("T")
 
 Phase: TypeAlias = Literal["credentials", "region", "job"]
 
-
-#: Why a target was skipped that an earlier run has done.
+#: Reason of a target that was skipped because an earlier run with the same journal has done it.
 DONE_BEFORE: Final = "done in an earlier run"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Outcome(Generic[T]):
-    """What became of one target: an account in a region.
+    """Outcome of one target: an account in a region.
 
     Args:
         account: the account.
         region_name: the region.
         status: `succeeded`, `failed`, `timed_out`, `skipped` or `cancelled`.
-        phase: how far it came: `credentials`, `region`, or `job`; None if it never started.
-        value: what the job returned.
-        error: what was raised; a job's own exception as it is. Of a skipped target, what AWS refused, if it did.
-        error_code: AWS's code for it, where AWS answered.
-        reason: why it was skipped or cancelled.
-        attempts: how often the job was started; 0 if never.
+        phase: the last phase of the target: `credentials`, `region` or `job`; None if it never started.
+        value: the job's return value; None unless the status is `succeeded`.
+        error: the exception of a failed target; a job's own exception is the same object. For a skipped target, the
+            refusal by AWS that it was skipped for, if there was one.
+        error_code: AWS's code of the error, or the name of botocore's exception class where AWS gave no answer; None
+            for other errors.
+        reason: why the target was skipped or cancelled.
+        attempts: number of job calls; 0 if the job was never called.
         elapsed: seconds from admission to the end.
     """
 
@@ -81,12 +82,12 @@ class Outcome(Generic[T]):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Report(Sequence[Outcome[T]]):
-    """The outcomes of a run, in the order in which the targets were asked for.
+    """Outcomes of a run, in the order in which the targets were given.
 
     Attributes:
-        outcomes: all of them.
-        elapsed: seconds that the run took.
-        journal_path: the file of the journal; None without one.
+        outcomes: all outcomes.
+        elapsed: duration of the run in seconds.
+        journal_path: path of the journal; None without a journal.
 
     Example:
         report = await pool.map(job, accounts)
@@ -118,29 +119,30 @@ class Report(Sequence[Outcome[T]]):
 
     @property
     def succeeded(self) -> tuple[Outcome[T], ...]:
-        """Those whose job returned."""
+        """Outcomes of targets whose job returned."""
         return self._having("succeeded")
 
     @property
     def failed(self) -> tuple[Outcome[T], ...]:
-        """Those that were to run and did not succeed: failed, timed out, or cancelled."""
+        """Outcomes of targets that failed, timed out or were cancelled."""
         return self._having("failed", "timed_out", "cancelled")
 
     @property
     def skipped(self) -> tuple[Outcome[T], ...]:
-        """Those with nothing to be done, or nothing that AWS lets be done, each with its reason.
+        """Outcomes of targets that were skipped, each with its reason; they are not failures.
 
-        They are no failures. One that an SCP denied, or whose region is not enabled, was found out by running it.
+        Some are skipped without a call, for instance because an earlier run has done them. Others are skipped because
+        of AWS's answer: the region is not enabled, or an SCP denies the job.
         """
         return self._having("skipped")
 
     @property
     def resumed(self) -> tuple[Outcome[T], ...]:
-        """Those that were skipped because an earlier run with the same journal has done them."""
+        """Outcomes of targets that were skipped because an earlier run with the same journal has done them."""
         return tuple(outcome for outcome in self.skipped if outcome.reason == DONE_BEFORE)
 
     def values(self) -> list[T]:
-        """Return what the succeeded jobs returned, in order."""
+        """Return the values of the succeeded targets, in order."""
         return [outcome.value for outcome in self.succeeded]  # type: ignore[misc]  # a success's value is the job's T
 
     def rows(self) -> list[dict[str, Any]]:
@@ -148,32 +150,33 @@ class Report(Sequence[Outcome[T]]):
         return [outcome.row() for outcome in self.outcomes]
 
     def summary(self) -> str:
-        """Return one line for people: targets by status, accounts reached and failed, seconds, and why.
+        """Return one line: targets by status, accounts reached and failed, seconds, and the causes.
 
-        Of codes of failures and reasons of skipped targets there are the three commonest each; of what an earlier run
-        has done there is only the number. A dry run reaches its accounts, too.
+        The causes are the three most frequent error codes of failures and the three most frequent reasons of skipped
+        targets. Targets that an earlier run has done are only counted. The accounts of a dry run count as reached.
         """
-        reached = {outcome.account.id for outcome in self if outcome.ok or _came_to_its_job(outcome)}
+        accounts_reached = {outcome.account.id for outcome in self if outcome.ok or _reached_its_job(outcome)}
         failed = {outcome.account.id for outcome in self.failed}
         statuses = ", ".join(
             f"{count:,} {status.replace('_', ' ')}" for status, count in sorted(self._by_status.items())
         )
-        before = f"{len(self.resumed):,} done in an earlier run; " if self.resumed else ""
+        resumed = f"{len(self.resumed):,} done in an earlier run; " if self.resumed else ""
         reasons = Counter(outcome.reason for outcome in self.skipped if outcome.reason not in (None, DONE_BEFORE))
         codes = Counter(_code_of(outcome) for outcome in self._having("failed"))
-        why = [f"; failed {count:,}: {code}" for code, count in codes.most_common(3)]
-        why += [f"; skipped {count:,}: {reason}" for reason, count in reasons.most_common(3)]
+        causes = [f"; failed {count:,}: {code}" for code, count in codes.most_common(3)]
+        causes += [f"; skipped {count:,}: {reason}" for reason, count in reasons.most_common(3)]
         return (
-            f"{len(self):,} targets: {statuses or 'none'}; {before}{len(reached):,} accounts reached, "
-            f"{len(failed):,} with failures; {self.elapsed:.1f} s{''.join(why)}"
+            f"{len(self):,} targets: {statuses or 'none'}; {resumed}{len(accounts_reached):,} accounts reached, "
+            f"{len(failed):,} with failures; {self.elapsed:.1f} s{''.join(causes)}"
         )
 
     def raise_for_failures(self) -> None:
-        """Raise an ExceptionGroup of the failures' errors, each with a note of its account and region; else nothing.
+        """Raise an ExceptionGroup of the failures' errors, each with a note of its account and region.
 
-        Skipped targets are not failures. The errors are the jobs' own exceptions, so `except*` finds them by type.
+        Without failures it returns; skipped targets are not failures. The errors are the jobs' own exceptions, so
+        `except*` selects them by type.
         """
-        errors = [_noted(outcome) for outcome in self.failed]
+        errors = [_error_with_note(outcome) for outcome in self.failed]
         if errors:
             raise ExceptionGroup(f"{len(errors)} of {len(self)} targets failed", errors)
 
@@ -184,7 +187,7 @@ class Report(Sequence[Outcome[T]]):
         return tuple(outcome for outcome in self.outcomes if outcome.status in statuses)
 
 
-def _came_to_its_job(outcome: Outcome[Any]) -> bool:
+def _reached_its_job(outcome: Outcome[Any]) -> bool:
     return outcome.status == "skipped" and outcome.phase == "job"
 
 
@@ -192,7 +195,7 @@ def _code_of(outcome: Outcome[Any]) -> str:
     return outcome.error_code or type(outcome.error).__name__
 
 
-def _noted(outcome: Outcome[Any]) -> Exception:
+def _error_with_note(outcome: Outcome[Any]) -> Exception:
     error = outcome.error
     if not isinstance(error, Exception):
         error = AsyncAuthError(

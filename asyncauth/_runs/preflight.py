@@ -1,4 +1,4 @@
-"""The preflight: who can be reached, and why probably not, from what STS says."""
+"""Preflight: the accounts that can be reached, and the probable causes for the others, by the answers of STS."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ Cause: TypeAlias = Literal[
     "unknown",
 ]
 
-#: Why a target is skipped that is no failure, as a run words it.
+#: Reasons of skipped targets.
 SUSPENDED: Final = "account suspended"
 BY_AN_SCP: Final = "denied by an SCP"
 
-#: How many accounts a summary names.
-_NAMED: Final = 20
+#: Number of accounts that a summary lists by id.
+_MAX_LISTED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """An account that could not be entered.
+    """Account whose role could not be assumed.
 
     Attributes:
         account: the account.
-        causes: what it probably was, the likeliest first. STS gives one answer for a trust policy, a missing role and
-            a wrong external id, on purpose; then these are listed together.
-        error: what was raised.
+        causes: the probable causes, the most likely first. STS returns the same error for a trust policy, a missing
+            role and a wrong external id, on purpose; all three are then listed.
+        error: the exception.
     """
 
     account: Account
@@ -70,12 +70,12 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Coverage:
-    """What `SessionPool.warm` found: who can be reached, and who not.
+    """Result of `SessionPool.warm`: the accounts that can be reached, and those that cannot.
 
     Attributes:
-        reachable: accounts whose role was assumed; their tokens are cached now.
-        unreachable: the others, each with its probable causes.
-        elapsed: seconds.
+        reachable: accounts whose role was assumed; their tokens are cached.
+        unreachable: the other accounts, each with its probable causes.
+        elapsed: duration of the preflight in seconds.
     """
 
     reachable: tuple[Account, ...]
@@ -84,21 +84,21 @@ class Coverage:
 
     @property
     def share(self) -> float:
-        """The share of accounts that can be reached, 0 to 1; 1 when there were none."""
+        """Fraction of the accounts that can be reached, 0.0 to 1.0; 1.0 if there are no accounts."""
         total = len(self.reachable) + len(self.unreachable)
         return len(self.reachable) / total if total else 1.0
 
     @property
     def causes(self) -> Mapping[Cause, int]:
-        """How many accounts there are for each likeliest cause, the most frequent first."""
+        """Number of unreachable accounts for each most likely cause, the most frequent cause first."""
         counted = Counter(each.causes[0] for each in self.unreachable)
         return MappingProxyType(dict(counted.most_common()))
 
     def summary(self) -> str:
-        """Return a line for people, and one for each account that cannot be reached; of many, the first twenty."""
-        lines = [self._headline(), *(f"  {each}" for each in self.unreachable[:_NAMED])]
-        if len(self.unreachable) > _NAMED:
-            rest = Counter(each.causes[0] for each in self.unreachable[_NAMED:])
+        """Return a headline, and one line for each unreachable account; the first twenty are listed by id."""
+        lines = [self._headline(), *(f"  {each}" for each in self.unreachable[:_MAX_LISTED])]
+        if len(self.unreachable) > _MAX_LISTED:
+            rest = Counter(each.causes[0] for each in self.unreachable[_MAX_LISTED:])
             lines.append("  and " + ", ".join(f"{count:,} more: {cause}" for cause, count in rest.most_common()))
         return "\n".join(lines)
 
@@ -111,7 +111,7 @@ class Coverage:
 
 
 def coverage(report: Report[None], role: Role) -> Coverage:
-    """Return what a run that assumed every role says of the accounts."""
+    """Return the coverage from the report of a run that assumed every role."""
     return Coverage(
         reachable=tuple(outcome.account for outcome in report.succeeded),
         unreachable=tuple(_explain(outcome, role) for outcome in report if not outcome.ok),
@@ -127,9 +127,9 @@ def _explain(outcome: Outcome[None], role: Role) -> Unreachable:
 
 
 def probable_causes(error: Exception, role: Role) -> tuple[Cause, ...]:
-    """Return what an error of assuming a role probably means, the likeliest first."""
+    """Return the probable causes of an error of AssumeRole, the most likely first."""
     if isinstance(error, AssumeRoleDenied):
-        return _denied(str(error.__cause__ or error), role)
+        return _causes_of_denial(str(error.__cause__ or error), role)
     if isinstance(error, PartitionMismatch):
         return ("wrong partition",)
     if isinstance(error, AssumeRoleThrottled):
@@ -143,12 +143,12 @@ def probable_causes(error: Exception, role: Role) -> tuple[Cause, ...]:
         return ("session policy",)
     if code == "ValidationError":
         return ("role's settings",)
-    # Transport errors carry the name of their class.
+    # The code of a transport error is the name of its class.
     return ("network",) if code and code.endswith(("Error", "Timeout", "answer")) else ("unknown",)
 
 
-def _denied(said: str, role: Role) -> tuple[Cause, ...]:
-    denial = classify_denial(said)
+def _causes_of_denial(message: str, role: Role) -> tuple[Cause, ...]:
+    denial = classify_denial(message)
     if denial is not None:
         return (denial,)
     likeliest: tuple[Cause, ...] = ("external id",) if role.external_id else ()

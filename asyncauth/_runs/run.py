@@ -1,4 +1,4 @@
-"""A run: a job over accounts times regions, on the fan-out engine, with outcomes that speak of accounts."""
+"""Run of a job over accounts times regions: binds the fan-out engine to sessions, skip rules and a journal."""
 
 from __future__ import annotations
 
@@ -40,20 +40,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DRY_RUN = "dry run"
-#: Containers between two collections while a run goes on: what a hundred targets at once make and drop.
+#: New containers between two garbage collections during a run; a hundred concurrent targets allocate about as many.
 _YOUNG_CONTAINERS: Final = 10_000
-#: How many targets wait for a region that does not answer, for each that runs, before they hold up the other regions.
-PARKED_PER_RUNNING = 20
+#: Targets that may wait for a region that does not answer, for each target of `max_at_once`. Beyond this number they
+#: also delay the targets of other regions.
+PARKED_PER_RUNNING: Final = 20
 
 
 class Run(Generic[T]):
     """The outcomes of a run, in the order in which they finish.
 
-    Use it as `async with pool.as_completed(...) as outcomes`, and iterate. Leaving the block cancels what still runs,
-    waits for its end, and leaves what had finished unread in `unread()`.
+    Use it as `async with pool.as_completed(...) as outcomes`, and iterate. Leaving the block cancels the running
+    targets and waits for their end. `unread()` then returns the outcomes that were not read.
 
     Attributes:
-        journal: the journal's path, None without one.
+        journal: the journal's path; None without a journal.
     """
 
     def __init__(
@@ -116,12 +117,12 @@ class Run(Generic[T]):
 
     @property
     def running(self) -> int:
-        """How many targets are being worked on."""
+        """Number of targets that run now."""
         return self._results.running
 
     @property
     def waiting(self) -> int:
-        """How many targets were read and have not begun."""
+        """Number of targets that were read from the accounts and have not started."""
         return self._results.waiting
 
     # -- the block -----------------------------------------------------------------------------------------------
@@ -137,12 +138,12 @@ class Run(Generic[T]):
                 stack.push_async_callback(anyio.to_thread.run_sync, self._journal.close)
             helpers = anyio.create_task_group()
             await helpers.__aenter__()
-            stack.push_async_callback(_end, helpers)
+            stack.push_async_callback(_cancel_and_wait, helpers)
             helpers.start_soon(self._region_admission.keep_watching)
             if self._journal is not None:
                 helpers.start_soon(self._journal.keep_synced)
             if isinstance(self._display, Display):
-                helpers.start_soon(self._display.keep_drawn)
+                helpers.start_soon(self._display.keep_updated)
             stack.callback(self._region_admission.subscribe(self._results.reconsider))
             stack.enter_context(raised_gc_threshold(_YOUNG_CONTAINERS))
             await self._results.__aenter__()
@@ -156,7 +157,7 @@ class Run(Generic[T]):
         try:
             return await self._results.__aexit__(kind, error, frames)
         finally:
-            # What the body raised is not handed to the helpers' task group, which would wrap it.
+            # The body's exception is not passed to the helpers' task group, which would wrap it in a group.
             await self._stack.aclose()
 
     # -- outcomes ------------------------------------------------------------------------------------------------
@@ -174,28 +175,28 @@ class Run(Generic[T]):
         return tuple(as_outcome(result) for result in await self._results.collect())
 
     def unread(self) -> tuple[Outcome[T], ...]:
-        """Return the outcomes that were not read yet, without waiting; also after the block was left."""
+        """Return the outcomes that were not read yet, without waiting. It also works after the block was left."""
         return tuple(as_outcome(result) for result in self._results.unread())
 
     def _check_entered(self) -> None:
         if not self._entered:
             raise ConfigurationError(
-                "a run starts when it is entered: `async with pool.as_completed(...) as outcomes`, then "
+                "a run starts in its `async with` block: write `async with pool.as_completed(...) as outcomes`, then "
                 "`async for outcome in outcomes`"
             )
 
     def __repr__(self) -> str:
         return f"<Run [targets: {self.running} running, {self.waiting} waiting]>"
 
-    # -- what the engine asks ------------------------------------------------------------------------------------
+    # -- callbacks of the engine ---------------------------------------------------------------------------------
 
     async def _work(self, target: Target, attempt: Attempt) -> T:
         attempt.phase = "credentials"
-        current_attempt.set(attempt)  # the task is the target's own, and ends with it
+        current_attempt.set(attempt)  # each target has a task of its own, so nothing must reset the variable
         with self._region_admission.track(attempt, target.region_name):
-            return await self._do(target, attempt)
+            return await self._call_job(target, attempt)
 
-    async def _do(self, target: Target, attempt: Attempt) -> T:
+    async def _call_job(self, target: Target, attempt: Attempt) -> T:
         try:
             session = await self._session(target.account, target.region_name)
         except AssumeRoleDenied as error:
@@ -209,9 +210,9 @@ class Run(Generic[T]):
         try:
             answer = self._job(session)
             if not inspect.isawaitable(answer):
-                # It is no use to any other target either, and may do things on the event loop's time.
+                # Every other target would fail in the same way, and the job blocks the event loop.
                 self._flaw = (
-                    f"the job {_named(self._job)} is not async: it returned {type(answer).__name__}, nothing to await; "
+                    f"the job {_name_of(self._job)} is not async: it returned {type(answer).__name__}, no awaitable; "
                     "write `async def`, or have it run by anyio.to_thread.run_sync"
                 )
                 raise ConfigurationError(self._flaw)
@@ -225,7 +226,7 @@ class Run(Generic[T]):
             raise
 
     def _check(self, target: Target) -> str | None:
-        """Say why a target is not to be begun, None if it is; raise what makes it fail at once."""
+        """Return why a target is skipped without a start, None to start it; raise the error that it fails with."""
         if self._flaw is not None:
             raise ConfigurationError(self._flaw)
         if self._refused is not None or target.unreachable is not None:
@@ -263,7 +264,7 @@ class Run(Generic[T]):
 
 
 def as_outcome(result: TargetResult[Target, T]) -> Outcome[T]:
-    """Return what the engine says of a target in the words of accounts."""
+    """Return the outcome of an account and region for the engine's result of a target."""
     error = result.error
     return Outcome(
         result.target.account,
@@ -282,26 +283,28 @@ def as_outcome(result: TargetResult[Target, T]) -> Outcome[T]:
 def _check_job(job: object) -> None:
     if callable(job):
         if inspect.isasyncgenfunction(job):
-            raise ConfigurationError(f"the job {_named(job)} yields; it must return: collect what it yields in a list")
+            raise ConfigurationError(
+                f"the job {_name_of(job)} is a generator; collect its values in a list and return it"
+            )
         try:
             signature = inspect.signature(job)
-        except ValueError:  # a builtin that does not say
+        except ValueError:  # builtins may have no signature
             return
         try:
             signature.bind(object())
         except TypeError as error:
             raise ConfigurationError(
-                f"the job {_named(job)}{signature} is called with one AccountSession ({error}); fix other arguments "
+                f"the job {_name_of(job)}{signature} must accept one AccountSession ({error}); bind other arguments "
                 "with functools.partial"
             ) from None
         return
     if inspect.iscoroutine(job):
         job.close()
-        raise ConfigurationError(f"the job was called already: pass {job.__name__}, not {job.__name__}(...)")
+        raise ConfigurationError(f"job is a coroutine: pass {job.__name__}, not {job.__name__}(...)")
     raise ConfigurationError(f"the job must be an async callable that takes an AccountSession, got {job!r}")
 
 
-async def _end(helpers: anyio.abc.TaskGroup) -> None:
+async def _cancel_and_wait(helpers: anyio.abc.TaskGroup) -> None:
     helpers.cancel_scope.cancel()
     await helpers.__aexit__(None, None, None)
 
@@ -314,7 +317,7 @@ def _region_of(target: Target) -> str:
     return target.region_name
 
 
-def _named(job: object) -> str:
+def _name_of(job: object) -> str:
     return getattr(job, "__qualname__", None) or repr(job)
 
 

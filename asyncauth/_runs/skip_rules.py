@@ -1,4 +1,4 @@
-"""Targets that are no failures: the region is not enabled, an SCP forbids it, the account is suspended."""
+"""Skip rules: the region is not enabled, an SCP or RCP denies the action, or the account is suspended."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
 
 
 async def skip_reason_for_error(session: AccountSession, error: Exception) -> str | None:
-    """Return why a target that failed is to be skipped instead, None if its error is a failure.
+    """Return the reason to skip a target whose job raised `error`; None if the error is a failure.
 
-    A region counts as not enabled when a service there does not know a token, STS there does not either, and STS
-    elsewhere still does. What a service says alone can mean something else: an image that is not shared is an
-    AuthFailure, too.
+    A region counts as not enabled when a service there refuses the token, STS there refuses it too, and STS in the
+    partition's default region accepts it. The service's code alone is not enough: EC2 also answers AuthFailure for an
+    image that is not shared.
     """
     code = error_code(error)
     if code == "RegionDisabledException":
         return f"region not enabled ({code})"
     if code is not None and classify_denial(str(error)) == "service control policy":
         return f"{BY_AN_SCP} ({code})"
-    if code in UNKNOWN_IN_REGION and await _is_unknown_here_alone(session):
+    if code in UNKNOWN_IN_REGION and await _is_refused_only_here(session):
         return f"region not enabled ({code})"
     return None
 
 
 def skip_reason_for_denial(error: AssumeRoleDenied, role: Role) -> str | None:
-    """Return that an account is suspended or an SCP forbids its role, when STS says so; None otherwise."""
+    """Return the reason to skip a target whose role was denied; None unless STS names a suspension or an SCP or RCP."""
     match probable_causes(error, role)[0]:
         case "suspended account":
             return f"{SUSPENDED} ({error.code})"
@@ -44,21 +44,21 @@ def skip_reason_for_denial(error: AssumeRoleDenied, role: Role) -> str | None:
     return None
 
 
-async def _is_unknown_here_alone(session: AccountSession) -> bool:
+async def _is_refused_only_here(session: AccountSession) -> bool:
     home = get_partition(session.account.partition).default_region
     if home == session.region_name:
         return False
-    return await _is_known_in(session, session.region_name) is False and await _is_known_in(session, home) is True
+    return await _is_accepted_in(session, session.region_name) is False and await _is_accepted_in(session, home) is True
 
 
-async def _is_known_in(session: AccountSession, region_name: str) -> bool | None:
-    """Whether STS knows the session's token in a region; None if it does not say."""
+async def _is_accepted_in(session: AccountSession, region_name: str) -> bool | None:
+    """Return whether STS in a region accepts the session's token; None if STS gave no answer."""
     provider: Any = session
     try:
         async with provider.client("sts", region_name) as sts:
             await sts.get_caller_identity()
     except ClientError:
         return False
-    except Exception:  # noqa: BLE001 - whatever it is, it must not take the place of the job's own error
+    except Exception:  # noqa: BLE001 - no error of this check may replace the job's own error
         return None
     return True

@@ -1,4 +1,4 @@
-"""Account times region: which targets a run has, in the order in which they were asked for."""
+"""Targets of a run: the pairs of account and region, in the order in which they were given."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _WILD: Final = frozenset("*?[")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One account in one region: what a run works on, and what its events are about.
+    """One account in one region: the unit of work of a run, and the target in its events.
 
     Args:
         account: the account.
         region_name: the region.
-        unreachable: why there is nothing to do, when none of the regions asked for is in the account's partition;
-            `region_name` is the partition's default then.
+        unreachable: the reason to skip the target, where none of the run's regions is in the account's partition;
+            `region_name` is then the partition's default region.
     """
 
     account: Account
@@ -37,18 +37,18 @@ class Target:
 
 
 class Targets:
-    """The targets of a run: the regions, checked once, and the accounts, read as they are needed.
+    """The targets of a run: regions are checked once, accounts are read only as they are needed.
 
     Args:
-        accounts: accounts, 12-digit ids or role ARNs; of any length, sync or async. A sequence is checked as a whole
-            before anything starts; what comes out of an iterator is checked as it comes. One that comes more than
-            once is as many targets; in a sequence that is logged.
-        regions: names, or patterns such as `us-*`; a region of another partition than an account's is not tried
-            there. None: each account's own `regions`, else its partition's default region.
+        accounts: accounts, 12-digit ids or role ARNs, from any iterable or async iterable. A sequence is checked as a
+            whole before the run starts; the items of an iterator are checked as they are read. An account that is
+            given twice is twice as many targets; in a sequence this is logged.
+        regions: names, or patterns such as `us-*`. An account gets only those regions that are in its partition.
+            None: each account's own `regions`, else its partition's default region.
         once: make each account one target, in its partition's default region.
 
     Raises:
-        ConfigurationError: a bad account in a sequence, an unknown region, a pattern that matches none.
+        ConfigurationError: a bad account in a sequence, an unknown region, or a pattern that matches no region.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class Targets:
     ) -> None:
         if isinstance(accounts, (str, Account)):
             raise ConfigurationError(
-                f"accounts must be an iterable of accounts, got a single one: write [{accounts!r}]"
+                f"accounts must be an iterable of accounts, got a single account: write [{accounts!r}]"
             )
         self._once = once
-        self._asked = None if regions is None else _check_regions(regions)
+        self._regions = None if regions is None else _check_regions(regions)
         if isinstance(accounts, Sequence | set | frozenset):
             checked = [as_account(account) for account in accounts]
             _warn_of_repeats(checked)
@@ -74,35 +74,35 @@ class Targets:
 
     @property
     def total(self) -> int | None:
-        """How many targets there are, None while nobody can know."""
+        """Number of targets; None if unknown because the accounts are an iterator."""
         if isinstance(self._accounts, Collection):
-            return sum(len(self._of(as_account(account))) for account in self._accounts)
+            return sum(len(self._targets_of(as_account(account))) for account in self._accounts)
         return None
 
     def all(self) -> list[Target]:
-        """Return all targets of a run whose accounts are a sequence."""
+        """Return all targets. The accounts must be a sequence."""
         return list(self._iterate())
 
     def iterate(self) -> Iterator[Target] | AsyncIterator[Target]:
-        """Return the targets one by one, reading the accounts no faster than they are asked for."""
+        """Return an iterator over the targets that reads an account only when its first target is requested."""
         return self._iterate_async() if isinstance(self._accounts, AsyncIterable) else self._iterate()
 
     def _iterate(self) -> Iterator[Target]:
         assert isinstance(self._accounts, Iterable)
         for account in self._accounts:
-            yield from self._of(as_account(account))
+            yield from self._targets_of(as_account(account))
 
     async def _iterate_async(self) -> AsyncIterator[Target]:
         assert isinstance(self._accounts, AsyncIterable)
         async for account in self._accounts:
-            for target in self._of(as_account(account)):
+            for target in self._targets_of(as_account(account)):
                 yield target
 
-    def _of(self, account: Account) -> list[Target]:
+    def _targets_of(self, account: Account) -> list[Target]:
         partition = get_partition(account.partition)
         if self._once:
             return [Target(account, partition.default_region)]
-        wanted = self._asked or account.regions or (partition.default_region,)
+        wanted = self._regions or account.regions or (partition.default_region,)
         names: dict[str, None] = {}
         for name in wanted:
             names |= dict.fromkeys(partition.match_regions(name) if _WILD & set(name) else (name,))
@@ -110,8 +110,8 @@ class Targets:
         targets = [Target(account, name) for name in names if name in known]
         if targets:
             return targets
-        why = f"no region asked for is in partition {account.partition}"
-        return [Target(account, partition.default_region, unreachable=why)]
+        reason = f"none of the regions is in partition {account.partition}"
+        return [Target(account, partition.default_region, unreachable=reason)]
 
 
 def _warn_of_repeats(accounts: Sequence[Account]) -> None:
@@ -119,7 +119,7 @@ def _warn_of_repeats(accounts: Sequence[Account]) -> None:
     if repeated:
         named = ", ".join(account_id for _, account_id in repeated[:3])
         logger.warning(
-            "%d accounts are given more than once (%s%s), and are worked on as often, at the same time, too",
+            "%d accounts are given more than once (%s%s); each repetition is a target of its own",
             len(repeated),
             named,
             ", ..." if len(repeated) > 3 else "",
@@ -131,7 +131,9 @@ def _check_regions(regions: Iterable[str]) -> tuple[str, ...]:
         raise ConfigurationError(f"regions must be a list of names, got the string {regions!r}; write [{regions!r}]")
     checked = tuple(regions)
     if not checked:
-        raise ConfigurationError("regions is empty; None means each account's own, else its partition's default")
+        raise ConfigurationError(
+            "regions is empty; None means each account's own regions, else its partition's default region"
+        )
     for name in checked:
         if not isinstance(name, str):
             raise ConfigurationError(f"regions must hold region names, got {name!r}")

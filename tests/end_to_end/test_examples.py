@@ -1,4 +1,4 @@
-"""The README and the examples run, as they stand, against a simulated fleet."""
+"""The README's code and the examples run unchanged against a simulated fleet."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_block_of_the_readme_runs(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """In order, in one namespace, with the environment of a fleet that has the README's accounts."""
+    """The blocks run in order, in one namespace, with the environment of a fleet that has the README's accounts."""
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -97,10 +97,10 @@ def test_every_block_of_the_readme_runs(
         ("global_and_china", "", r"aws-cn cn-north-1: 2 instances\n5 targets: 5 succeeded; 3 accounts reached"),
     ],
 )
-def test_an_example_runs_as_it_stands(
+def test_an_example_runs_unchanged(
     name: str, only: str, shows: str, fleet: SimulatedFleet, environ: dict[str, str]
 ) -> None:
-    """With nothing changed but the environment."""
+    """Only the environment selects accounts, keys and endpoint."""
     if only:
         keys = fleet.keys(only)
         environ |= {
@@ -124,8 +124,8 @@ def test_an_example_runs_as_it_stands(
     assert done.stderr == ""
 
 
-def test_the_demo_shows_what_it_promises() -> None:
-    """A table by partition, account and region; the denied account and the hanging region; and the summary line."""
+def test_the_demo_shows_accounts_failures_and_a_summary() -> None:
+    """A table by partition, account and region, with the denied account and the hanging region, and a last line."""
     pytest.importorskip("rich")
 
     done = subprocess.run(
@@ -151,7 +151,7 @@ def test_the_demo_shows_what_it_promises() -> None:
 
 
 def test_a_program_runs_in_a_fleet_with_one_command(capfd: pytest.CaptureFixture[str]) -> None:
-    """`python -m asyncauth.testing COMMAND` gives the command a fleet, and returns its exit code."""
+    """`python -m asyncauth.testing COMMAND` runs the command with a fleet's environment and returns its exit code."""
     program = "import os, sys; print(len(os.environ['ACCOUNTS'].split()), os.environ['AWS_ENDPOINT_URL']); sys.exit(3)"
 
     code = main(["--accounts", "aws=2", "aws-cn=1", "--", sys.executable, "-c", program])
@@ -160,8 +160,8 @@ def test_a_program_runs_in_a_fleet_with_one_command(capfd: pytest.CaptureFixture
     assert re.match(r"3 http://127.0.0.1:\d+\n", capfd.readouterr().out)
 
 
-def test_which_program_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a command there is nothing to run, and the message shows one."""
+def test_a_missing_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message shows an example of a command."""
     with pytest.raises(SystemExit):
         main([])
 

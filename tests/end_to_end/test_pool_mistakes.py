@@ -298,4 +298,4 @@ class TestRun:
         async with pool_over(fleet) as pool:
             report = await pool.map(who_am_i, [fleet.accounts[0].id], regions=["cn-north-1"])
 
-        assert report.summary().endswith("skipped 1: no region asked for is in partition aws")
+        assert report.summary().endswith("skipped 1: none of the regions is in partition aws")

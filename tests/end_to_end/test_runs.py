@@ -1,4 +1,4 @@
-"""Runs over a fleet of two partitions: what is asked first, what is tried again, what is skipped, what is kept."""
+"""Runs over a fleet of two partitions: targets, confirmation, limits, retries, failures, progress and journals."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ async def fleet(running_fleet: SimulatedFleet) -> AsyncIterator[SimulatedFleet]:
 
 @pytest.fixture
 def accounts(running_fleet: SimulatedFleet) -> list[Account]:
-    """Two of the global partition and two of China's."""
+    """Two accounts of partition aws and two of aws-cn."""
     return [*running_fleet.accounts[:2], *running_fleet.accounts[-2:]]
 
 
 async def nothing(_: AccountSession) -> None:
-    """Be a job for which the credentials are all that counts."""
+    """Job that makes no call: its target needs only credentials."""
 
 
-async def ask_once(session: AccountSession) -> str:
-    """Ask AWS who this is, without botocore's own retries."""
+async def call_once(session: AccountSession) -> str:
+    """Call GetCallerIdentity without botocore's own retries."""
     once = AioConfig(retries={"mode": "standard", "total_max_attempts": 1})
     async with session.client("sts", config=once) as sts:
         return str((await sts.get_caller_identity())["Account"])
@@ -80,7 +80,7 @@ def statuses(report: Report[Any]) -> dict[str, int]:
 
 
 class Spy:
-    """A job that waits to be let go, and counts how many of it run at the same time: in all, by account, by region."""
+    """Job that waits for `go`, and counts its concurrent calls: in all, by account and by region."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -102,10 +102,10 @@ class Spy:
 
 
 class TestTargets:
-    async def test_each_account_is_tried_in_the_regions_of_its_partition(
+    async def test_each_account_runs_in_the_regions_of_its_partition(
         self, fleet: SimulatedFleet, accounts: list[Account]
     ) -> None:
-        """One list of regions for all; the outcomes are in the order asked for, and each signed as its account."""
+        """One list of regions serves all accounts; outcomes are in the given order, each signed by its own account."""
         async with pool_over(fleet) as pool:
             report = await pool.map(who_am_i, accounts, [*EVERYWHERE, "us-west-*"])
 
@@ -118,21 +118,21 @@ class TestTargets:
         ]
         assert all(f":{outcome.account.id}:" in (outcome.value or "") for outcome in report)
 
-    async def test_an_account_without_any_of_the_regions_is_skipped_and_says_why(
+    async def test_an_account_without_any_of_the_regions_is_skipped(
         self, fleet: SimulatedFleet, accounts: list[Account]
     ) -> None:
-        """It is in the report, and no role is assumed for it."""
+        """Its outcome has the reason, and no role is assumed for it."""
         async with pool_over(fleet) as pool:
             report = await pool.map(nothing, accounts, ["eu-west-1"])
 
         skipped = [outcome for outcome in report if outcome.account.partition == "aws-cn"]
         assert len(skipped) == len(report.skipped) == 2
         assert {(outcome.status, outcome.phase, outcome.attempts) for outcome in skipped} == {("skipped", None, 0)}
-        assert {outcome.reason for outcome in skipped} == {"no region asked for is in partition aws-cn"}
+        assert {outcome.reason for outcome in skipped} == {"none of the regions is in partition aws-cn"}
         assert (await fleet.counts()).calls("sts", "AssumeRole") == 2
 
-    async def test_an_account_named_twice_is_answered_twice(self, fleet: SimulatedFleet) -> None:
-        """Whoever wants it once says so once; the role is assumed once all the same."""
+    async def test_an_account_given_twice_has_two_outcomes(self, fleet: SimulatedFleet) -> None:
+        """Each repetition is a target; the role is assumed once."""
         account = fleet.accounts[0].id
         async with pool_over(fleet) as pool:
             report = await pool.map(who_am_i, [account, account])
@@ -140,15 +140,15 @@ class TestTargets:
         assert [outcome.account.id for outcome in report.succeeded] == [account, account]
         assert (await fleet.counts()).calls("sts", "AssumeRole") == 1
 
-    async def test_a_bad_account_in_a_list_is_refused_at_the_door(self, fleet: SimulatedFleet) -> None:
-        """Nothing is called, not even for the good ones before it."""
+    async def test_a_bad_account_in_a_list_is_refused_before_the_run(self, fleet: SimulatedFleet) -> None:
+        """No call is made, not even for the valid accounts before it."""
         async with pool_over(fleet) as pool:
             with pytest.raises(ConfigurationError, match="12"):
                 pool.as_completed(nothing, [fleet.accounts[0].id, "1234"])
         assert (await fleet.counts()).calls("sts", "AssumeRole") == 0
 
-    async def test_a_bad_account_from_an_iterator_is_raised_after_what_came_before(self, fleet: SimulatedFleet) -> None:
-        """The outcomes of the good ones are given first."""
+    async def test_a_bad_account_from_an_iterator_is_raised_after_earlier_outcomes(self, fleet: SimulatedFleet) -> None:
+        """The outcomes of the valid accounts before it are returned first."""
         given = iter([fleet.accounts[0].id, fleet.accounts[1].id, "1234"])
         async with pool_over(fleet) as pool, pool.as_completed(nothing, given) as run:
             outcomes = [await anext(run), await anext(run)]
@@ -158,18 +158,18 @@ class TestTargets:
         assert [outcome.ok for outcome in outcomes] == [True, True]
 
 
-class TestBeforeItStarts:
-    @pytest.mark.parametrize("said", [True, False])
+class TestBeforeTheRun:
+    @pytest.mark.parametrize("consent", [True, False])
     @pytest.mark.parametrize("is_async", [True, False])
-    async def test_a_callable_is_shown_the_plan_and_decides(
-        self, fleet: SimulatedFleet, accounts: list[Account], *, said: bool, is_async: bool
+    async def test_a_callable_receives_the_plan_and_decides(
+        self, fleet: SimulatedFleet, accounts: list[Account], *, consent: bool, is_async: bool
     ) -> None:
-        """With its consent the job runs everywhere; without it every target is skipped, and nothing is called."""
+        """With consent the job runs for all targets; without it every target is skipped and no call is made."""
         plans = []
 
         def decide(plan: Plan) -> bool:
             plans.append(plan)
-            return said
+            return consent
 
         async def decide_later(plan: Plan) -> bool:
             await anyio.lowlevel.checkpoint()
@@ -186,14 +186,14 @@ class TestBeforeItStarts:
         assert plan.roles == tuple(fleet.role_arn(account) for account in accounts)
         assert str(plan).startswith("will touch 8 targets in 4 accounts")
         assert "manage-role (4)" in str(plan)
-        if said:
+        if consent:
             assert statuses(report) == {"succeeded": 8}
         else:
             assert {(outcome.status, outcome.reason) for outcome in report} == {("skipped", "not confirmed")}
             assert (await fleet.counts()).calls("sts", "AssumeRole") == 0
 
     @pytest.mark.parametrize(("typed", "goes_on"), [("y\n", True), ("YES\n", True), ("n\n", False), ("\n", False)])
-    async def test_a_person_is_asked_at_the_terminal(
+    async def test_confirm_true_prompts_at_the_terminal(
         self,
         fleet: SimulatedFleet,
         monkeypatch: pytest.MonkeyPatch,
@@ -202,7 +202,7 @@ class TestBeforeItStarts:
         *,
         goes_on: bool,
     ) -> None:
-        """The plan is shown; only a yes is one."""
+        """The prompt shows the plan; only `y` and `yes` are consent."""
         terminal = io.StringIO(typed)
         terminal.isatty = lambda: True  # type: ignore[method-assign]
         monkeypatch.setattr(sys, "stdin", terminal)
@@ -213,19 +213,19 @@ class TestBeforeItStarts:
         assert report[0].ok is goes_on
         assert "will touch 1 targets in 1 accounts" in capsys.readouterr().err
 
-    async def test_what_cannot_be_confirmed_is_refused_at_the_door(self, fleet: SimulatedFleet) -> None:
-        """No terminal to ask at; accounts that nobody knows yet; something that is no callable."""
+    async def test_a_run_that_cannot_be_confirmed_is_refused(self, fleet: SimulatedFleet) -> None:
+        """Without a terminal, with accounts from an iterator, and with a value that is no callable."""
         accounts = [fleet.accounts[0].id]
         async with pool_over(fleet) as pool:
-            with pytest.raises(ConfigurationError, match="there is none; give a callable"):
+            with pytest.raises(ConfigurationError, match="there is none; pass a callable"):
                 pool.as_completed(nothing, accounts, confirm=True)
-            with pytest.raises(ConfigurationError, match="needs a list of accounts"):
+            with pytest.raises(ConfigurationError, match="accounts must be a list, no iterator"):
                 pool.as_completed(nothing, iter(accounts), confirm=lambda _: True)
             with pytest.raises(ConfigurationError, match="must be True or a callable"):
                 pool.as_completed(nothing, accounts, confirm="yes")  # type: ignore[arg-type]
 
-    async def test_a_dry_run_does_everything_but_the_job(self, fleet: SimulatedFleet, accounts: list[Account]) -> None:
-        """Every role is assumed and who cannot be entered fails, but nobody's job is called."""
+    async def test_a_dry_run_does_not_call_the_job(self, fleet: SimulatedFleet, accounts: list[Account]) -> None:
+        """Every role is assumed, and an account whose role is denied fails."""
         denied = accounts[0]
         await fleet.fault(service="sts", action="AssumeRole", account=denied, code="AccessDenied", status=403)
         spy = Spy()
@@ -241,7 +241,7 @@ class TestBeforeItStarts:
 
 class TestLimits:
     async def spied(self, fleet: SimulatedFleet, most: int, **limits: Any) -> Spy:
-        """Run a spy over 10 accounts and 2 regions, until no more of it start; then let it go."""
+        """Run a spy over 10 accounts and 2 regions until no more targets start; then set `go`."""
         clock, spy = FakeClock(), Spy()
         accounts = fleet.accounts[:10]
         async with pool_over(fleet, clock=clock) as pool:
@@ -263,28 +263,28 @@ class TestLimits:
         assert spy.calls == 20
         return spy
 
-    async def test_a_job_that_asks_nobody_runs_as_often_as_it_may(self, fleet: SimulatedFleet) -> None:
-        """A region from which no answer came is entered gently; a job that does not wait for one is not slowed."""
+    async def test_a_job_without_requests_is_not_slowed_in_a_new_region(self, fleet: SimulatedFleet) -> None:
+        """A region without any response yet admits few requests, but a job that waits for none is not limited."""
         spy = await self.spied(fleet, 20)
         assert spy.most["all"] == 20
 
     async def test_max_at_once(self, fleet: SimulatedFleet) -> None:
-        """So many targets run at the same time, never more."""
+        """At most so many targets run concurrently."""
         spy = await self.spied(fleet, 7, max_at_once=7)
         assert spy.most["all"] == 7
 
     async def test_max_at_once_per_account(self, fleet: SimulatedFleet) -> None:
-        """One region of each account after the other; the accounts do not wait for each other."""
+        """The regions of an account run one after the other; accounts do not wait for each other."""
         spy = await self.spied(fleet, 10, max_at_once_per_account=1)
         assert {spy.most[account.id] for account in fleet.accounts[:10]} == {1}
 
     async def test_max_at_once_per_region(self, fleet: SimulatedFleet) -> None:
-        """So many accounts in each region; the regions do not wait for each other."""
+        """At most so many accounts run in each region; regions do not wait for each other."""
         spy = await self.spied(fleet, 6, max_at_once_per_region=3)
         assert {region: spy.most[region] for region in REGIONS["aws"]} == {"eu-west-1": 3, "us-east-1": 3}
 
-    async def test_a_limit_on_calls_holds_for_all_accounts_of_a_pool(self, fleet: SimulatedFleet) -> None:
-        """`RateLimit(..., per=(), max_at_once=2)`: two such calls are under way, whatever the number of targets."""
+    async def test_a_rate_limit_holds_for_all_accounts_of_a_pool(self, fleet: SimulatedFleet) -> None:
+        """`RateLimit(..., per=(), max_at_once=2)`: two such calls are in flight, whatever the number of targets."""
         limit = RateLimit("sts", per=(), max_at_once=2, action="GetCallerIdentity")
         async with pool_over(fleet, rate_limits=[limit]) as pool:
             await pool.map(who_am_i, fleet.accounts[:10])
@@ -298,18 +298,18 @@ class TestLimits:
                 assert (queue.running, queue.waiting) == (2, 18)
                 await fault.remove()
 
-    async def test_a_target_that_waits_for_credentials_times_out_too(self, fleet: SimulatedFleet) -> None:
-        """In phase `credentials`; its place is free again, and the flight it waited for goes on for others."""
+    async def test_a_target_that_waits_for_credentials_times_out(self, fleet: SimulatedFleet) -> None:
+        """Its phase is `credentials`, another target can start, and the flight continues for other callers."""
         stuck, free = (account.id for account in fleet.accounts[:2])
         fault = await fleet.fault("hang", service="sts", action="AssumeRole", account=stuck)
 
-        async def one_then_the_other() -> AsyncIterator[str]:
+        async def stuck_then_free() -> AsyncIterator[str]:
             yield stuck
             await fleet.wait_until(action="AssumeRole", in_flight=1)
             yield free
 
         async with pool_over(fleet) as pool:
-            report = await pool.map(who_am_i, one_then_the_other(), max_at_once=1, timeout=0.5)
+            report = await pool.map(who_am_i, stuck_then_free(), max_at_once=1, timeout=0.5)
             await fault.remove()
             again = await pool.map(who_am_i, [stuck])
 
@@ -321,8 +321,8 @@ class TestLimits:
         assert again[0].ok
         assert (await fleet.counts()).calls("sts", "AssumeRole", account=stuck) == 1
 
-    async def test_an_sts_that_nobody_answers_at_is_found_out_once(self, fleet: SimulatedFleet) -> None:
-        """Five requests wait for it in vain; everybody else is told at once, each about its own account."""
+    async def test_an_sts_without_responses_times_out_five_requests(self, fleet: SimulatedFleet) -> None:
+        """Five requests time out; all other targets fail at once, each with an error about its own account."""
         accounts = [account.id for account in fleet.accounts[:40]]
         fault = await fleet.fault("hang", service="sts", action="AssumeRole")
         async with pool_over(fleet, refresh=RefreshPolicy(load_timeout=0.3)) as pool:
@@ -336,8 +336,8 @@ class TestLimits:
             assert "check the network" in str(outcome.error)
         assert report.elapsed < 10
 
-    async def test_the_deadline_of_a_run_ends_what_runs_and_skips_the_rest(self, fleet: SimulatedFleet) -> None:
-        """Targets under way time out, those not begun are skipped with that reason, and all are answered."""
+    async def test_the_deadline_of_a_run_ends_running_targets_and_skips_the_rest(self, fleet: SimulatedFleet) -> None:
+        """Running targets time out, the others are skipped with that reason, and each target has an outcome."""
         clock, spy = FakeClock(), Spy()
         async with pool_over(fleet, clock=clock) as pool:
             await pool.warm(fleet.accounts[:5])
@@ -355,18 +355,18 @@ class TestLimits:
 
 
 class TestRetries:
-    async def test_throttling_and_expired_tokens_are_tried_again(
+    async def test_throttling_and_expired_tokens_are_retried(
         self, fleet: SimulatedFleet, accounts: list[Account]
     ) -> None:
-        """As a default, three attempts in all; what the target says in the end is what the last of them said."""
+        """By default there are three attempts in all; the outcome has the error of the last attempt."""
         await fleet.fault("throttle", service="sts", action="GetCallerIdentity", account=accounts[0], times=2)
         await fleet.fault("throttle", service="sts", action="GetCallerIdentity", account=accounts[1])
-        # The client itself drops the token and tries once more, so three of these are one and a half attempts.
+        # The client itself drops the token and sends the call again, so three of these responses are 1.5 attempts.
         expired = {"code": "ExpiredToken", "status": 403, "times": 3}
         await fleet.fault(service="sts", action="GetCallerIdentity", account=accounts[2], **expired)  # type: ignore[arg-type]
         one_each = [Account(account.id, partition=account.partition) for account in accounts]
         async with pool_over(fleet) as pool:
-            report = await pool.map(ask_once, one_each)
+            report = await pool.map(call_once, one_each)
 
         found = [(outcome.status, outcome.attempts, outcome.error_code) for outcome in report]
         assert found == [
@@ -376,13 +376,13 @@ class TestRetries:
             ("succeeded", 1, None),
         ]
 
-    async def test_nothing_else_is(self, fleet: SimulatedFleet, accounts: list[Account]) -> None:
-        """A denial, an error of the job's own, a break-down of the service: one attempt."""
+    async def test_no_other_error_is_retried(self, fleet: SimulatedFleet, accounts: list[Account]) -> None:
+        """A denial, a job's own error and an internal error of the service have one attempt."""
         await fleet.fault(service="sts", action="GetCallerIdentity", account=accounts[0], code="AccessDenied")
         await fleet.fault(service="sts", action="GetCallerIdentity", account=accounts[2], code="InternalFailure")
 
         async def job(session: AccountSession) -> None:
-            await ask_once(session)
+            await call_once(session)
             raise KeyError(session.account.id)
 
         async with pool_over(fleet) as pool:
@@ -395,8 +395,8 @@ class TestRetries:
             (ClientError, 1),
         ]
 
-    async def test_one_says_what_and_how_often(self, fleet: SimulatedFleet) -> None:
-        """A number is short for the default errors that often; a Retry names errors of the job's own; None is none."""
+    async def test_retry_selects_errors_and_attempts(self, fleet: SimulatedFleet) -> None:
+        """A number keeps the default errors, a Retry can name a job's own errors, and None disables retries."""
         account = [fleet.accounts[0].id]
         await fleet.fault("throttle", service="sts", action="GetCallerIdentity")
         calls = 0
@@ -409,8 +409,8 @@ class TestRetries:
             return "done"
 
         async with pool_over(fleet) as pool:
-            assert (await pool.map(ask_once, account, retry=2))[0].attempts == 2
-            assert (await pool.map(ask_once, account, retry=None))[0].attempts == 1
+            assert (await pool.map(call_once, account, retry=2))[0].attempts == 2
+            assert (await pool.map(call_once, account, retry=None))[0].attempts == 1
             own = Retry(attempts=5, errors=ConnectionError, wait_initial=0)
             assert (await pool.map(fragile, account, retry=own))[0].value == "done"
 
@@ -418,8 +418,8 @@ class TestRetries:
 
 
 class TestFailures:
-    async def test_a_tolerance_skips_the_rest(self, fleet: SimulatedFleet) -> None:
-        """As a count and as a fraction of the targets, over accounts that refuse: one failure more ends it."""
+    async def test_an_exceeded_tolerance_skips_the_rest(self, fleet: SimulatedFleet) -> None:
+        """The tolerance is a count or a fraction of the targets; one failure more skips the rest."""
         accounts = [account.id for account in fleet.accounts[:40]]
         await fleet.fault(service="sts", action="AssumeRole", code="AccessDenied", status=403)
         for tolerance in (3, 0.1):
@@ -431,14 +431,14 @@ class TestFailures:
             assert {outcome.reason for outcome in report.skipped} == {"failure tolerance reached"}
             assert all(isinstance(outcome.error, AssumeRoleDenied) for outcome in report.failed)
 
-    async def test_a_fraction_of_nobody_knows_how_many_is_refused(self, fleet: SimulatedFleet) -> None:
-        """At the door, with what to do instead."""
+    async def test_a_fraction_of_an_unknown_number_is_refused(self, fleet: SimulatedFleet) -> None:
+        """The error names the alternatives before the run."""
         async with pool_over(fleet) as pool:
             with pytest.raises(ConfigurationError, match="give a count, or a list"):
                 pool.as_completed(nothing, iter(["123456789012"]), failure_tolerance=0.1)
 
-    async def test_a_jobs_own_exception_stays_itself(self, fleet: SimulatedFleet) -> None:
-        """The same object, with a traceback that ends where it was raised."""
+    async def test_a_jobs_own_exception_is_not_wrapped(self, fleet: SimulatedFleet) -> None:
+        """The outcome has the same object, with a traceback that ends where it was raised."""
         mine = LookupError("no such instance")
 
         async def deep(session: AccountSession) -> None:
@@ -456,7 +456,7 @@ class TestFailures:
         assert names[-2:] == ["job", "deep"]
 
     async def test_no_outcome_keeps_credentials_alive(self, fleet: SimulatedFleet, accounts: list[Account]) -> None:
-        """With the pool gone and all outcomes at hand, no session is left, and nobody who could sign."""
+        """After the pool is deleted, the outcomes keep no session and no identity reachable."""
         await fleet.fault(service="sts", action="GetCallerIdentity", account=accounts[0], code="AccessDenied")
         await fleet.fault(service="sts", action="AssumeRole", account=accounts[1], code="AccessDenied", status=403)
 
@@ -478,9 +478,9 @@ class TestFailures:
         assert {outcome.status for outcome in report} == {"failed", "timed_out"}
         assert any(isinstance(outcome.error, ExceptionGroup) for outcome in report)
         gc.collect()
-        # By type: isinstance asks a weak proxy what it stands for, and other tests leave dead ones behind.
-        left = [thing for thing in gc.get_objects() if issubclass(type(thing), AccountSession | RoleIdentity)]
-        assert left == []
+        # By type(): isinstance() resolves a weak proxy, and other tests leave proxies of deleted objects.
+        kept = [each for each in gc.get_objects() if issubclass(type(each), AccountSession | RoleIdentity)]
+        assert kept == []
 
     @staticmethod
     async def fail(session: AccountSession, credentials: Any) -> None:
@@ -488,13 +488,13 @@ class TestFailures:
 
 
 class TestProgress:
-    async def test_a_callable_is_told_every_event(self, fleet: SimulatedFleet, accounts: list[Account]) -> None:
-        """A start, for each target its start, retries and end, and the end with the counts."""
+    async def test_a_callable_receives_every_event(self, fleet: SimulatedFleet, accounts: list[Account]) -> None:
+        """The start, for each target its start, retries and end, and the end with the counts."""
         await fleet.fault("throttle", service="sts", action="GetCallerIdentity", account=accounts[0], times=1)
         events: list[Any] = []
         one_each = [Account(account.id, partition=account.partition) for account in accounts]
         async with pool_over(fleet) as pool:
-            await pool.map(ask_once, one_each, progress=events.append)
+            await pool.map(call_once, one_each, progress=events.append)
 
         kinds = Counter(type(event) for event in events)
         assert kinds == {RunStarted: 1, TargetStarted: 4, TargetRetried: 1, TargetSettled: 4, RunFinished: 1}
@@ -505,10 +505,10 @@ class TestProgress:
         assert retried.target.account.id == accounts[0].id
         assert not [event for event in events if "secret" in repr(event).lower()]
 
-    async def test_one_that_fails_does_not_end_the_run(
+    async def test_a_failing_listener_does_not_end_the_run(
         self, fleet: SimulatedFleet, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It is told no more, which the log says."""
+        """It is not called again, and the log has its exception."""
         calls = []
 
         def broken(event: object) -> None:
@@ -520,21 +520,21 @@ class TestProgress:
 
         assert report[0].ok
         assert len(calls) == 1
-        assert "gets no more events" in caplog.text
+        assert [(record.name, record.exc_info is not None) for record in caplog.records] == [("asyncauth.fanout", True)]
 
 
 class TestJournal:
-    async def test_a_second_run_does_only_what_is_not_done(
+    async def test_a_second_run_does_only_the_rest(
         self, fleet: SimulatedFleet, accounts: list[Account], tmp_path: Path
     ) -> None:
-        """What failed is tried again, what succeeded is skipped with that reason, and the report counts it."""
+        """Failed targets run again, succeeded ones are skipped with that reason, and the report counts them."""
         path = tmp_path / "journal"
         fault = await fleet.fault(service="sts", action="GetCallerIdentity", account=accounts[0], code="AccessDenied")
         async with pool_over(fleet) as pool:
-            first = await pool.map(ask_once, accounts, journal=path)
+            first = await pool.map(call_once, accounts, journal=path)
             await fault.remove()
-            second = await pool.map(ask_once, accounts, journal=path)
-            third = await pool.map(ask_once, accounts, journal=path)
+            second = await pool.map(call_once, accounts, journal=path)
+            third = await pool.map(call_once, accounts, journal=path)
 
         assert statuses(first) == {"failed": 2, "succeeded": 6}
         assert statuses(second) == {"succeeded": 2, "skipped": 6}
@@ -546,10 +546,10 @@ class TestJournal:
         assert "6 done in an earlier run" in second.summary()
         assert (await fleet.counts()).calls("sts", "GetCallerIdentity") == 2 + 6 + 2
 
-    async def test_it_holds_no_secret_and_no_value(
+    async def test_a_journal_holds_no_secret_and_no_value(
         self, fleet: SimulatedFleet, accounts: list[Account], tmp_path: Path
     ) -> None:
-        """Targets, how they ended, and AWS's codes: not what a job returned, not the words of its error."""
+        """It holds targets, statuses and codes, but no return value of a job and no message of an error."""
         path = tmp_path / "journal"
 
         async def job(session: AccountSession) -> str:
@@ -567,22 +567,22 @@ class TestJournal:
         assert not [secret for secret in secrets if secret in text]
         assert [json.loads(line).get("code") for line in text.splitlines()].count("ValueError") == 2
 
-    async def test_it_is_one_jobs_and_one_roles(self, fleet: SimulatedFleet, tmp_path: Path) -> None:
-        """Another job, or another role, would skip what it has not done; it is refused before anything is called."""
+    async def test_a_journal_belongs_to_one_job_and_one_role(self, fleet: SimulatedFleet, tmp_path: Path) -> None:
+        """A run with another job or role is refused before any call: it would skip targets that it has not done."""
         account, path = [fleet.accounts[0].id], tmp_path / "journal"
         async with pool_over(fleet) as pool:
             await pool.map(nothing, account, journal=path)
             before = (await fleet.counts()).calls("sts", "AssumeRole")
-            with pytest.raises(ConfigurationError, match=r"is that of job .*nothing.* this run has job .*who_am_i"):
+            with pytest.raises(ConfigurationError, match=r"belongs to job .*nothing.* this run has job .*who_am_i"):
                 await pool.map(who_am_i, account, journal=path)
         async with pool_over(fleet, role="another-role") as pool:
-            with pytest.raises(ConfigurationError, match="is that of role"):
+            with pytest.raises(ConfigurationError, match="belongs to role"):
                 await pool.map(nothing, account, journal=path)
 
         assert (await fleet.counts()).calls("sts", "AssumeRole") == before
 
-    async def test_it_is_one_runs_at_a_time(self, fleet: SimulatedFleet, tmp_path: Path) -> None:
-        """A second run beside the first would do everything twice."""
+    async def test_a_journal_is_used_by_one_run_at_a_time(self, fleet: SimulatedFleet, tmp_path: Path) -> None:
+        """Two concurrent runs would do every target twice, so the second is refused."""
         account, path = [fleet.accounts[0].id], tmp_path / "journal"
         async with pool_over(fleet) as pool, pool.as_completed(nothing, account, journal=path):
             with pytest.raises(ConfigurationError, match="in use by another run"):
@@ -590,8 +590,8 @@ class TestJournal:
 
 
 class TestTheBlock:
-    async def test_what_the_body_raises_stays_itself(self, fleet: SimulatedFleet) -> None:
-        """No group around it, with jobs under way."""
+    async def test_an_exception_of_the_body_is_not_wrapped(self, fleet: SimulatedFleet) -> None:
+        """It is raised without a group around it while jobs run."""
 
         async def leave() -> None:
             async with pool.as_completed(who_am_i, fleet.accounts) as run:
@@ -605,7 +605,7 @@ class TestTheBlock:
     async def test_two_runs_of_one_pool_share_its_tokens(
         self, fleet: SimulatedFleet, accounts: Sequence[Account]
     ) -> None:
-        """Side by side, one AssumeRole per account; the statistics count both."""
+        """Two concurrent runs send one AssumeRole per account; the statistics count the targets of both."""
         async with pool_over(fleet) as pool:
             async with anyio.create_task_group() as group:
                 group.start_soon(pool.map, who_am_i, accounts)

@@ -1,4 +1,4 @@
-"""Runs that end before their time: killed, interrupted, their caller cancelled; and run again with the same journal."""
+"""Runs that end early: killed, interrupted, or cancelled; and repetitions with the same journal."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def fleet() -> Iterator[SimulatedFleet]:
         yield running
 
 
-class Elsewhere:
-    """Runs tests/support/run_journal.py in processes, one after the other, with one journal."""
+class JournalProcesses:
+    """Starts tests/support/run_journal.py in child processes that share one journal."""
 
     def __init__(self, fleet: SimulatedFleet, directory: Path) -> None:
         keys = fleet.keys()
         self.done_path, self.journal_path = directory / "done", directory / "journal"
-        self._asked = {
+        self._settings = {
             "accounts": [account.id for account in fleet.accounts],
             "regions": REGIONS,
             "endpoint_url": fleet.endpoint_url,
@@ -62,13 +62,13 @@ class Elsewhere:
             text=True,
         )
         assert process.stdin is not None
-        process.stdin.write(json.dumps(self._asked))
+        process.stdin.write(json.dumps(self._settings))
         process.stdin.close()
         process.stdin = None
         return process
 
     def wait_for(self, targets: int) -> None:
-        """Wait until so many targets have said that they are done."""
+        """Wait until so many targets have written their line to the file `done`."""
         until = time.monotonic() + 60
         while time.monotonic() < until:
             if self.done_path.exists() and self.done_path.read_bytes().count(b"\n") >= targets:
@@ -84,8 +84,8 @@ class Elsewhere:
 
 
 @pytest.fixture
-def elsewhere(fleet: SimulatedFleet, tmp_path: Path) -> Elsewhere:
-    return Elsewhere(fleet, tmp_path)
+def processes(fleet: SimulatedFleet, tmp_path: Path) -> JournalProcesses:
+    return JournalProcesses(fleet, tmp_path)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -95,25 +95,25 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
         process.kill()
 
 
-def test_killed_and_run_again_every_target_is_done_once(
-    elsewhere: Elsewhere, record_property: Callable[[str, object], None]
+def test_a_killed_run_and_its_repetition_do_every_target_once(
+    processes: JournalProcesses, record_property: Callable[[str, object], None]
 ) -> None:
-    """Over both runs; only those that were in flight at the kill can have been done twice."""
-    first = elsewhere.start()
-    elsewhere.wait_for(TARGETS // 3)
+    """Over both runs, only targets in flight at the kill may be done twice."""
+    first = processes.start()
+    processes.wait_for(TARGETS // 3)
     os.kill(first.pid, signal.SIGKILL)
     finish(first)
-    done_at_kill = set(elsewhere.done())
+    done_at_kill = set(processes.done())
 
-    second = elsewhere.start()
+    second = processes.start()
     output, errors = finish(second)
 
     assert (first.returncode, second.returncode) == (-signal.SIGKILL, 0), errors
-    done = elsewhere.done()
+    done = processes.done()
     twice = {target for target, times in done.items() if times > 1}
     statuses = json.loads(output)["statuses"]
     record_property("done twice", len(twice))
-    print(f"{len(done_at_kill)} done at the kill, {len(twice)} of them twice; the second run: {statuses}")
+    print(f"{len(done_at_kill)} done at the kill, {len(twice)} of them twice; second run: {statuses}")
     assert TARGETS // 3 <= len(done_at_kill) < TARGETS
     assert len(done) == TARGETS
     assert max(done.values()) <= 2
@@ -123,12 +123,12 @@ def test_killed_and_run_again_every_target_is_done_once(
     assert statuses == {"skipped": skipped, "succeeded": TARGETS - skipped}
 
 
-def test_interrupted_it_ends_at_once_and_reports_what_was_done(
-    elsewhere: Elsewhere, record_property: Callable[[str, object], None]
+def test_an_interrupted_run_reports_all_targets(
+    processes: JournalProcesses, record_property: Callable[[str, object], None]
 ) -> None:
-    """Ctrl-C: what had finished is in the outcomes and in the journal, the rest is cancelled, and nothing complains."""
-    process = elsewhere.start()
-    elsewhere.wait_for(TARGETS // 10)
+    """After Ctrl-C outcomes and journal have the finished targets, the rest is cancelled, and there is no warning."""
+    process = processes.start()
+    processes.wait_for(TARGETS // 10)
     process.send_signal(signal.SIGINT)
     sent_at = time.monotonic()
     output, errors = finish(process)
@@ -142,11 +142,11 @@ def test_interrupted_it_ends_at_once_and_reports_what_was_done(
     statuses = json.loads(output)["statuses"]
     assert sum(statuses.values()) == TARGETS
     assert statuses.keys() == {"succeeded", "cancelled"}
-    assert Counter(line["status"] for line in elsewhere.journalled()) == statuses
+    assert Counter(line["status"] for line in processes.journalled()) == statuses
 
 
-async def test_a_cancelled_caller_still_gets_what_had_finished(fleet: SimulatedFleet) -> None:
-    """The scope around a run is cancelled: it ends within a second, and `unread` has every target that was not read."""
+async def test_a_cancelled_caller_can_read_the_finished_outcomes(fleet: SimulatedFleet) -> None:
+    """After the scope around a run is cancelled, `unread` returns an outcome for every target."""
     ended: list[str] = []
     all_ended = anyio.Event()
 

@@ -1,6 +1,6 @@
-"""Runs over hundreds and thousands of accounts: what they cost, and that each target is answered once and rightly.
+"""Runs over hundreds and thousands of accounts: their cost, and one correct outcome for each target.
 
-Figures that depend on the machine are written to the junit report, and asserted with room for a busy one.
+Figures that depend on the machine are written to the junit report.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ async def fleet(running_fleet: SimulatedFleet) -> AsyncIterator[SimulatedFleet]:
 
 
 async def nothing(_: AccountSession) -> None:
-    """Be a job for which the credentials are all that counts."""
+    """Job that makes no call: its target needs only credentials."""
 
 
 def ids(accounts: Any) -> list[str]:
-    """Return the ids alone: accounts that name no regions are one target each."""
+    """Return the ids alone: an account without regions is one target."""
     return [account.id for account in accounts]
 
 
-def run_elsewhere(fleet: SimulatedFleet, accounts: int, denied: list[str]) -> dict[str, Any]:
-    """Run tests/support/run_many.py over so many accounts in 20 regions."""
+def run_in_child_process(fleet: SimulatedFleet, accounts: int, denied: list[str]) -> dict[str, Any]:
+    """Run tests/support/run_many.py in a child process, over so many accounts in 20 regions."""
     keys = fleet.keys()
-    asked = {
+    run_settings = {
         "accounts": ids(fleet.accounts[:accounts]),
         "regions": REGIONS,
         "denied": denied,
@@ -66,23 +66,25 @@ def run_elsewhere(fleet: SimulatedFleet, accounts: int, denied: list[str]) -> di
         "secret_access_key": keys.secret_access_key,
     }
     command = [sys.executable, "-W", "error", "-m", "tests.support.run_many"]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, input=json.dumps(run_settings), capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
-async def test_ten_thousand_targets_of_which_a_fifth_are_trouble(
+async def test_ten_thousand_targets_of_which_a_fifth_fail(
     fleet: SimulatedFleet, record_property: Callable[[str, object], None]
 ) -> None:
-    """Each is answered once, rightly; memory is that of a thousand; those that hang cost no more than their timeout."""
+    """Each target has one correct outcome, and peak memory is that of a thousand targets."""
     accounts = ids(fleet.accounts[:500])
     denied = random.Random(7).sample(accounts, 25)
     for account in denied:
         await fleet.fault(service="sts", action="AssumeRole", account=account, code="AccessDenied", status=403)
 
-    few = await anyio.to_thread.run_sync(run_elsewhere, fleet, 50, denied)
-    many = await anyio.to_thread.run_sync(run_elsewhere, fleet, 500, denied)
+    few = await anyio.to_thread.run_sync(run_in_child_process, fleet, 50, denied)
+    many = await anyio.to_thread.run_sync(run_in_child_process, fleet, 500, denied)
 
     record_property("peak_kib", (few["peak_kib"], many["peak_kib"]))
     record_property("seconds", many["seconds"])
@@ -96,10 +98,10 @@ async def test_ten_thousand_targets_of_which_a_fifth_are_trouble(
     assert many["seconds"] < 40
 
 
-async def test_an_sts_that_throttles_everything_is_asked_little_and_answered_for_clearly(
+async def test_an_sts_that_throttles_all_requests_receives_few(
     fleet: SimulatedFleet, record_property: Callable[[str, object], None]
 ) -> None:
-    """200 accounts: far fewer than 1.5 requests for each, and each target says that STS throttles."""
+    """200 accounts send at most 1.5 requests each, and each outcome names the throttling by STS."""
     accounts = ids(fleet.accounts[:200])
     await fleet.fault("throttle", service="sts", action="AssumeRole")
     async with pool_over(fleet) as pool:
@@ -117,10 +119,10 @@ async def test_an_sts_that_throttles_everything_is_asked_little_and_answered_for
         assert "STS throttles its caller" in str(outcome.error)
 
 
-async def test_an_sts_with_a_limit_is_used_to_its_limit_without_being_told(
+async def test_the_limit_of_an_sts_is_found_without_configuration(
     fleet: SimulatedFleet, record_property: Callable[[str, object], None]
 ) -> None:
-    """1,000 accounts at 50 a second: within 1.3 of the ideal 19 s (after a burst of 50), under 10 % throttled."""
+    """1,000 accounts at 50 requests per second: 1.3 times the ideal 19 s, and less than 10 % throttled."""
     accounts = ids(fleet.accounts)
     await fleet.limit(service="sts", action="AssumeRole", per_second=50)
     async with pool_over(fleet) as pool:
@@ -140,11 +142,11 @@ async def test_an_sts_with_a_limit_is_used_to_its_limit_without_being_told(
 async def test_an_sts_with_a_high_limit_is_not_slowed(
     fleet: SimulatedFleet, record_property: Callable[[str, object], None]
 ) -> None:
-    """One that allows 600 a second is asked as fast as that, or as fast as this machine can without a limit.
+    """An STS that allows 600 requests per second receives half of them, or half of this machine's rate without a limit.
 
-    The first 1,000 accounts teach the pool what it can ask for; the same again show what it learned. Nearly 600 is
-    what comes of it; a busy machine sends in volleys that break the limit, so what is asserted is half. The exact rate
-    is held by the same test with a fake clock, in test_budgets.py.
+    The pool learns the rate from the first 1,000 accounts, and the second 1,000 are measured. A free machine reaches
+    nearly 600; a busy machine sends bursts that exceed the limit, so the test asserts half. The exact rate is asserted
+    with a fake clock in tests/resilience/.
     """
     accounts = ids(fleet.accounts)
     rates = []
@@ -165,23 +167,23 @@ async def test_an_sts_with_a_high_limit_is_not_slowed(
     assert limited > 0.5 * min(free, 600)
 
 
-async def test_a_dead_region_costs_a_handful_of_timeouts_and_holds_up_nobody(
+async def test_a_dead_region_times_out_five_targets_and_delays_no_other_region(
     fleet: SimulatedFleet, caplog: pytest.LogCaptureFixture, record_property: Callable[[str, object], None]
 ) -> None:
-    """500 accounts, 4 regions: the other three are done before the dead one is even given up."""
+    """500 accounts, 4 regions: the other three end before the first timeout in the dead region."""
     accounts = ids(fleet.accounts[:500])
     dead, alive = "ap-south-1", ["eu-west-1", "us-east-1", "us-west-2"]
     async with pool_over(fleet) as pool:
         healthy = await pool.map(who_am_i, accounts[:100], alive)
     healthy.raise_for_failures()
     full_speed = 5 * healthy.elapsed
-    # Long enough for the other regions, however busy the machine is; and in the end it is what the run takes.
+    # Long enough for the other regions on a busy machine; the whole run takes as long.
     timeout = max(4.0, 1.5 * full_speed)
 
     await fleet.reset_counts()
     await fleet.fault("hang", service="sts", action="GetCallerIdentity", region=dead)
     outcomes = []
-    alive_for = 0.0
+    seconds_alive = 0.0
     began = time.monotonic()
     with caplog.at_level(logging.ERROR):
         async with (
@@ -191,26 +193,26 @@ async def test_a_dead_region_costs_a_handful_of_timeouts_and_holds_up_nobody(
             async for outcome in run:
                 outcomes.append(outcome)
                 if outcome.region_name in alive:
-                    alive_for = time.monotonic() - began
+                    seconds_alive = time.monotonic() - began
             assert pool.statistics().endpoints_down.keys() == {f"region {dead}", f"sts in {dead}"}
 
-    record_property("seconds", {"at full speed": full_speed, "beside a dead region": alive_for})
-    print(f"{alive_for:.1f} s beside a dead region, about {full_speed:.1f} s without")
-    asked = [record for record in (await fleet.counts()).records if record.region == dead]
+    record_property("seconds", {"at full speed": full_speed, "beside a dead region": seconds_alive})
+    print(f"{seconds_alive:.1f} s beside a dead region, about {full_speed:.1f} s without")
+    requests = [record for record in (await fleet.counts()).records if record.region == dead]
     timed_out = [outcome for outcome in outcomes if outcome.status == "timed_out"]
     refused = [outcome for outcome in outcomes if isinstance(outcome.error, EndpointDown)]
-    assert alive_for < timeout
+    assert seconds_alive < timeout
     assert len(outcomes) == 2_000
     assert sum(outcome.ok for outcome in outcomes) == 1_500
-    assert len(timed_out) == len(asked) == 5
+    assert len(timed_out) == len(requests) == 5
     assert len(refused) == 495
     assert {(outcome.region_name, outcome.status, outcome.phase) for outcome in refused} == {(dead, "failed", "region")}
 
 
-async def test_leaving_after_the_first_of_ten_thousand_stops_everything(
+async def test_leaving_after_the_first_of_ten_thousand_outcomes(
     fleet: SimulatedFleet, record_property: Callable[[str, object], None]
 ) -> None:
-    """Within a second: no task, no warning, no open socket, and an answer for every target."""
+    """No task, warning or open socket is left, and every target has an outcome."""
     before = open_sockets()
     begun = running = 0
 
@@ -248,15 +250,15 @@ def open_sockets() -> int:
     return sum(os.path.islink(name) and os.readlink(name).startswith("socket:") for name in names)
 
 
-async def test_the_first_outcome_is_there_before_the_third_account_is_known(fleet: SimulatedFleet) -> None:
-    """Accounts come one each 100 ms, as from a paginated listing; work does not wait for the next."""
+async def test_the_first_outcome_precedes_the_third_account(fleet: SimulatedFleet) -> None:
+    """Accounts arrive every 100 ms, as from a paginated listing; a target does not wait for the next account."""
     first = anyio.Event()
     listed: list[Account] = []
 
     async def listing() -> AsyncIterator[Account]:
         for number, account in enumerate(fleet.accounts[:4]):
             if number == 2:
-                with anyio.fail_after(10):  # would never end, if the first outcome needed a third account
+                with anyio.fail_after(10):  # would time out if the first outcome needed a third account
                     await first.wait()
             listed.append(account)
             yield account

@@ -1,7 +1,7 @@
-"""Targets that get stuck where aiobotocore's own timeouts do not reach: each ends at its timeout, and frees its place.
+"""Targets that hang where aiobotocore's own timeouts have no effect: each ends at its timeout and frees its place.
 
-In every test two targets run one after the other, over one connection: the second shows that place and connection are
-free again after the first.
+In every test two targets run one after the other over one connection: the second shows that place and connection are
+free after the first.
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
 
-#: Seconds.
-TIMEOUT = 0.5
-#: Seconds. The claim is 0.2; a machine that is busy with something else wakes nobody on time.
-SLACK = 1.0
+TIMEOUT_SECONDS = 0.5
+#: For a busy machine; on a free one a target ends within 0.2 s of its timeout.
+SLACK_SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +47,15 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, str]:
 
 @pytest.fixture
 def pool(fleet: SimulatedFleet) -> Iterator[SessionPool]:
-    """A pool with one place and one connection to each host, of which nothing is open in the end."""
+    """Pool with one place and one connection to each host; it leaves no socket open."""
     before = open_sockets()
     yield pool_over(fleet, max_at_once=1, config=AioConfig(max_pool_connections=1))
     assert open_sockets() == before
 
 
 @pytest.fixture
-def nobody_listens() -> Iterator[str]:
-    """The URL of a listener whose queue is full."""
+def full_listener() -> Iterator[str]:
+    """URL of a listener whose queue of connections is full."""
     with full_backlog() as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -66,7 +65,7 @@ def open_sockets() -> int:
     return sum(os.path.islink(name) and os.readlink(name).startswith("socket:") for name in names)
 
 
-def asks(url: str, **options: Any) -> Callable[[AccountSession], Awaitable[str]]:
+def caller_of(url: str, **options: Any) -> Callable[[AccountSession], Awaitable[str]]:
     async def job(session: AccountSession) -> str:
         async with session.client("sts", endpoint_url=url, **options) as sts:
             return str((await sts.get_caller_identity())["Account"])
@@ -77,9 +76,9 @@ def asks(url: str, **options: Any) -> Callable[[AccountSession], Awaitable[str]]
 async def two_targets(
     pool: SessionPool, fleet: SimulatedFleet, job: Any, then: Callable[[], object] = lambda: None
 ) -> list[Outcome[str]]:
-    """Run the job on two accounts, and call `then` when the first is done."""
+    """Run the job on two accounts, and call `then` after each outcome."""
     outcomes: list[Outcome[str]] = []
-    async with pool.as_completed(job, fleet.accounts, timeout=TIMEOUT, retry=None) as run:
+    async with pool.as_completed(job, fleet.accounts, timeout=TIMEOUT_SECONDS, retry=None) as run:
         async for outcome in run:
             outcomes.append(outcome)
             then()
@@ -87,47 +86,47 @@ async def two_targets(
 
 
 def check_timed_out(outcome: Outcome[str], record: Callable[[str, object], None]) -> None:
-    late = outcome.elapsed - TIMEOUT
+    late = outcome.elapsed - TIMEOUT_SECONDS
     record("seconds_late", round(late, 3))
     print(f"late by {late:.3f} s")
 
     assert (outcome.status, outcome.phase) == ("timed_out", "job")
     assert isinstance(outcome.error, TargetTimeout)
-    assert f"timeout={TIMEOUT} s" in str(outcome.error)
-    assert 0 <= late < SLACK
+    assert f"timeout={TIMEOUT_SECONDS} s" in str(outcome.error)
+    assert 0 <= late < SLACK_SECONDS
 
 
-async def check_freed(server: StuckServer) -> None:
-    with anyio.fail_after(SLACK):
+async def check_released(server: StuckServer) -> None:
+    with anyio.fail_after(SLACK_SECONDS):
         await server.let_go.wait()
 
 
 @pytest.mark.parametrize("trouble", ["silence", "drip", "deaf"])
-async def test_a_server_that_gets_stuck(
+async def test_a_server_that_hangs(
     fleet: SimulatedFleet, pool: SessionPool, trouble: Trouble, record_property: Callable[[str, object], None]
 ) -> None:
-    """A black hole, a body that drips, a half-closed socket on which nobody reads any more."""
+    """It never responds, it sends the body byte by byte, or it does not read from a half-closed socket."""
     async with stuck_server(trouble) as server, pool:
-        stuck, free = await two_targets(pool, fleet, asks(server.url))
-        await check_freed(server)
+        stuck, free = await two_targets(pool, fleet, caller_of(server.url))
+        await check_released(server)
 
     check_timed_out(stuck, record_property)
     assert free.value == "123456789012"
     assert server.connections == 2
 
 
-async def test_a_connection_that_nobody_takes(
+async def test_a_connection_that_is_not_accepted(
     fleet: SimulatedFleet,
     pool: SessionPool,
-    nobody_listens: str,
+    full_listener: str,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """A black hole for the first packet already: the machine that listens drops it."""
+    """The listening machine drops the first packet of the connection."""
     async with stuck_server("none") as server, pool:
-        urls = iter([nobody_listens, server.url])
+        urls = iter([full_listener, server.url])
 
         async def job(session: AccountSession) -> str:
-            return await asks(next(urls))(session)
+            return await caller_of(next(urls))(session)
 
         stuck, free = await two_targets(pool, fleet, job)
 
@@ -141,38 +140,38 @@ async def test_a_tls_handshake_that_stalls(
     tls: tuple[ssl.SSLContext, str],
     record_property: Callable[[str, object], None],
 ) -> None:
-    """The connection is made, and the client's hello is never answered."""
+    """The connection is established, and the server never responds to the client's hello."""
     context, bundle = tls
     async with stuck_server("stalled TLS", context) as server, pool:
-        stuck, free = await two_targets(pool, fleet, asks(server.url, verify=bundle))
-        await check_freed(server)
+        stuck, free = await two_targets(pool, fleet, caller_of(server.url, verify=bundle))
+        await check_released(server)
 
     check_timed_out(stuck, record_property)
     assert free.value == "123456789012"
 
 
-async def test_a_name_lookup_that_takes_its_time(
+async def test_a_slow_name_lookup(
     fleet: SimulatedFleet,
     pool: SessionPool,
     monkeypatch: pytest.MonkeyPatch,
     record_property: Callable[[str, object], None],
 ) -> None:
-    """The resolver sits in a thread that nobody can end; the target does not wait for it."""
+    """The resolver blocks a thread that cannot be cancelled; the target does not wait for it."""
     found = threading.Event()
     lookups: list[str] = []
-    look_up = socket.getaddrinfo
+    resolve = socket.getaddrinfo
 
-    def slowly(host: Any, *arguments: Any, **options: Any) -> Any:
+    def slow_lookup(host: Any, *arguments: Any, **options: Any) -> Any:
         if host != "slow.test":
-            return look_up(host, *arguments, **options)
+            return resolve(host, *arguments, **options)
         lookups.append(host)
         found.wait(10)
-        return look_up("127.0.0.1", *arguments, **options)
+        return resolve("127.0.0.1", *arguments, **options)
 
-    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    monkeypatch.setattr(socket, "getaddrinfo", slow_lookup)
     try:
         async with stuck_server("none") as server, pool:
-            stuck, free = await two_targets(pool, fleet, asks(f"http://slow.test:{server.port}"), then=found.set)
+            stuck, free = await two_targets(pool, fleet, caller_of(f"http://slow.test:{server.port}"), then=found.set)
     finally:
         found.set()
 
@@ -181,59 +180,59 @@ async def test_a_name_lookup_that_takes_its_time(
     assert free.value == "123456789012"
 
 
-async def test_a_connection_slot_that_somebody_holds(
+async def test_a_connection_that_another_call_holds(
     fleet: SimulatedFleet, pool: SessionPool, record_property: Callable[[str, object], None]
 ) -> None:
-    """The only connection to the host is somebody else's, who is stuck with it; the target waits for it in vain."""
+    """The only connection to the host is in use by a call that hangs; the target times out as it waits for it."""
     async with stuck_server("silence") as server, pool, anyio.create_task_group() as group:
         session = await pool.session(fleet.accounts[0])
         holding = anyio.CancelScope()
 
         async def hold() -> None:
             with holding:
-                await asks(server.url)(session)
+                await caller_of(server.url)(session)
 
         group.start_soon(hold)
         await server.stuck.wait()
 
-        stuck, free = await two_targets(pool, fleet, asks(server.url), then=holding.cancel)
+        stuck, free = await two_targets(pool, fleet, caller_of(server.url), then=holding.cancel)
 
     check_timed_out(stuck, record_property)
     assert free.value == "123456789012"
 
 
-async def test_a_server_that_hangs_up_instead_of_answering(
+async def test_a_server_that_closes_the_connection_without_a_response(
     fleet: SimulatedFleet, pool: SessionPool, record_property: Callable[[str, object], None]
 ) -> None:
-    """A socket that is closed on their side is closed on ours; botocore's patience with it is not the target's."""
-    patient = AioConfig(retries={"mode": "standard", "max_attempts": 50})
+    """The socket is closed on this side, too, and botocore's 50 retries do not extend the target's timeout."""
+    many_retries = AioConfig(retries={"mode": "standard", "max_attempts": 50})
     async with stuck_server("hangs up") as server, pool:
-        stuck, free = await two_targets(pool, fleet, asks(server.url, config=patient), then=server.heal)
-        await check_freed(server)
+        stuck, free = await two_targets(pool, fleet, caller_of(server.url, config=many_retries), then=server.heal)
+        await check_released(server)
 
     check_timed_out(stuck, record_property)
     assert free.value == "123456789012"
 
 
 async def test_a_kept_connection_that_the_server_has_closed(fleet: SimulatedFleet, pool: SessionPool) -> None:
-    """The next target gets a new one, and notices nothing."""
+    """The next target gets a new connection, and succeeds."""
     async with stuck_server("hangs up later") as server, pool:
-        first, second = await two_targets(pool, fleet, asks(server.url))
-        await check_freed(server)
+        first, second = await two_targets(pool, fleet, caller_of(server.url))
+        await check_released(server)
 
     assert first.value == second.value == "123456789012"
     assert server.connections == 2
 
 
-async def test_a_target_may_hold_a_connection_and_use_another(fleet: SimulatedFleet) -> None:
-    """One that streams a body asks the same host for something else meanwhile; with all places taken, too."""
+async def test_a_target_can_use_two_connections(fleet: SimulatedFleet) -> None:
+    """A target that reads a response makes another call to the same host, even with `max_at_once=1`."""
     async with stuck_server("drip") as server, pool_over(fleet, max_at_once=1) as pool:
 
         async def job(session: AccountSession) -> str:
             async with anyio.create_task_group() as group:
-                group.start_soon(asks(server.url), session)
+                group.start_soon(caller_of(server.url), session)
                 await server.stuck.wait()
-                answer = await asks(server.url)(session)
+                answer = await caller_of(server.url)(session)
                 group.cancel_scope.cancel()
             return answer
 

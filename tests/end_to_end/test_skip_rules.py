@@ -1,4 +1,4 @@
-"""What is no failure is skipped with its reason: regions that are not enabled, SCPs, suspended accounts."""
+"""Skip rules over a fleet: regions that are not enabled, SCPs and RCPs, and suspended accounts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def list_tables(session: AccountSession) -> int:
 
 @pytest.mark.parametrize("job", [list_regions, list_tables, who_am_i])
 async def test_a_region_that_is_not_enabled_is_skipped(fleet: SimulatedFleet, job: object) -> None:
-    """Each protocol has its own way to say so; the token's being good elsewhere is what tells it from bad keys."""
+    """Each protocol has a code of its own for it; unlike bad keys, the token is accepted by STS elsewhere."""
     async with pool_over(fleet) as pool:
         report = await pool.map(job, fleet.accounts)  # type: ignore[arg-type]
 
@@ -54,8 +54,8 @@ async def test_a_region_that_is_not_enabled_is_skipped(fleet: SimulatedFleet, jo
     assert all((outcome.reason or "").startswith("region not enabled (") for outcome in report.skipped)
 
 
-async def test_bad_keys_are_no_disabled_region(fleet: SimulatedFleet) -> None:
-    """When nobody knows the token, elsewhere neither, it is a failure with AWS's code."""
+async def test_a_token_that_is_refused_everywhere_is_a_failure(fleet: SimulatedFleet) -> None:
+    """STS in the default region refuses the token, too, so the outcome is failed with AWS's code."""
     await fleet.fault("error", service="ec2", code="AuthFailure", status=401)
     await fleet.fault("error", service="sts", action="GetCallerIdentity", code="InvalidClientTokenId", status=403)
     async with pool_over(fleet) as pool:
@@ -67,7 +67,7 @@ async def test_bad_keys_are_no_disabled_region(fleet: SimulatedFleet) -> None:
 
 
 async def test_a_service_that_refuses_in_an_enabled_region_is_a_failure(fleet: SimulatedFleet) -> None:
-    """EC2 says AuthFailure of an image that is not shared, too; STS in the region knows the token."""
+    """EC2 also answers AuthFailure for an image that is not shared; STS in the region accepts the token."""
     await fleet.fault("error", service="ec2", region="us-west-2", code="AuthFailure", status=401, message="no image")
     async with pool_over(fleet) as pool:
         report = await pool.map(list_regions, fleet.accounts[:1], ["us-west-2"])
@@ -75,8 +75,8 @@ async def test_a_service_that_refuses_in_an_enabled_region_is_a_failure(fleet: S
     assert [(outcome.status, outcome.error_code) for outcome in report] == [("failed", "AuthFailure")]
 
 
-async def test_asking_again_never_takes_the_place_of_the_jobs_error(fleet: SimulatedFleet) -> None:
-    """Whatever comes of it: here STS hangs up."""
+async def test_a_failed_check_of_the_region_keeps_the_jobs_error(fleet: SimulatedFleet) -> None:
+    """STS closes the connection during the check; the outcome has the job's error."""
     await fleet.fault("error", service="ec2", region=OFF, code="AuthFailure", status=401)
     await fleet.fault("reset", service="sts", action="GetCallerIdentity")
     async with pool_over(fleet) as pool:
@@ -88,7 +88,7 @@ async def test_asking_again_never_takes_the_place_of_the_jobs_error(fleet: Simul
 
 
 @pytest.mark.parametrize(
-    ("said", "reason", "cause"),
+    ("message", "reason", "cause"),
     [
         ("with an explicit deny in a service control policy", "denied by an SCP", "service control policy"),
         (
@@ -99,9 +99,11 @@ async def test_asking_again_never_takes_the_place_of_the_jobs_error(fleet: Simul
         ("The account is suspended", "account suspended", "suspended account"),
     ],
 )
-async def test_what_keeps_a_role_from_being_assumed(fleet: SimulatedFleet, said: str, reason: str, cause: str) -> None:
-    """A run skips the account for it, and the preflight knows the cause."""
-    await fleet.fault("error", service="sts", action="AssumeRole", code="AccessDenied", status=403, message=said)
+async def test_a_denied_role_is_skipped_where_sts_names_the_cause(
+    fleet: SimulatedFleet, message: str, reason: str, cause: str
+) -> None:
+    """A run skips the account, and the preflight reports the cause."""
+    await fleet.fault("error", service="sts", action="AssumeRole", code="AccessDenied", status=403, message=message)
     async with pool_over(fleet) as pool:
         report = await pool.map(who_am_i, fleet.accounts, [HERE, "cn-north-1"])
         coverage = await pool.warm(fleet.accounts)
@@ -111,11 +113,11 @@ async def test_what_keeps_a_role_from_being_assumed(fleet: SimulatedFleet, said:
 
 
 @pytest.mark.parametrize(
-    "said", ["with an explicit deny in a service control policy", "because no service control policy allows it"]
+    "message", ["with an explicit deny in a service control policy", "because no service control policy allows it"]
 )
-async def test_an_scp_is_a_reason(fleet: SimulatedFleet, said: str) -> None:
-    """AWS says in its message that an SCP denied it; any other denial is a failure."""
-    scp = f"You are not authorized to perform this operation. ... {said}"
+async def test_a_denial_by_an_scp_is_skipped(fleet: SimulatedFleet, message: str) -> None:
+    """AWS's message names the policy type; any other denial is a failure."""
+    scp = f"You are not authorized to perform this operation. ... {message}"
     await fleet.fault("error", service="ec2", region=HERE, code="UnauthorizedOperation", status=403, message=scp)
     await fleet.fault("error", service="ec2", region="cn-north-1", code="UnauthorizedOperation", status=403)
     async with pool_over(fleet) as pool:
@@ -126,5 +128,5 @@ async def test_an_scp_is_a_reason(fleet: SimulatedFleet, said: str) -> None:
         ("failed", None),
     ]
     assert report[0].error_code == "UnauthorizedOperation"
-    assert said in str(report[0].error)
+    assert message in str(report[0].error)
     assert not report.skipped[0].ok

@@ -1,4 +1,4 @@
-"""A pool with OpenTelemetry set up: spans of its runs and targets, and its metrics, over a simulated fleet."""
+"""Telemetry of a pool over a simulated fleet: spans of runs and targets, and metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from asyncauth._observability.telemetry import open_telemetry
-from asyncauth._pool import resources as _active
+from asyncauth._pool import resources
 from asyncauth.testing import SimulatedFleet
 from tests.support.fleets import pool_over, who_am_i
 
@@ -42,13 +42,13 @@ def points(reader: InMemoryMetricReader, name: str) -> list[tuple[dict[str, Any]
     ]
 
 
-async def test_runs_targets_and_tokens_are_told(fleet: SimulatedFleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One span for the run and one in it for each target; targets by status, tokens by outcome; no secret in any."""
+async def test_runs_targets_and_tokens_are_exported(fleet: SimulatedFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One span for the run and one within it for each target; targets by status, tokens by outcome; no secret."""
     exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
     tracers, meters = TracerProvider(), MeterProvider([reader])
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(
-        _active, "open_telemetry", partial(open_telemetry, tracer_provider=tracers, meter_provider=meters)
+        resources, "open_telemetry", partial(open_telemetry, tracer_provider=tracers, meter_provider=meters)
     )
 
     async with pool_over(fleet) as pool:
@@ -78,7 +78,7 @@ async def test_runs_targets_and_tokens_are_told(fleet: SimulatedFleet, monkeypat
         ("failed", "aws"): 1,
         ("refreshed", "aws"): 1,
     }
-    told = repr([span.to_json() for span in spans]) + repr(reader.get_metrics_data())
+    exported = repr([span.to_json() for span in spans]) + repr(reader.get_metrics_data())
     assert keys.session_token is not None
-    assert keys.session_token not in told
-    assert keys.secret_access_key not in told
+    assert keys.session_token not in exported
+    assert keys.secret_access_key not in exported

@@ -1,4 +1,4 @@
-"""Progress on a fake clock: what is shown when, on a terminal, in a pipe, in Jupyter, and without rich."""
+"""Progress displays on a fake clock: on a terminal, in a pipe, in Jupyter, and without rich."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """Stream whose `isatty` returns True."""
 
     def isatty(self) -> bool:
         return True
@@ -48,7 +48,7 @@ def _terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "JUPYTER_COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     yield
-    assert LiveDisplay._live_one is None
+    assert LiveDisplay._active is None
 
 
 def target(number: int, region: str = "eu-west-1", name: str | None = None) -> Target:
@@ -72,20 +72,20 @@ def denied() -> AssumeRoleDenied:
     return AssumeRoleDenied(f"no {SECRET}", code="AccessDenied")
 
 
-# The score.
+# The run tracker.
 
 
-def test_the_board_keeps_the_score(clock: FakeClock) -> None:
-    """Counts by status, who runs, and the codes of failures, the most frequent first."""
+def test_the_tracker_counts_targets_and_codes(clock: FakeClock) -> None:
+    """Finished targets by status, running targets, and the codes of failures, the most frequent first."""
     tracker = RunTracker(clock)
-    tracker.tell(RunStarted(10))
+    tracker.observe(RunStarted(10))
     for index in range(6):
-        tracker.tell(TargetStarted(index, target(index)))
-    tracker.tell(settled(0))
-    tracker.tell(settled(1, "failed", denied()))
-    tracker.tell(settled(2, "failed", denied()))
-    tracker.tell(settled(3, "timed_out", TimeoutError()))
-    tracker.tell(settled(9, "skipped", reason="done in an earlier run"))
+        tracker.observe(TargetStarted(index, target(index)))
+    tracker.observe(settled(0))
+    tracker.observe(settled(1, "failed", denied()))
+    tracker.observe(settled(2, "failed", denied()))
+    tracker.observe(settled(3, "timed_out", TimeoutError()))
+    tracker.observe(settled(9, "skipped", reason="done in an earlier run"))
 
     progress = tracker.progress()
     assert (progress.total, progress.done, progress.running) == (10, 5, 2)
@@ -93,14 +93,14 @@ def test_the_board_keeps_the_score(clock: FakeClock) -> None:
     assert progress.codes == (("AccessDenied", 2), ("TimeoutError", 1))
 
 
-def test_the_slowest_are_those_that_began_first(clock: FakeClock) -> None:
-    """With the seconds they have been at it, which attempt it is, and how long the next one waits."""
+def test_the_slowest_targets_are_those_that_started_first(clock: FakeClock) -> None:
+    """Each has its seconds since the start, the number of its attempt, and the seconds until that attempt begins."""
     tracker = RunTracker(clock)
-    tracker.tell(RunStarted(3))
-    tracker.tell(TargetStarted(0, target(0, name="billing")))
+    tracker.observe(RunStarted(3))
+    tracker.observe(TargetStarted(0, target(0, name="billing")))
     clock.advance(4)
-    tracker.tell(TargetStarted(1, target(1)))
-    tracker.tell(TargetRetried(1, target(1), 1, TimeoutError(), 3.0))
+    tracker.observe(TargetStarted(1, target(1)))
+    tracker.observe(TargetRetried(1, target(1), 1, TimeoutError(), 3.0))
     clock.advance(1)
     first, second = tracker.progress().slowest
     clock.advance(5)
@@ -112,24 +112,24 @@ def test_the_slowest_are_those_that_began_first(clock: FakeClock) -> None:
 
 
 def test_targets_of_other_kinds_are_named_by_themselves(clock: FakeClock) -> None:
-    """The engine runs over anything; what is no account in a region is shown as it prints."""
+    """The engine accepts targets of any type; one without account and region is shown as its str()."""
     tracker = RunTracker(clock)
-    tracker.tell(RunStarted(1))
-    tracker.tell(TargetStarted(0, "host-1\x07"))
+    tracker.observe(RunStarted(1))
+    tracker.observe(TargetStarted(0, "host-1\x07"))
 
     assert tracker.progress().slowest[0].name == "host-1\ufffd"
 
 
-def test_the_rate_is_that_of_the_last_ten_seconds(clock: FakeClock) -> None:
-    """A burst long ago does not promise an early end, and skipped targets, which cost nothing, do not either."""
+def test_the_rate_covers_the_last_ten_seconds(clock: FakeClock) -> None:
+    """Neither an earlier burst nor skipped targets, which take no time, shorten the estimated time."""
     tracker = RunTracker(clock)
-    tracker.tell(RunStarted(1000))
+    tracker.observe(RunStarted(1000))
     for index in range(500):
-        tracker.tell(settled(index))
+        tracker.observe(settled(index))
     for second in range(60):
-        tracker.tell(settled(500 + 2 * second))
-        tracker.tell(settled(501 + 2 * second))
-        tracker.tell(settled(5000 + second, "skipped"))
+        tracker.observe(settled(500 + 2 * second))
+        tracker.observe(settled(501 + 2 * second))
+        tracker.observe(settled(5000 + second, "skipped"))
         clock.advance(1)
 
     progress = tracker.progress()
@@ -137,13 +137,13 @@ def test_the_rate_is_that_of_the_last_ten_seconds(clock: FakeClock) -> None:
     assert progress.eta_seconds == pytest.approx((1000 - 500 - 120 - 60) / 2)
 
 
-def test_nobody_knows_when_it_ends_without_a_total_or_a_rate(clock: FakeClock) -> None:
-    """Neither an unknown number of targets nor a run where none has ended gets a time."""
+def test_the_time_left_is_unknown_without_a_total_or_a_rate(clock: FakeClock) -> None:
+    """A run with an unknown number of targets, or without a finished target, has no `eta_seconds`."""
     tracker = RunTracker(clock)
-    tracker.tell(RunStarted(None))
-    tracker.tell(settled(0))
+    tracker.observe(RunStarted(None))
+    tracker.observe(settled(0))
     unknown = tracker.progress().eta_seconds
-    tracker.tell(RunStarted(5))
+    tracker.observe(RunStarted(5))
 
     assert unknown is None
     assert tracker.progress().eta_seconds is None
@@ -154,7 +154,7 @@ def test_nobody_knows_when_it_ends_without_a_total_or_a_rate(clock: FakeClock) -
     ("error", "code"),
     [
         (denied(), "AccessDenied"),
-        (ValueError("secret words"), "ValueError"),
+        (ValueError("secret message"), "ValueError"),
         (throttled(), "Throttling"),
         (ExceptionGroup("two calls", [throttled(), throttled()]), "Throttling"),
         (ExceptionGroup("two calls", [throttled(), denied()]), "ExceptionGroup"),
@@ -163,30 +163,30 @@ def test_nobody_knows_when_it_ends_without_a_total_or_a_rate(clock: FakeClock) -
         (AsyncAuthError("", code="\x1b[2J" + "x" * 100), "\ufffd[2J" + "x" * 33 + "..."),
     ],
 )
-def test_an_error_is_shown_by_its_code(clock: FakeClock, error: Exception, code: str) -> None:
-    """AWS's code, ours, or the class; a group by the code of its members; never the message."""
+def test_an_error_is_counted_by_its_code(clock: FakeClock, error: Exception, code: str) -> None:
+    """The code is AWS's, asyncauth's, or the class's name; a group has its members' code. It is never the message."""
     tracker = RunTracker(clock)
-    tracker.tell(RunStarted(1))
-    tracker.tell(settled(0, "failed", error))
+    tracker.observe(RunStarted(1))
+    tracker.observe(settled(0, "failed", error))
 
     assert [found for found, _ in tracker.progress().codes] == [code]
 
 
-def test_codes_without_end_are_not_kept_without_end(clock: FakeClock) -> None:
-    """A job that gives each error a code of its own does not make memory grow with its targets."""
+def test_the_number_of_codes_is_bounded(clock: FakeClock) -> None:
+    """Memory does not grow with the targets of a job that gives each error a code of its own."""
     tracker = RunTracker(clock)
-    tracker.tell(RunStarted(None))
+    tracker.observe(RunStarted(None))
     for index in range(1000):
-        tracker.tell(settled(index, "failed", AssumeRoleDenied(code=f"code {index}")))
+        tracker.observe(settled(index, "failed", AssumeRoleDenied(code=f"code {index}")))
 
     assert tracker.progress(codes=1).codes == (("others", 900),)
 
 
-# Lines.
+# Lines display.
 
 
-def test_lines_come_every_five_seconds_and_at_the_end(clock: FakeClock) -> None:
-    """A pipe gets what a person wants to know, in a line that is whole by itself."""
+def test_a_line_is_written_every_five_seconds_and_at_the_end(clock: FakeClock) -> None:
+    """Each line holds counts, rate, times and the slowest target."""
     out = io.StringIO()
     show = LinesDisplay(clock=clock, stream=out)
     show(RunStarted(2000))
@@ -206,12 +206,12 @@ def test_lines_come_every_five_seconds_and_at_the_end(clock: FakeClock) -> None:
 
 
 @pytest.mark.anyio
-async def test_lines_go_on_while_every_target_hangs(clock: FakeClock) -> None:
-    """No events come then; `keep_drawn` shows that time passes, and nothing before or after the run."""
+async def test_lines_continue_while_all_targets_hang(clock: FakeClock) -> None:
+    """Without events `keep_updated` writes the lines, but none before or after the run."""
     out = io.StringIO()
     show = LinesDisplay(clock=clock, stream=out)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(show.keep_drawn)
+        tasks.start_soon(show.keep_updated)
         await _pass(clock, 10)
         show(RunStarted(None))
         show(TargetStarted(0, target(0)))
@@ -236,8 +236,8 @@ async def _pass(clock: FakeClock, seconds: int) -> None:
         await anyio.lowlevel.checkpoint()
 
 
-def test_a_run_of_nothing_says_so(clock: FakeClock) -> None:
-    """No targets, no statistics."""
+def test_the_line_of_a_run_without_targets(clock: FakeClock) -> None:
+    """It holds the number 0 and no statistics."""
     out = io.StringIO()
     show = LinesDisplay(clock=clock, stream=out)
     show(RunStarted(0))
@@ -246,8 +246,8 @@ def test_a_run_of_nothing_says_so(clock: FakeClock) -> None:
     assert out.getvalue() == "asyncauth: 0 targets in 0.0 s: nothing to do\n"
 
 
-def test_lines_go_to_stderr_as_it_is_at_the_moment(clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
-    """A pipe behind the program gets only what the program itself prints."""
+def test_lines_go_to_the_current_stderr(clock: FakeClock, capsys: pytest.CaptureFixture[str]) -> None:
+    """stdout receives only the program's own output."""
     show = LinesDisplay(clock=clock)
     show(RunStarted(0))
     show(RunFinished({}, 7200.0, complete=True))
@@ -257,11 +257,11 @@ def test_lines_go_to_stderr_as_it_is_at_the_moment(clock: FakeClock, capsys: pyt
     assert captured.err == "asyncauth: 0 targets in 2 h 0 min: nothing to do\n"
 
 
-# Live.
+# Live display.
 
 
 def test_a_terminal_gets_a_live_display(clock: FakeClock) -> None:
-    """A bar, counts, codes, the slowest targets with their attempts; and a summary that stays."""
+    """It shows a bar, counts, codes and the slowest targets with their attempts, and at the end a summary."""
     out = Terminal()
     show = choose_display(True, clock=clock, stream=out)
     assert isinstance(show, LiveDisplay)
@@ -273,21 +273,21 @@ def test_a_terminal_gets_a_live_display(clock: FakeClock) -> None:
     show(TargetRetried(1, target(1), 1, TimeoutError(), 3.0))
     clock.advance(2)
     show(settled(4))
-    picture = plain(out.getvalue()).splitlines()[-4:]
+    rendered = plain(out.getvalue()).splitlines()[-4:]
     show(RunFinished({"succeeded": 99, "failed": 1}, 12.0, complete=True))
     end = out.getvalue()
 
-    assert picture[0].endswith("3 of 100  1.5/s  2.0 s  1 min 4 s left")
-    assert picture[0].startswith("━")
-    assert picture[1].rstrip() == "2 running  2 succeeded  1 failed  AccessDenied 1"
-    assert picture[2].split() == ["2.0", "s", "000000000000", "eu-west-1", "billing"]
-    assert picture[3].split() == ["2.0", "s", "000000000001", "eu-west-1", "attempt", "2", "in", "1.0", "s"]
+    assert rendered[0].endswith("3 of 100  1.5/s  2.0 s  1 min 4 s left")
+    assert rendered[0].startswith("━")
+    assert rendered[1].rstrip() == "2 running  2 succeeded  1 failed  AccessDenied 1"
+    assert rendered[2].split() == ["2.0", "s", "000000000000", "eu-west-1", "billing"]
+    assert rendered[3].split() == ["2.0", "s", "000000000001", "eu-west-1", "attempt", "2", "in", "1.0", "s"]
     assert "asyncauth: 100 targets in 12 s: 99 succeeded, 1 failed (AccessDenied 1)" in plain(end)
     assert end.rstrip().endswith("\x1b[?25h"), "the cursor is shown again"
 
 
-def test_it_is_drawn_four_times_a_second_at_most(clock: FakeClock) -> None:
-    """Ten thousand events do not draw ten thousand pictures."""
+def test_a_live_display_is_updated_at_most_four_times_a_second(clock: FakeClock) -> None:
+    """Ten thousand events in one moment cause no update."""
     out = Terminal()
     show = LiveDisplay(clock=clock, stream=out)
     show(RunStarted(None))
@@ -303,8 +303,8 @@ def test_it_is_drawn_four_times_a_second_at_most(clock: FakeClock) -> None:
     show(RunFinished({}, 1.0, complete=True))
 
 
-def test_an_account_name_cannot_command_the_terminal(clock: FakeClock) -> None:
-    """Escape sequences and markup in a name are shown, not obeyed; long names are cut, regions are not."""
+def test_an_account_name_cannot_control_the_terminal(clock: FakeClock) -> None:
+    """Escape sequences and markup in a name are shown as text; long names are shortened, regions are not."""
     out = Terminal()
     show = LiveDisplay(clock=clock, stream=out)
     show(RunStarted(2))
@@ -321,8 +321,8 @@ def test_an_account_name_cannot_command_the_terminal(clock: FakeClock) -> None:
     assert "000000000001 eu-west-1 " + "n" * 37 + "..." in plain(text)
 
 
-def test_no_words_of_an_error_are_shown(clock: FakeClock) -> None:
-    """They may hold what nobody should read over your shoulder."""
+def test_no_message_of_an_error_is_shown(clock: FakeClock) -> None:
+    """A message may hold a secret; both displays show the code only."""
     for kind in (LiveDisplay, LinesDisplay):
         out = Terminal()
         show = kind(clock=clock, stream=out)
@@ -337,8 +337,8 @@ def test_no_words_of_an_error_are_shown(clock: FakeClock) -> None:
         assert SECRET not in out.getvalue()
 
 
-def test_two_runs_at_once_share_a_terminal(clock: FakeClock) -> None:
-    """The first is live, the second says how it ended, and neither breaks the other."""
+def test_two_concurrent_runs_share_a_terminal(clock: FakeClock) -> None:
+    """The first display is live, the second writes its last line, and neither damages the other."""
     out = Terminal()
     first, second = (LiveDisplay(clock=clock, stream=out) for _ in range(2))
     first(RunStarted(1))
@@ -353,8 +353,8 @@ def test_two_runs_at_once_share_a_terminal(clock: FakeClock) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_run_that_is_left_gives_the_terminal_back(clock: FakeClock) -> None:
-    """Leaving a run in the middle ends its display, by the event that every run ends with."""
+async def test_leaving_a_run_restores_the_terminal(clock: FakeClock) -> None:
+    """The last event of the run ends its display, so the cursor is shown again."""
     out = Terminal()
     show = LiveDisplay(clock=clock, stream=out)
 
@@ -369,45 +369,45 @@ async def test_a_run_that_is_left_gives_the_terminal_back(clock: FakeClock) -> N
     assert "3 cancelled" in plain(out.getvalue())
 
 
-# Which one.
+# Selection of a display.
 
 
 @pytest.mark.parametrize("progress", [None, False])
-def test_no_progress_is_nothing(progress: bool | None) -> None:
-    """Off costs nothing: there is no listener."""
+def test_without_progress_there_is_no_listener(progress: bool | None) -> None:
+    """None and False select no display."""
     assert choose_display(progress) is None
 
 
-def test_a_callable_is_taken_as_it_is() -> None:
-    """Whoever takes events may be given instead."""
+def test_a_callable_is_returned_unchanged() -> None:
+    """Any callable that takes events can replace the displays."""
     events: list[Event[Any]] = []
 
     assert choose_display(events.append) == events.append
 
 
 @pytest.mark.parametrize("progress", ["loud", 7, ["live"]])
-def test_anything_else_is_refused(progress: object) -> None:
-    """The message names the value and what may stand there."""
+def test_another_value_is_refused(progress: object) -> None:
+    """The message names the value and the allowed values."""
     with pytest.raises(ConfigurationError, match=r"must be True, False, 'live', 'lines', or a callable"):
         choose_display(progress)  # type: ignore[arg-type]
 
 
 def test_a_pipe_gets_lines(clock: FakeClock) -> None:
-    """True looks at the stream; "lines" and "live" insist."""
+    """True selects by the stream; "lines" and "live" select that display on every stream."""
     assert isinstance(choose_display(True, stream=io.StringIO()), LinesDisplay)
     assert isinstance(choose_display("lines", stream=Terminal()), LinesDisplay)
     assert isinstance(choose_display("live", stream=Terminal()), LiveDisplay)
 
 
 def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that cannot move its cursor would be flooded."""
+    """On a terminal that cannot move its cursor a live display would append every update."""
     monkeypatch.setenv("TERM", "dumb")
 
     assert isinstance(choose_display(True, stream=Terminal()), LinesDisplay)
 
 
-def test_without_rich_true_shows_lines_and_live_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The core does not need rich; the error names the extra that brings it."""
+def test_without_rich_true_shows_lines_and_live_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the extra that installs rich."""
     for name in [name for name in sys.modules if name == "rich" or name.startswith("rich.")]:
         monkeypatch.setitem(sys.modules, name, None)
 
@@ -417,7 +417,7 @@ def test_without_rich_true_shows_lines_and_live_says_what_to_install(monkeypatch
 
 
 class ZMQInteractiveShell:
-    """What `get_ipython` returns in a notebook, by its name."""
+    """Fake shell of a notebook: rich recognises it by the name of its class."""
 
     config: ClassVar[dict[str, object]] = {}
 
@@ -434,14 +434,14 @@ def _module(monkeypatch: pytest.MonkeyPatch, name: str, **contents: object) -> N
 
 
 def test_jupyter_without_widgets_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """rich needs ipywidgets to draw over what it drew; without them it would only warn."""
+    """rich needs ipywidgets to replace its output; without them it only warns."""
     _in_jupyter(monkeypatch)
 
     assert isinstance(choose_display(True), LinesDisplay)
 
 
 def test_jupyter_with_widgets_is_live(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
-    """The display goes into one output of the cell, which is cleared and drawn again."""
+    """The display uses one output of the cell, which it clears and writes again."""
     shown: list[object] = []
 
     class Output:

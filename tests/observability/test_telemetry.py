@@ -1,4 +1,4 @@
-"""Telemetry with OpenTelemetry's own SDK, in memory: which spans and metrics there are, and when there are none."""
+"""Telemetry with OpenTelemetry's own SDK in memory: its spans and metrics, and when there are none."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 class Recorded:
-    """An SDK that keeps everything in memory."""
+    """OpenTelemetry SDK that keeps spans and metrics in memory."""
 
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
@@ -92,21 +92,21 @@ def target(number: int, partition: str = "aws", region: str = "eu-west-1") -> Ta
     return Target(Account(f"{number:012d}", partition=partition), region)
 
 
-def said(**attributes: object) -> frozenset[tuple[str, object]]:
+def attributes(**attributes: object) -> frozenset[tuple[str, object]]:
     return frozenset((name.replace("__", "."), value) for name, value in attributes.items())
 
 
 async def run(telemetry: Telemetry, work: Any, targets: list[Target], **limits: Any) -> None:
     listener = telemetry.run()
     stream = fan_out(listener.wrap(work), targets, limits=Limits(**limits), on_event=[listener])
-    async with stream as answers:
-        async for _ in answers:
+    async with stream as results:
+        async for _ in results:
             pass
 
 
 @pytest.mark.anyio
 async def test_a_run_is_a_span_with_a_span_for_each_target(telemetry: Telemetry, recorded: Recorded) -> None:
-    """The run lies in the span it was started in, targets in the run, and what a job traces in its target."""
+    """The run's span is within the caller's span, targets within the run, and a job's own spans within its target."""
     tracer = recorded.tracers.get_tracer("user")
 
     async def work(at: Target, attempt: object) -> None:
@@ -131,8 +131,8 @@ async def test_a_run_is_a_span_with_a_span_for_each_target(telemetry: Telemetry,
 
 
 @pytest.mark.anyio
-async def test_a_target_span_says_where_and_how_it_ended(telemetry: Telemetry, recorded: Recorded) -> None:
-    """Account, partition, region, status, phase, attempts; an error by its code, and retries as events."""
+async def test_a_target_span_has_the_target_and_its_status(telemetry: Telemetry, recorded: Recorded) -> None:
+    """Attributes: account, partition, region, status, phase, attempts, and the error's code. Retries are events."""
 
     async def work(at: Target, attempt: Any) -> None:
         attempt.phase = "job"
@@ -161,8 +161,8 @@ async def test_a_target_span_says_where_and_how_it_ended(telemetry: Telemetry, r
 
 
 @pytest.mark.anyio
-async def test_targets_are_counted_by_how_they_ended(telemetry: Telemetry, recorded: Recorded) -> None:
-    """Status, phase, partition, code; one that never began has no span and no duration; none is left running."""
+async def test_targets_are_counted_by_status(telemetry: Telemetry, recorded: Recorded) -> None:
+    """A target that never started has no span and no duration, and the number of running targets returns to 0."""
 
     async def work(at: Target, attempt: Any) -> None:
         attempt.phase = "credentials"
@@ -173,21 +173,21 @@ async def test_targets_are_counted_by_how_they_ended(telemetry: Telemetry, recor
                 raise SkipTarget("region not enabled")
 
     await run(telemetry, work, [target(number, "aws-cn", "cn-north-1") for number in range(9)])
-    unbegun = telemetry.run()
-    unbegun(RunStarted(1))
-    unbegun(TargetSettled(0, target(0), "skipped", None, None, "failure tolerance reached", 0, 0.0))
-    unbegun(RunFinished({"skipped": 1}, 0.0, complete=True))
+    not_started = telemetry.run()
+    not_started(RunStarted(1))
+    not_started(TargetSettled(0, target(0), "skipped", None, None, "failure tolerance reached", 0, 0.0))
+    not_started(RunFinished({"skipped": 1}, 0.0, complete=True))
 
     assert recorded.counts("asyncauth.targets") == {
-        said(asyncauth__status="succeeded", asyncauth__partition="aws-cn"): 3,
-        said(
+        attributes(asyncauth__status="succeeded", asyncauth__partition="aws-cn"): 3,
+        attributes(
             asyncauth__status="failed",
             asyncauth__partition="aws-cn",
             asyncauth__phase="credentials",
             error__type="AccessDenied",
         ): 3,
-        said(asyncauth__status="skipped", asyncauth__partition="aws-cn", asyncauth__phase="credentials"): 3,
-        said(asyncauth__status="skipped", asyncauth__partition="aws"): 1,
+        attributes(asyncauth__status="skipped", asyncauth__partition="aws-cn", asyncauth__phase="credentials"): 3,
+        attributes(asyncauth__status="skipped", asyncauth__partition="aws"): 1,
     }
     assert [point.value for point in recorded.points("asyncauth.targets.running")] == [0]
     assert sum(point.count for point in recorded.points("asyncauth.target.duration")) == 9
@@ -195,8 +195,8 @@ async def test_targets_are_counted_by_how_they_ended(telemetry: Telemetry, recor
 
 
 @pytest.mark.anyio
-async def test_a_run_that_is_left_ends_its_spans(telemetry: Telemetry, recorded: Recorded) -> None:
-    """Cancelled targets are counted as such, and no span stays open."""
+async def test_leaving_a_run_ends_its_spans(telemetry: Telemetry, recorded: Recorded) -> None:
+    """Cancelled targets have that status, and no span stays open."""
     listener = telemetry.run()
 
     async def hang(at: Target, attempt: object) -> None:
@@ -215,8 +215,8 @@ async def test_a_run_that_is_left_ends_its_spans(telemetry: Telemetry, recorded:
 
 
 @pytest.mark.anyio
-async def test_work_that_nobody_announced_just_runs(telemetry: Telemetry) -> None:
-    """Without its event there is no span to put around it."""
+async def test_work_without_a_start_event_runs_without_a_span(telemetry: Telemetry) -> None:
+    """A span is created by the event of the target's start."""
 
     async def work(at: int, attempt: object) -> int:
         return at + 1
@@ -224,44 +224,44 @@ async def test_work_that_nobody_announced_just_runs(telemetry: Telemetry) -> Non
     assert await telemetry.run().wrap(work)(1, None) == 2
 
 
-def test_tokens_are_counted_by_what_became_of_them(telemetry: Telemetry, recorded: Recorded) -> None:
-    """Assumed, refreshed, failed with the code, each by partition."""
+def test_tokens_are_counted_by_outcome(telemetry: Telemetry, recorded: Recorded) -> None:
+    """Attributes: assumed, refreshed or failed, the partition, and the code of the failure."""
     telemetry.token("assumed", "aws")
     telemetry.token("assumed", "aws")
     telemetry.token("refreshed", "aws-cn")
     telemetry.token("failed", "aws", AssumeRoleDenied(SECRET, code="AccessDenied"))
 
     assert recorded.counts("asyncauth.tokens") == {
-        said(asyncauth__outcome="assumed", asyncauth__partition="aws"): 2,
-        said(asyncauth__outcome="refreshed", asyncauth__partition="aws-cn"): 1,
-        said(asyncauth__outcome="failed", asyncauth__partition="aws", error__type="AccessDenied"): 1,
+        attributes(asyncauth__outcome="assumed", asyncauth__partition="aws"): 2,
+        attributes(asyncauth__outcome="refreshed", asyncauth__partition="aws-cn"): 1,
+        attributes(asyncauth__outcome="failed", asyncauth__partition="aws", error__type="AccessDenied"): 1,
     }
 
 
-def test_throttles_are_counted_by_where(telemetry: Telemetry, recorded: Recorded) -> None:
-    """Service, operation and region."""
+def test_throttles_are_counted_by_operation_and_region(telemetry: Telemetry, recorded: Recorded) -> None:
+    """A call without a region has no attribute for it."""
     telemetry.throttled("sts", "AssumeRole", "us-east-1")
     telemetry.throttled("organizations", "ListAccounts", None)
 
     assert recorded.counts("asyncauth.throttles") == {
-        said(rpc__service="sts", rpc__method="AssumeRole", cloud__region="us-east-1"): 1,
-        said(rpc__service="organizations", rpc__method="ListAccounts"): 1,
+        attributes(rpc__service="sts", rpc__method="AssumeRole", cloud__region="us-east-1"): 1,
+        attributes(rpc__service="organizations", rpc__method="ListAccounts"): 1,
     }
 
 
 @pytest.mark.anyio
-async def test_waiting_for_a_budget_is_timed(telemetry: Telemetry, recorded: Recorded, clock: FakeClock) -> None:
-    """Budgets that are told of telemetry report each wait in line."""
+async def test_a_wait_for_a_rate_limit_is_recorded(telemetry: Telemetry, recorded: Recorded, clock: FakeClock) -> None:
+    """Rate limiters with telemetry as `on_waited` record each wait in the queue."""
     limit = RateLimit("ec2", per=(), rate=1, burst=1)
     rate_limiters = RateLimiters([limit], defaults=(), clock=clock, on_waited=telemetry.waited_for_rate_limit)
 
-    async def ask() -> None:
+    async def call() -> None:
         async with rate_limiters.admit(service="ec2", action="RunInstances"):
             pass
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(ask)
-        tasks.start_soon(ask)
+        tasks.start_soon(call)
+        tasks.start_soon(call)
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
         clock.advance(1)
@@ -272,8 +272,8 @@ async def test_waiting_for_a_budget_is_timed(telemetry: Telemetry, recorded: Rec
 
 
 @pytest.mark.anyio
-async def test_the_loops_lag_is_how_late_it_wakes(telemetry: Telemetry, recorded: Recorded, clock: FakeClock) -> None:
-    """A loop that was busy for 0.3 s while 0.1 s were asked for is 0.2 s late."""
+async def test_the_loop_lag_is_the_delay_of_a_timer(telemetry: Telemetry, recorded: Recorded, clock: FakeClock) -> None:
+    """A timer of 0.1 s that fires after 0.3 s is recorded as 0.2 s."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(telemetry.watch_loop)
         for seconds in (0.1, 0.3):
@@ -289,11 +289,11 @@ async def test_the_loops_lag_is_how_late_it_wakes(telemetry: Telemetry, recorded
     assert point.max == pytest.approx(0.2)
 
 
-# Off.
+# Without telemetry.
 
 
-def test_without_the_api_there_is_nothing(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
-    """None, unless somebody hands over a provider: that is then said to be a mistake."""
+def test_without_the_api_there_is_no_telemetry(monkeypatch: pytest.MonkeyPatch, recorded: Recorded) -> None:
+    """It returns None; a provider without the API is a ConfigurationError."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
 
     assert open_telemetry() is None
@@ -301,8 +301,8 @@ def test_without_the_api_there_is_nothing(monkeypatch: pytest.MonkeyPatch, recor
         open_telemetry(tracer_provider=recorded.tracers)
 
 
-def test_without_a_set_up_there_is_nothing() -> None:
-    """The API's own stand-ins record nothing, so nothing is called for them; this pins what they look like."""
+def test_without_a_configured_sdk_there_is_no_telemetry() -> None:
+    """The API's own providers record nothing, so they are not called; this pins how they are recognised."""
     assert type(trace.get_tracer_provider()).__name__ == "ProxyTracerProvider"
     assert open_telemetry() is None
     assert (
@@ -310,8 +310,8 @@ def test_without_a_set_up_there_is_nothing() -> None:
     )
 
 
-def test_one_of_the_two_is_enough(recorded: Recorded) -> None:
-    """A program may want metrics and no spans, or the other way round."""
+def test_one_provider_is_enough(recorded: Recorded) -> None:
+    """A program can export metrics without spans, or spans without metrics."""
     for providers in ({"tracer_provider": recorded.tracers}, {"meter_provider": recorded.meters}):
         opened = open_telemetry(**providers)  # type: ignore[arg-type]
 
@@ -326,7 +326,7 @@ def test_one_of_the_two_is_enough(recorded: Recorded) -> None:
 
 
 def test_importing_the_library_imports_no_telemetry() -> None:
-    """Off costs nothing, not even the import."""
+    """OpenTelemetry is imported only when a pool opens its telemetry."""
     code = "import sys, asyncauth._observability.telemetry\n"
     code += "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     done = subprocess.run(
@@ -336,8 +336,8 @@ def test_importing_the_library_imports_no_telemetry() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_a_listener_touches_no_context_of_others(telemetry: Telemetry) -> None:
-    """Events come in tasks of all kinds; none is left with our span as its current one."""
+def test_a_listener_does_not_change_the_current_context(telemetry: Telemetry) -> None:
+    """Events are emitted in different tasks; none of them gets the run's span as its current span."""
     before = context.get_current()
     listener: RunTelemetry = telemetry.run()
     listener(RunStarted(None))

@@ -1,4 +1,4 @@
-"""The journal: what is in it, what survives a kill, and which files are refused."""
+"""Journal: its lines, its durability over a kill, and the files that it refuses."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_what_succeeded_is_done_for_the_next_run(path: Path) -> None:
-    """A second run with the same journal knows what the first has done, and that the rest is not."""
+def test_a_succeeded_target_is_done_for_the_next_run(path: Path) -> None:
+    """A second run with the same journal finds the succeeded targets of the first run done, and no others."""
     with Journal.open(path, run=RUN) as first:
         first.record(KEY, status="succeeded", phase="job", attempts=1, elapsed=0.25)
         first.record(OTHER, status="failed", phase="credentials", error_code="AccessDenied", attempts=1, elapsed=0.5)
@@ -54,7 +54,7 @@ def test_what_succeeded_is_done_for_the_next_run(path: Path) -> None:
 
 @pytest.mark.parametrize("status", ["failed", "timed_out", "skipped", "cancelled"])
 def test_only_success_is_done(path: Path, status: str) -> None:
-    """Whatever else became of a target, the next run does it again; and success stays success."""
+    """A target with any other status is done again by the next run, and a success is not taken back."""
     with Journal.open(path, run=RUN) as journal:
         journal.record(OTHER, status=status)
         journal.record(KEY, status="succeeded")
@@ -66,7 +66,7 @@ def test_only_success_is_done(path: Path, status: str) -> None:
 
 
 def test_the_file_is_json_lines_with_a_header(path: Path) -> None:
-    """The header says whose journal it is, a line which target ended how; absent fields are not written."""
+    """The header holds job and role, each line a target and its status; absent fields are not written."""
     clock = FakeClock(1_800_000_000.5)
     with Journal.open(path, run=RUN, clock=clock) as journal:
         clock.advance(2)
@@ -112,10 +112,10 @@ def test_a_line_is_in_the_file_when_record_returns(path: Path) -> None:
         assert len(lines(path)) == 2
 
 
-def test_no_secret_comes_in(path: Path) -> None:
-    """What looks like no code is left out, and a reason is cut and redacted."""
+def test_a_journal_holds_no_secret(path: Path) -> None:
+    """An error code that does not look like one is left out; a reason is redacted and shortened."""
     with Journal.open(path, run=RUN) as journal:
-        journal.record(KEY, status="failed", error_code="it said: secret_access_key=hunter2")
+        journal.record(KEY, status="failed", error_code="message: secret_access_key=hunter2")
         journal.record(KEY, status="skipped", reason="SecretAccessKey: hunter2 " + "x" * 1000)
 
     text = path.read_text()
@@ -124,20 +124,20 @@ def test_no_secret_comes_in(path: Path) -> None:
     assert "code" not in lines(path)[1]
 
 
-def test_a_target_done_before_is_not_recorded_again(path: Path) -> None:
-    """Runs that find everything done leave the journal as it is."""
+def test_a_target_that_an_earlier_run_has_done_is_not_recorded_again(path: Path) -> None:
+    """A run that finds all targets done does not change the journal."""
     with Journal.open(path, run=RUN) as journal:
         journal.record(KEY, status="skipped", reason=DONE_BEFORE)
 
     assert len(lines(path)) == 1
 
 
-# What is torn.
+# Incomplete and damaged lines.
 
 
 @pytest.mark.parametrize("torn", ['{"at":1800000000.0,"account":"2109', "\x00\x00\x00", '{"status":"succeeded"}'])
-def test_a_torn_last_line_is_cut_off(path: Path, torn: str) -> None:
-    """The whole lines stay, the torn one goes, and the next is readable."""
+def test_an_incomplete_last_line_is_cut_off(path: Path, torn: str) -> None:
+    """The complete lines are kept, and the next line is readable."""
     with Journal.open(path, run=RUN) as journal:
         journal.record(KEY, status="succeeded")
     with path.open("a") as file:
@@ -154,8 +154,8 @@ def test_a_torn_last_line_is_cut_off(path: Path, torn: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_it_can_be_cut_anywhere(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Cut after any byte, a journal opens, holds exactly its whole lines, and goes on."""
+def test_a_journal_can_be_cut_after_any_byte(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """It opens, holds exactly its complete lines, and accepts new ones."""
     path = tmp_path_factory.mktemp("journal") / "run.jsonl"
     keys = [JournalKey("aws", f"{number:012d}", "eu-west-1") for number in range(4)]
     with Journal.open(path, run=RUN, clock=FakeClock()) as journal:
@@ -174,8 +174,8 @@ def test_it_can_be_cut_anywhere(tmp_path_factory: pytest.TempPathFactory, data: 
     assert done == keys[: max(0, whole[:cut].count(b"\n") - 1)]
 
 
-def test_a_damaged_line_in_the_middle_costs_that_target_only(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What cannot be read is done again, with a warning that says how many."""
+def test_a_damaged_line_affects_only_its_own_target(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Targets of damaged lines are done again, and a warning gives the number of damaged lines."""
     with Journal.open(path, run=RUN) as journal:
         journal.record(KEY, status="succeeded")
     with path.open("a") as file:
@@ -190,8 +190,8 @@ def test_a_damaged_line_in_the_middle_costs_that_target_only(path: Path, caplog:
     assert "3 lines" in caplog.text
 
 
-def test_a_line_that_does_not_fit_the_disk_is_taken_back(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that runs full raises, so that the run stops, and leaves whole lines only."""
+def test_a_partial_line_on_a_full_disk_is_removed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`record` raises, so that the run stops, and the file holds complete lines only."""
     journal = Journal.open(path, run=RUN)
     journal.record(KEY, status="succeeded")
     real = journal._file
@@ -212,11 +212,11 @@ def test_a_line_that_does_not_fit_the_disk_is_taken_back(path: Path, monkeypatch
     assert path.read_bytes().endswith(b"\n")
 
 
-# What is refused.
+# Files that are refused.
 
 
-def test_another_jobs_or_roles_journal_is_refused(path: Path) -> None:
-    """What one job has done is not done for another; the message names both."""
+def test_a_journal_of_another_job_or_role_is_refused(path: Path) -> None:
+    """A target that one job has done is not done for another job; the message names both."""
     Journal.open(path, run=RUN).close()
 
     with pytest.raises(ConfigurationError, match=r"job 'inventory.list_instances', and this run has job 'tags.rotate'"):
@@ -238,7 +238,7 @@ def test_another_jobs_or_roles_journal_is_refused(path: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_journal_is_refused_and_left_alone(path: Path, text: str) -> None:
-    """Not a byte of somebody else's file is changed."""
+    """No byte of the file is changed."""
     path.write_text(text)
     path.chmod(0o600)
 
@@ -249,7 +249,7 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(path: Path, text: s
 
 
 def test_a_later_version_is_refused(path: Path) -> None:
-    """A journal that this library cannot read is not written to."""
+    """A journal in a format that this library cannot read is not changed."""
     Journal.open(path, run=RUN).close()
     path.write_text(path.read_text().replace('"version":1', '"version":2'))
 
@@ -257,8 +257,8 @@ def test_a_later_version_is_refused(path: Path) -> None:
         Journal.open(path, run=RUN)
 
 
-def test_an_empty_file_is_begun(path: Path) -> None:
-    """A file made ahead, by mktemp for instance, is as good as none."""
+def test_an_empty_file_gets_a_header(path: Path) -> None:
+    """A file that was created before, by mktemp for instance, is treated like a missing one."""
     path.touch(mode=0o600)
 
     with Journal.open(path, run=RUN) as journal:
@@ -267,8 +267,8 @@ def test_an_empty_file_is_begun(path: Path) -> None:
 
 
 @posix
-def test_it_is_for_its_owner_only(path: Path) -> None:
-    """The file is made with mode 0600, whatever the umask allows."""
+def test_a_new_journal_is_accessible_to_its_owner_only(path: Path) -> None:
+    """The file is created with mode 0600, whatever the umask allows."""
     before = os.umask(0)
     try:
         Journal.open(path, run=RUN).close()
@@ -279,8 +279,8 @@ def test_it_is_for_its_owner_only(path: Path) -> None:
 
 
 @posix
-def test_one_that_others_can_write_is_refused(path: Path) -> None:
-    """Who can write it can have targets skipped."""
+def test_a_journal_that_other_users_can_write_is_refused(path: Path) -> None:
+    """A user who can write it could make targets look done."""
     Journal.open(path, run=RUN).close()
     path.chmod(0o620)
 
@@ -289,8 +289,8 @@ def test_one_that_others_can_write_is_refused(path: Path) -> None:
 
 
 @posix
-def test_one_that_belongs_to_somebody_else_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So can its owner."""
+def test_a_journal_that_belongs_to_another_user_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner could make targets look done."""
     Journal.open(path, run=RUN).close()
     if path.stat().st_uid == 0:
         os.chown(path, 12345, -1)
@@ -303,7 +303,7 @@ def test_one_that_belongs_to_somebody_else_is_refused(path: Path, monkeypatch: p
 
 @posix
 def test_a_link_is_refused(path: Path, tmp_path: Path) -> None:
-    """A symbolic link could have us append to a file of somebody else's choice, dangling or not."""
+    """With a symbolic link, dangling or not, another user could choose the file that is appended to."""
     path.symlink_to(tmp_path / "target")
 
     with pytest.raises(ConfigurationError, match="is a symbolic link"):
@@ -313,7 +313,7 @@ def test_a_link_is_refused(path: Path, tmp_path: Path) -> None:
 
 @posix
 def test_a_pipe_or_a_directory_is_refused_at_once(path: Path, tmp_path: Path) -> None:
-    """Opening does not wait for somebody at the other end."""
+    """Opening a pipe does not wait for its other end."""
     os.mkfifo(path, 0o600)
 
     with pytest.raises(ConfigurationError, match=r"is no regular file|cannot be opened"):
@@ -323,21 +323,21 @@ def test_a_pipe_or_a_directory_is_refused_at_once(path: Path, tmp_path: Path) ->
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
-    """Directories are the user's to make."""
+    """The error names the missing directory as the cause; it is not created."""
     with pytest.raises(ConfigurationError, match="its directory does not exist"):
         Journal.open(tmp_path / "nowhere" / "run.jsonl", run=RUN)
 
 
 @pytest.mark.parametrize("path", ["", None, 7])
-def test_what_is_no_path_is_refused(path: object) -> None:
+def test_a_value_that_is_no_path_is_refused(path: object) -> None:
     """The message names the value."""
     with pytest.raises(ConfigurationError, match="must be the path of a file"):
         Journal.open(path, run=RUN)  # type: ignore[arg-type]
 
 
 @posix
-def test_two_runs_cannot_share_one(path: Path) -> None:
-    """The second is refused, whether in this process or another, until the first has closed it."""
+def test_two_runs_cannot_share_a_journal(path: Path) -> None:
+    """The second run is refused, in this process or another one, until the first has closed the journal."""
     script = f"""
 from asyncauth._runs.journal import Journal, RunIdentity
 try:
@@ -357,22 +357,25 @@ else:
     assert "is in use by another run" in other.stdout
 
 
-# Whose run it is.
+# Identity of a run.
 
 
-async def job_of_mine(session: object) -> None: ...
+async def module_level_job(session: object) -> None: ...
 
 
 class CallableJob:
     async def __call__(self, session: object) -> None: ...
 
 
-def test_a_job_is_known_by_its_qualified_name() -> None:
-    """A partial counts as what it wraps, an object as its class, a lambda as a lambda."""
+def test_a_job_is_identified_by_its_qualified_name() -> None:
+    """A partial counts as the function it wraps, a callable object as its class, a lambda as `<lambda>`."""
     module = __name__
 
-    assert RunIdentity.of(job_of_mine, "r") == RunIdentity(f"{module}.job_of_mine", "r")
-    assert RunIdentity.of(functools.partial(functools.partial(job_of_mine), 1), "r").job == f"{module}.job_of_mine"
+    assert RunIdentity.of(module_level_job, "r") == RunIdentity(f"{module}.module_level_job", "r")
+    assert (
+        RunIdentity.of(functools.partial(functools.partial(module_level_job), 1), "r").job
+        == f"{module}.module_level_job"
+    )
     assert RunIdentity.of(CallableJob(), "r").job == f"{module}.CallableJob"
     assert RunIdentity.of(lambda session: None, "r").job.endswith("<lambda>")
 
@@ -380,8 +383,8 @@ def test_a_job_is_known_by_its_qualified_name() -> None:
 # Life cycle.
 
 
-def test_closing_twice_does_nothing_and_recording_after_it_raises(path: Path) -> None:
-    """A closed journal says so, in its repr too."""
+def test_closing_twice_has_no_effect_and_recording_after_it_raises(path: Path) -> None:
+    """The error and the repr name the state."""
     journal = Journal.open(path, run=RUN)
     journal.record(KEY, status="succeeded")
     opened = repr(journal)
@@ -395,8 +398,10 @@ def test_closing_twice_does_nothing_and_recording_after_it_raises(path: Path) ->
 
 
 @pytest.mark.anyio
-async def test_the_disk_is_reached_every_few_seconds_off_the_loop(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`keep_synced` asks the disk each five seconds, in a worker thread, and only if there is something new."""
+async def test_lines_are_synced_every_five_seconds_in_a_worker_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`keep_synced` calls fsync only if there are new lines."""
     clock = FakeClock()
     synced: list[bool] = []
 
@@ -413,7 +418,7 @@ async def test_the_disk_is_reached_every_few_seconds_off_the_loop(path: Path, mo
         before = list(synced)
         for _ in range(3):
             clock.advance(5)
-            while clock.next_timer is None:  # noqa: ASYNC110 - the worker thread sets no event of ours
+            while clock.next_timer is None:  # noqa: ASYNC110 - the worker thread sets no event of this test
                 await anyio.sleep(0.001)
         tasks.cancel_scope.cancel()
     journal.close()
@@ -445,20 +450,20 @@ async def main():
             range(2000),
             limits=Limits(max_at_once=20),
             check=lambda number: DONE_BEFORE if journal.done(key(number)) else None,
-            on_result=lambda answer: journal.record(key(answer.target), status=answer.status, reason=answer.reason),
-        ) as answers:
+            on_result=lambda result: journal.record(key(result.target), status=result.status, reason=result.reason),
+        ) as results:
             shown = 0
-            async for answer in answers:
-                if answer.status == "succeeded":
-                    print(answer.target, flush=True)
+            async for result in results:
+                if result.status == "succeeded":
+                    print(result.target, flush=True)
 
 anyio.run(main)
 """
 
 
 @posix
-def test_killed_in_the_middle_and_run_again_does_every_target_once(path: Path, tmp_path: Path) -> None:
-    """2,000 targets, SIGKILL, the same again: each is done once over both runs, except those in flight at the kill."""
+def test_a_killed_run_and_its_repetition_do_every_target_once(path: Path, tmp_path: Path) -> None:
+    """2,000 targets, SIGKILL, a second run: only the targets in flight at the kill may be done twice."""
     effects = tmp_path / "effects"
     command = [sys.executable, "-c", SCRIPT, str(path), str(effects)]
     root = Path(__file__).parents[2]
@@ -472,7 +477,7 @@ def test_killed_in_the_middle_and_run_again_does_every_target_once(path: Path, t
                 break
         rest = first.stdout.read()
     shown += [int(line) for line in rest.splitlines(keepends=True) if line.endswith("\n")]
-    recorded = {int(str(line["account"])) for line in lines_before_the_torn_one(path)[1:]}
+    recorded = {int(str(line["account"])) for line in complete_lines(path)[1:]}
     second = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True, timeout=60)
 
     times = Counter(int(line) for line in effects.read_text().splitlines())
@@ -487,5 +492,5 @@ def test_killed_in_the_middle_and_run_again_does_every_target_once(path: Path, t
     assert {int(line) for line in second.stdout.splitlines()} == set(range(2000)) - recorded
 
 
-def lines_before_the_torn_one(path: Path) -> list[dict[str, object]]:
+def complete_lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]

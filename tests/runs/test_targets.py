@@ -1,4 +1,4 @@
-"""Targets are accounts times regions, and no region of another partition is among them."""
+"""Targets of a run: accounts times regions, without regions of another partition."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pairs(targets: Targets) -> list[tuple[str, str]]:
 
 
 def test_without_regions_an_account_is_one_target_in_its_default_region() -> None:
-    """China's default is cn-north-1; an account's own regions go before the default."""
+    """The default in aws-cn is cn-north-1; an account's own regions take precedence over the default."""
     own = Account("333333333333", regions=("eu-west-1", "us-west-*"))
 
     targets = Targets([GLOBAL, CHINA, own], None)
@@ -37,8 +37,8 @@ def test_without_regions_an_account_is_one_target_in_its_default_region() -> Non
     assert targets.total == 5
 
 
-def test_a_region_of_another_partition_is_not_tried() -> None:
-    """One list of regions serves both partitions; each account gets those of its own."""
+def test_a_region_of_another_partition_is_no_target() -> None:
+    """One list of regions serves both partitions; each account gets the regions of its own partition."""
     targets = Targets([GLOBAL, CHINA], ["us-east-1", "cn-north-1", "eu-west-*", "us-east-1"])
 
     assert pairs(targets) == [
@@ -50,23 +50,23 @@ def test_a_region_of_another_partition_is_not_tried() -> None:
     ]
 
 
-def test_an_account_with_none_of_the_regions_is_still_answered() -> None:
-    """It is one target that says why nothing can be done: nobody is left out silently."""
+def test_an_account_with_none_of_the_regions_is_one_unreachable_target() -> None:
+    """No account is left out of the outcomes: this target carries the reason to skip it."""
     iterator = Targets([CHINA], ["us-east-1"]).iterate()
     assert isinstance(iterator, Iterator)
 
-    assert list(iterator) == [Target(CHINA, "cn-north-1", unreachable="no region asked for is in partition aws-cn")]
+    assert list(iterator) == [Target(CHINA, "cn-north-1", unreachable="none of the regions is in partition aws-cn")]
 
 
 @pytest.mark.parametrize(
-    ("accounts", "regions", "says"),
+    ("accounts", "regions", "message"),
     [
         (["123"], None, "exactly 12 ASCII digits"),
         ([{"Id": "123456789012"}], None, r"Account\(record\['Id'\], name=record\['Name'\]\)"),
         ([" 1234-5678-9012\n"], None, "'123456789012' was meant, perhaps"),
         ([GLOBAL], ["US-EAST-1"], r"unknown region 'US-EAST-1' \(is it us-east-1\?\)"),
         ("123456789012", None, r"write \['123456789012'\]"),
-        (GLOBAL, None, "got a single one"),
+        (GLOBAL, None, "got a single account"),
         (7, None, "must be an iterable"),
         ([GLOBAL], "us-east-1", r"write \['us-east-1'\]"),
         ([GLOBAL], [], "regions is empty"),
@@ -75,24 +75,24 @@ def test_an_account_with_none_of_the_regions_is_still_answered() -> None:
         ([GLOBAL], [7], "must hold region names"),
     ],
 )
-def test_mistakes_are_named_before_anything_starts(accounts: object, regions: object, says: str) -> None:
-    """A bad account in a list and a bad region are refused at the door."""
-    with pytest.raises(ConfigurationError, match=says):
+def test_bad_accounts_and_regions_are_refused_before_the_run(accounts: object, regions: object, message: str) -> None:
+    """The error names the value and, where there is one, the correction."""
+    with pytest.raises(ConfigurationError, match=message):
         Targets(accounts, regions)  # type: ignore[arg-type]
 
 
-def test_accounts_that_repeat_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """They are as many targets, which a job that changes something may not expect."""
+def test_repeated_accounts_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Each repetition is a target, which a job that changes something may not expect."""
     targets = Targets([GLOBAL, GLOBAL, f"arn:aws:iam::{GLOBAL.id}:role/other", "222222222222"])
 
     assert targets.total == 4
     assert caplog.messages == [
-        f"1 accounts are given more than once ({GLOBAL.id}), and are worked on as often, at the same time, too"
+        f"1 accounts are given more than once ({GLOBAL.id}); each repetition is a target of its own"
     ]
 
 
-def test_an_iterator_is_read_only_as_far_as_it_is_asked_for() -> None:
-    """Its length is unknown, a mistake in it is raised when it comes, and nothing is read ahead."""
+def test_an_iterator_is_not_read_ahead() -> None:
+    """Its length is unknown, and an account is read only when its first target is requested."""
     read = []
 
     def listing() -> Iterator[str]:
@@ -114,7 +114,7 @@ def test_an_iterator_is_read_only_as_far_as_it_is_asked_for() -> None:
 
 
 async def test_accounts_may_be_listed_asynchronously() -> None:
-    """An async iterable gives the same targets."""
+    """An async iterable of accounts gives the same targets as a sequence."""
 
     async def listing() -> AsyncIterator[Account | str]:
         yield GLOBAL
