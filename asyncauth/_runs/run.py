@@ -284,7 +284,7 @@ def _check_job(job: object) -> None:
     if callable(job):
         if inspect.isasyncgenfunction(job):
             raise ConfigurationError(
-                f"the job {_name_of(job)} is a generator; collect its values in a list and return it"
+                f"the job {_name_of(job)} yields; it must return: collect what it yields in a list"
             )
         try:
             signature = inspect.signature(job)
@@ -294,13 +294,13 @@ def _check_job(job: object) -> None:
             signature.bind(object())
         except TypeError as error:
             raise ConfigurationError(
-                f"the job {_name_of(job)}{signature} must accept one AccountSession ({error}); bind other arguments "
+                f"the job {_name_of(job)}{signature} is called with one AccountSession ({error}); fix other arguments "
                 "with functools.partial"
             ) from None
         return
     if inspect.iscoroutine(job):
         job.close()
-        raise ConfigurationError(f"job is a coroutine: pass {job.__name__}, not {job.__name__}(...)")
+        raise ConfigurationError(f"the job was called already: pass {job.__name__}, not {job.__name__}(...)")
     raise ConfigurationError(f"the job must be an async callable that takes an AccountSession, got {job!r}")
 
 

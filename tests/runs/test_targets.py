@@ -66,7 +66,7 @@ def test_an_account_with_none_of_the_regions_is_one_unreachable_target() -> None
         ([" 1234-5678-9012\n"], None, "'123456789012' was meant, perhaps"),
         ([GLOBAL], ["US-EAST-1"], r"unknown region 'US-EAST-1' \(is it us-east-1\?\)"),
         ("123456789012", None, r"write \['123456789012'\]"),
-        (GLOBAL, None, "got a single account"),
+        (GLOBAL, None, "got a single"),
         (7, None, "must be an iterable"),
         ([GLOBAL], "us-east-1", r"write \['us-east-1'\]"),
         ([GLOBAL], [], "regions is empty"),
