@@ -1,4 +1,4 @@
-"""Bridges: sessions of other libraries, and environments of subprocesses, on an account's token."""
+"""Bridges: sessions of other AWS libraries, and environments of subprocesses, that use an account's token."""
 
 from __future__ import annotations
 

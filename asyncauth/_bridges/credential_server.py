@@ -1,4 +1,4 @@
-"""Credential server: gives subprocesses fresh credentials over loopback, as containers get them."""
+"""Credential server: serves fresh credentials to subprocesses over loopback, with the container protocol."""
 
 from __future__ import annotations
 
@@ -21,52 +21,55 @@ if TYPE_CHECKING:
 
 
 class CredentialServer:
-    """Hands out fresh credentials to subprocesses, in the way that every AWS SDK knows from containers.
+    """Serves fresh credentials to subprocesses, with the protocol that every AWS SDK supports for containers.
 
-    It listens on 127.0.0.1 alone, on a port of its own, in a thread, so that a blocked event loop does not block the
-    children. Each account has a path and a token that cannot be guessed; without the token there is no answer.
+    The server listens on 127.0.0.1 only, on a port of its own, and runs in a thread of its own. Each account has a path
+    and a token that cannot be guessed; a request without the token is refused with status 403.
     Source: "Container credential provider" in the AWS SDKs and Tools reference guide.
+
+    Args:
+        portal: the way from the server's threads to the pool's event loop.
     """
 
     def __init__(self, portal: BlockingPortal) -> None:
         self._portal = portal
-        self._lent: dict[str, tuple[str, ThreadCredentials]] = {}
+        self._served: dict[str, tuple[str, ThreadCredentials]] = {}
         self._paths: dict[int, str] = {}
         self._server: ThreadingHTTPServer | None = None
         self._thread: Thread | None = None
 
     def environ(self, identity: Identity, region_name: str, endpoint_url: str | None) -> dict[str, str]:
-        """Return an environment for a subprocess: this one's, without its own credentials, with the account's."""
+        """Return this process's environment without its credentials, with the address of the account's credentials."""
         server = self._start()
         path = self._paths.get(id(identity))
         if path is None:
             path = self._paths[id(identity)] = f"/{secrets.token_urlsafe(16)}"
-            self._lent[path] = (secrets.token_urlsafe(32), ThreadCredentials(identity, self._portal))
+            self._served[path] = (secrets.token_urlsafe(32), ThreadCredentials(identity, self._portal))
         environ = clean_environ(region_name, endpoint_url)
         environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"http://127.0.0.1:{server.server_port}{path}"
-        environ["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = self._lent[path][0]
-        # boto's chain looks into these files before it asks a container.
+        environ["AWS_CONTAINER_AUTHORIZATION_TOKEN"] = self._served[path][0]
+        # boto reads these files before it requests credentials from a container endpoint.
         environ |= dict.fromkeys(("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "BOTO_CONFIG"), os.devnull)
         return environ
 
     def close(self) -> None:
-        """Stop listening; children that ask from now on get no answer."""
+        """Stop listening; later requests of subprocesses fail to connect."""
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
             self._server = None
 
-    def answer(self, path: str, token: str | None) -> tuple[int, Mapping[str, object]]:
-        """Return status and body for a request; the token is compared in constant time."""
-        lent = self._lent.get(path)
-        if lent is None or not secrets.compare_digest(lent[0].encode(), (token or "").encode()):
+    def respond(self, path: str, token: str | None) -> tuple[int, Mapping[str, object]]:
+        """Return the status and the body for a request; the token is compared in constant time."""
+        served = self._served.get(path)
+        if served is None or not secrets.compare_digest(served[0].encode(), (token or "").encode()):
             return 403, {"code": "AccessDenied", "message": "no such path, or the wrong authorization token"}
         try:
-            credentials = lent[1].get_frozen_credentials()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the child gets an answer, without its text
-            return 500, {"code": type(error).__name__, "message": "the parent process has no credentials to give"}
-        # SDKs refuse an answer without an expiration; keys that never end are asked for again after an hour.
+            credentials = served[1].get_frozen_credentials()
+        except Exception as error:  # noqa: BLE001 - the subprocess gets a response for every error, without its text
+            return 500, {"code": type(error).__name__, "message": "the parent process could not get credentials"}
+        # SDKs refuse a response without an expiration; keys that do not expire are requested again after an hour.
         expiration = credentials.expiration or datetime.now(UTC) + timedelta(hours=1)
         return 200, {
             "AccessKeyId": credentials.access_key_id,
@@ -77,11 +80,11 @@ class CredentialServer:
 
     def _start(self) -> ThreadingHTTPServer:
         if self._server is None:
-            owner = self
+            credential_server = self
 
             class Handler(BaseHTTPRequestHandler):
                 def do_GET(self) -> None:
-                    status, body = owner.answer(self.path, self.headers.get("Authorization"))
+                    status, body = credential_server.respond(self.path, self.headers.get("Authorization"))
                     content = json.dumps(body).encode()
                     self.send_response(status)
                     self.send_header("Content-Type", "application/json")
@@ -89,8 +92,8 @@ class CredentialServer:
                     self.end_headers()
                     self.wfile.write(content)
 
-                def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base names it so
-                    """Say nothing: the request line has the path in it."""
+                def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
+                    """Log nothing: the request line contains the path, which is secret."""
 
             self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
             self._thread = Thread(

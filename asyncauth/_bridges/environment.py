@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from asyncauth._models import Credentials
 
 
-#: What would win over, or mix with, the credentials that a subprocess is to use.
+#: Variables that take precedence over, or mix with, the credentials that a subprocess must use.
 _CREDENTIAL_VARIABLES: Final = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -30,7 +30,10 @@ _CREDENTIAL_VARIABLES: Final = (
 
 
 def static_environ(credentials: Credentials, region_name: str, endpoint_url: str | None) -> dict[str, str]:
-    """Return an environment for a short-lived subprocess, with the keys themselves in it; they are not renewed."""
+    """Return this process's environment with the account's keys in place of its own credentials.
+
+    The subprocess cannot renew the keys, so it must end before they do.
+    """
     environ = clean_environ(region_name, endpoint_url)
     environ["AWS_ACCESS_KEY_ID"] = credentials.access_key_id
     environ["AWS_SECRET_ACCESS_KEY"] = credentials.secret_access_key
@@ -42,7 +45,7 @@ def static_environ(credentials: Credentials, region_name: str, endpoint_url: str
 
 
 def clean_environ(region_name: str, endpoint_url: str | None) -> dict[str, str]:
-    """Return this process's environment without credentials, and with the region."""
+    """Return this process's environment without its credentials, and with the region."""
     environ = {name: value for name, value in os.environ.items() if name not in _CREDENTIAL_VARIABLES}
     environ["AWS_REGION"] = environ["AWS_DEFAULT_REGION"] = region_name
     if endpoint_url is not None:

@@ -1,6 +1,7 @@
-"""Other libraries' sessions on an account's token: aiobotocore, aioboto3, boto3 in threads, and a subprocess.
+"""Sessions of aiobotocore, aioboto3 and boto3 that use an account's token.
 
-Each asks this library for credentials whenever it signs, so each keeps refreshing as long as the pool is open.
+Each session requests credentials from the pool for every request that it signs, so its clients never hold an expired
+token while the pool is open.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
     from asyncauth._models import Credentials, Identity
 
-#: How long a thread waits for the event loop while it has good credentials to fall back on, and while it has none.
-_PATIENCE_WITH_CREDENTIALS: Final = 1.0
-_PATIENCE_WITHOUT: Final = 60.0
+#: How long a thread waits for the event loop when good credentials are cached, and when none are.
+_WAIT_WITH_CREDENTIALS_SECONDS: Final = 1.0
+_WAIT_WITHOUT_CREDENTIALS_SECONDS: Final = 60.0
 
 
 class _AsyncCredentials:
-    """What an AioSession takes for its credentials: asked at every request, and nothing is kept."""
+    """Credentials object of an AioSession: every request gets its credentials from the identity; none are kept."""
 
     method = "asyncauth"
 
@@ -40,14 +41,14 @@ class _AsyncCredentials:
         return self._identity.account_id
 
     def get_deferred_property(self, _: str) -> Callable[[], Any]:
-        # The account id is the one property that botocore asks for so (endpoints that carry it).
+        # botocore reads one deferred property, the account id, for endpoints that contain it.
         return self.get_account_id
 
 
 class ThreadCredentials:
-    """What a botocore session in a thread takes: the event loop is asked at every request.
+    """Credentials object of a botocore session in a thread: every request gets its credentials from the event loop.
 
-    While the loop is busy for longer than a second, cached credentials that are still good are served.
+    If the loop does not respond within a second, cached credentials that are still good are served.
     """
 
     method = "asyncauth"
@@ -60,47 +61,47 @@ class ThreadCredentials:
         """Return credentials that are good now.
 
         Raises:
-            PoolClosed: the pool they come from has closed.
-            AsyncAuthError: called on the event loop's own thread with nothing cached that is good.
+            PoolClosed: the pool has closed.
+            AsyncAuthError: called on the event loop's own thread while no good credentials are cached.
         """
-        good = self._identity.peek()
+        cached = self._identity.peek()
         try:
-            asked = self._portal.start_task_soon(self._identity.get_frozen_credentials)
+            future = self._portal.start_task_soon(self._identity.get_frozen_credentials)
         except RuntimeError as error:
-            if good is not None and "event loop thread" in str(error):
-                return good
-            raise self._why_not(error) from None
+            if cached is not None and "event loop thread" in str(error):
+                return cached
+            raise self._explain(error) from None
         try:
-            return asked.result(_PATIENCE_WITH_CREDENTIALS if good else _PATIENCE_WITHOUT)
+            return future.result(_WAIT_WITH_CREDENTIALS_SECONDS if cached else _WAIT_WITHOUT_CREDENTIALS_SECONDS)
         except FutureTimeoutError:
-            if good is None:
+            if cached is None:
                 raise
-            return good
+            return cached
 
     def get_account_id(self) -> str | None:
-        """Return the 12-digit id of the account they are for."""
+        """Return the 12-digit id of the account."""
         return self._identity.account_id
 
     def get_deferred_property(self, _: str) -> Callable[[], Any]:
-        """Return how to get the account id, the one property that botocore asks for so."""
+        """Return the getter of the account id, the only deferred property that botocore reads."""
         return self.get_account_id
 
     @property
     def access_key(self) -> str:
-        """The access key id; asks as any request does."""
+        """The access key id of the current credentials."""
         return self.get_frozen_credentials().access_key_id
 
     @property
     def secret_key(self) -> str:
-        """The secret access key."""
+        """The secret access key of the current credentials."""
         return self.get_frozen_credentials().secret_access_key
 
     @property
     def token(self) -> str | None:
-        """The session token."""
+        """The session token of the current credentials; None for long-term keys."""
         return self.get_frozen_credentials().session_token
 
-    def _why_not(self, error: RuntimeError) -> AsyncAuthError:
+    def _explain(self, error: RuntimeError) -> AsyncAuthError:
         if "event loop thread" in str(error):
             return AsyncAuthError(
                 f"credentials of account {self._identity.account_id} must be renewed, which needs the event loop, but "
@@ -111,7 +112,7 @@ class ThreadCredentials:
 
 
 class _Provider:
-    """The `credential_provider` component of a botocore session: one answer, from us."""
+    """The `credential_provider` component of a botocore session: always returns the same credentials object."""
 
     def __init__(self, credentials: ThreadCredentials) -> None:
         self._credentials = credentials
@@ -129,7 +130,7 @@ class _AsyncProvider:
 
 
 def _with_default_endpoint(base: type, endpoint_url: str | None) -> type:
-    """Return a session class whose clients go to `endpoint_url` unless told otherwise."""
+    """Return a session class whose clients use `endpoint_url` by default."""
     if endpoint_url is None:
         return base
 
