@@ -1,4 +1,4 @@
-"""Keys in a database, as the examples keep them: a real Redis server, and Secrets Manager in a simulated fleet."""
+"""Keys in a database, as in the examples: a real Redis server, and Secrets Manager in a simulated fleet."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fleet() -> Iterator[SimulatedFleet]:
 
 
 def run_example(name: str, fleet: SimulatedFleet, **env: str) -> str:
-    """Run an example as it stands, with nothing changed but its environment, and return what it printed."""
+    """Run an unchanged example in an environment of its own, and return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "examples" / name), "--store"],
         env={
@@ -61,23 +61,23 @@ def run_example(name: str, fleet: SimulatedFleet, **env: str) -> str:
     return done.stdout
 
 
-def assert_all_reached(printed: str, fleet: SimulatedFleet) -> None:
-    """Check that a run named every account with its role, and failed in none."""
+def assert_all_succeeded(printed: str, fleet: SimulatedFleet) -> None:
+    """Check that a run printed every account with its role, and failed in none."""
     for account in fleet.accounts:
         assert f"{account.id}\tarn:aws:sts::{account.id}:assumed-role/manage-role/asyncauth\n" in printed
     assert "2 succeeded" in printed
 
 
 def test_keys_in_secrets_manager(fleet: SimulatedFleet) -> None:
-    """The example stores keys as a secret, and the pool reaches every account with the keys that it reads there."""
+    """The example stores keys as a secret, and its pool uses the stored keys in every account."""
     printed = run_example("keys_in_secrets_manager.py", fleet, SECRET_ID="base-keys")
 
-    assert_all_reached(printed, fleet)
+    assert_all_succeeded(printed, fleet)
     assert fleet.blocking.counts().calls("secretsmanager", "GetSecretValue", code="") == 1
 
 
 def find_redis_server() -> str:
-    """Return the path of redis-server; without one the test is skipped here, and fails in CI."""
+    """Return the path of redis-server; without one the test is skipped, or fails in CI."""
     path = shutil.which("redis-server")
     if path is None:
         message = "THIS TEST DID NOT RUN: there is no redis-server on this machine (Debian: apt install redis-server)"
@@ -89,7 +89,7 @@ def find_redis_server() -> str:
 
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Start a Redis server of our own on a free port of loopback, in a directory of its own, and stop it."""
+    """Start a Redis server on a free port of loopback, in a directory of its own, and stop it."""
     path = find_redis_server()
     home = tmp_path_factory.mktemp("redis")
     for _ in range(5):
@@ -100,7 +100,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             text=True,
         )
         assert server.stdout is not None
-        # It may lose the port to somebody between the question and the bind; then another is tried.
+        # Another process may bind the port first; then the next port is tried.
         ready = any("Ready to accept connections" in line for line in server.stdout)
         if ready:
             break
@@ -114,7 +114,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """Return a port of loopback that was free a moment ago."""
+    """Return a port of loopback that was free when it was probed."""
     import socket
 
     with socket.socket() as probe:
@@ -124,14 +124,14 @@ def free_port() -> int:
 
 
 def test_keys_in_redis(fleet: SimulatedFleet, redis_url: str) -> None:
-    """The example stores keys in a real Redis, and the pool reaches every account with the keys that it reads there."""
+    """The example stores keys in a real Redis, and its pool uses the stored keys in every account."""
     printed = run_example("keys_in_redis.py", fleet, REDIS_URL=redis_url)
 
-    assert_all_reached(printed, fleet)
+    assert_all_succeeded(printed, fleet)
 
 
 def load_example(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Any:
-    """Import the example, pointed at the test's own Redis."""
+    """Import the example with the address of the test's Redis."""
     monkeypatch.setenv("REDIS_URL", redis_url)
     spec = importlib.util.spec_from_file_location("keys_in_redis", ROOT / "examples" / "keys_in_redis.py")
     assert spec is not None
@@ -142,40 +142,40 @@ def load_example(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Any:
 
 
 @asynccontextmanager
-async def opened(fetch: Any, clock: FakeClock) -> AsyncIterator[Source]:
-    """Give a source of the callable."""
+async def open_source(fetch: Any, clock: FakeClock) -> AsyncIterator[Source]:
+    """Yield a source of the callable."""
     async with anyio.create_task_group() as flights:
         yield make_source(fetch, spawn=flights.start_soon, clock=clock, random=random.Random(1), policy=RefreshPolicy())
         flights.cancel_scope.cancel()
 
 
-async def test_keys_that_rotate_in_redis_are_found_before_the_old_ones_end(
+async def test_keys_that_rotate_in_redis_are_read_before_the_old_ones_expire(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through ten rotations, with fifty readers every twelve minutes, nobody ever gets keys that have ended."""
+    """During ten rotations, fifty readers every twelve minutes get no expired keys."""
     from redis.asyncio import Redis
 
     example = load_example(monkeypatch, redis_url)
     clock = FakeClock()
     served: list[tuple[str, float]] = []
-    ends: dict[str, float] = {}
+    expires_at: dict[str, float] = {}
 
     async def rotate(number: int, redis: Redis) -> None:
         key_id = f"AKIAIOSFODNN7ROT{number:04d}"
-        ends[key_id] = clock.time() + 3600
-        expiration = datetime.fromtimestamp(ends[key_id], UTC)
-        kept = {
+        expires_at[key_id] = clock.time() + 3600
+        expiration = datetime.fromtimestamp(expires_at[key_id], UTC)
+        stored = {
             "access_key_id": key_id,
             "secret_access_key": SECRET,
             "session_token": "token",
             "expiration": expiration.isoformat(),
         }
-        await redis.set(example.NAME, json.dumps(kept))
+        await redis.set(example.NAME, json.dumps(stored))
 
     async def read(source: Source) -> None:
         served.append(((await source.credentials()).access_key_id, clock.time()))
 
-    async with Redis.from_url(redis_url) as redis, opened(example.fetch_keys, clock) as source:
+    async with Redis.from_url(redis_url) as redis, open_source(example.fetch_keys, clock) as source:
         for number in range(10):
             await rotate(number, redis)
             for _ in range(4):
@@ -188,25 +188,23 @@ async def test_keys_that_rotate_in_redis_are_found_before_the_old_ones_end(
                 clock.advance(timedelta(minutes=12).total_seconds())
 
     assert len(served) == 10 * 4 * 50
-    assert all(at < ends[key_id] for key_id, at in served)
+    assert all(at < expires_at[key_id] for key_id, at in served)
     assert len({key_id for key_id, _ in served}) == 10
 
 
-async def test_a_redis_without_keys_is_told_as_the_sources_failure(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When nothing is kept under the name, the error names the callable, and its cause is the callable's own."""
+async def test_a_redis_without_keys_is_a_failure_of_the_source(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the name has no value, the error names the callable, and its cause is the callable's own error."""
     example = load_example(monkeypatch, redis_url)
-    monkeypatch.setattr(example, "NAME", "nobody-wrote-here")
-    async with opened(example.fetch_keys, FakeClock()) as source:
+    monkeypatch.setattr(example, "NAME", "name-without-a-value")
+    async with open_source(example.fetch_keys, FakeClock()) as source:
         with pytest.raises(SourceError, match="fetch_keys raised LookupError") as raised:
             await source.credentials()
 
     assert isinstance(raised.value.__cause__, LookupError)
 
 
-async def test_the_examples_keys_are_keys(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the example stores it reads back, with the end that it gave the keys, and Redis forgets it by itself."""
+async def test_stored_keys_are_read_back_with_their_expiration(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example reads back the keys and the expiration that it stored, and Redis deletes them by itself."""
     from redis.asyncio import Redis
 
     example = load_example(monkeypatch, redis_url)
@@ -225,10 +223,10 @@ async def test_the_examples_keys_are_keys(redis_url: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
-def test_without_a_redis_server_ci_fails_and_others_are_told(
+def test_without_a_redis_server_the_test_fails_in_ci_and_is_skipped_elsewhere(
     monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[BaseException]
 ) -> None:
-    """Where there is no redis-server, a run in CI fails, and any other says loudly which test did not run."""
+    """Without redis-server, a run in CI fails, and any other run prints which test did not run."""
     monkeypatch.setenv("CI", ci)
     monkeypatch.setenv("PATH", "")
 

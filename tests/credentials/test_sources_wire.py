@@ -1,7 +1,7 @@
-"""Every source that boto knows, over real HTTP on loopback, each in a process of its own with a clean home.
+"""Every source that boto knows, over real HTTP on loopback, each in a process of its own with an empty home.
 
-Each is resolved, told what it is, and then used as the base of one real assumed call. The simulated fleet says who
-assumed the role, so a source that silently gave way to another one is seen.
+Each source is resolved, its facts are compared, and it assumes a role for one call. The simulated fleet records the
+caller of AssumeRole, so a source that was silently replaced by another one fails the test.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def world() -> Iterator[World]:
     wire.stop()
 
 
-class Ran:
-    """The processes, by the name of their scenario or failure."""
+class Processes:
+    """The processes of the tests, by the name of their scenario or failure."""
 
     def __init__(self, world: World, threads: ThreadPoolExecutor, homes: pytest.TempPathFactory) -> None:
         self._world = world
@@ -54,13 +54,13 @@ class Ran:
     def start(self, name: str) -> None:
         """Start the process of one scenario, or of a failure that needs one."""
         home = self._homes.mktemp("home")
-        asked: list[dict[str, Any]]
+        sources: list[dict[str, Any]]
         if name in SCENARIOS:
             made = self.made[name] = SCENARIOS[name](self._world, home)
             account = self._world.account(made.partition)
             for number in range(len(made.sources)):
                 self._world.role(target(name, number), made.partition, in_management=False)
-            asked = [
+            sources = [
                 {**source, "account": account.id, "account_partition": made.partition, "role": target(name, number)}
                 for number, source in enumerate(made.sources)
             ]
@@ -68,17 +68,17 @@ class Ran:
             failing = self.made[name] = FAILURES[name](self._world, home)
             if not failing.own_process:
                 return
-            made, asked = failing, [failing.source]
-        self._futures[name] = self._threads.submit(self._world.run, home, made.env, made.files, asked)
+            made, sources = failing, [failing.source]
+        self._futures[name] = self._threads.submit(self._world.run, home, made.env, made.files, sources)
 
-    def answers(self, name: str) -> list[Any]:
-        """Wait for a process, and return what it printed."""
+    def results(self, name: str) -> list[Any]:
+        """Wait for a process, and return the results that it printed."""
         if name not in self._futures:
             self.start(name)
         return self._futures[name].result()
 
     def has_process(self, name: str) -> bool:
-        """Tell whether it has a process of its own."""
+        """Return whether it has a process of its own."""
         return name in self._futures
 
 
@@ -88,54 +88,57 @@ def target(name: str, number: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def ran(world: World, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
-    """Start the processes of all the tests that were selected, a few at a time, and hand out what each gave."""
+def processes(
+    world: World, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Processes]:
+    """Start the processes of all selected tests, a few at a time."""
     with ThreadPoolExecutor(max_workers=(os.cpu_count() or 1) + 1) as threads:
-        runs = Ran(world, threads, tmp_path_factory)
+        started = Processes(world, threads, tmp_path_factory)
         for item in request.session.items:
             if item.path == request.path and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
-                runs.start(item.callspec.params["name"])
-        yield runs
+                started.start(item.callspec.params["name"])
+        yield started
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_source_gives_its_own_keys_and_they_assume_a_role(name: str, ran: Ran, world: World) -> None:
-    """Each source yields its own keys by its own method, and it is they that assume the role of the call after."""
-    answers = ran.answers(name)
+def test_a_source_provides_its_own_keys_which_assume_a_role(name: str, processes: Processes, world: World) -> None:
+    """Each source provides its own keys by its own method, and these keys sign the AssumeRole that follows."""
+    results = processes.results(name)
 
-    made = ran.made[name]
+    made = processes.made[name]
     assumed = [each for each in world.fleet.blocking.assumed() if each.code is None]
     account = world.account(made.partition)
-    for number, (answer, gives) in enumerate(zip(answers, made.gives, strict=True)):
-        (entered,) = [each for each in assumed if each.role_arn.endswith(f":role/{target(name, number)}")]
-        if isinstance(gives, str):
-            given = {each.access_key_id[-4:] for each in assumed if each.role_arn == gives and each.access_key_id}
+    for number, (result, expected) in enumerate(zip(results, made.expected, strict=True)):
+        (assume_role,) = [each for each in assumed if each.role_arn.endswith(f":role/{target(name, number)}")]
+        if isinstance(expected, str):
+            issued = {each.access_key_id[-4:] for each in assumed if each.role_arn == expected and each.access_key_id}
             long_term = False
-            assert entered.caller.startswith(f"{gives.replace(':iam:', ':sts:').replace(':role/', ':assumed-role/')}/")
+            session_arn = expected.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/")
+            assert assume_role.caller.startswith(f"{session_arn}/")
         else:
-            given, long_term = {gives.access_key_id[-4:]}, gives.session_token is None
-            assert entered.caller == world.owners[gives.access_key_id]
-        assert set(answer["keys"]) <= given, answer
-        assert (answer["method"], answer["long_term"]) == (made.method, long_term)
-        assert (answer["region_name"], answer["partition"]) == (made.region_name, made.known_partition)
-        assert entered.region == made.sts_region
-        assert answer["called_as"].startswith(
+            issued, long_term = {expected.access_key_id[-4:]}, expected.session_token is None
+            assert assume_role.caller == world.owners[expected.access_key_id]
+        assert set(result["keys"]) <= issued, result
+        assert (result["method"], result["long_term"]) == (made.method, long_term)
+        assert (result["region_name"], result["partition"]) == (made.region_name, made.known_partition)
+        assert assume_role.region == made.sts_region
+        assert result["called_as"].startswith(
             f"arn:{made.partition}:sts::{account.id}:assumed-role/{target(name, number)}/"
         )
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_source_that_fails_says_what_to_do(
+def test_a_failing_source_names_the_remedy(
     name: str,
-    ran: Ran,
+    processes: Processes,
     world: World,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A source that cannot give credentials ends in one error of the tree that names the way out, and no secret."""
-    if ran.has_process(name):
-        made = ran.made[name]
-        (answer,) = ran.answers(name)
+    """A source without credentials raises one error of asyncauth with the remedy and without a secret."""
+    if processes.has_process(name):
+        made = processes.made[name]
+        (result,) = processes.results(name)
     else:
         home = Path(os.environ["HOME"])
         made = FAILURES[name](world, home)
@@ -144,29 +147,29 @@ def test_a_source_that_fails_says_what_to_do(
             monkeypatch.setenv(variable, value)
         caplog.set_level(logging.DEBUG)
         redact_botocore_logs()
-        answer = anyio.run(probe, made.source)
+        result = anyio.run(probe, made.source)
 
-    assert answer.get("error") == made.error, answer
-    for expected in made.says:
-        assert expected in answer["message"]
-    assert world.leaks(str(answer)) == []
+    assert result.get("error") == made.error, result
+    for expected in made.message:
+        assert expected in result["message"]
+    assert world.leaks(str(result)) == []
     assert world.leaks(caplog.text) == []
 
 
-def test_the_tokens_that_had_ended_were_renewed(ran: Ran, world: World) -> None:
-    """The SSO token and the login were refreshed before they were used, once, and found renewed after that."""
-    ran.answers("sso_with_a_token_to_refresh")
+def test_expired_sso_and_login_tokens_are_renewed_once(processes: Processes, world: World) -> None:
+    """The SSO token and the login are refreshed before their first use, and not again for the second pool."""
+    processes.results("sso_with_a_token_to_refresh")
     if HAS_LOGIN:
-        ran.answers("aws_login_with_a_token_to_refresh")
+        processes.results("aws_login_with_a_token_to_refresh")
 
     assert world.wire.count("oidc", "444444444444") == 1
     assert world.wire.count("signin", "someone") == (1 if HAS_LOGIN else 0)
 
 
-def test_instance_metadata_was_asked_in_its_own_version(ran: Ran, world: World) -> None:
-    """Version 2 was asked with a session token that the stub insists on; version 1 was fallen back to without one."""
-    ran.answers("instance_metadata_v2")
-    ran.answers("instance_metadata_v1")
+def test_both_versions_of_instance_metadata_are_used(processes: Processes, world: World) -> None:
+    """Version 2 is used with the session token that the stub requires; version 1 is the fallback without one."""
+    processes.results("instance_metadata_v2")
+    processes.results("instance_metadata_v1")
 
     assert world.wire.count("imds token", "v2") > 0
     assert (world.wire.count("imds-v2", "v2"), world.wire.count("imds-v1", "v1")) == (2, 2)
@@ -176,7 +179,7 @@ def test_instance_metadata_was_asked_in_its_own_version(ran: Ran, world: World) 
 async def test_two_hundred_sessions_at_once_resolve_a_profile_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many sessions a pool is asked for at the same moment, the profile's own role is assumed once."""
+    """For two hundred sessions at the same moment, the profile's own role is assumed once."""
     arn = world.role("profile-of-a-pool")
     home = Path(os.environ["HOME"])
     write_files(
@@ -188,11 +191,11 @@ async def test_two_hundred_sessions_at_once_resolve_a_profile_once(
     )
     for variable, value in world.environ().items():
         monkeypatch.setenv(variable, value)
-    entered = world.account("aws")
+    account = world.account("aws")
     async with SessionPool(profile="p") as pool, anyio.create_task_group() as tasks:
         for number in range(200):
             role = Role(name="manage-role", role_session_name=f"session-{number % 10}")
-            tasks.start_soon(pool.session, replace(entered, role=role))
+            tasks.start_soon(pool.session, replace(account, role=role))
 
     assumed = world.fleet.blocking.assumed()
     by_the_profile = arn.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/")

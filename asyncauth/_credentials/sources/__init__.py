@@ -1,4 +1,4 @@
-"""Sources of base credentials: keys, boto's chain or a profile of it, a session, or a callable."""
+"""Sources of base credentials: explicit keys, boto's default chain, a profile, a session, or a callable."""
 
 from __future__ import annotations
 

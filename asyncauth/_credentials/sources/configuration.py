@@ -1,4 +1,4 @@
-"""What boto's configuration says of a source: its region, and the partition that follows. Read in a worker thread."""
+"""Configuration of a source in boto's files and variables: its region and partition. Read in a worker thread."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from botocore.session import Session
 
-_NAMES_OF_IDENTITY: Final = ("role_arn", "sso_account_id", "sso_role_name", "login_session")
+_IDENTITY_SETTINGS: Final = ("role_arn", "sso_account_id", "sso_role_name", "login_session")
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRequest:
-    """What the caller said about a source beside the source itself."""
+    """The settings that the caller gives beside the source itself; None: read them from the configuration."""
 
     partition: str | None
     region_name: str | None
@@ -30,12 +30,13 @@ class SourceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A session with its files read, and what they say.
+    """A session whose files were read, and the settings that they hold.
 
     Args:
         session: the session.
         region_name, partition: as in SourceFacts.
-        identity: whom a profile's temporary credentials are for, where it says so (a role, a login); else empty.
+        identity: the identity of a profile's temporary credentials where it is configured (a role, a login); else
+            empty.
     """
 
     session: AioSession
@@ -45,31 +46,31 @@ class Configuration:
 
 
 def open_session(profile: str | None) -> AioSession:
-    """Return a session of ours for `profile` (None: the default one, or the one that AWS_PROFILE names)."""
+    """Return a new session for `profile`; None: the default profile, or the one in AWS_PROFILE."""
     return AioSession(profile=profile)
 
 
-def read_configuration(session: AioSession, asked: SourceRequest, label: str) -> Configuration:
-    """Read a session's files, and work out its region and partition.
+def read_configuration(session: AioSession, request: SourceRequest, label: str) -> Configuration:
+    """Read a session's files, and determine its region and partition.
 
-    boto's own rule for the region: the one that was asked for, AWS_DEFAULT_REGION, the profile's. (AWS_REGION, which
-    other SDKs read, is not part of it.)
+    The region follows boto's own order: the requested one, AWS_DEFAULT_REGION, the profile's. AWS_REGION, which other
+    SDKs read, is not part of it.
 
     Raises:
         ConfigurationError: the region is in no partition that botocore's data knows.
         botocore.exceptions.BotoCoreError: a file cannot be read, or the profile does not exist.
     """
-    region_name = asked.region_name or session.get_config_variable("region")
+    region_name = request.region_name or session.get_config_variable("region")
     profile: Mapping[str, Any] = session.get_scoped_config()
-    partition = asked.partition or _partition_of(region_name, label) or _partition_of_role(profile)
-    identity = tuple(str(profile[name]) for name in _NAMES_OF_IDENTITY if name in profile)
+    partition = request.partition or _partition_of(region_name, label) or _partition_of_role(profile)
+    identity = tuple(str(profile[name]) for name in _IDENTITY_SETTINGS if name in profile)
     return Configuration(session, region_name, partition, identity)
 
 
-def settle_region(session: Session, configuration: Configuration) -> None:
-    """Give a session the region that its own calls to STS shall go to.
+def set_region(session: Session, configuration: Configuration) -> None:
+    """Set the region in which a session sends its own requests to STS.
 
-    Without any, botocore would ask the global endpoint of the partition `aws`, also about a role of `aws-cn`.
+    Without a region, botocore sends them to the global endpoint of the partition `aws`, also for a role of `aws-cn`.
     """
     region_name = configuration.region_name
     if region_name is None and configuration.partition is not None:
@@ -94,9 +95,9 @@ def _partition_of_role(profile: Mapping[str, Any]) -> str | None:
     try:
         return parse_role_arn(arn).partition
     except ConfigurationError:
-        return None  # boto will send it as it is, and STS will say what is wrong with it
+        return None  # boto sends it unchanged, and the refusal of boto or STS names the mistake
 
 
 def fingerprint(access_key_id: str) -> str:
-    """Return what tells keys apart without being one."""
+    """Return a digest of a key id: equal for equal keys, and not the key id."""
     return hashlib.sha256(access_key_id.encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""What botocore's errors mean when it resolves base credentials, and what to do about each; never what they quote.
+"""Errors of botocore's credential chain: their types in the tree of asyncauth, and the remedy of each.
 
-botocore's messages quote what it read: a metadata service's body, a credential process's output, a line of a file. So
-of most errors only the kind is told, and the error itself is not chained.
+botocore's messages quote its input: a metadata service's body, a credential process's output, a line of a file. So
+most messages here name the kind of the error only, and the original error is not chained.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ErrorContext:
-    """Where an error arose: the source's label, and the profile that was in effect."""
+    """Origin of an error: the source's label, and the profile in effect; None: no profile was named."""
 
     label: str
     profile: str | None
@@ -34,17 +34,17 @@ class ErrorContext:
 
 
 def explain(error: Exception, context: ErrorContext) -> AsyncAuthError:
-    """Return the error of our tree for what came out of botocore's chain."""
+    """Return the error of asyncauth for an error of botocore's chain."""
     if isinstance(error, ClientError):
         return _refused(error, context)
     for kind in type(error).__mro__:
-        if kind.__name__ in _MEANINGS:
-            return _MEANINGS[kind.__name__](error, context)
+        if kind.__name__ in _EXPLANATIONS:
+            return _EXPLANATIONS[kind.__name__](error, context)
     if isinstance(error, OSError):
-        what = error.strerror or type(error).__name__
-        named = f" {error.filename!r}" if error.filename else ""
-        return SourceError(f"{context.label}: {what}:{named}", code=type(error).__name__)
-    return _told(f"boto failed with {type(error).__name__}", error, context)
+        description = error.strerror or type(error).__name__
+        file = f" {error.filename!r}" if error.filename else ""
+        return SourceError(f"{context.label}: {description}:{file}", code=type(error).__name__)
+    return _source_error(f"boto failed with {type(error).__name__}", error, context)
 
 
 def _refused(error: ClientError, context: ErrorContext) -> AsyncAuthError:
@@ -54,8 +54,8 @@ def _refused(error: ClientError, context: ErrorContext) -> AsyncAuthError:
     explained: SourceError
     if code in EXPIRED:
         explained = SourceExpired(
-            f"{context.label}: {operation} answered {code}: what the source itself lives on has ended; renew it "
-            "(a login, or the keys that were exported or written to a file)",
+            f"{context.label}: {operation} answered {code}: the credentials behind this source have expired; renew "
+            "them (a login, or the keys that were exported or written to a file)",
             code=code,
             attempts=attempts,
         )
@@ -69,32 +69,32 @@ def _refused(error: ClientError, context: ErrorContext) -> AsyncAuthError:
     return explained
 
 
-def _told(what: str, error: Exception, context: ErrorContext) -> SourceError:
-    return SourceError(f"{context.label}: {what}", code=type(error).__name__)
+def _source_error(message: str, error: Exception, context: ErrorContext) -> SourceError:
+    return SourceError(f"{context.label}: {message}", code=type(error).__name__)
 
 
-def _expired(what: str, error: Exception, context: ErrorContext) -> SourceExpired:
-    return SourceExpired(f"{context.label}: {what}", code=type(error).__name__)
+def _expired(message: str, error: Exception, context: ErrorContext) -> SourceExpired:
+    return SourceExpired(f"{context.label}: {message}", code=type(error).__name__)
 
 
 def _quoted(error: Exception, context: ErrorContext) -> AsyncAuthError:
-    """botocore wrote these messages itself: names of settings and profiles, no values that are secret."""
-    return _told(str(error), error, context)
+    """Quote a message of botocore's own words: it holds names of settings and profiles, and no secret values."""
+    return _source_error(str(error), error, context)
 
 
-def _no_profile(error: Exception, context: ErrorContext) -> AsyncAuthError:
+def _profile_not_found(error: Exception, context: ErrorContext) -> AsyncAuthError:
     name = getattr(error, "kwargs", {}).get("profile", context.profile)
     known = available_profiles()
-    there_are = f"there are {', '.join(known)}" if known else "there are no profiles at all"
+    profiles = f"there are {', '.join(known)}" if known else "there are no profiles at all"
     return ConfigurationError(
-        f"{context.label}: the profile {name!r} is neither in the config file nor in the credentials file; {there_are}"
-        " (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE say where boto looks)",
+        f"{context.label}: the profile {name!r} is neither in the config file nor in the credentials file; {profiles}"
+        " (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE set the files and the profile)",
         code=type(error).__name__,
     )
 
 
 def available_profiles() -> list[str]:
-    """Return the names of the profiles that there are."""
+    """Return the names of all profiles; none if the files cannot be read."""
     from botocore.session import Session
 
     try:
@@ -107,73 +107,69 @@ def available_profiles() -> list[str]:
 def _retrieval(error: Exception, context: ErrorContext) -> AsyncAuthError:
     provider = getattr(error, "kwargs", {}).get("provider", "a provider")
     if provider == "custom-process":
-        return _told(
-            "the profile's credential_process failed or answered nonsense (what it printed is not shown, it may hold "
+        return _source_error(
+            "the profile's credential_process failed or printed an unusable answer (not shown, it may hold "
             "secrets); run that command yourself: it must exit with 0 and print JSON with Version 1, AccessKeyId and "
             "SecretAccessKey",
             error,
             context,
         )
     if provider == "container-role":
-        return _told(
-            "the container's credential endpoint did not answer as it should; check "
+        return _source_error(
+            "the container's credential endpoint returned no usable answer; check "
             "AWS_CONTAINER_CREDENTIALS_FULL_URI or _RELATIVE_URI, and the authorization token",
             error,
             context,
         )
-    return _told(f"boto's provider {provider!r} failed", error, context)
+    return _source_error(f"boto's provider {provider!r} failed", error, context)
 
 
 def _sso(error: Exception, context: ErrorContext) -> AsyncAuthError:
     login = context.command("aws sso login")
-    return _expired(f"the SSO session has ended or was never begun; run: {login}", error, context)
-
-
-def _token(error: Exception, context: ErrorContext) -> AsyncAuthError:
-    return _sso(error, context)
+    return _expired(f"the SSO session has expired or does not exist; run: {login}", error, context)
 
 
 def _login(error: Exception, context: ErrorContext) -> AsyncAuthError:
     return _expired(
-        f"the login session has ended or was never begun; run: {context.command('aws login')}", error, context
+        f"the login session has expired or does not exist; run: {context.command('aws login')}", error, context
     )
 
 
 def _login_denied(error: Exception, context: ErrorContext) -> AsyncAuthError:
-    return _told("the login may not be renewed: signin:CreateOAuth2Token is not permitted", error, context)
+    return _source_error("the login cannot be renewed: signin:CreateOAuth2Token is not permitted", error, context)
 
 
 def _login_failed(error: Exception, context: ErrorContext) -> AsyncAuthError:
-    return _told(f"the login could not be renewed; try: {context.command('aws login')}", error, context)
+    return _source_error(f"the login could not be renewed; try: {context.command('aws login')}", error, context)
 
 
 def _still_expired(error: Exception, context: ErrorContext) -> AsyncAuthError:
     if "still expired" in str(error):
         return _expired(
-            "the credentials that boto found have ended, and asking for them again brings the same ones; renew them "
-            "where they are kept (AWS_CREDENTIAL_EXPIRATION says the end of those in the environment)",
+            "the credentials that boto found have expired, and another load returns the same ones; renew them where "
+            "they are stored (AWS_CREDENTIAL_EXPIRATION is the end of those in the environment)",
             error,
             context,
         )
-    return _told("boto failed with RuntimeError", error, context)
+    return _source_error("boto failed with RuntimeError", error, context)
 
 
 def _mfa(error: Exception, context: ErrorContext) -> AsyncAuthError:
     return _expired(
-        "its session was bought with one MFA code and has ended; boto does not ask for a second one. Start again, or "
-        "give the code through Role(mfa_serial=, mfa_token=)",
+        "its session was opened with one MFA code and has expired, and boto does not prompt for a second code; start "
+        "again, or give the code through Role(mfa_serial=, mfa_token=)",
         error,
         context,
     )
 
 
-def _missing(error: Exception, context: ErrorContext) -> AsyncAuthError:
-    return _told("this kind of source needs the AWS CRT: pip install 'botocore[crt]'", error, context)
+def _missing_dependency(error: Exception, context: ErrorContext) -> AsyncAuthError:
+    return _source_error("this kind of source needs the AWS CRT: pip install 'botocore[crt]'", error, context)
 
 
 def _parameters(error: Exception, context: ErrorContext) -> AsyncAuthError:
-    return _told(
-        "boto refuses what the profile would send; check its role_arn, external_id, role_session_name and "
+    return _source_error(
+        "boto refuses the request that the profile describes; check its role_arn, external_id, role_session_name and "
         "duration_seconds",
         error,
         context,
@@ -181,8 +177,8 @@ def _parameters(error: Exception, context: ErrorContext) -> AsyncAuthError:
 
 
 def _no_json(error: Exception, context: ErrorContext) -> AsyncAuthError:
-    return _told(
-        "what a credential_process or a metadata service answered is not JSON (it is not shown, it may hold secrets)",
+    return _source_error(
+        "the answer of a credential_process or a metadata service is not JSON (not shown, it may hold secrets)",
         error,
         context,
     )
@@ -197,22 +193,24 @@ def _config_file(error: Exception, context: ErrorContext) -> AsyncAuthError:
 
 def _unreachable(error: Exception, context: ErrorContext) -> AsyncAuthError:
     url = getattr(error, "kwargs", {}).get("endpoint_url", "its endpoint")
-    return _told(f"no answer from {url}; check the network, a proxy, and AWS_ENDPOINT_URL settings", error, context)
+    return _source_error(
+        f"no answer from {url}; check the network, a proxy, and AWS_ENDPOINT_URL settings", error, context
+    )
 
 
-#: By name: some of them exist in newer botocore only.
-_MEANINGS: Final[Mapping[str, Callable[[Exception, ErrorContext], AsyncAuthError]]] = {
-    "ProfileNotFound": _no_profile,
+#: By the name of the class: some exist only in newer versions of botocore.
+_EXPLANATIONS: Final[Mapping[str, Callable[[Exception, ErrorContext], AsyncAuthError]]] = {
+    "ProfileNotFound": _profile_not_found,
     "ConfigParseError": _config_file,
     "CredentialRetrievalError": _retrieval,
     "SSOError": _sso,
-    "TokenRetrievalError": _token,
+    "TokenRetrievalError": _sso,
     "LoginRefreshRequired": _login,
     "LoginTokenLoadError": _login,
     "LoginInsufficientPermissions": _login_denied,
     "LoginError": _login_failed,
     "RefreshWithMFAUnsupportedError": _mfa,
-    "MissingDependencyException": _missing,
+    "MissingDependencyException": _missing_dependency,
     "InvalidConfigError": _quoted,
     "PartialCredentialsError": _quoted,
     "UnknownCredentialError": _quoted,

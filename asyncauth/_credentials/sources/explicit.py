@@ -1,4 +1,4 @@
-"""Sources that were handed over: keys, a session that resolves its own, a callable that is asked."""
+"""Explicit sources: keys, an aiobotocore session with its own credentials, or a callable that returns keys."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ if TYPE_CHECKING:
     from asyncauth._runtime.clock import Clock
 
 
-class _Given:
-    """What the three have in common: a session for configuration, whose files are read once, in a thread."""
+class _ExplicitOrigin:
+    """Base class of the three: reads the configuration once, in a thread."""
 
-    def __init__(self, label: str, asked: SourceRequest, clock: Clock, key: Hashable) -> None:
+    def __init__(self, label: str, request: SourceRequest, clock: Clock, key: Hashable) -> None:
         self.label = label
-        self._asked = asked
+        self._request = request
         self._clock = clock
         self._key = key
         self._configuration: Configuration | None = None
 
-    def forget(self) -> None:
-        """Nothing is kept between loads."""
+    def invalidate(self) -> None:
+        """Do nothing: no credentials are kept between loads."""
 
     def _open(self) -> AioSession:
         return open_session(None)
 
     async def _configured(self) -> Configuration:
         if self._configuration is None:
-            read = await anyio.to_thread.run_sync(self._read_configuration, abandon_on_cancel=True)
-            if isinstance(read, AsyncAuthError):
-                raise read
-            self._configuration = read
+            result = await anyio.to_thread.run_sync(self._read_configuration, abandon_on_cancel=True)
+            if isinstance(result, AsyncAuthError):
+                raise result
+            self._configuration = result
         return self._configuration
 
     def _read_configuration(self) -> Configuration | AsyncAuthError:
         try:
-            return read_configuration(self._open(), self._asked, self.label)
+            return read_configuration(self._open(), self._request, self.label)
         except AsyncAuthError as error:
             return error
         except (BotoCoreError, OSError, ValueError) as error:
@@ -67,7 +67,7 @@ class _Given:
         self,
         credentials: Credentials,
         lifetime: float | None,
-        asked_at: float,
+        obtained_at: float,
         configuration: Configuration,
         method: str,
     ) -> Loaded:
@@ -78,91 +78,92 @@ class _Given:
             method=method,
             key=self._key,
         )
-        return Loaded(Expiring(credentials, lifetime, asked_at), facts, configuration.session)
+        return Loaded(Expiring(credentials, lifetime, obtained_at), facts, configuration.session)
 
     def _lifetime(self, keys: Keys) -> float | None:
         return None if keys.expiration is None else keys.expiration.timestamp() - self._clock.time()
 
 
-class KeysOrigin(_Given):
-    """Keys that were handed over; they cannot be renewed."""
+class KeysOrigin(_ExplicitOrigin):
+    """Explicit keys; they cannot be renewed."""
 
-    def __init__(self, keys: Keys, asked: SourceRequest, *, clock: Clock) -> None:
-        super().__init__(f"keys ...{keys.access_key_id[-4:]}", asked, clock, ("keys", fingerprint(keys.access_key_id)))
+    def __init__(self, keys: Keys, request: SourceRequest, *, clock: Clock) -> None:
+        key = ("keys", fingerprint(keys.access_key_id))
+        super().__init__(f"keys ...{keys.access_key_id[-4:]}", request, clock, key)
         self._keys = keys
 
     async def load(self) -> Loaded:
-        """Return the keys, as long as they are good."""
+        """Return the keys until they expire."""
         now = self._clock.monotonic()
         configuration = await self._configured()
         lifetime = self._lifetime(self._keys)
         if lifetime is not None and lifetime <= 0:
             raise SourceExpired(
-                f"{self.label} ended at {self._keys.expiration:%Y-%m-%dT%H:%M:%SZ}; open a pool with new ones, or give "
-                "it a callable that fetches them"
+                f"{self.label} expired at {self._keys.expiration:%Y-%m-%dT%H:%M:%SZ}; open a pool with new ones, or "
+                "give it a callable that fetches them"
             )
         return self._loaded(_credentials(self._keys), lifetime, now, configuration, "keys")
 
 
-class CallableOrigin(_Given):
-    """An async callable of the user's; it is asked again when what it gave nears its end."""
+class CallableOrigin(_ExplicitOrigin):
+    """The user's async callable, called again before the keys that it returned expire."""
 
-    def __init__(self, fetch: Callable[[], Awaitable[Keys]], asked: SourceRequest, *, clock: Clock) -> None:
-        super().__init__(f"the callable {_name(fetch)}", asked, clock, ("callable", object()))
+    def __init__(self, fetch: Callable[[], Awaitable[Keys]], request: SourceRequest, *, clock: Clock) -> None:
+        super().__init__(f"the callable {_name(fetch)}", request, clock, ("callable", object()))
         self._fetch = fetch
 
     async def load(self) -> Loaded:
-        """Ask the callable."""
+        """Call the callable."""
         configuration = await self._configured()
         now = self._clock.monotonic()
-        keys = await self._ask()
+        keys = await self._call()
         lifetime = self._lifetime(keys)
         if lifetime is not None and lifetime <= 0:
-            raise SourceExpired(f"{self.label} returned keys that ended at {keys.expiration:%Y-%m-%dT%H:%M:%SZ}")
+            raise SourceExpired(f"{self.label} returned keys that expired at {keys.expiration:%Y-%m-%dT%H:%M:%SZ}")
         return self._loaded(_credentials(keys), lifetime, now, configuration, "callable")
 
-    async def _ask(self) -> Keys:
+    async def _call(self) -> Keys:
         try:
             returned: Any = self._fetch()
             keys = await returned if inspect.isawaitable(returned) else None
         except AsyncAuthError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a user's callable raises, it is the source that failed
+        except Exception as error:  # noqa: BLE001 - every error of the user's callable is a failure of the source
             raise SourceError(
                 f"{self.label} raised {type(error).__name__}; see the cause", code=type(error).__name__
             ) from strip_frame_locals(error)
         if keys is None and not inspect.isawaitable(returned):
             raise SourceError(
-                f"{self.label} must be async: it returned {type(returned).__name__} instead of something to await "
-                "(a function that blocks goes through anyio.to_thread.run_sync)"
+                f"{self.label} must be async: it returned {type(returned).__name__} instead of an awaitable "
+                "(run a blocking function through anyio.to_thread.run_sync)"
             )
         if not isinstance(keys, Keys):
             raise SourceError(f"{self.label} must return asyncauth.Keys, it returned {type(keys).__name__}")
         return keys
 
 
-class SessionOrigin(_Given):
-    """An aiobotocore session, the user's own: its credentials object is asked, and renews itself.
+class SessionOrigin(_ExplicitOrigin):
+    """The user's aiobotocore session, whose credentials object renews itself.
 
-    After AWS rejected its credentials it is asked again, but what it then says is its own affair.
+    After AWS rejected its credentials they are read from the session again; the session decides whether they are new.
     """
 
-    def __init__(self, session: AioSession, asked: SourceRequest, *, clock: Clock) -> None:
-        super().__init__(f"the {type(session).__name__}", asked, clock, ("session", object()))
+    def __init__(self, session: AioSession, request: SourceRequest, *, clock: Clock) -> None:
+        super().__init__(f"the {type(session).__name__}", request, clock, ("session", object()))
         self._session = session
 
     def _open(self) -> AioSession:
         return self._session
 
     async def load(self) -> Loaded:
-        """Ask the session's credentials object."""
+        """Return the credentials of the session."""
         configuration = await self._configured()
-        answer = await self._ask(configuration)
-        if isinstance(answer, AsyncAuthError):
-            raise answer
-        return answer
+        result = await self._read_credentials(configuration)
+        if isinstance(result, AsyncAuthError):
+            raise result
+        return result
 
-    async def _ask(self, configuration: Configuration) -> Loaded | AsyncAuthError:
+    async def _read_credentials(self, configuration: Configuration) -> Loaded | AsyncAuthError:
         try:
             credentials = await self._session.get_credentials()
             if credentials is None:
@@ -175,7 +176,7 @@ class SessionOrigin(_Given):
         except Exception as error:  # noqa: BLE001 - a session of the user's may hold any class of credentials
             return explain(error, ErrorContext(self.label, self._session.profile))
         if lifetime is not None and lifetime <= 0:
-            return SourceExpired(f"the credentials of {self.label} that was given as source have ended")
+            return SourceExpired(f"the credentials of {self.label} that was given as source have expired")
         found = Credentials(frozen.access_key, frozen.secret_key, frozen.token, getattr(frozen, "account_id", None))
         return self._loaded(found, lifetime, now, configuration, "session")
 

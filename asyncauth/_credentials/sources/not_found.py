@@ -1,4 +1,4 @@
-"""What boto's chain looked at and did not find, in its own order: the message when there is nothing."""
+"""Error of a chain that found no credentials: each provider in boto's order, with the setting that it lacks."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ if TYPE_CHECKING:
     from botocore.session import Session
 
 
-def nothing_found(session: Session, label: str) -> NoSourceCredentials:
-    """Return the error that lists every provider of the session's chain, and what would have made it work."""
-    looked = _Looked(session)
+def no_credentials_found(session: Session, label: str) -> NoSourceCredentials:
+    """Return the error that lists every provider of the session's chain, and the setting that each one lacks."""
+    settings = _Settings(session)
     lines = [
-        f"  - {_WORDS.get(provider.METHOD, _unknown)(looked) or provider.METHOD}"
+        f"  - {_describe(provider.METHOD, settings)}"
         for provider in session.get_component("credential_provider").providers
     ]
     return NoSourceCredentials(
-        f"{label}: no base credentials found. boto looked, in this order, at:\n"
+        f"{label}: no base credentials found. boto tried, in this order:\n"
         + "\n".join(lines)
         + "\nGive the pool one of these, or keys=, profile= or source="
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Looked:
+class _Settings:
+    """Settings that the descriptions read."""
+
     session: Session
 
     @property
@@ -43,6 +45,11 @@ class _Looked:
         return self.session.get_config_variable(variable)
 
 
+def _describe(method: str, settings: _Settings) -> str:
+    describe = _DESCRIPTIONS.get(method)
+    return method if describe is None else describe(settings)
+
+
 def _exists(path: str) -> bool:
     return os.path.exists(os.path.expanduser(path))
 
@@ -51,78 +58,76 @@ def _file(path: str, lacks: str) -> str:
     return f"{path}: {lacks if _exists(path) else 'there is no such file'}"
 
 
-def _env(_: _Looked) -> str:
+def _env(_: _Settings) -> str:
     return "the environment: AWS_ACCESS_KEY_ID is not set"
 
 
-def _assume_role(looked: _Looked) -> str:
-    return f"a role to assume: {looked.profile} has no role_arn with source_profile or credential_source"
+def _assume_role(settings: _Settings) -> str:
+    return f"a role to assume: {settings.profile} has no role_arn with source_profile or credential_source"
 
 
-def _web_identity(looked: _Looked) -> str:
-    return f"web identity: neither AWS_WEB_IDENTITY_TOKEN_FILE nor web_identity_token_file in {looked.profile}"
+def _web_identity(settings: _Settings) -> str:
+    return f"web identity: neither AWS_WEB_IDENTITY_TOKEN_FILE nor web_identity_token_file in {settings.profile}"
 
 
-def _sso(looked: _Looked) -> str:
-    return f"IAM Identity Center (SSO): {looked.profile} has no sso_account_id and sso_role_name"
+def _sso(settings: _Settings) -> str:
+    return f"IAM Identity Center (SSO): {settings.profile} has no sso_account_id and sso_role_name"
 
 
-def _shared(looked: _Looked) -> str:
+def _shared(settings: _Settings) -> str:
     return "the shared credentials file " + _file(
-        looked.path("credentials_file"), f"{looked.profile} has no aws_access_key_id in it"
+        settings.path("credentials_file"), f"{settings.profile} has no aws_access_key_id in it"
     )
 
 
-def _login(looked: _Looked) -> str:
-    return f"aws login: {looked.profile} has no login_session"
+def _login(settings: _Settings) -> str:
+    return f"aws login: {settings.profile} has no login_session"
 
 
-def _process(looked: _Looked) -> str:
-    return f"a program: {looked.profile} has no credential_process"
+def _process(settings: _Settings) -> str:
+    return f"a program: {settings.profile} has no credential_process"
 
 
-def _config(looked: _Looked) -> str:
-    return "the config file " + _file(looked.path("config_file"), f"{looked.profile} has no aws_access_key_id in it")
+def _config(settings: _Settings) -> str:
+    return "the config file " + _file(
+        settings.path("config_file"), f"{settings.profile} has no aws_access_key_id in it"
+    )
 
 
-def _ec2_file(_: _Looked) -> str:
+def _ec2_file(_: _Settings) -> str:
     path = os.environ.get("AWS_CREDENTIAL_FILE")
     return "EC2's old credential file: " + (
         "AWS_CREDENTIAL_FILE is not set" if path is None else f"{path} has no AWSAccessKeyId"
     )
 
 
-def _boto_file(_: _Looked) -> str:
+def _boto_file(_: _Settings) -> str:
     path = os.environ.get("BOTO_CONFIG")
     where = "/etc/boto.cfg and ~/.boto have" if path is None else f"{path} has"
     return f"boto 2's file: {where} no aws_access_key_id under [Credentials]"
 
 
-def _container(_: _Looked) -> str:
+def _container(_: _Settings) -> str:
     return (
         "a container's role: neither AWS_CONTAINER_CREDENTIALS_RELATIVE_URI nor AWS_CONTAINER_CREDENTIALS_FULL_URI "
         "is set"
     )
 
 
-def _instance(looked: _Looked) -> str:
+def _instance(settings: _Settings) -> str:
     if os.environ.get("AWS_EC2_METADATA_DISABLED", "false").lower() == "true":
         return "an EC2 instance's role: switched off by AWS_EC2_METADATA_DISABLED"
-    endpoint = looked.setting("ec2_metadata_service_endpoint") or "http://169.254.169.254/"
-    seconds = looked.setting("metadata_service_timeout")
-    attempts = looked.setting("metadata_service_num_attempts")
+    endpoint = settings.setting("ec2_metadata_service_endpoint") or "http://169.254.169.254/"
+    seconds = settings.setting("metadata_service_timeout")
+    attempts = settings.setting("metadata_service_num_attempts")
     return (
         f"an EC2 instance's role: nothing usable from {endpoint} ({attempts} attempts of {seconds} s each; "
         "AWS_METADATA_SERVICE_TIMEOUT and AWS_METADATA_SERVICE_NUM_ATTEMPTS change that)"
     )
 
 
-def _unknown(_: _Looked) -> str:
-    return ""
-
-
 #: By boto's own name of the provider.
-_WORDS: Final[Mapping[str, Callable[[_Looked], str]]] = {
+_DESCRIPTIONS: Final[Mapping[str, Callable[[_Settings], str]]] = {
     "env": _env,
     "assume-role": _assume_role,
     "assume-role-with-web-identity": _web_identity,

@@ -1,4 +1,4 @@
-"""Which source is meant, by the rule of old: a profile wins over keys, keys over boto's chain."""
+"""Selection of the source: a profile wins over keys, keys win over boto's default chain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiobotocore.session import AioSession
 
-from asyncauth._credentials.sources.boto_chain import PATIENCE_SECONDS, ChainOrigin
+from asyncauth._credentials.sources.boto_chain import INTERACTIVE_LOAD_TIMEOUT_SECONDS, ChainOrigin
 from asyncauth._credentials.sources.configuration import SourceRequest
 from asyncauth._credentials.sources.explicit import CallableOrigin, KeysOrigin, SessionOrigin
 from asyncauth._credentials.sources.source import Origin, Source
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
 
     Spawn: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 
-#: What `source=` takes: keys, a profile, an aiobotocore or aioboto3 session, an async callable; None: boto's chain.
+#: Values of `source=`: keys, a profile, an aiobotocore or aioboto3 session, an async callable; None: boto's chain.
 SourceSpec: TypeAlias = "Keys | Profile | AioSession | Callable[[], Awaitable[Keys]] | Any | None"
 
 
 class SourceIgnoredWarning(UserWarning):
-    """Keys were given beside a profile: the profile is used, as the synchronous class always did."""
+    """Keys and a profile were both given: the profile is used, the keys are ignored."""
 
 
 def choose_source(
     source: SourceSpec = None, keys: Keys | None = None, profile: Profile | str | None = None
 ) -> SourceSpec:
-    """Return what to make the source of: `source`, else the profile, else the keys, else None (boto's chain).
+    """Return the specification of the source: `source`, else the profile, else the keys, else None (boto's chain).
 
     Raises:
-        ConfigurationError: `source` came together with one of the others, or nothing can be made of it.
+        ConfigurationError: `source` was given together with one of the others, or is of none of the accepted types.
     """
     if source is not None:
-        beside = [name for name, value in (("keys", keys), ("profile", profile)) if value is not None]
-        if beside:
-            raise ConfigurationError(f"source= was given together with {' and '.join(f'{name}=' for name in beside)}")
+        others = [name for name, value in (("keys=", keys), ("profile=", profile)) if value is not None]
+        if others:
+            raise ConfigurationError(f"source= was given together with {' and '.join(others)}")
         return _check(source)
     if keys is not None and not isinstance(keys, Keys):
         raise ConfigurationError(
@@ -56,7 +56,7 @@ def choose_source(
         warnings.warn(
             f"profile {chosen.name!r} and {keys!r} were both given; the profile is used, the keys are ignored",
             SourceIgnoredWarning,
-            stacklevel=3,  # whoever made the pool
+            stacklevel=3,  # the line that makes the pool
         )
     return chosen
 
@@ -72,34 +72,34 @@ def make_source(
     policy: RefreshPolicy,
     allow_http_sts: bool = False,
 ) -> Source:
-    """Return the source for what was given; nothing is read or asked yet.
+    """Return the source for a specification; it reads nothing and sends nothing yet.
 
     Args:
         spec: `Keys`, `Profile`, an aiobotocore or aioboto3 session, an async callable that returns `Keys`, or None for
             boto's default chain.
-        partition: the partition these credentials are of, where the caller knows it.
-        region_name: goes before the region that the source is configured with.
+        partition: the partition of these credentials; None if unknown.
+        region_name: used instead of the region that the source is configured with; None: that region.
         spawn: starts a task in the pool's task group.
-        allow_http_sts: let boto send requests for credentials in the clear to other machines (STS, SSO, sign-in).
-        clock, random, policy: as for every expiring slot. What boto resolves may take 60 s where the policy allows a
-            load less: there may be a person to type a code, or a program that opens a browser.
+        allow_http_sts: let boto send requests for credentials over plain http to other machines (STS, SSO, sign-in).
+        clock, random, policy: as for every expiring slot. A load through boto may take 60 s even if the policy allows
+            less: it may wait for an MFA code that is typed, or for a program that opens a browser.
 
     Raises:
-        ConfigurationError: `spec` is none of these.
+        ConfigurationError: `spec` is of none of these types.
     """
-    asked = SourceRequest(partition, region_name)
+    request = SourceRequest(partition, region_name)
     origin: Origin
     if spec is None or isinstance(spec, Profile):
         origin = ChainOrigin(
-            None if spec is None else spec.name, asked, spawn=spawn, clock=clock, allow_http=allow_http_sts
+            None if spec is None else spec.name, request, spawn=spawn, clock=clock, allow_http=allow_http_sts
         )
-        policy = _patient(policy)
+        policy = _interactive(policy)
     elif isinstance(spec, Keys):
-        origin = KeysOrigin(spec, asked, clock=clock)
+        origin = KeysOrigin(spec, request, clock=clock)
     elif (session := _aio_session(spec)) is not None:
-        origin = SessionOrigin(session, asked, clock=clock)
+        origin = SessionOrigin(session, request, clock=clock)
     else:
-        origin = CallableOrigin(_check(spec), asked, clock=clock)
+        origin = CallableOrigin(_check(spec), request, clock=clock)
     return Source(origin, spawn=spawn, clock=clock, random=random, policy=policy)
 
 
@@ -111,14 +111,14 @@ def _check(spec: Any) -> Any:
     raise ConfigurationError(f"cannot make a source of {_kind(spec)}; {_hint(spec)}")
 
 
-def _patient(policy: RefreshPolicy) -> RefreshPolicy:
-    if policy.load_timeout is None or policy.load_timeout >= PATIENCE_SECONDS:
+def _interactive(policy: RefreshPolicy) -> RefreshPolicy:
+    if policy.load_timeout is None or policy.load_timeout >= INTERACTIVE_LOAD_TIMEOUT_SECONDS:
         return policy
-    return replace(policy, load_timeout=PATIENCE_SECONDS)
+    return replace(policy, load_timeout=INTERACTIVE_LOAD_TIMEOUT_SECONDS)
 
 
 def _aio_session(spec: object) -> AioSession | None:
-    """Return an aiobotocore session, or the one inside an aioboto3 session (which is not imported for that)."""
+    """Return an aiobotocore session, or the one inside an aioboto3 session, without an import of aioboto3."""
     for candidate in (spec, getattr(spec, "_session", None)):
         if isinstance(candidate, AioSession):
             return candidate

@@ -1,4 +1,4 @@
-"""A source: base credentials from one origin, resolved once however many ask, and kept fresh by an expiring slot."""
+"""Source: base credentials of one origin, resolved once for all callers, and kept fresh by an expiring slot."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """What is known of a source once it was resolved; none of it is secret.
+    """Facts of a source that was resolved; none of them is secret.
 
     Args:
-        region_name: the region it is configured with; None when it has none.
-        partition: the one that was said, else the region's, else that of the profile's `role_arn`; None when nothing
-            tells it.
-        long_term: its keys have no session token, so they end only when somebody deletes them.
+        region_name: the configured region; None if there is none.
+        partition: the requested one, else the region's, else that of the profile's `role_arn`; None if unknown.
+        long_term: its keys have no session token, so they are valid until they are deleted.
         method: boto's name of the provider (`env`, `iam-role`, `sso`, ...), or `keys`, `callable`, `session`.
-        key: what tells its tokens from those of other sources; the same for the source's whole life.
+        key: distinguishes its tokens from those of other sources; the same for the source's whole life.
     """
 
     region_name: str | None
@@ -41,7 +40,7 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What an origin gives when it is asked: credentials with their lifetime, and what became known with them."""
+    """Result of an origin's load: credentials with their lifetime, the facts, and the session that was read."""
 
     credentials: Expiring[Credentials]
     facts: SourceFacts
@@ -49,7 +48,7 @@ class Loaded:
 
 
 class Origin(Protocol):
-    """A place that base credentials come from."""
+    """Origin of base credentials."""
 
     label: str
 
@@ -57,8 +56,8 @@ class Origin(Protocol):
         """Resolve the credentials, or renew them; only one load runs at a time."""
         ...
 
-    def forget(self) -> None:
-        """Begin at the beginning at the next load: AWS refused what this origin gave."""
+    def invalidate(self) -> None:
+        """Resolve from the start at the next load: AWS rejected the credentials of this origin."""
         ...
 
 
@@ -66,7 +65,7 @@ class Source:
     """Base credentials of one origin.
 
     Args:
-        origin: where they come from.
+        origin: resolves them.
         spawn: starts a task that outlives the caller, in the pool's task group.
         clock, random, policy: as for every expiring slot.
     """
@@ -94,11 +93,11 @@ class Source:
         )
 
     async def credentials(self) -> Credentials:
-        """Return credentials that are good now; the first call resolves them, later ones renew them when due.
+        """Return credentials that are valid now; the first call resolves them, later ones renew them when due.
 
         Raises:
-            NoSourceCredentials, SourceExpired, SourceError: there are none; the message says what to do.
-            ConfigurationError: the profile or region that was asked for does not exist.
+            NoSourceCredentials, SourceExpired, SourceError: there are none; the message names the remedy.
+            ConfigurationError: the requested profile or region does not exist.
         """
         try:
             return await self._slot.get()
@@ -108,29 +107,29 @@ class Source:
             raise SourceError(f"{error}", code=type(error).__name__) from error
 
     async def facts(self) -> SourceFacts:
-        """Return what is known of the source, resolving it first if nobody did. Raises as `credentials` does."""
+        """Return the facts of the source, and resolve it first if necessary. Raises as `credentials` does."""
         return (await self._resolved()).facts
 
     async def aio_session(self) -> AioSession:
-        """Return a session to read configuration from (region, endpoints, retries), its files already read.
+        """Return a session whose files were read, for its configuration: region, endpoints, retries.
 
-        It is not for its credentials: those that `credentials` returns are the source's. Raises as `credentials` does.
+        Its credentials are not used: `credentials` returns the source's. Raises as `credentials` does.
         """
         return (await self._resolved()).session
 
     @property
     def refreshing(self) -> bool:
-        """Whether the origin is being asked at this moment."""
+        """Whether a load of the origin runs now."""
         return self._slot.refreshing
 
     def invalidate(self, rejected: Credentials) -> bool:
-        """Drop credentials that AWS rejected, if they are still the cached ones; tell whether they were.
+        """Drop credentials that AWS rejected, if they are still the cached ones; return whether they were.
 
-        The next call resolves the source from the start, files included, so keys rotated on disk are found.
+        The next call resolves the source from the start, files included, and so finds keys that were rotated on disk.
         """
         dropped = self._slot.invalidate(rejected)
         if dropped:
-            self._origin.forget()
+            self._origin.invalidate()
         return dropped
 
     async def _resolved(self) -> Loaded:

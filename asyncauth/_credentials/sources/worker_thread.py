@@ -1,4 +1,4 @@
-"""One blocking call at a time in a worker thread; who asks while it runs gets that call's answer."""
+"""Worker thread of one blocking call: callers that come while it runs share its result."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ T = TypeVar("T")
 
 
 class _Call(Generic[T]):
-    __slots__ = ("answer", "done")
+    __slots__ = ("done", "result")
 
     def __init__(self) -> None:
         self.done = anyio.Event()
-        self.answer: T | None = None
+        self.result: T | None = None
 
 
-class Worker(Generic[T]):
-    """Runs `call` in a thread of its own limiter, for callers that may give up before it ends.
+class WorkerThread(Generic[T]):
+    """Runs `call` in a thread, for callers that may time out before it returns.
 
-    A thread cannot be stopped: without this, every caller that timed out on a hanging metadata service would leave one
-    more thread behind, and a person who takes a minute to type an MFA code would be asked again meanwhile.
+    A thread cannot be stopped. If each caller started one, every caller that timed out on a hanging metadata service
+    would leave one more thread behind, and a second MFA prompt would appear while the first one waits for its code.
 
     Args:
-        call: blocks; returns its answer, an exception included, and raises nothing.
+        call: blocks; returns its result, an exception included, and raises nothing.
         spawn: starts a task that outlives the caller, in the pool's task group.
     """
 
@@ -41,20 +41,24 @@ class Worker(Generic[T]):
         self._limiter = anyio.CapacityLimiter(1)
 
     async def run(self) -> T:
-        """Return the answer of the call that runs, or of one that is started now."""
+        """Return the result of the call that runs, or of one that is started now.
+
+        Raises:
+            PoolClosed: the task group of `spawn` ended before the call returned.
+        """
         running = self._running
         if running is None:
             running = _Call()
             self._spawn(lambda: self._work(running))
             self._running = running
         await running.done.wait()
-        if running.answer is None:
+        if running.result is None:
             raise PoolClosed("the pool was closed while its source was being resolved")
-        return running.answer
+        return running.result
 
     async def _work(self, running: _Call[T]) -> None:
         try:
-            running.answer = await anyio.to_thread.run_sync(self._call, abandon_on_cancel=True, limiter=self._limiter)
+            running.result = await anyio.to_thread.run_sync(self._call, abandon_on_cancel=True, limiter=self._limiter)
         finally:
             self._running = None
             running.done.set()

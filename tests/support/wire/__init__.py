@@ -1,1 +1,1 @@
-"""What stands in for AWS's sources of credentials on loopback, and the program that each source is tried in."""
+"""Stubs of AWS's credential endpoints on loopback, and the program that resolves each source in its own process."""

@@ -1,4 +1,4 @@
-"""Sources that cannot give credentials: what each is, and what its error must say."""
+"""Sources without usable credentials: the setup of each, and the parts of its error."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Failure:
 
     Args:
         error: the name of the error's type.
-        says: what its message must hold.
+        message: texts that its message must contain.
         env, files: the environment and the files below the home directory.
-        source: what the source is made of.
-        own_process: it runs in a process whose home was its own from the start (botocore settles as it is imported
-            where SSO's tokens are kept), or it takes its time, which then passes beside the others.
+        source: the source, as `probe.spec_of` reads it.
+        own_process: it runs in a process of its own, because botocore sets the directory of SSO's tokens when it is
+            imported, or because it is slow and runs beside the others.
     """
 
     error: str
-    says: list[str]
+    message: list[str]
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
@@ -48,7 +48,7 @@ def failure(make: Callable[[World, Path], Failure]) -> Callable[[World, Path], F
 
 
 @failure
-def nothing_at_all(world: World, home: Path) -> Failure:
+def no_provider_configured(world: World, home: Path) -> Failure:
     return Failure(
         "NoSourceCredentials",
         [
@@ -72,7 +72,7 @@ def nothing_at_all(world: World, home: Path) -> Failure:
 
 
 @failure
-def nothing_but_empty_files(world: World, home: Path) -> Failure:
+def files_without_keys(world: World, home: Path) -> Failure:
     return Failure(
         "NoSourceCredentials",
         [
@@ -105,19 +105,19 @@ def profile_that_does_not_exist(world: World, home: Path) -> Failure:
 
 
 @failure
-def sso_session_that_ended(world: World, home: Path) -> Failure:
+def sso_session_that_expired(world: World, home: Path) -> Failure:
     return Failure(
         "SourceExpired",
         ["aws sso login --profile p"],
-        files=sso_files("ended", "444444444444", refresh_token="nobody"),
+        files=sso_files("expired", "444444444444", refresh_token="unknown"),
         source={"profile": "p"},
         own_process=True,
     )
 
 
 @failure
-def sso_session_never_begun(world: World, home: Path) -> Failure:
-    files = sso_files("never", "444444444444", refresh_token="nobody")
+def sso_session_that_does_not_exist(world: World, home: Path) -> Failure:
+    files = sso_files("never", "444444444444", refresh_token="unknown")
     return Failure(
         "SourceExpired",
         ["aws sso login --profile p"],
@@ -130,16 +130,16 @@ def sso_session_never_begun(world: World, home: Path) -> Failure:
 if HAS_LOGIN:
 
     @failure
-    def login_that_ended(world: World, home: Path) -> Failure:
+    def login_that_expired(world: World, home: Path) -> Failure:
         return Failure(
             "SourceExpired",
             ["aws login --profile p"],
-            files=login_files("ended", refresh_token="nobody"),
+            files=login_files("expired", refresh_token="unknown"),
             source={"profile": "p"},
         )
 
     @failure
-    def login_never_begun(world: World, home: Path) -> Failure:
+    def login_that_does_not_exist(world: World, home: Path) -> Failure:
         return Failure(
             "SourceExpired",
             ["aws login --profile p"],
@@ -210,7 +210,7 @@ def web_identity_token_that_is_missing(world: World, home: Path) -> Failure:
 
 
 @failure
-def web_identity_token_of_somebody_else(world: World, home: Path) -> Failure:
+def web_identity_token_that_is_refused(world: World, home: Path) -> Failure:
     return Failure(
         "SourceError",
         ["AssumeRoleWithWebIdentity answered InvalidIdentityToken"],
@@ -237,11 +237,11 @@ def container_that_refuses(world: World, home: Path) -> Failure:
 
 
 @failure
-def environment_that_ended(world: World, home: Path) -> Failure:
+def environment_that_expired(world: World, home: Path) -> Failure:
     return Failure(
         "SourceExpired",
         ["AWS_CREDENTIAL_EXPIRATION"],
-        env={**env_of(world.session("ended")), "AWS_CREDENTIAL_EXPIRATION": stamp(-60)},
+        env={**env_of(world.session("expired")), "AWS_CREDENTIAL_EXPIRATION": stamp(-60)},
     )
 
 
@@ -251,14 +251,14 @@ def half_of_the_keys(world: World, home: Path) -> Failure:
 
 
 @failure
-def role_whose_source_has_ended(world: World, home: Path) -> Failure:
+def role_whose_source_has_expired(world: World, home: Path) -> Failure:
     return Failure(
         "SourceExpired",
         ["profile 'p'", "AssumeRole answered ExpiredToken"],
         files={
             ".aws/config": f"[profile p]\nrole_arn = {world.role('after-the-end')}\nregion = us-east-1\n"
             "source_profile = base\n",
-            ".aws/credentials": keys_in("base", world.session("ended", lifetime=0.0)),
+            ".aws/credentials": keys_in("base", world.session("expired", lifetime=0.0)),
         },
         source={"profile": "p"},
     )
@@ -293,7 +293,7 @@ def role_with_two_sources(world: World, home: Path) -> Failure:
 
 @failure
 def role_without_an_answer(world: World, home: Path) -> Failure:
-    """Port 1 of loopback is closed on any machine."""
+    """Port 1 of loopback is closed on every machine."""
     return Failure(
         "SourceError",
         ["no answer from http://127.0.0.1:1"],
@@ -308,8 +308,8 @@ def role_without_an_answer(world: World, home: Path) -> Failure:
 
 
 @failure
-def role_asked_for_in_the_clear(world: World, home: Path) -> Failure:
-    """AssumeRole's answer would come back over plain http from another machine; nothing is sent there."""
+def role_over_plain_http(world: World, home: Path) -> Failure:
+    """AssumeRole's answer would arrive over plain http from another machine: no request is sent."""
     return Failure(
         "ConfigurationError",
         ["the sts endpoint http://sts.example.invalid is not encrypted"],
@@ -324,10 +324,10 @@ def role_asked_for_in_the_clear(world: World, home: Path) -> Failure:
 
 
 @failure
-def role_asked_for_in_the_clear_on_purpose(world: World, home: Path) -> Failure:
-    """When it is asked for, it is tried; here there is nobody of that name."""
-    failing = role_asked_for_in_the_clear(world, home)
-    failing.error, failing.says = "SourceError", ["no answer from http://sts.example.invalid"]
+def role_over_plain_http_that_is_allowed(world: World, home: Path) -> Failure:
+    """With `allow_http_sts` the request is sent; here the host does not exist."""
+    failing = role_over_plain_http(world, home)
+    failing.error, failing.message = "SourceError", ["no answer from http://sts.example.invalid"]
     failing.env |= {"AWS_MAX_ATTEMPTS": "1"}
     failing.source |= {"allow_http_sts": True}
     return failing
@@ -339,7 +339,7 @@ def config_file_that_cannot_be_read(world: World, home: Path) -> Failure:
 
 
 @failure
-def region_of_another_planet(world: World, home: Path) -> Failure:
+def region_that_does_not_exist(world: World, home: Path) -> Failure:
     return Failure(
         "ConfigurationError",
         ["boto's default chain", "mars-east-1"],

@@ -1,4 +1,4 @@
-"""The files that boto's sources are made of."""
+"""Files of boto's sources: config, credentials, and the caches of SSO and of `aws login`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def keys_in(section: str, keys: Keys) -> str:
-    """Return a section of a config or credentials file with keys in it."""
+    """Return a section of a config or credentials file that holds keys."""
     token = "" if keys.session_token is None else f"aws_session_token = {keys.session_token}\n"
     return (
         f"[{section}]\naws_access_key_id = {keys.access_key_id}\n"
@@ -30,11 +30,11 @@ def env_of(keys: Keys) -> dict[str, str]:
 
 
 def sso_files(session: str, account: str, *, refresh_token: str) -> dict[str, str]:
-    """Return a profile `p` of an SSO session whose cached access token has ended, and can be renewed."""
+    """Return a profile `p` of an SSO session whose cached access token has expired and can be renewed."""
     token = {
         "startUrl": "https://example.awsapps.com/start",
         "region": "eu-west-1",
-        "accessToken": f"{SECRET}-sso-access-token-that-has-ended",
+        "accessToken": f"{SECRET}-sso-access-token-that-has-expired",
         "expiresAt": stamp(-60),
         "clientId": "client",
         "clientSecret": f"{SECRET}-client",
@@ -50,7 +50,7 @@ def sso_files(session: str, account: str, *, refresh_token: str) -> dict[str, st
 
 
 def login_files(session: str, *, refresh_token: str) -> dict[str, str]:
-    """Return a profile `p` of `aws login` whose cached credentials have ended, and can be renewed."""
+    """Return a profile `p` of `aws login` whose cached credentials have expired and can be renewed."""
     from awscrt.crypto import EC, ECExportFormat, ECType
 
     der = EC.new_generate(ECType.P_256).export_key(ECExportFormat.SEC1)

@@ -1,4 +1,4 @@
-"""Every source that boto knows, and those on top of it: its environment, its files, and what must come out."""
+"""Every source of boto and of asyncauth: its environment, its files, and the result that it must have."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from asyncauth import Keys
     from tests.support.wire.world import World
 
-#: `aws login` came to botocore after the version that aioboto3 is bound to.
+#: The version of botocore that aioboto3 requires is older than `aws login`.
 KNOWS_LOGIN: Final = hasattr(botocore.credentials, "LoginProvider")
-#: It signs with an elliptic curve, for which botocore needs the AWS CRT (`botocore[crt]`).
+#: `aws login` signs with an elliptic curve, for which botocore needs the AWS CRT (`botocore[crt]`).
 HAS_LOGIN: Final = KNOWS_LOGIN and importlib.util.find_spec("awscrt") is not None
 
 
@@ -31,16 +31,16 @@ class Scenario:
     """A source.
 
     Args:
-        gives: for each source, the keys it must give, or the ARN of the role that boto must assume for it.
+        expected: for each source, the keys that it must provide, or the ARN of the role that boto must assume for it.
         method: boto's name of the provider that must have found it.
         env, files: the environment and the files below the home directory.
-        sources: what the process makes its sources of.
-        partition: of the account that is entered with it.
-        region_name, known_partition: what the source must say of itself.
-        sts_region: where STS must be asked.
+        sources: the sources of the process, as `probe.spec_of` reads them.
+        partition: the partition of the account whose role is assumed.
+        region_name, known_partition: the facts that the source must have.
+        sts_region: the region of the STS that must get the AssumeRole.
     """
 
-    gives: list[Keys | str]
+    expected: list[Keys | str]
     method: str
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -169,7 +169,7 @@ def assume_role_profiles(world: World, home: Path) -> Scenario:
 
 @scenario
 def assume_role_profiles_in_china(world: World, home: Path) -> Scenario:
-    """No region anywhere: the partition comes from the role, and STS is asked in Beijing."""
+    """Without a region: the partition is the role's, and the STS in Beijing is used."""
     arns = [world.role(name, "aws-cn") for name in ("profile-reader", "profile-admin")]
     profiles = "".join(
         f"[profile p{index}]\nrole_arn = {arn}\nsource_profile = base\n" for index, arn in enumerate(arns)
@@ -224,7 +224,7 @@ def assume_role_from_the_environment(world: World, home: Path) -> Scenario:
 @scenario
 def assume_role_from_the_instance_in_china(world: World, home: Path) -> Scenario:
     arn = world.role("from-instance", "aws-cn")
-    world.wire.kept["instance-source"] = world.session("instance-source", "aws-cn")
+    world.wire.keys["instance-source"] = world.session("instance-source", "aws-cn")
     return Scenario(
         [arn],
         "assume-role",
@@ -247,7 +247,7 @@ def assume_role_from_the_instance_in_china(world: World, home: Path) -> Scenario
 @scenario
 def assume_role_from_the_container(world: World, home: Path) -> Scenario:
     arn = world.role("from-container")
-    world.wire.kept["container-source"] = world.session("container-source")
+    world.wire.keys["container-source"] = world.session("container-source")
     return Scenario(
         [arn],
         "assume-role",
@@ -282,7 +282,7 @@ def legacy_ec2_credential_file(world: World, home: Path) -> Scenario:
 
 @scenario
 def instance_metadata_v2(world: World, home: Path) -> Scenario:
-    keys = world.wire.kept["v2"] = world.session("v2")
+    keys = world.wire.keys["v2"] = world.session("v2")
     return Scenario(
         [keys],
         "iam-role",
@@ -299,7 +299,7 @@ def instance_metadata_v2(world: World, home: Path) -> Scenario:
 
 @scenario
 def instance_metadata_v1(world: World, home: Path) -> Scenario:
-    keys = world.wire.kept["v1"] = world.session("v1", "aws-cn")
+    keys = world.wire.keys["v1"] = world.session("v1", "aws-cn")
     return Scenario(
         [keys],
         "iam-role",
@@ -317,7 +317,7 @@ def instance_metadata_v1(world: World, home: Path) -> Scenario:
 
 @scenario
 def container_with_a_token(world: World, home: Path) -> Scenario:
-    keys = world.wire.kept["container"] = world.session("container")
+    keys = world.wire.keys["container"] = world.session("container")
     return Scenario(
         [keys],
         "container-role",
@@ -330,7 +330,7 @@ def container_with_a_token(world: World, home: Path) -> Scenario:
 
 @scenario
 def container_with_a_token_file(world: World, home: Path) -> Scenario:
-    keys = world.wire.kept["pod"] = world.session("pod", "aws-cn")
+    keys = world.wire.keys["pod"] = world.session("pod", "aws-cn")
     return Scenario(
         [keys],
         "container-role",
@@ -404,7 +404,7 @@ def credential_process(world: World, home: Path) -> Scenario:
 @scenario
 def sso_with_a_token_to_refresh(world: World, home: Path) -> Scenario:
     account = "444444444444"
-    keys = world.wire.kept[f"{account}/ops"] = world.session("sso")
+    keys = world.wire.keys[f"{account}/ops"] = world.session("sso")
     return Scenario(
         [keys],
         "sso",
@@ -420,7 +420,7 @@ if HAS_LOGIN:
 
     @scenario
     def aws_login_with_a_token_to_refresh(world: World, home: Path) -> Scenario:
-        keys = world.wire.kept["someone"] = world.session("login")
+        keys = world.wire.keys["someone"] = world.session("login")
         return Scenario(
             [keys],
             "login",

@@ -1,8 +1,8 @@
-"""AWS's ways to hand out credentials, on loopback: instance metadata, container, STS, SSO with its OIDC, sign-in.
+"""Stubs of AWS's credential endpoints on loopback: instance metadata, container, STS, SSO with its OIDC, sign-in.
 
-One server on 127.0.0.1; what differs between two tests is in the path (`/imds-v2/KEYID/`), so they share it and do not
-mix. It is strict where boto could be wrong: a missing token header, a wrong bearer token or an unsigned AssumeRole is
-refused, and what was asked is kept for the tests to look at.
+One server on 127.0.0.1 for all tests; the path of a request (`/imds-v2/NAME/`) separates them. It is strict where boto
+could be wrong: it refuses a missing token header, a wrong bearer token and an unsigned AssumeRole. It records the
+requests for the tests.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from urllib.parse import parse_qs, urlsplit
 if TYPE_CHECKING:
     from asyncauth._models import Keys
 
-#: Part of everything secret that is handed out, so a test can look for it wherever it must not be.
+#: Part of every secret that is issued, so a test can search for it.
 SECRET = "s3cr3t"
 
 _CREDENTIAL = re.compile(r"Credential=(?P<key>[^/]+)/\d+/(?P<region>[^/]+)/(?P<service>[^/]+)/")
 
 
 def key_id_for(name: str) -> str:
-    """Return the temporary key id that the stub hands out for a role's ARN, an SSO role or a login."""
+    """Return the temporary key id that the stub issues for a role's ARN, an SSO role or a login."""
     return "ASIA" + hashlib.sha256(name.encode()).hexdigest()[:16].upper()
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request that the stub answered."""
+class StubRequest:
+    """One request that the stub received."""
 
-    what: str
+    kind: str
     name: str
     key_id: str | None = None
     region_name: str | None = None
@@ -47,18 +47,18 @@ class Wire:
     """The server, between `start` and `stop`.
 
     Args:
-        asked: what it answered, in order.
-        lifetime: seconds that the credentials it hands out live.
-        gate: while it is cleared, STS does not answer.
-        arrived: set once a request came to STS.
-        kept: the keys to hand out, by the name in the path, the SSO role, or the login; others are made up.
+        requests: the requests that it received, in order.
+        lifetime: seconds until the credentials that it issues expire.
+        guard: while it is cleared, STS does not answer.
+        arrived: set when STS received a request.
+        keys: the keys to issue, by the name in the path, the SSO role, or the login; others are made up.
     """
 
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[StubRequest] = field(default_factory=list)
     lifetime: float = 3600.0
     guard: threading.Event = field(default_factory=threading.Event)
     arrived: threading.Event = field(default_factory=threading.Event)
-    kept: dict[str, Keys] = field(default_factory=dict)
+    keys: dict[str, Keys] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -66,20 +66,20 @@ class Wire:
         wire = self
 
         class Handler(_Handler):
-            def note(self, asked: Asked) -> None:
+            def record(self, request: StubRequest) -> None:
                 with wire._lock:
-                    wire.asked.append(asked)
+                    wire.requests.append(request)
 
-            def keys(self, name: str) -> dict[str, str]:
-                kept = wire.kept.get(name)
+            def issue(self, name: str) -> dict[str, str]:
+                keys = wire.keys.get(name)
                 return {
-                    "AccessKeyId": kept.access_key_id if kept else key_id_for(name),
-                    "SecretAccessKey": kept.secret_access_key if kept else f"{SECRET}/of/{name}",
-                    "Token": (kept and kept.session_token) or f"{SECRET}/session/of/{name}==",
-                    "Expiration": _stamp(self.ends()),
+                    "AccessKeyId": keys.access_key_id if keys else key_id_for(name),
+                    "SecretAccessKey": keys.secret_access_key if keys else f"{SECRET}/of/{name}",
+                    "Token": (keys and keys.session_token) or f"{SECRET}/session/of/{name}==",
+                    "Expiration": _stamp(self.expiration()),
                 }
 
-            def ends(self) -> datetime:
+            def expiration(self) -> datetime:
                 return datetime.now(UTC) + timedelta(seconds=wire.lifetime)
 
             def wait(self) -> None:
@@ -103,30 +103,30 @@ class Wire:
 
     @property
     def url(self) -> str:
-        """Where it listens; no slash at the end."""
+        """Address of the server, without a slash at the end."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def count(self, what: str, name: str | None = None) -> int:
-        """Return how often something was asked."""
+    def count(self, kind: str, name: str | None = None) -> int:
+        """Return the number of requests of a kind."""
         with self._lock:
-            return Counter(each.what for each in self.asked if name in (None, each.name))[what]
+            return Counter(each.kind for each in self.requests if name in (None, each.name))[kind]
 
-    def of(self, what: str, name: str) -> list[Asked]:
-        """Return what was asked, in order."""
+    def of(self, kind: str, name: str) -> list[StubRequest]:
+        """Return the requests of a kind and name, in order."""
         with self._lock:
-            return [each for each in self.asked if (each.what, each.name) == (what, name)]
+            return [each for each in self.requests if (each.kind, each.name) == (kind, name)]
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def note(self, asked: Asked) -> None:
+    def record(self, request: StubRequest) -> None:
         raise NotImplementedError
 
-    def keys(self, name: str) -> dict[str, str]:
+    def issue(self, name: str) -> dict[str, str]:
         raise NotImplementedError
 
-    def ends(self) -> datetime:
+    def expiration(self) -> datetime:
         raise NotImplementedError
 
     def wait(self) -> None:
@@ -135,7 +135,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         kind, name, rest = self.parts()
         if kind == "imds-v2" and rest == "latest/api/token":
-            self.note(Asked("imds token", name))
+            self.record(StubRequest("imds token", name))
             self.answer(200, f"s3cr3t-imds-token-of- {name}", content_type="text/plain")
         else:
             self.answer(404, "")
@@ -166,17 +166,17 @@ class _Handler(BaseHTTPRequestHandler):
         elif rest == "latest/meta-data/iam/security-credentials/":
             self.answer(200, "instance-role", content_type="text/plain")
         elif rest == "latest/meta-data/iam/security-credentials/instance-role":
-            self.note(Asked(kind, name))
-            self.answer(200, json.dumps({"Code": "Success", "Type": "AWS-HMAC", **self.keys(name)}))
+            self.record(StubRequest(kind, name))
+            self.answer(200, json.dumps({"Code": "Success", "Type": "AWS-HMAC", **self.issue(name)}))
         else:
             self.answer(404, "")
 
     def container(self, name: str) -> None:
         if self.headers.get("Authorization") != f"Basic s3cr3t-{name}":
-            self.answer(403, json.dumps(self.keys(name))[:-20])
+            self.answer(403, json.dumps(self.issue(name))[:-20])
             return
-        self.note(Asked("container", name))
-        self.answer(200, json.dumps(self.keys(name)))
+        self.record(StubRequest("container", name))
+        self.answer(200, json.dumps(self.issue(name)))
 
     def sso(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
@@ -187,52 +187,52 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return
         name = f"{account}/{role}"
-        self.note(Asked("sso", name))
-        given = self.keys(name)
+        self.record(StubRequest("sso", name))
+        issued = self.issue(name)
         keys = {
-            "accessKeyId": given["AccessKeyId"],
-            "secretAccessKey": given["SecretAccessKey"],
-            "sessionToken": given["Token"],
-            "expiration": int(self.ends().timestamp() * 1000),
+            "accessKeyId": issued["AccessKeyId"],
+            "secretAccessKey": issued["SecretAccessKey"],
+            "sessionToken": issued["Token"],
+            "expiration": int(self.expiration().timestamp() * 1000),
         }
         self.answer(200, json.dumps({"roleCredentials": keys}))
 
     def oidc(self) -> None:
-        asked = json.loads(self.body())
-        account = str(asked["refreshToken"]).removeprefix("s3cr3t-refresh-token-of-")
-        self.note(Asked("oidc", account))
-        if asked["grantType"] != "refresh_token" or account == "nobody":
+        request = json.loads(self.body())
+        account = str(request["refreshToken"]).removeprefix("s3cr3t-refresh-token-of-")
+        self.record(StubRequest("oidc", account))
+        if request["grantType"] != "refresh_token" or account == "unknown":
             self.answer(400, json.dumps({"error": "invalid_grant"}), error="InvalidGrantException")
             return
         token = {
             "accessToken": f"s3cr3t-sso-access-token-of-{account}",
             "tokenType": "Bearer",
             "expiresIn": 3600,
-            "refreshToken": asked["refreshToken"],
+            "refreshToken": request["refreshToken"],
         }
         self.answer(200, json.dumps(token))
 
     def signin(self) -> None:
-        asked = json.loads(self.body())
-        name = str(asked["refreshToken"]).removeprefix("s3cr3t-refresh-token-of-")
-        self.note(Asked("signin", name))
-        if self.headers.get("DPoP") is None or asked["grantType"] != "refresh_token":
+        request = json.loads(self.body())
+        name = str(request["refreshToken"]).removeprefix("s3cr3t-refresh-token-of-")
+        self.record(StubRequest("signin", name))
+        if self.headers.get("DPoP") is None or request["grantType"] != "refresh_token":
             self.answer(400, "{}", error="ValidationException")
-        elif name == "nobody":
+        elif name == "unknown":
             self.answer(
                 400, json.dumps({"error": "TOKEN_EXPIRED", "message": "expired"}), error="AccessDeniedException"
             )
         else:
-            given = self.keys(name)
+            issued = self.issue(name)
             token = {
                 "accessToken": {
-                    "accessKeyId": given["AccessKeyId"],
-                    "secretAccessKey": given["SecretAccessKey"],
-                    "sessionToken": given["Token"],
+                    "accessKeyId": issued["AccessKeyId"],
+                    "secretAccessKey": issued["SecretAccessKey"],
+                    "sessionToken": issued["Token"],
                 },
                 "tokenType": "aws_sigv4",
                 "expiresIn": 900,
-                "refreshToken": asked["refreshToken"],
+                "refreshToken": request["refreshToken"],
             }
             self.answer(200, json.dumps(token))
 
@@ -242,8 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
         signed = _CREDENTIAL.search(self.headers.get("Authorization", ""))
         arn = form.get("RoleArn", "")
         self.wait()
-        self.note(
-            Asked(action, arn, signed["key"] if signed else None, signed["region"] if signed else None),
+        self.record(
+            StubRequest(action, arn, signed["key"] if signed else None, signed["region"] if signed else None),
         )
         if action == "AssumeRoleWithWebIdentity" and form["WebIdentityToken"] != "s3cr3t-web-identity-token":
             self.refuse(400, action, "InvalidIdentityToken")
@@ -263,7 +263,7 @@ class _Handler(BaseHTTPRequestHandler):
             f"<AssumedRoleUser><Arn>arn:{partition}:sts::{account}:assumed-{role}/probe</Arn>"
             f"<AssumedRoleId>AROA:probe</AssumedRoleId></AssumedRoleUser><Credentials>"
             f"<AccessKeyId>{key_id_for(arn)}</AccessKeyId><SecretAccessKey>s3cr3t/assumed</SecretAccessKey>"
-            f"<SessionToken>s3cr3t/assumed/session+token==</SessionToken><Expiration>{_stamp(self.ends())}</Expiration>"
+            f"<SessionToken>s3cr3t/assumed/session+token==</SessionToken><Expiration>{_stamp(self.expiration())}</Expiration>"
             f"</Credentials></{action}Result>"
             f"<ResponseMetadata><RequestId>1</RequestId></ResponseMetadata></{action}Response>"
         )
@@ -296,7 +296,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def _stamp(moment: datetime) -> str:

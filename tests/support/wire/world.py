@@ -1,4 +1,4 @@
-"""Where the sources are tried: a simulated fleet, the stubs beside it, and processes with a clean home."""
+"""Environment of the sources' tests: a simulated fleet, the stubs, and processes with an empty home."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _PROBE = Path(__file__).parent / "probe.py"
 _ROOT = Path(__file__).parents[3]
 
-#: What session tokens of the simulated fleet begin with.
+#: Prefix of the session tokens of the simulated fleet.
 _TOKEN = "SimulatedSessionToken"
 
 
 def stamp(seconds: float) -> str:
-    """Return a moment `seconds` from now as AWS writes it."""
+    """Return the time `seconds` from now in AWS's format."""
     return f"{datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -39,12 +39,14 @@ def write_files(home: Path, files: dict[str, str]) -> None:
 
 @dataclass
 class World:
-    """The fleet and the stubs that the processes of a module's tests meet.
+    """The fleet and the stubs that the processes of a module's tests send requests to.
 
     Args:
-        fleet: answers STS for every process: the AssumeRole of a profile, and the one that follows.
-        wire: answers what is not STS.
+        fleet: serves STS for every process: the AssumeRole of a profile, and the one that follows.
+        wire: serves the credential endpoints that are not STS.
+        web_identity_token: a token that the fleet accepts.
         owners: the ARN that each key id belongs to.
+        secrets: the secret access keys that were issued.
     """
 
     fleet: SimulatedFleet
@@ -54,7 +56,7 @@ class World:
     secrets: set[str] = field(default_factory=set)
 
     def account(self, partition: str) -> Account:
-        """Return the account of a partition that the sources are tried on."""
+        """Return the account of a partition whose roles the sources assume."""
         return next(account for account in self.fleet.accounts if account.partition == partition)
 
     def user(self, name: str, partition: str = "aws") -> Keys:
@@ -69,7 +71,7 @@ class World:
         return self._known(keys, f"arn:{partition}:sts::{home}:assumed-role/source/{name}")
 
     def role(self, name: str, partition: str = "aws", *, in_management: bool = True) -> str:
-        """Return the ARN of a role whom all of its partition may assume."""
+        """Return the ARN of a role that every identity of its partition may assume."""
         home = self.fleet.management(partition) if in_management else self.account(partition)
         return self.fleet.blocking.add_role(home, name, trusted=["*"])
 
@@ -79,7 +81,7 @@ class World:
         return keys
 
     def environ(self) -> dict[str, str]:
-        """Return where everything is."""
+        """Return the variables with the addresses of all endpoints."""
         return {
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_ENDPOINT_URL_STS": self.fleet.endpoint_url,
@@ -89,19 +91,19 @@ class World:
         }
 
     def leaks(self, text: str) -> list[str]:
-        """Return the lines of a text that hold a secret."""
+        """Return the lines of a text that contain a secret."""
         secrets = {SECRET, _TOKEN, *self.secrets}
         return [line for line in text.splitlines() if any(secret in line for secret in secrets)]
 
-    def run(self, home: Path, env: dict[str, str], files: dict[str, str], asked: list[dict[str, Any]]) -> list[Any]:
-        """Run one process in `home`, with nothing of this environment but PATH, and return what it printed.
+    def run(self, home: Path, env: dict[str, str], files: dict[str, str], sources: list[dict[str, Any]]) -> list[Any]:
+        """Run one process in `home`, with PATH alone of this environment, and return the results that it printed.
 
-        What it printed and all that was logged in it, at DEBUG, must hold no secret.
+        Its output and its log, at DEBUG, must contain no secret.
         """
         write_files(home, files)
         clean = {name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("COV")}
-        ended = subprocess.run(
-            [sys.executable, "-W", "error", str(_PROBE), json.dumps(asked)],
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(_PROBE), json.dumps(sources)],
             env=clean | {"HOME": str(home), "PYTHONPATH": str(_ROOT)} | self.environ() | env,
             cwd=home,
             capture_output=True,
@@ -109,7 +111,7 @@ class World:
             timeout=60,
             check=False,
         )
-        assert ended.returncode == 0, ended.stderr
-        assert self.leaks(ended.stdout + ended.stderr) == []
-        answers: list[Any] = json.loads(ended.stdout)
-        return answers
+        assert done.returncode == 0, done.stderr
+        assert self.leaks(done.stdout + done.stderr) == []
+        results: list[Any] = json.loads(done.stdout)
+        return results
