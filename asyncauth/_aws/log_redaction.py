@@ -1,4 +1,4 @@
-"""botocore's debug log without the secrets that it prints: signed requests, and whole answers of STS."""
+"""Log redaction: a filter that replaces secrets in the records of botocore's loggers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 import re
 from typing import Final
 
-#: At DEBUG these print requests with their security token, canonical requests, and whole answers of STS.
-_LOUD_LOGGERS: Final = (
+#: At DEBUG these loggers print requests with their security token, canonical requests, and whole responses of STS.
+_LOGGERS_WITH_SECRETS: Final = (
     "botocore.auth",
     "botocore.endpoint",
     "botocore.parsers",
@@ -30,18 +30,18 @@ _NAMES: Final = (
     r"|client_?secret|web_?identity_?token|assertion|x-amz-s3session-token|authorization|token_?code"
     r"|x-aws-ec2-metadata-token|(?<=['\"<])token|x-amz-sso_bearer_token|secret_?string|secret_?key"
 )
-#: A secret's name and whatever stands between it and its value: XML's `>`, JSON's and repr's `": "`, a header's `:`,
-#: a query's `=`. The value goes on to the next delimiter.
+#: A secret's name, the separator (XML's `>`, JSON's and repr's `": "`, a header's `:`, a query's `=`), and the value up
+#: to the next delimiter.
 _NAMED_VALUE: Final = re.compile(
     rf"(?i)((?:{_NAMES})(?:['\"]?\s*[:=]\s*(?:b?['\"])?|>|%3D)(?:Bearer\s+)?)[^\s<>'\"&,;)}}]+"
 )
 
 
 class RedactSecrets(logging.Filter):
-    """Replaces secrets in a record by `***`; the record itself still goes out."""
+    """Logging filter that replaces secrets in a record by `***`. It drops no record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Redact `record` in place and let it pass."""
+        """Redact `record` in place and return True."""
         message = record.getMessage()
         redacted = redact(message)
         if redacted != message:
@@ -50,17 +50,17 @@ class RedactSecrets(logging.Filter):
         return True
 
     def _redact_exception(self, record: logging.LogRecord) -> None:
-        """botocore logs some exceptions with their traceback, and their words quote what it read."""
+        # botocore logs some exceptions with their traceback, and their messages quote the response.
         if not isinstance(record.exc_info, tuple) or record.exc_info[1] is None:
             return
-        told = logging.Formatter().formatException(record.exc_info)
-        redacted = redact(told)
-        if redacted != told:
+        formatted = logging.Formatter().formatException(record.exc_info)
+        redacted = redact(formatted)
+        if redacted != formatted:
             record.exc_info, record.exc_text = None, redacted
 
 
 def redact(text: str) -> str:
-    """Return `text` with the values of what is named like a secret replaced by `***`."""
+    """Return `text` with `***` in place of each value whose name is a secret's."""
     return _NAMED_VALUE.sub(r"\1***", text)
 
 
@@ -68,6 +68,6 @@ _FILTER: Final = RedactSecrets()
 
 
 def redact_botocore_logs() -> None:
-    """Put the filter on botocore's loggers that print secrets at DEBUG; doing so again changes nothing."""
-    for name in _LOUD_LOGGERS:
+    """Add the filter to botocore's loggers that print secrets at DEBUG. A second call changes nothing."""
+    for name in _LOGGERS_WITH_SECRETS:
         logging.getLogger(name).addFilter(_FILTER)

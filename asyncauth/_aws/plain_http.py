@@ -1,4 +1,4 @@
-"""Where credentials may travel: encrypted, or not beyond this machine."""
+"""Plain-http check: credentials are sent over https, or not beyond this machine."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from asyncauth._errors import ConfigurationError
 
 
 def refuse_plain_http(url: str, what: str, *, region_name: str | None = None) -> None:
-    """Refuse an endpoint to which credentials would travel in the clear.
+    """Refuse an endpoint to which credentials would be sent unencrypted.
 
     Args:
-        url: the endpoint, or a request's whole URL.
-        what: whose it is, for the message: `STS`.
-        region_name: goes into the error.
+        url: the endpoint, or the whole URL of a request.
+        what: the endpoint's name in the message, such as `STS`.
+        region_name: the error's region; None if unknown.
 
     Raises:
-        ConfigurationError: not https, and not this machine.
+        ConfigurationError: the scheme is not https, and the host is not this machine.
     """
     parts = urlsplit(url)
     if parts.scheme != "https" and not is_loopback(url):
         raise ConfigurationError(
-            f"the {what} endpoint {parts.scheme}://{parts.hostname or ''} is not encrypted, and credentials would pass "
-            "through it in the clear; use https, or say allow_http_sts=True if you mean it",
+            f"the {what} endpoint {parts.scheme}://{parts.hostname or ''} is not encrypted, and credentials would be "
+            "sent to it in the clear; use https, or pass allow_http_sts=True to permit it",
             region_name=region_name,
         )
 
 
 def is_loopback(url: str) -> bool:
-    """Whether a URL leads to this machine."""
+    """Whether the host of a URL is this machine."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

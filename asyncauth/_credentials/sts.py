@@ -1,4 +1,4 @@
-"""The only code that says AssumeRole: what is sent, what comes back, and what each refusal means."""
+"""STS requests: AssumeRole and GetSessionToken, their parameters, and how their responses are read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from botocore.exceptions import (
@@ -33,21 +33,24 @@ if TYPE_CHECKING:
     from asyncauth._runtime.clock import Clock
 
 
-def sts_region(partition: Partition, source_region: str | None) -> str:
-    """Return the region whose STS is asked: the source's own when it is in that partition, else its default.
+_CHECK_PROXY: Final = "check whether a proxy answered instead of STS"
 
-    A region is always named: without one botocore falls back to the global endpoint of the partition, whose tokens
-    are not valid in opt-in regions.
+
+def sts_region(partition: Partition, source_region: str | None) -> str:
+    """Return the region of the STS endpoint: the source's if it is in the partition, else the partition's default.
+
+    A region is always passed. Without one botocore uses the global endpoint of the partition, whose tokens are not
+    valid in opt-in regions.
     """
     return source_region if source_region in partition.regions else partition.default_region
 
 
 def check_sts_endpoint(url: str, region_name: str, partition: Partition, *, allow_http: bool = False) -> bool:
-    """Tell whether `url` is something else than AWS's own STS endpoint there, and refuse it when it is unsafe.
+    """Return whether `url` differs from AWS's own STS endpoint in the region, and refuse an unencrypted one.
 
     Raises:
-        ConfigurationError: plain http to a host that is not this machine, which would send AssumeRole's answer, with
-            the credentials in it, in the clear; `allow_http` permits that.
+        ConfigurationError: plain http to a host that is not this machine. It would send AssumeRole's response, which
+            holds the credentials, in the clear. `allow_http` permits it.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -60,7 +63,7 @@ def check_sts_endpoint(url: str, region_name: str, partition: Partition, *, allo
 
 
 def assume_role_parameters(role: Role, account: Account) -> dict[str, Any]:
-    """Return the parameters of AssumeRole; what is not set is not sent."""
+    """Return the parameters of AssumeRole, without those that are not set."""
     optional: dict[str, Any] = {
         "ExternalId": role.external_id,
         "Policy": role.policy,
@@ -83,16 +86,17 @@ def assume_role_parameters(role: Role, account: Account) -> dict[str, Any]:
 async def assume_role(client: Any, role: Role, account: Account, *, clock: Clock) -> Expiring[Credentials]:
     """Assume `role` in `account` with an STS client, and return the credentials with their lifetime.
 
-    The lifetime is what STS says, from its answer's own `Date` to `Expiration`, so a local clock that is wrong
-    changes nothing; it counts from the moment of asking, so it never ends later than AWS thinks.
+    The lifetime runs from the response's `Date` to its `Expiration`, so a wrong local clock has no effect. It counts
+    from the moment of the request, so it never ends later than at AWS.
 
     Raises:
-        AssumeRoleDenied, AssumeRoleThrottled, RegionDisabled, CredentialsRejected, AssumeRoleError: STS's answer.
-        SourceExpired, SourceError: the credentials that asked are the problem.
+        AssumeRoleDenied, AssumeRoleThrottled, RegionDisabled, CredentialsRejected, AssumeRoleError: STS refused, or its
+            response cannot be used.
+        SourceExpired, SourceError: STS refused the credentials that signed the request.
     """
-    request, at = StsRequest.of(role, account, client.meta.region_name), clock.monotonic()
+    request, requested_at = StsRequest.of(role, account, client.meta.region_name), clock.monotonic()
     try:
-        read = _read(await client.assume_role(**assume_role_parameters(role, account)), request, at, clock)
+        read = _read(await client.assume_role(**assume_role_parameters(role, account)), request, requested_at, clock)
     except (ClientError, BotoCoreError) as error:
         raise explain(error, role, account, client.meta.region_name) from strip_frame_locals(error)
     if isinstance(read, CredentialsRejected):
@@ -101,13 +105,13 @@ async def assume_role(client: Any, role: Role, account: Account, *, clock: Clock
 
 
 async def get_session_token(client: Any, role: Role, *, clock: Clock, label: str) -> Expiring[Credentials]:
-    """Trade the source's keys and one MFA code for a session, with which any number of roles can be assumed.
+    """Exchange the source's keys and one MFA code for a session that can assume any number of roles.
 
-    GetSessionToken takes long-term keys only; its session carries the MFA that a role's trust policy may ask for
+    GetSessionToken accepts long-term keys only. Its session carries the MFA that a role's trust policy can require
     (IAM user guide, "Configuring MFA-protected API access").
 
     Raises:
-        SourceError: the code or device was refused, or the source's keys are temporary already.
+        SourceError: STS refused the code or the device, or the source's keys are temporary.
     """
     assert role.mfa_token is not None
     token = role.mfa_token()
@@ -115,9 +119,11 @@ async def get_session_token(client: Any, role: Role, *, clock: Clock, label: str
         token = await token
     if not (isinstance(token, str) and len(token) == 6 and token.isascii() and token.isdigit()):
         raise ConfigurationError("mfa_token must return the six-digit code as a string")
-    request, at = StsRequest(None, None, client.meta.region_name), clock.monotonic()
+    request, requested_at = StsRequest(None, None, client.meta.region_name), clock.monotonic()
     try:
-        read = _read(await client.get_session_token(SerialNumber=role.mfa_serial, TokenCode=token), request, at, clock)
+        read = _read(
+            await client.get_session_token(SerialNumber=role.mfa_serial, TokenCode=token), request, requested_at, clock
+        )
     except (ClientError, BotoCoreError) as error:
         code = error_code(error)
         raise SourceError(
@@ -133,36 +139,39 @@ async def get_session_token(client: Any, role: Role, *, clock: Clock, label: str
 
 
 def _read(
-    answer: Mapping[str, Any], request: StsRequest, at: float, clock: Clock
+    response: Mapping[str, Any], request: StsRequest, requested_at: float, clock: Clock
 ) -> Expiring[Credentials] | CredentialsRejected:
-    """Read STS's answer; what is wrong with it is returned, not raised: this frame's locals hold the secrets."""
+    """Return the credentials in STS's response, or the error of one that cannot be used.
+
+    The error is returned, not raised, because the local variables of this frame hold the secrets.
+    """
     try:
-        given = answer["Credentials"]
-        expiration: datetime = given["Expiration"].astimezone(UTC)
+        fields = response["Credentials"]
+        expiration: datetime = fields["Expiration"].astimezone(UTC)
         credentials = Credentials(
-            given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"], request.account_id, expiration
+            fields["AccessKeyId"], fields["SecretAccessKey"], fields["SessionToken"], request.account_id, expiration
         )
-        owner = answer["AssumedRoleUser"]["Arn"].split(":")[4] if request.role_arn else request.account_id
+        account_id = response["AssumedRoleUser"]["Arn"].split(":")[4] if request.role_arn else request.account_id
     except (KeyError, IndexError, AttributeError, TypeError):
-        return request.rejected("STS's answer lacks a part of the credentials; is something in between that answers?")
+        return request.rejected(f"STS's response lacks a part of the credentials; {_CHECK_PROXY}")
     if not all((credentials.access_key_id, credentials.secret_access_key, credentials.session_token)):
-        return request.rejected("STS's answer has empty credentials; is something in between that answers?")
-    if owner != request.account_id:
-        return request.rejected(f"asked for account {request.account_id}, but STS answered with account {owner}")
-    lifetime = (expiration - _answered_at(answer, clock)) / timedelta(seconds=1)
+        return request.rejected(f"STS's response has empty credentials; {_CHECK_PROXY}")
+    if account_id != request.account_id:
+        return request.rejected(f"requested account {request.account_id}, but STS answered with account {account_id}")
+    lifetime = (expiration - _responded_at(response, clock)) / timedelta(seconds=1)
     if lifetime <= 0:
-        return request.rejected(f"STS's answer holds credentials that ended at {expiration:%Y-%m-%dT%H:%M:%SZ} already")
-    return Expiring(credentials, lifetime, at)
+        return request.rejected(f"STS's response holds credentials that ended at {expiration:%Y-%m-%dT%H:%M:%SZ}")
+    return Expiring(credentials, lifetime, requested_at)
 
 
-def _answered_at(answer: Mapping[str, Any], clock: Clock) -> datetime:
-    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+def _responded_at(response: Mapping[str, Any], clock: Clock) -> datetime:
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return _read_date(headers.get("date")) or datetime.fromtimestamp(clock.time(), UTC)
 
 
 @lru_cache(maxsize=16)
 def _read_date(text: str | None) -> datetime | None:
-    # A fan-out gets some hundred answers a second, all with the same date.
+    # A fan-out gets some hundred responses a second, all with the same date.
     try:
         dated = parsedate_to_datetime(text)  # type: ignore[arg-type]  # None is refused as a TypeError
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""What a refusal of STS means: its error in the tree of asyncauth, with advice."""
+"""STS errors: converts a failed AssumeRole into an error of asyncauth, with advice."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 TOO_FEW_FILES: Final = (
-    "this process has no more files to open a connection with; raise its limit (ulimit -n), or lower max_at_once"
+    "this process has reached its limit of open files; raise the limit (ulimit -n), or lower max_at_once"
 )
 
 
@@ -56,14 +56,14 @@ _HINTS: Final[Mapping[str, str]] = {
     "InvalidClientTokenId": "the source's keys are unknown here: deactivated, mistyped, or of another partition",
     "UnrecognizedClientException": "the source's keys are unknown here: deactivated, mistyped, or of another partition",
     "SignatureDoesNotMatch": "the source's secret key is wrong",
-    "RequestTimeTooSkewed": "this machine's clock is off by more than AWS accepts (5 minutes); set it right",
-    "ExpiredToken": "the source's own session ran out; renew it (a login, or the keys that were handed over)",
-    "ExpiredTokenException": "the source's own session ran out; renew it (a login, or the keys that were handed over)",
+    "RequestTimeTooSkewed": "this machine's clock is off by more than AWS accepts (5 minutes); correct it",
+    "ExpiredToken": "the source's own session ran out; renew it (log in again, or pass new keys)",
+    "ExpiredTokenException": "the source's own session ran out; renew it (log in again, or pass new keys)",
 }
 
 
 def is_worth_repeating(error: AsyncAuthError) -> bool:
-    """Whether a connection broke or STS had trouble of its own, so that one more request is worth it."""
+    """Whether another request may succeed: the connection broke, or STS had an internal error."""
     cause = error.__cause__
     if isinstance(cause, ClientError):
         return int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
@@ -71,19 +71,19 @@ def is_worth_repeating(error: AsyncAuthError) -> bool:
 
 
 def is_final(error: Exception) -> bool:
-    """Whether asking again would bring the same answer: a denial that is worth remembering for some seconds."""
+    """Whether another request would get the same response, so that the error is remembered for some seconds."""
     if isinstance(error, (AssumeRoleDenied, RegionDisabled, SourceExpired, ConfigurationError)):
         return True
     return isinstance(error, AsyncAuthError) and error.code in (FINAL | SOURCE_REFUSED)
 
 
 def refuses_source(error: SourceError) -> bool:
-    """Whether it is STS's answer to whoever asks, whatever role is asked for."""
+    """Whether STS refused the source's credentials, whatever role was requested."""
     return error.code in (SOURCE_REFUSED | EXPIRED)
 
 
 def explain(error: Exception, role: Role, account: Account, region_name: str | None) -> AsyncAuthError:
-    """Return the error of our tree for what botocore raised at AssumeRole, with what to try."""
+    """Return the asyncauth error for an exception that botocore raised at AssumeRole, with advice."""
     code = error_code(error) or type(error).__name__
     fields: dict[str, Any] = {
         "account": account.id,
@@ -100,7 +100,7 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
         return AssumeRoleDenied(f"{what}: STS answered {code}{to}. {_advice(error, role)}", **fields)
     if code in THROTTLED:
         return AssumeRoleThrottled(
-            f"{what}: STS throttled it ({code}) and {tries} did not get through; ask for fewer accounts at once, or "
+            f"{what}: STS throttled it ({code}) and {tries} did not get through; lower max_at_once, or "
             "use another STS region",
             **fields,
         )
@@ -124,15 +124,16 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
         )
     if isinstance(error, ParamValidationError):
         return ConfigurationError(f"{what}: botocore refused the parameters", **fields)
-    return AssumeRoleError(f"{what}: STS answered {code}; {_HINTS.get(code, 'see AWS on that code')}", **fields)
+    hint = _HINTS.get(code, "see the STS API reference for this code")
+    return AssumeRoleError(f"{what}: STS answered {code}; {hint}", **fields)
 
 
 def _advice(denied: Exception, role: Role) -> str:
     denial = classify_denial(str(denied))
     if denial is not None:
-        return f"It says why: {ADVICE[denial]}"
+        return f"The reason: {ADVICE[denial]}"
     external_id = "the external id, the" if role.external_id else "the"
-    hint = "" if role.external_id else " (it may want an external id)"
+    hint = "" if role.external_id else " (it may require an external id)"
     return (
         f"Check {external_id} role's trust policy{hint}, that the source may sts:AssumeRole it, that the role and "
         "account exist, and SCPs"
@@ -141,7 +142,7 @@ def _advice(denied: Exception, role: Role) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StsRequest:
-    """What STS was asked for, and the errors that are not its answer."""
+    """A request to STS, and the errors that STS did not return itself."""
 
     account_id: str | None
     role_arn: str | None
@@ -149,11 +150,11 @@ class StsRequest:
 
     @classmethod
     def of(cls, role: Role, account: Account, region_name: str) -> StsRequest:
-        """Return what an AssumeRole asks for."""
+        """Return the request of an AssumeRole."""
         return cls(account.id, role.arn(account), region_name)
 
     def no_answer(self, seconds: float | None) -> AssumeRoleError:
-        """Return the error of a request that was given up."""
+        """Return the error of a request that got no response in time."""
         return AssumeRoleError(
             f"cannot assume {self.role_arn}: no answer from STS in {self.region_name} within {seconds:g} s; check the "
             "network, a proxy, and the endpoint settings (AWS_ENDPOINT_URL_STS)",
@@ -161,16 +162,16 @@ class StsRequest:
         )
 
     def endpoint_down(self, down: AsyncAuthError) -> AssumeRoleError:
-        """Return the error of a request that was not sent, because STS did not answer others just now."""
+        """Return the error of a request that was not sent, because STS did not answer the requests before it."""
         return AssumeRoleError(
             f"cannot assume {self.role_arn}: {down}; check the network, a proxy, and the endpoint settings",
             **self._fields(down.code, 0),
         )
 
     def throttled(self, exhausted: AsyncAuthError) -> AssumeRoleThrottled:
-        """Return the error of a request that was throttled too often, or not sent because all are."""
+        """Return the error of a request that was throttled too often, or not sent because STS throttles others."""
         sent = exhausted.attempts or 0
-        tried = f"{sent} request{'s' if sent > 1 else ''} did not get through" if sent else "it was not asked"
+        tried = f"{sent} request{'s' if sent > 1 else ''} did not get through" if sent else "no request was sent"
         return AssumeRoleThrottled(
             f"cannot assume {self.role_arn}: STS throttles its caller, and {tried} ({exhausted}); try again later, or "
             "use another STS region",
@@ -178,7 +179,7 @@ class StsRequest:
         )
 
     def rejected(self, message: str) -> CredentialsRejected:
-        """Return the error of an answer that cannot be used."""
+        """Return the error of a response that cannot be used."""
         return CredentialsRejected(message, **self._fields(None, 1))
 
     def _fields(self, code: str | None, attempts: int | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Keys and the names of places where keys are: what a source is made of. None of it can be printed or pickled."""
+"""Credentials: the keys that sign requests. Their secrets are neither printed nor pickled."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from asyncauth._models.source_spec import Keys, _last_four, _Secret
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials(_Secret):
-    """What signs a request. Compared by value, so that only exactly these are dropped when AWS rejects them.
+    """The keys that sign a request, with their expiration.
 
-    Answers to botocore's names too (`access_key`, `secret_key`, `token`), so a signer takes it as it is.
+    Compared by value: when AWS rejects credentials, exactly those are dropped from a cache. They also have botocore's
+    attribute names (`access_key`, `secret_key`, `token`), which botocore's signers read.
     """
 
     access_key_id: str
@@ -23,21 +24,21 @@ class Credentials(_Secret):
 
     @property
     def access_key(self) -> str:
-        """The access key id, by botocore's name."""
+        """The access key id, under botocore's name."""
         return self.access_key_id
 
     @property
     def secret_key(self) -> str:
-        """The secret access key, by botocore's name."""
+        """The secret access key, under botocore's name."""
         return self.secret_access_key
 
     @property
     def token(self) -> str | None:
-        """The session token, by botocore's name."""
+        """The session token, under botocore's name."""
         return self.session_token
 
     def as_keys(self) -> Keys:
-        """Return them in the form that the public surface shows."""
+        """Return the credentials as public `Keys`."""
         return Keys(self.access_key_id, self.secret_access_key, self.session_token, self.expiration)
 
     def __repr__(self) -> str:

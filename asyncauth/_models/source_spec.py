@@ -1,4 +1,4 @@
-"""Source specifications: explicit keys and profile names. No secret in them can be printed or pickled."""
+"""Source specifications: explicit keys and profile names. No secret in them is printed or pickled."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from asyncauth._errors import ConfigurationError
 
 
 class _Secret:
-    """Refuses the ways by which a secret leaves a process unseen."""
+    """Base of classes that hold secrets: instances cannot be pickled or copied by `copy`."""
 
     __slots__ = ()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"{type(self).__name__} holds secrets and is not pickled; give the other process a source of its own"
+            f"{type(self).__name__} holds secrets and is not pickled; give the other process its own source"
         )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Keys(_Secret):
-    """Explicit keys: long-term ones of a user, or temporary ones with their session token.
+    """Explicit keys: the long-term keys of a user, or temporary keys with their session token.
 
     Args:
         access_key_id: 16 to 128 letters and digits.
-        secret_access_key: the secret; shown nowhere.
-        session_token: for temporary keys.
-        expiration: when they end: an aware datetime, or None for keys that do not. Only what is returned by a
-            callable source is asked again when this nears; keys that were handed over cannot be renewed.
+        secret_access_key: the secret; never printed.
+        session_token: the session token of temporary keys; None for long-term keys.
+        expiration: when the keys end, as an aware datetime; None for keys that do not end. A callable source is called
+            again shortly before the expiration of the keys that it returned. Keys passed as `keys=` cannot be renewed.
 
     Raises:
-        ConfigurationError: a missing or malformed part, or a naive datetime.
+        ConfigurationError: a part is missing or malformed, or the datetime is naive.
     """
 
     access_key_id: str
@@ -64,10 +64,10 @@ class Keys(_Secret):
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A profile of `~/.aws/config` or `~/.aws/credentials`, resolved by boto: every kind that boto knows.
+    """A profile of `~/.aws/config` or `~/.aws/credentials`, resolved by boto; every kind that boto supports.
 
     Args:
-        name: the profile's name, as after `profile ` in the config file.
+        name: the profile's name, without the `profile ` prefix of the config file.
     """
 
     name: str

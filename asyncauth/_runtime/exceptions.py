@@ -1,7 +1,7 @@
-"""What went wrong in code that is not ours: told apart from being cancelled, and kept without what it held.
+"""Exceptions of jobs: how they differ from cancellation, and how they are kept without the objects that they reference.
 
-A traceback keeps every frame it passed, a frame keeps its local variables, and one of them is the account's session:
-an outcome that keeps an error would keep credentials, and memory, with it.
+A traceback references every frame that it passed, a frame references its local variables, and one of these is the
+account's session. An outcome that keeps the exception as it is would keep credentials and memory with it.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 E = TypeVar("E", bound=BaseException)
 
-# A shared error (one failed refresh, told to all who waited) grows by the frames of each task that raises it. From
-# this many entries on, those of the first task alone are kept.
-LONGEST_TRACEBACK = 128
-# The instruction of an entry whose code is not at hand: the line that goes with it is told beside it.
-NOWHERE = -1
+# A shared error (one failed refresh, raised in every task that waited for it) grows by the frames of each task. A
+# traceback with more entries than this keeps those of the first task only.
+MAX_TRACEBACK_ENTRIES = 128
+# The instruction of a traceback entry whose code is not available; the entry's line number is given separately.
+NO_INSTRUCTION = -1
 
 
 def to_exception(raised: BaseException) -> Exception:
-    """Return the failure that `raised` is; raise it if it is none: our own cancellation, Ctrl-C, SystemExit.
+    """Return `raised` as an Exception; raise it again if it is our own cancellation, Ctrl-C or SystemExit.
 
-    Cancellation that nobody asked for (the code awaited something that had been cancelled by itself) is a failure.
-    Passed on, it would look like ours and end everything around it.
+    A cancellation without a cancelled scope around it (the code awaited something that was itself cancelled) becomes a
+    RuntimeError. Raised again, it would be taken for our own cancellation and end every task around it.
     """
     if isinstance(raised, Exception):
         return raised
@@ -41,62 +41,62 @@ def to_exception(raised: BaseException) -> Exception:
         return remaining
     if remaining is not None or being_cancelled():
         raise raised
-    failure = RuntimeError("cancelled from inside: something that was awaited here had been cancelled by itself")
+    failure = RuntimeError("cancelled from inside: the code awaited something that was itself cancelled")
     failure.__cause__ = raised
     return failure
 
 
 def being_cancelled() -> bool:
-    """Whether a scope around the running code was cancelled, so that it has to end."""
+    """Whether a cancel scope around the running code was cancelled."""
     return anyio.current_effective_deadline() == -math.inf
 
 
 def strip_frame_locals(error: E, *, skip: int = 0) -> E:
-    """Return `error` itself, its tracebacks (those of its causes, contexts and group members too) without locals.
+    """Return `error` itself, with the local variables removed from its tracebacks.
 
-    `traceback.format_exception` prints the file, line and function of each entry as before, without the marks under
-    the expression.
+    The tracebacks of its causes, contexts and group members lose theirs too. `traceback.format_exception` prints the
+    same file, line and function for each entry, without the marks under the expression.
 
-    `traceback.clear_frames` is the obvious tool and the wrong one: up to Python 3.12, to clear the frame of a
-    suspended coroutine closes that coroutine, and an error that many tasks share has frames of tasks that run on. So
-    no frame is touched; the traceback is built again from empty ones.
+    `traceback.clear_frames` is not used. Up to Python 3.12, clearing the frame of a suspended coroutine closes that
+    coroutine, and an error that tasks share has frames of tasks that continue. No frame is changed here; the traceback
+    is built again from empty frames.
 
     Args:
         error: the exception; it is changed in place.
-        skip: how many of the outermost entries of its own traceback to leave out.
+        skip: the number of outermost entries of its own traceback to leave out.
     """
     for each in _related(error):
         entries = _entries(each.__traceback__)[skip if each is error else 0 :]
-        if len(entries) > LONGEST_TRACEBACK:
+        if len(entries) > MAX_TRACEBACK_ENTRIES:
             entries = [entry for entry in entries if _is_empty(entry.tb_frame)] or entries
         traceback = None
         for entry in reversed(entries):
-            traceback = TracebackType(traceback, _empty_frame(entry.tb_frame), NOWHERE, entry.tb_lineno)
-        # Not by assignment: an exception that is a frozen dataclass refuses that.
+            traceback = TracebackType(traceback, _empty_frame(entry.tb_frame), NO_INSTRUCTION, entry.tb_lineno)
+        # Not by assignment: an exception that is a frozen dataclass refuses assignment.
         BaseException.with_traceback(each, traceback)
     return error
 
 
 def copy_to_raise(error: E) -> E:
-    """Return an error for one of many to raise: of the same type, words and fields, with a traceback of its own.
+    """Return a copy of an error for one of several tasks to raise: same type, message and fields, own traceback.
 
-    One object raised in a hundred tasks would collect the tracebacks of them all, the context of the last, and notes
-    that were meant for one. `__init__` is not run again, since its parameters are not what `args` holds as often as
-    not. An error that cannot be copied this way is shared, and begins its traceback anew.
+    One object raised in a hundred tasks would collect the tracebacks of all tasks, the context of the last one, and
+    notes that belong to one. `__init__` is not called again, because its parameters often differ from `args`. An error
+    that cannot be copied is returned itself, with an empty traceback.
     """
     try:
-        twin = type(error).__new__(type(error), *error.args)
-        twin.__dict__.update(error.__dict__)
-        alike = twin.args == error.args and str(twin) == str(error)
-    except Exception:  # noqa: BLE001 - an exception class may do anything when it is made
-        alike = False
-    if not alike:
+        copied = type(error).__new__(type(error), *error.args)
+        copied.__dict__.update(error.__dict__)
+        is_equal = copied.args == error.args and str(copied) == str(error)
+    except Exception:  # noqa: BLE001 - the constructor of an exception class may raise anything
+        is_equal = False
+    if not is_equal:
         return error.with_traceback(None)
-    if hasattr(twin, "__notes__"):
-        twin.__notes__ = list(twin.__notes__)
-    twin.__cause__, twin.__context__ = error.__cause__, error.__context__
-    twin.__suppress_context__ = error.__suppress_context__
-    return twin.with_traceback(error.__traceback__)
+    if hasattr(copied, "__notes__"):
+        copied.__notes__ = list(copied.__notes__)
+    copied.__cause__, copied.__context__ = error.__cause__, error.__context__
+    copied.__suppress_context__ = error.__suppress_context__
+    return copied.with_traceback(error.__traceback__)
 
 
 def _related(error: BaseException) -> Iterator[BaseException]:
@@ -122,8 +122,8 @@ def _entries(traceback: TracebackType | None) -> list[TracebackType]:
 
 
 def _never_started() -> Iterator[None]:
-    """Lend its code to empty frames; this text among its constants is how they are recognised."""
-    yield  # pragma: no cover - says so itself
+    """Template for the code of empty frames. This docstring, among the code's constants, identifies such a frame."""
+    yield  # pragma: no cover - the generator never starts
 
 
 def _is_empty(frame: FrameType) -> bool:
@@ -131,9 +131,9 @@ def _is_empty(frame: FrameType) -> bool:
 
 
 def _empty_frame(frame: FrameType) -> FrameType:
-    # The frame of a generator that never starts has neither locals nor a caller. With the name and file of the real
-    # code, whatever prints tracebacks takes it for the real one. The real line table must not be lent to it: it maps
-    # instructions that are not there, and CPython 3.11 writes past its memory when such code is traced.
+    # The frame of a generator that never starts has neither locals nor a caller. Its code has the real name and file,
+    # which a printed traceback shows. It must not get the real line table: that table maps instructions that this code
+    # does not have, and CPython 3.11 writes beyond allocated memory when such code is traced.
     if _is_empty(frame):
         return frame
     real = frame.f_code

@@ -1,4 +1,4 @@
-"""What botocore prints at DEBUG loses its secrets on the way."""
+"""Log redaction: botocore's records at DEBUG hold no secret."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ SECRET, TOKEN = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "FQoGZXIvYXdzEJr////
         f'{{"SecretString":"{SECRET}"}}',
     ],
 )
-def test_secrets_are_replaced_wherever_botocore_prints_them(text: str) -> None:
-    """XML, JSON, repr, canonical headers, queries: the name stays, the value goes."""
+def test_secrets_are_replaced_in_every_format_that_botocore_prints(text: str) -> None:
+    """In XML, JSON, repr, canonical headers and queries the name stays and the value is replaced."""
     redacted = redact(text)
 
     assert SECRET not in redacted
@@ -39,16 +39,16 @@ def test_secrets_are_replaced_wherever_botocore_prints_them(text: str) -> None:
     assert "***" in redacted
 
 
-def test_what_is_no_secret_stays() -> None:
-    """A debug log is for reading: hosts, dates, key ids and regions are left alone."""
+def test_text_without_secrets_is_unchanged() -> None:
+    """Hosts, dates, key ids and regions stay readable."""
     text = "POST https://sts.us-east-1.amazonaws.com/ AKIAIOSFODNN7EXAMPLE us-east-1 20260101T000000Z"
 
     assert redact(text) == text
 
 
 @pytest.mark.parametrize("name", ["botocore.parsers", "botocore.auth", "botocore.endpoint"])
-def test_the_filter_is_on_the_loggers_that_print_them(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A record that goes out through them is redacted, also when its secret is in the arguments."""
+def test_botocores_loggers_have_the_filter(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A record of these loggers is redacted, also when the secret is in the record's arguments."""
     redact_botocore_logs()
     redact_botocore_logs()
     with caplog.at_level(logging.DEBUG, name):

@@ -1,4 +1,4 @@
-"""What is sent with AssumeRole, where, and what each of STS's answers means."""
+"""STS requests: the parameters of AssumeRole, its endpoint, and the error of each refusal."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from asyncauth._models import Account, Role
 pytestmark = pytest.mark.botocore
 
 
-def answered(code: str, retries: int = 0) -> ClientError:
+def refused(code: str, retries: int = 0) -> ClientError:
     return ClientError(
-        {"Error": {"Code": code, "Message": "said by STS"}, "ResponseMetadata": {"RetryAttempts": retries}},
+        {"Error": {"Code": code, "Message": "a message of STS"}, "ResponseMetadata": {"RetryAttempts": retries}},
         "AssumeRole",
     )
 
 
-def test_only_what_is_set_is_sent() -> None:
-    """A plain role is three parameters; STS has defaults of its own for the rest."""
+def test_parameters_that_are_not_set_are_not_sent() -> None:
+    """A role with defaults sends three parameters; STS applies its own defaults to the rest."""
     assert assume_role_parameters(Role("audit"), Account("123456789012", partition="aws-cn")) == {
         "RoleArn": "arn:aws-cn:iam::123456789012:role/audit",
         "RoleSessionName": "asyncauth",
@@ -45,8 +45,8 @@ def test_only_what_is_set_is_sent() -> None:
     }
 
 
-def test_the_whole_surface_is_sent_in_awss_form() -> None:
-    """Every field of a Role has its place among AssumeRole's parameters."""
+def test_every_field_of_a_role_is_sent() -> None:
+    """Each field of a Role becomes a parameter of AssumeRole, in AWS's form."""
     role = Role(
         "audit",
         path="/team/",
@@ -90,10 +90,10 @@ def test_the_whole_surface_is_sent_in_awss_form() -> None:
         ("aws-eusc", None, "eusc-de-east-1"),
     ],
 )
-def test_sts_is_asked_in_the_sources_region_or_the_partitions_default(
+def test_the_sts_region_is_the_sources_or_the_partitions_default(
     partition: str, source_region: str | None, expected: str
 ) -> None:
-    """A region is always named, and always one of the account's partition."""
+    """A region is always passed, and it belongs to the account's partition."""
     assert sts_region(get_partition(partition), source_region) == expected
 
 
@@ -112,37 +112,37 @@ def test_sts_is_asked_in_the_sources_region_or_the_partitions_default(
         ("http://localhost:5000", "us-east-1", True),
     ],
 )
-def test_an_override_of_sts_is_recognised_however_it_came(url: str, region: str, override: bool) -> None:
-    """Whatever is not AWS's own regional host is an override; loopback may be plain http."""
+def test_an_endpoint_other_than_awss_own_is_recognised(url: str, region: str, override: bool) -> None:
+    """Every host but AWS's own regional host is an override; loopback may use plain http."""
     assert check_sts_endpoint(url, region, get_partition("aws-cn" if region.startswith("cn") else "aws")) is override
 
 
 @pytest.mark.parametrize(
     "url", ["http://sts.us-east-1.amazonaws.com", "http://10.0.0.7:80", "http://127.0.0.1.evil.example"]
 )
-def test_plain_http_to_another_machine_is_refused_unless_asked_for(url: str) -> None:
-    """Credentials would pass in the clear; the message says how to insist."""
+def test_plain_http_to_another_machine_is_refused_unless_permitted(url: str) -> None:
+    """Credentials would be sent in the clear; the message names the parameter that permits it."""
     with pytest.raises(ConfigurationError, match="allow_http_sts=True"):
         check_sts_endpoint(url, "us-east-1", get_partition("aws"))
     assert check_sts_endpoint(url, "us-east-1", get_partition("aws"), allow_http=True)
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "final", "says"),
+    ("error", "kind", "final", "text"),
     [
-        (answered("AccessDenied"), AssumeRoleDenied, True, "trust policy"),
-        (answered("Throttling", 4), AssumeRoleThrottled, False, "5 requests did not get through"),
-        (answered("RequestLimitExceeded"), AssumeRoleThrottled, False, "1 request "),
-        (answered("RegionDisabledException"), RegionDisabled, True, "not active for account 123456789012"),
-        (answered("ExpiredToken"), SourceExpired, True, "the source's own session ran out"),
-        (answered("ExpiredTokenException"), SourceExpired, True, "renew it"),
-        (answered("InvalidClientTokenId"), SourceError, True, "of another partition"),
-        (answered("SignatureDoesNotMatch"), SourceError, True, "secret key is wrong"),
-        (answered("RequestTimeTooSkewed"), SourceError, True, "clock is off"),
-        (answered("MalformedPolicyDocument"), AssumeRoleError, True, "session policy's JSON"),
-        (answered("PackedPolicyTooLarge"), AssumeRoleError, True, "fewer tags"),
-        (answered("ValidationError"), AssumeRoleError, True, "maximum session duration"),
-        (answered("InternalFailure"), AssumeRoleError, False, "STS answered InternalFailure"),
+        (refused("AccessDenied"), AssumeRoleDenied, True, "trust policy"),
+        (refused("Throttling", 4), AssumeRoleThrottled, False, "5 requests did not get through"),
+        (refused("RequestLimitExceeded"), AssumeRoleThrottled, False, "1 request "),
+        (refused("RegionDisabledException"), RegionDisabled, True, "not active for account 123456789012"),
+        (refused("ExpiredToken"), SourceExpired, True, "the source's own session ran out"),
+        (refused("ExpiredTokenException"), SourceExpired, True, "renew it"),
+        (refused("InvalidClientTokenId"), SourceError, True, "of another partition"),
+        (refused("SignatureDoesNotMatch"), SourceError, True, "secret key is wrong"),
+        (refused("RequestTimeTooSkewed"), SourceError, True, "clock is off"),
+        (refused("MalformedPolicyDocument"), AssumeRoleError, True, "session policy's JSON"),
+        (refused("PackedPolicyTooLarge"), AssumeRoleError, True, "fewer tags"),
+        (refused("ValidationError"), AssumeRoleError, True, "maximum session duration"),
+        (refused("InternalFailure"), AssumeRoleError, False, "STS answered InternalFailure"),
         (
             EndpointConnectionError(endpoint_url="https://sts"),
             AssumeRoleError,
@@ -154,14 +154,14 @@ def test_plain_http_to_another_machine_is_refused_unless_asked_for(url: str) -> 
     ],
     ids=lambda value: value.response["Error"]["Code"] if isinstance(value, ClientError) else None,
 )
-def test_refusals_are_told_apart(error: Exception, kind: type[AsyncAuthError], final: bool, says: str) -> None:
-    """Type and code tell them apart; account, role, region and attempts come along, and what to try."""
+def test_each_refusal_has_its_error(error: Exception, kind: type[AsyncAuthError], final: bool, text: str) -> None:
+    """Type, code and advice depend on the refusal; account, role, region and attempts are on the error."""
     role, account = Role("audit"), Account("123456789012")
 
     explained = explain(error, role, account, "us-east-1")
 
     assert type(explained) is kind
-    assert re.search(re.escape(says), str(explained))
+    assert re.search(re.escape(text), str(explained))
     assert "arn:aws:iam::123456789012:role/audit" in str(explained)
     assert (explained.account, explained.role_arn) == ("123456789012", "arn:aws:iam::123456789012:role/audit")
     assert explained.region_name == "us-east-1"
@@ -171,22 +171,22 @@ def test_refusals_are_told_apart(error: Exception, kind: type[AsyncAuthError], f
     assert str(pickle.loads(pickle.dumps(explained))) == str(explained)
 
 
-def test_an_external_id_that_was_given_is_named_as_the_suspect_first() -> None:
-    """With one, it may be wrong; without one, the trust policy may want one."""
+def test_the_advice_on_a_denial_names_the_external_id() -> None:
+    """A given external id may be wrong; without one, the trust policy may require one."""
     account = Account("123456789012")
 
-    given = str(explain(answered("AccessDenied"), Role(external_id="outside"), account, "us-east-1"))
-    missing = str(explain(answered("AccessDenied"), Role(), account, "us-east-1"))
+    given = str(explain(refused("AccessDenied"), Role(external_id="outside"), account, "us-east-1"))
+    missing = str(explain(refused("AccessDenied"), Role(), account, "us-east-1"))
 
     assert "Check the external id, " in given
     assert "outside" not in given
-    assert "may want an external id" in missing
+    assert "may require an external id" in missing
     assert "the source may sts:AssumeRole it" in missing
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
-def test_a_process_without_files_is_told_so(number: int) -> None:
-    """What keeps it from STS is not the network."""
+def test_the_limit_of_open_files_has_its_own_advice(number: int) -> None:
+    """The message names the limit of open files, and not the network."""
     error = EndpointConnectionError(endpoint_url="https://sts")
     error.__cause__ = OSError(number, "Too many open files")
 
@@ -197,7 +197,7 @@ def test_a_process_without_files_is_told_so(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("reason", "advice"),
     [
         ("with an explicit deny in a service control policy", "a control policy of the organization (SCP or RCP)"),
         ("because no identity-based policy allows the sts:AssumeRole action", "the source's own policies must allow"),
@@ -206,20 +206,20 @@ def test_a_process_without_files_is_told_so(number: int) -> None:
         ("the account is suspended", "suspended or closed"),
     ],
 )
-def test_a_denial_that_says_why_is_passed_on(words: str, says: str) -> None:
-    """Where STS tells which policy it was, the error does not list all that it could be."""
-    message = f"User: arn:aws:iam::1:user/x is not authorized to perform: sts:AssumeRole {words}"
+def test_the_reason_of_a_denial_selects_the_advice(reason: str, advice: str) -> None:
+    """If STS names the policy that denied, the error gives advice on that policy alone."""
+    message = f"User: arn:aws:iam::1:user/x is not authorized to perform: sts:AssumeRole {reason}"
     error = ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, "AssumeRole")
 
     explained = str(explain(error, Role(), Account("123456789012"), "us-east-1"))
 
-    assert says in explained.partition("STS answered AccessDenied to arn:aws:iam::1:user/x. It says why: ")[2]
+    assert advice in explained.partition("STS answered AccessDenied to arn:aws:iam::1:user/x. The reason: ")[2]
     assert "Check" not in explained
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(answered("X"), "X"), (KeyError("x"), None), (AsyncAuthError("x", code="Y"), "Y")]
+    ("error", "code"), [(refused("X"), "X"), (KeyError("x"), None), (AsyncAuthError("x", code="Y"), "Y")]
 )
 def test_the_code_of_any_error(error: Exception, code: Any) -> None:
-    """AWS's code, ours, or none."""
+    """The code is AWS's, asyncauth's own, or None."""
     assert error_code(error) == code

@@ -1,4 +1,4 @@
-"""Errors that outlive the call they come from: they still say where, and no longer hold what."""
+"""Kept exceptions: they show where they were raised, and reference no object of that place."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 import asyncauth
-from asyncauth._runtime.exceptions import LONGEST_TRACEBACK, being_cancelled, strip_frame_locals, to_exception
+from asyncauth._runtime.exceptions import MAX_TRACEBACK_ENTRIES, being_cancelled, strip_frame_locals, to_exception
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class Secret:
-    """Something that a traceback must not keep."""
+    """An object that a traceback must not keep."""
 
 
 @dataclass(frozen=True)
@@ -61,24 +61,24 @@ def without_marks(error: BaseException) -> list[str]:
 
 
 @pytest.mark.parametrize("raises", [lambda: ValueError("bad"), lambda: FrozenError("Denied")])
-def test_a_scrubbed_traceback_prints_the_same_and_holds_nothing(raises: Callable[[], BaseException]) -> None:
-    """File, line and function stay; the local variables of every frame are let go."""
+def test_a_stripped_traceback_prints_the_same_and_keeps_no_locals(raises: Callable[[], BaseException]) -> None:
+    """File, line and function stay; the local variables of every frame are released."""
     error, secret = caught(raises)
     before = without_marks(error)
     gc.collect()
     assert secret() is not None
 
-    scrubbed = strip_frame_locals(error)
+    stripped = strip_frame_locals(error)
 
     gc.collect()
-    assert scrubbed is error
+    assert stripped is error
     assert without_marks(error) == before
     assert {"in middle", "in innermost"} <= {line.rpartition(", ")[2] for line in before}
     assert secret() is None
 
 
 def test_empty_frames_are_sound_under_a_tracer() -> None:
-    """A debugger or coverage that traces every call does not bring the interpreter down."""
+    """The interpreter does not crash under a debugger or coverage that traces every call."""
     program = """
         import gc, sys, traceback, types
         package = sys.modules["asyncauth"] = types.ModuleType("asyncauth")
@@ -108,8 +108,8 @@ def test_empty_frames_are_sound_under_a_tracer() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_no_frame_of_a_scrubbed_traceback_leads_to_a_real_one() -> None:
-    """Neither locals nor callers: a debugger or a log with locals finds nothing."""
+def test_no_frame_of_a_stripped_traceback_references_a_real_frame() -> None:
+    """The frames have neither locals nor callers, so a debugger or a log with locals shows none."""
     error, _ = caught()
 
     strip_frame_locals(error)
@@ -121,8 +121,8 @@ def test_no_frame_of_a_scrubbed_traceback_leads_to_a_real_one() -> None:
     assert not any(summary.locals for summary in stack)
 
 
-def test_causes_contexts_and_members_are_scrubbed_too() -> None:
-    """An error is as clean as what it came from and what it is made of, in circles as well."""
+def test_causes_contexts_and_members_are_stripped_too() -> None:
+    """Causes, contexts and group members lose their locals with the error, also when they form a circle."""
     secrets = []
 
     def another(kind: str) -> BaseException:
@@ -142,7 +142,7 @@ def test_causes_contexts_and_members_are_scrubbed_too() -> None:
 
 
 def test_the_outermost_entries_can_be_left_out() -> None:
-    """What called the job is nobody's concern."""
+    """`skip` leaves out the entries of the code that called the job."""
     error, _ = caught()
 
     strip_frame_locals(error, skip=1)
@@ -151,8 +151,8 @@ def test_the_outermost_entries_can_be_left_out() -> None:
     assert names == ["middle", "innermost"]
 
 
-def test_scrubbing_does_not_touch_a_coroutine_that_runs_on() -> None:
-    """A task that caught an error shared with others goes on; clearing its frame would have closed it."""
+def test_stripping_does_not_close_a_suspended_coroutine() -> None:
+    """A task that caught a shared error continues; clearing its frame would have closed it."""
     shared = ValueError("shared")
 
     class Pause:
@@ -176,8 +176,8 @@ def test_scrubbing_does_not_touch_a_coroutine_that_runs_on() -> None:
     assert ended.value.value == "finished"
 
 
-def test_an_error_that_many_raise_does_not_grow_for_ever() -> None:
-    """A thousand tasks told the same failure leave a traceback of bounded length."""
+def test_the_traceback_of_a_shared_error_is_bounded() -> None:
+    """An error that a thousand tasks raise keeps a traceback of bounded length."""
     error, _ = caught()
     strip_frame_locals(error)
 
@@ -187,12 +187,12 @@ def test_an_error_that_many_raise_does_not_grow_for_ever() -> None:
         except ValueError as again:
             strip_frame_locals(again)
 
-    assert len(traceback.extract_tb(error.__traceback__)) <= LONGEST_TRACEBACK
+    assert len(traceback.extract_tb(error.__traceback__)) <= MAX_TRACEBACK_ENTRIES
     assert "in innermost" in printed(error)
 
 
 def test_a_deep_recursion_keeps_its_traceback() -> None:
-    """A traceback that is long of its own is left as long as it is."""
+    """A traceback that is long by itself keeps its length."""
 
     def deeper(left: int) -> None:
         if not left:
@@ -208,16 +208,16 @@ def test_a_deep_recursion_keeps_its_traceback() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_exception_is_its_own_failure() -> None:
-    """An Exception is handed back as it is."""
+async def test_an_exception_is_returned_unchanged() -> None:
+    """`to_exception` returns an Exception itself."""
     error = ValueError()
 
     assert to_exception(error) is error
 
 
 @pytest.mark.anyio
-async def test_cancellation_that_nobody_asked_for_is_a_failure() -> None:
-    """Outside a cancelled scope a cancellation came from within, and becomes an error that says so."""
+async def test_a_cancellation_without_a_cancelled_scope_becomes_an_error() -> None:
+    """Outside a cancelled scope a cancellation becomes a RuntimeError, with the cancellation as its cause."""
     raised = asyncio.CancelledError()
 
     failure = to_exception(raised)
@@ -228,8 +228,8 @@ async def test_cancellation_that_nobody_asked_for_is_a_failure() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_group_is_judged_by_what_is_not_cancellation() -> None:
-    """A job's own task group, half of it cancelled, failed with what the other half says."""
+async def test_cancellations_are_left_out_of_a_group() -> None:
+    """A group of cancellations and errors becomes a group of the errors."""
     error = ValueError("real")
 
     failure = to_exception(BaseExceptionGroup("both", [asyncio.CancelledError(), error]))
@@ -240,9 +240,9 @@ async def test_a_group_is_judged_by_what_is_not_cancellation() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("raised", [KeyboardInterrupt(), SystemExit(1), BaseExceptionGroup("", [KeyboardInterrupt()])])
-async def test_what_is_no_failure_is_raised_again(raised: BaseException) -> None:
-    """Ctrl-C and an exit are nobody's outcome."""
-    with pytest.raises(BaseException) as again:  # noqa: PT011 - the very same is what matters
+async def test_interrupts_and_exits_are_raised_again(raised: BaseException) -> None:
+    """KeyboardInterrupt and SystemExit become no exception of an outcome."""
+    with pytest.raises(BaseException) as again:  # noqa: PT011 - the test compares identity
         to_exception(raised)
 
     assert again.value is raised
