@@ -1,4 +1,4 @@
-"""Fan out over AWS accounts with asyncio: roles assumed once, tokens kept fresh, a ready client per account.
+"""Fan-out over AWS accounts with asyncio: roles assumed once, tokens kept fresh, a ready client per account.
 
 async with SessionPool(role="manage-role") as pool:
     session = await pool.session("123456789012", region_name="eu-west-1")
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from asyncauth._runtime.clock import Clock as Clock
     from asyncauth._session import AccountSession as AccountSession
 
-#: The public names by the module that holds them. A test compares this table with the imports above, which are for
+#: The public names by the module that defines them. A test compares this table with the imports above, which are for
 #: type checkers and editors.
 _EXPORTS = {
     "_clients": ("ClientStatistics",),
@@ -108,8 +108,8 @@ __all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str) -> object:
-    # Imported at first use: boto takes a third of a second to import, and pytest imports this package in every run,
-    # for the plugin in it, used or not.
+    # Imported at first use: boto takes a third of a second to import, and pytest imports this package in every run for
+    # the plugin in it, whether or not the plugin is used.
     if name in _MODULE_OF:
         exported = getattr(import_module(f"asyncauth.{_MODULE_OF[name]}"), name)
         globals()[name] = exported

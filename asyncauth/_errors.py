@@ -1,4 +1,4 @@
-"""Every error that asyncauth raises, in one tree with one root.
+"""Errors that asyncauth raises, in one tree with one root.
 
     AsyncAuthError
     |-- ConfigurationError (also ValueError)
@@ -26,15 +26,15 @@ from typing import Any
 
 
 class AsyncAuthError(Exception):
-    """The root: catching it catches everything that asyncauth itself raises.
+    """Root of the tree: every error that asyncauth itself raises is one.
 
     Args:
         message: what happened, to which account, and what to try.
-        account: the 12-digit id of the account concerned, where one is.
-        role_arn: the role that was to be assumed, where one was.
-        region_name: the region of the endpoint or target concerned.
-        code: AWS's error code, or the name of the transport error where AWS gave no answer.
-        attempts: how many requests were sent before giving up.
+        account: the 12-digit id of the account; None if the error concerns none, or all.
+        role_arn: the role that was to be assumed; None if there was none.
+        region_name: the region of the endpoint or target; None if there is none.
+        code: AWS's error code, or the name of the transport error if AWS did not answer; None if neither applies.
+        attempts: how many requests were sent in total; None if none could be.
     """
 
     account: str | None
@@ -61,23 +61,23 @@ class AsyncAuthError(Exception):
         self.attempts = attempts
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions pickle by their positional arguments; the fields are keyword-only, so they travel as state.
+        # Exceptions are pickled by their positional arguments; the keyword-only fields are pickled as state.
         return (type(self), self.args, self.__dict__)
 
 
 class ConfigurationError(AsyncAuthError, ValueError):
-    """Something asked for cannot be: a bad account id, an unknown partition or region, a limit out of range."""
+    """An argument or setting is invalid: a bad account id, an unknown partition or region, a limit out of range."""
 
 
 class PartitionMismatch(ConfigurationError):
-    """Credentials of one partition were asked for an account or region of another; no call was made.
+    """The account or region is in another partition than the credentials; no call was made.
 
-    No role can be assumed across partitions: give each its own source, `sources={"aws": ..., "aws-cn": ...}`.
+    No role can be assumed across partitions: give each partition a source, `sources={"aws": ..., "aws-cn": ...}`.
     """
 
 
 class SourceError(AsyncAuthError):
-    """The base credentials are the problem, so no account can be reached through them."""
+    """The base credentials do not work, so no account can be reached through them."""
 
 
 class NoSourceCredentials(SourceError):
@@ -85,50 +85,51 @@ class NoSourceCredentials(SourceError):
 
 
 class SourceExpired(SourceError):
-    """A login or token that the source lives on ran out; the message says how to renew it."""
+    """A login or token that the source depends on has expired; the message names the command that renews it."""
 
 
 class LongTermCredentialsError(SourceError):
-    """Long-term keys were to be used directly, without a role, and nobody asked for that."""
+    """Long-term keys would be used directly, without a role, and the pool does not allow that."""
 
 
 class AssumeRoleError(AsyncAuthError):
-    """STS did not hand out credentials for a role."""
+    """STS returned no credentials for a role."""
 
 
 class AssumeRoleDenied(AssumeRoleError):
     """STS answered AccessDenied: trust policy, external id, missing role or account, or an SCP.
 
-    STS gives the same answer for all of them on purpose; the message lists what to look at.
+    STS deliberately gives the same answer for all of them; the message lists what to check.
     """
 
 
 class AssumeRoleThrottled(AssumeRoleError):
-    """STS kept throttling until the attempts named in `.attempts` were used up."""
+    """STS throttled every attempt; `.attempts` is how many were sent."""
 
 
 class RegionDisabled(AssumeRoleError):
-    """STS is not active in that region for the account: enable it, or use another STS region."""
+    """STS is not active in that region for the account: activate it, or use another STS region."""
 
 
 class CredentialsRejected(AssumeRoleError):
-    """Credentials came, but expired, malformed, or for another account than the one asked for."""
+    """The returned credentials were expired, malformed, or of another account than the requested one."""
 
 
 class TargetTimeout(AsyncAuthError, TimeoutError):
-    """A target did not finish in the seconds that were allowed; the message carries that number."""
+    """A target did not finish within its timeout or the run's deadline; the message carries the number of seconds."""
 
 
 class EndpointDown(AsyncAuthError):
-    """Nothing was sent: the endpoint did not answer several times in a row. `.code` is how it failed last.
+    """The endpoint did not answer several times in a row, so this request was not sent.
 
-    What a client's call raises is botocore's `EndpointConnectionError`, too.
+    `.code` is the code of its last failure. The error that a client's call raises is also botocore's
+    `EndpointConnectionError`.
     """
 
 
 class RateLimited(AsyncAuthError):
-    """A request was throttled too often, or everything is throttled there, so that asking again is no use for now."""
+    """A request was throttled too often, or was not sent because the endpoint throttles every request now."""
 
 
 class PoolClosed(AsyncAuthError):
-    """The pool was never opened, or is closed already; the message says which."""
+    """The pool was never opened, or is closed; the message names which."""

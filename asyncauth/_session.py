@@ -1,4 +1,4 @@
-"""An account's session: what a job is given, and what lends it clients."""
+"""Session of one account: the argument of a job, and its source of clients and credentials."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from asyncauth._models import Account, Identity, Keys
 
 
-#: What a client can be asked with besides its service and region.
+#: The options of a client besides its service and region.
 _OPTIONS: Final = frozenset({"api_version", "config", "endpoint_url", "isolated", "use_ssl", "verify"})
 
 
 class ClientProvider(Protocol):
-    """What a session needs of its pool."""
+    """The part of a pool that a session uses."""
 
     endpoint_url: str | None
 
@@ -41,24 +41,25 @@ class ClientProvider(Protocol):
 
     @property
     def portal(self) -> BlockingPortal:
-        """The way from a thread to the pool's event loop."""
+        """Runs calls from threads on the pool's event loop."""
         ...
 
     @property
     def credential_server(self) -> CredentialServer:
-        """What subprocesses ask for credentials."""
+        """Serves credentials to subprocesses."""
         ...
 
 
 class AccountSession:
-    """One account, ready to be worked with: its role is assumed, and its token is kept fresh by the pool.
+    """Session of one account: its role is assumed, and the pool keeps its token fresh.
 
-    It is cheap, holds nothing that must be closed, and is good as long as its pool is open. Use it from the pool's
-    event loop; `boto3` is for threads.
+    It holds nothing that must be closed, and works as long as its pool is open. Use it from the pool's event loop;
+    `boto3` is for threads.
 
     Attributes:
         account: the account.
-        region_name: where its clients go unless told otherwise.
+        identity: the identity that its clients sign as.
+        region_name: the default region of its clients.
         role_arn: the role that was assumed; None for the source's own session.
 
     Example:
@@ -86,43 +87,46 @@ class AccountSession:
         def client(
             self, service_name: str, region_name: str | None = None, **options: Any
         ) -> AbstractAsyncContextManager[Any]:
-            """Return an `async with` that lends a client of a service, signing as this account.
+            """Return an async context manager that provides a client of a service, signing as this account.
 
             Args:
-                service_name: as for boto3, `ec2`.
-                region_name: another region of the account's partition; None: the session's.
+                service_name: boto3's name of the service, `ec2`.
+                region_name: a region of the account's partition; None: the session's region.
                 options: `endpoint_url`, `config`, `verify`, `use_ssl`, `api_version` as for aiobotocore's
                     `create_client`, and `isolated=True` for a client that shares nothing but the loaded model.
 
             Raises:
-                ConfigurationError: keys were given: the session signs; an unknown option or region.
-                PartitionMismatch: a region of another partition.
-                PoolClosed: the pool is not open (any more).
+                ConfigurationError: an unknown option or region, or keys: the session signs.
+                PartitionMismatch: the region belongs to another partition.
+                PoolClosed: the pool is not open.
             """
             return ClientLease(self, self._provider, service_name, region_name, options)
 
     async def credentials(self) -> Keys:
-        """Return the keys of this moment with their expiration; they are refreshed first if they are due.
+        """Return the current keys with their expiration; they are refreshed first if that is due.
 
-        For a program that must have keys. What lives longer than they do should ask again, or use a bridge.
+        For a program that needs keys. A program that runs past their expiration must call this again, or use a bridge.
+
+        Raises:
+            PoolClosed: the pool is not open.
         """
         self._provider.check_open()
         return (await self.identity.get_frozen_credentials()).as_keys()
 
     def environ(self, *, static: bool = False) -> dict[str, str]:
-        """Return an environment for a subprocess that is to act in this account.
+        """Return an environment for a subprocess that acts in this account.
 
-        It is this process's environment without its own AWS credentials and profiles. As a default the subprocess
-        asks this process for fresh credentials, over loopback and with a token (every AWS SDK and the CLI can: the
-        container credential provider), as long as the pool is open.
+        It is this process's environment without its own AWS credentials and profiles. By default the subprocess
+        requests fresh credentials from this process, over loopback and with a token, as long as the pool is open. The
+        container credential provider does that; every AWS SDK and the AWS CLI has it.
 
         Args:
-            static: put the keys of this moment into it instead; for a program that cannot ask, and is done before
-                they end.
+            static: put the current keys into the environment instead, for a program without a container credential
+                provider that ends before the keys do.
 
         Raises:
-            PoolClosed: the pool is not open (any more).
-            ConfigurationError: `static`, and no good keys are cached at this moment: await `credentials()` first.
+            PoolClosed: the pool is not open.
+            ConfigurationError: `static`, and no valid keys are cached: await `credentials()` first.
         """
         self._provider.check_open()
         if not static:
@@ -132,31 +136,37 @@ class AccountSession:
         credentials = self.identity.peek()
         if credentials is None:
             raise ConfigurationError(
-                f"no good keys of account {self.account.id} are cached; await session.credentials() first",
+                f"no valid keys of account {self.account.id} are cached; await session.credentials() first",
                 account=self.account.id,
             )
         return _bridges.static_environ(credentials, self.region_name, self._provider.endpoint_url)
 
     def aiobotocore(self) -> AioSession:
-        """Return an `aiobotocore` session that signs as this account and keeps refreshing."""
+        """Return an `aiobotocore` session that signs as this account, with credentials that are kept fresh.
+
+        Raises:
+            PoolClosed: the pool is not open.
+        """
         self._provider.check_open()
         return _bridges.aiobotocore_session(self.identity, self.region_name, self._provider.endpoint_url)
 
     def aioboto3(self) -> Any:
-        """Return an `aioboto3.Session` (clients and resources) that signs as this account and keeps refreshing.
+        """Return an `aioboto3.Session` (clients and resources) that signs as this account, kept fresh.
 
         Raises:
+            PoolClosed: the pool is not open.
             ConfigurationError: aioboto3 is not installed.
         """
         self._provider.check_open()
         return _bridges.aioboto3_session(self.identity, self.region_name, self._provider.endpoint_url)
 
     def boto3(self) -> Any:
-        """Return a `boto3.Session` for worker threads, which asks the pool's event loop for fresh credentials.
+        """Return a `boto3.Session` for worker threads; it requests fresh credentials from the pool's event loop.
 
-        Not for the event loop's own thread: there a refresh would wait for itself, which raises an error.
+        Do not use it in the event loop's own thread: a refresh there would wait for itself, so it raises an error.
 
         Raises:
+            PoolClosed: the pool is not open.
             ConfigurationError: boto3 is not installed.
         """
         self._provider.check_open()
@@ -169,28 +179,28 @@ class AccountSession:
 
 
 class _Lease(AbstractAsyncContextManager[Any]):
-    """What has to be entered before it is a client."""
+    """Asynchronous context manager of a client, with messages for callers that do not enter it."""
 
     __slots__ = ()
 
     def __enter__(self) -> NoReturn:
-        raise TypeError("this lends a client to asynchronous code; write `async with ...client(...) as client`")
+        raise TypeError("client(...) needs `async with`: write `async with ...client(...) as client`")
 
     def __exit__(self, *_: object) -> None:
-        """Never come to this: `with` asks for it first."""
+        """Do nothing: `with` requires this method before it calls `__enter__`, which raises."""
 
     def __await__(self) -> NoReturn:
-        raise TypeError("this lends a client, and is nothing to await; write `async with ...client(...) as client`")
+        raise TypeError("client(...) is not awaitable; write `async with ...client(...) as client`")
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"{name!r}: this lends a client and is none yet; write `async with ...client(...) as client`, then "
-            f"`client.{name}`"
+            f"client(...) must be entered before its client has {name!r}: write "
+            f"`async with ...client(...) as client`, then `client.{name}`"
         )
 
 
 class ClientLease(_Lease):
-    """The `async with` around a lent client."""
+    """Lease of a client of a session."""
 
     __slots__ = ("_clients", "_options", "_provider", "_region_name", "_service_name", "_session")
 
@@ -207,7 +217,7 @@ class ClientLease(_Lease):
             if name.startswith("aws_"):
                 raise ConfigurationError(
                     f"{name} was given to client({service_name!r}), but the session signs as account "
-                    f"{session.account.id}; ask the pool for a session of another account instead"
+                    f"{session.account.id}; use pool.session(account) for a session of another account"
                 )
             if name not in _OPTIONS:
                 raise ConfigurationError(
@@ -228,7 +238,7 @@ class ClientLease(_Lease):
 
     async def __aenter__(self) -> Any:
         client = await self._provider.get_client(self._session, self._service_name, self._region_name, **self._options)
-        # One lease may be entered by several tasks: any exit then gives back any of its clients, they are all alike.
+        # Several tasks may enter one lease. Its clients are all alike, so an exit can return any of them.
         self._clients.append(await client.__aenter__())
         return self._clients[-1]
 
@@ -239,7 +249,7 @@ class ClientLease(_Lease):
 
 
 class AccountClientLease(_Lease):
-    """The `async with` around a client of an account: the session comes first."""
+    """Lease of a client of an account, for which a session is opened first."""
 
     __slots__ = ("_leases", "_open_session", "_options", "_service_name")
 

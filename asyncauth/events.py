@@ -1,4 +1,4 @@
-"""Events of a run, as a progress listener gets them: one frozen object at a time.
+"""Events of a run: frozen objects that a progress listener is called with, one at a time.
 
     def listener(event: Event[Target]) -> None:
         if isinstance(event, TargetSettled) and event.status == "failed":
@@ -6,8 +6,8 @@
 
     await pool.map(job, accounts, progress=listener)
 
-The order is `RunStarted`; then for each target `TargetStarted`, `TargetRetried` as often as it is tried again, and
-`TargetSettled`; then `RunFinished`. A target that never begins has `TargetSettled` alone.
+The order is `RunStarted`; then for each target `TargetStarted`, a `TargetRetried` before each further attempt, and
+`TargetSettled`; then `RunFinished`. A target that never begins has only `TargetSettled`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Why AssumeRole was denied, where STS says more than that it was.
+"""Reasons of denied AssumeRole calls, as far as the message of STS has one.
 
-STS gives one answer for a trust policy that does not name the source, a role or an account that does not exist, and a
-wrong external id, on purpose. Other policies it tells apart.
+STS deliberately gives the same answer for a trust policy that does not name the source, for a role or account that does
+not exist, and for a wrong external id. For other policies the message names the kind of policy.
 Source: "Troubleshooting access denied error messages" in the IAM user guide.
 """
 
@@ -31,29 +31,29 @@ _PATTERNS: Final[tuple[tuple[re.Pattern[str], Denial], ...]] = (
     (re.compile(r"suspended|account is (closed|not active)", re.IGNORECASE), "suspended account"),
 )
 
-#: Names of roles may say anything, `MFA-admin` too.
+#: ARNs are removed before matching: the name of a role can contain any of these words, such as `MFA-admin`.
 _ARN: Final = re.compile(r"\barn:\S+")
 _CALLER: Final = re.compile(r"User: (arn:[\w.:/+=,@-]+) is not authorized")
 
-#: What to look at.
+#: What to check for each denial.
 ADVICE: Final[Mapping[Denial, str]] = MappingProxyType(
     {
-        "trust policy": "the role's trust policy does not let the source in",
+        "trust policy": "the role's trust policy does not allow the source",
         "service control policy": "a control policy of the organization (SCP or RCP) forbids it",
         "source's own policy": "the source's own policies must allow sts:AssumeRole on this role",
         "suspended account": "the account is suspended or closed",
-        "MFA": "it asks for MFA: Role(mfa_serial=..., mfa_token=...), and a code that was not used before",
+        "MFA": "the role requires MFA: set Role(mfa_serial=..., mfa_token=...), with a code that was not used before",
     }
 )
 
 
 def caller_arn(message: str) -> str | None:
-    """Return the ARN of who was denied, where STS names it."""
+    """Return the ARN of the denied caller; None if the message does not have it."""
     found = _CALLER.search(message)
     return found[1] if found else None
 
 
 def classify_denial(message: str) -> Denial | None:
-    """Return which of them a denial is, by STS's own words; None where it does not say."""
+    """Return the kind of a denial by the message of STS; None if the message does not have it."""
     words = _ARN.sub("", message)
     return next((denial for pattern, denial in _PATTERNS if pattern.search(words)), None)

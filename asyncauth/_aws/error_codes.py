@@ -1,6 +1,6 @@
-"""Error codes: the one table of what AWS's codes mean, and how the code of an error is found.
+"""Error codes: the meaning of AWS's codes, and the code of an exception.
 
-AWS names the same thing differently in each protocol, so a meaning is a set of codes. Two meanings can share a code:
+AWS has different codes for one meaning in different protocols, so a meaning is a set of codes. Two can share a code:
 `InvalidToken` is an expired token in one place and a region that is not enabled in another.
 """
 
@@ -17,7 +17,7 @@ from asyncauth._errors import AssumeRoleError, AsyncAuthError, SourceError
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
-#: One request too many. botocore's own list, taken whole; a test compares the two.
+#: Too many requests. This is botocore's own list; a test compares the two.
 THROTTLED: Final = frozenset(
     {
         "BandwidthLimitExceeded",
@@ -37,7 +37,7 @@ THROTTLED: Final = frozenset(
     }
 )
 
-#: The caller may not do this. SNS answers with codes of its own.
+#: The caller is not allowed to do this. SNS has codes of its own.
 DENIED: Final = frozenset(
     {
         "AccessDenied",
@@ -48,16 +48,16 @@ DENIED: Final = frozenset(
     }
 )
 
-#: The token that signed has ended. EC2 answers RequestExpired, STS and S3 ExpiredToken, JSON services the third.
+#: The token that signed has expired. EC2 answers RequestExpired, STS and S3 ExpiredToken, JSON services the third.
 TOKEN_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 
-#: S3's answer to a token that has ended or is broken, and also in a region that the account has not enabled.
+#: S3's answer to a token that has expired or is malformed, and to any token in a region that is not enabled.
 TOKEN_INVALID: Final = frozenset({"InvalidToken"})
 
-#: Every code that an ended token can have.
+#: Every code that an expired token can cause.
 EXPIRED: Final = TOKEN_EXPIRED | TOKEN_INVALID
 
-#: STS refuses the keys that signed, whatever role was requested.
+#: STS rejects the keys that signed, for every role.
 SOURCE_REFUSED: Final = frozenset(
     {
         "AuthFailure",
@@ -72,12 +72,12 @@ SOURCE_REFUSED: Final = frozenset(
     }
 )
 
-#: Answers that another request does not change (the refresh specification of AWS's SDKs names these).
+#: Answers that do not change with another request (the list is in the refresh specification of AWS's SDKs).
 FINAL: Final = frozenset(
     {"IDPRejectedClaim", "InvalidIdentityToken", "MalformedPolicyDocument", "PackedPolicyTooLarge", "ValidationError"}
 )
 
-#: How services refuse a token in a region that the account has not enabled. Each code can also mean something else.
+#: Codes by which services refuse a token in a region that is not enabled. Each can also have another meaning.
 #: Source: "Enable or disable AWS Regions in your account", AWS Account Management reference guide.
 UNKNOWN_IN_REGION: Final = frozenset(
     {
@@ -90,23 +90,23 @@ UNKNOWN_IN_REGION: Final = frozenset(
     }
 )
 
-#: The code of an error that carries for how many seconds no answer came.
+#: The code of an error after a request without an answer; the message has the number of seconds.
 NO_ANSWER: Final = "LoadTimeout"
 
-#: The process, or the machine, has reached its limit of open files.
+#: The process or the machine has reached its limit of open files.
 NO_MORE_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
-#: No files, ports or memory left for a connection in this process or machine; the endpoint has no part in it.
-_LOCAL_TROUBLE: Final = NO_MORE_FILES | {errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
+#: This process or machine has no files, ports or memory for a connection; the endpoint is not the cause.
+_LOCAL_EXHAUSTION: Final = NO_MORE_FILES | {errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 
 #: Whether an endpoint answered, did not answer, or the error is no evidence either way.
 Reachability: TypeAlias = Literal["answered", "unanswered", "unknown"]
 
 
 def error_code(error: BaseException) -> str | None:
-    """Return AWS's code of an error, or the name of botocore's class where AWS gave no answer; None for the rest.
+    """Return AWS's code of an error, or the name of botocore's class if AWS did not answer; None for other errors.
 
-    A group has the code that all its members have.
+    A group has the code that all its members share.
     """
     if isinstance(error, BaseExceptionGroup):
         codes = {error_code(each) for each in error.exceptions}
@@ -119,21 +119,21 @@ def error_code(error: BaseException) -> str | None:
 
 
 def code_or_class(error: BaseException) -> str:
-    """Return the code of an error, or the name of its class where it has none; never its message."""
+    """Return the code of an error, or the name of its class if it has none; never its message."""
     return error_code(error) or type(error).__name__
 
 
 def attempts_of(error: BaseException) -> int:
-    """Return how many requests an error took, by botocore's own count of retries."""
+    """Return how many requests were sent before an error, by botocore's count of retries."""
     if isinstance(error, ClientError):
         return int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) + 1
     return 1
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether another attempt at a job may not meet this error: throttling, or a token that ended on the way.
+    """Whether another attempt at a job can succeed: the error is throttling, or a token that expired during the job.
 
-    Throttling of AssumeRole does not count: the rate limit that all accounts share has sent that again already.
+    Throttling of AssumeRole does not count: the rate limiter has already repeated that request.
     """
     if isinstance(error, ExceptionGroup):
         return all(map(is_transient, error.exceptions))
@@ -141,7 +141,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def reachability(error: BaseException | None) -> Reachability:
-    """Return what an error shows about its endpoint. A refusal by the service shows that the endpoint answers."""
+    """Return whether the endpoint answered, as far as an error shows. A service's refusal is an answer."""
     if isinstance(error, ClientError):
         return "answered"
     if isinstance(error, AsyncAuthError):
@@ -149,12 +149,12 @@ def reachability(error: BaseException | None) -> Reachability:
             return "unknown"
         return "unanswered" if error.code == NO_ANSWER else reachability(error.__cause__)
     if isinstance(error, BotoConnectionError | HTTPClientError):
-        return "unknown" if has_errno(error, _LOCAL_TROUBLE) else "unanswered"
+        return "unknown" if has_errno(error, _LOCAL_EXHAUSTION) else "unanswered"
     return "unknown"
 
 
 def has_errno(error: BaseException | None, numbers: AbstractSet[int]) -> bool:
-    """Whether an error, or one in its chain of causes, is an OSError with one of these numbers."""
+    """Whether an error, or one in its chain of causes and contexts, is an OSError with one of these numbers."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in numbers:
             return True

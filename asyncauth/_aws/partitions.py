@@ -1,6 +1,6 @@
-"""What is known of AWS's partitions: their regions, suffixes and default regions, from botocore's own data.
+"""Partitions of AWS: their regions, DNS suffixes and default regions, from botocore's own data.
 
-Nothing here is guessed from the look of a name: `us-foo-9` is in no partition, whatever its prefix says.
+The prefix of a region's name is never used to guess its partition: `us-foo-9` is in no partition.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from asyncauth._errors import ConfigurationError, PartitionMismatch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Where STS is asked when nothing else says so. botocore's data names an implicit global region for every
-#: partition; these differ from it or are older than it: China goes through Beijing, as it always did here.
+#: The default region of STS and of targets. The other partitions have botocore's implicit global region as default; for
+#: China that would be Ningxia, and this library has always used Beijing.
 _DEFAULT_REGIONS: Final[Mapping[str, str]] = {"aws": "us-east-1", "aws-cn": "cn-north-1", "aws-us-gov": "us-gov-west-1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One of AWS's partitions: a world of accounts, credentials and regions of its own.
+    """Partition of AWS: accounts, credentials and regions that are separate from those of other partitions.
 
     Args:
-        name: as in an ARN, `aws-cn`.
-        dns_suffix: of its endpoints, `amazonaws.com.cn`.
-        regions: the names of its regions, sorted; pseudo-regions such as `aws-global` are not among them.
-        default_region: where a call goes when no region was said.
+        name: its name in ARNs, `aws-cn`.
+        dns_suffix: the suffix of its endpoints, `amazonaws.com.cn`.
+        regions: the names of its regions, sorted, without pseudo-regions such as `aws-global`.
+        default_region: the region of a call for which none was given.
     """
 
     name: str
@@ -40,11 +40,11 @@ class Partition:
     _known: frozenset[str] = field(repr=False, compare=False)
 
     def require_region(self, region_name: str, *, account: str | None = None) -> str:
-        """Return `region_name` if it is one of this partition's.
+        """Return `region_name` if it is a region of this partition.
 
         Raises:
             PartitionMismatch: it belongs to another partition.
-            ConfigurationError: botocore's data knows no such region.
+            ConfigurationError: botocore's data has no such region.
         """
         if region_name in self._known:
             return region_name
@@ -62,42 +62,47 @@ class Partition:
         return tuple(region for region in self.regions if fnmatchcase(region, pattern))
 
 
+def is_pattern(name: str) -> bool:
+    """Whether a region's name is a pattern of `Partition.match_regions`: it has one of the shell's wild cards."""
+    return any(character in "*?[" for character in name)
+
+
 def check_partition(name: str) -> str:
-    """Return `name` if a partition has it, without reading botocore's data for those that have been there for long.
+    """Return `name` if it is a partition; botocore's data is read only for those without a default region here.
 
     Raises:
-        ConfigurationError: there is none; the message lists those there are.
+        ConfigurationError: there is no such partition; the message lists all.
     """
     return name if isinstance(name, str) and name in _DEFAULT_REGIONS else get_partition(name).name
 
 
 def get_partition(name: str) -> Partition:
-    """Return the partition called `name`.
+    """Return a partition by its name.
 
     Raises:
-        ConfigurationError: there is none; the message lists those there are.
+        ConfigurationError: there is no such partition; the message lists all.
     """
     known = partitions()
     try:
         return known[name]
     except (KeyError, TypeError):
-        raise ConfigurationError(f"unknown partition {name!r}; known are {', '.join(known)}") from None
+        raise ConfigurationError(f"unknown partition {name!r}; the partitions are {', '.join(known)}") from None
 
 
 def partition_of_region(region_name: str) -> Partition:
     """Return the partition that `region_name` belongs to.
 
     Raises:
-        ConfigurationError: the installed botocore knows no such region. (botocore itself would build a host name
-            from it and send the request there.)
+        ConfigurationError: the installed botocore has no such region. (botocore itself would build a host name from
+            the region's name and send the request there.)
     """
     try:
         return _by_region()[region_name]
     except (KeyError, TypeError):
-        near = get_close_matches(region_name.lower(), _by_region(), 1) if isinstance(region_name, str) else []
-        meant = f" (is it {near[0]}?)" if near else ""
+        close = get_close_matches(region_name.lower(), _by_region(), 1) if isinstance(region_name, str) else []
+        suggestion = f" (did you mean {close[0]}?)" if close else ""
         raise ConfigurationError(
-            f"unknown region {region_name!r}{meant}: the installed botocore's data has it in no partition "
+            f"unknown region {region_name!r}{suggestion}: no partition in the installed botocore's data has it "
             "(a region newer than that data needs a newer botocore)",
             region_name=region_name if isinstance(region_name, str) else None,
         ) from None
@@ -106,7 +111,7 @@ def partition_of_region(region_name: str) -> Partition:
 @lru_cache(maxsize=1)
 def partitions() -> dict[str, Partition]:
     """Return all partitions by name, read once from botocore's data."""
-    # Imported at first use: an account without regions needs no partition data, and botocore takes a while to import.
+    # Imported at first use: an account without regions needs no partition data, and importing botocore is slow.
     from botocore.loaders import create_loader
 
     described = create_loader().load_data("partitions")["partitions"]
@@ -120,7 +125,7 @@ def _by_region() -> dict[str, Partition]:
 
 def _read(entry: Mapping[str, Any]) -> Partition:
     name = entry["id"]
-    # `aws-global` and its like are listed too; only real regions look as the partition's own expression says.
+    # The data lists pseudo-regions such as `aws-global`, too; only real regions match the partition's expression.
     regions = tuple(sorted(region for region in entry["regions"] if re.search(entry["regionRegex"], region)))
     return Partition(
         name=name,

@@ -1,4 +1,4 @@
-"""Frozen values that the other packages are about: accounts, roles, credentials, identities."""
+"""Models: frozen values that the other packages share: accounts, roles, credentials, identities."""
 
 from __future__ import annotations
 

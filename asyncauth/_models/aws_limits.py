@@ -1,7 +1,7 @@
-"""The documented limits of IAM and STS, as checks that name the parameter, the value and the limit.
+"""Documented limits of IAM and STS, as checks whose messages have the parameter, the value and the limit.
 
 Source of the figures: botocore's models of `sts` and `iam`, and the IAM user guide, "IAM and STS quotas".
-Patterns are ASCII and match the whole string: `\\d` would let full-width digits pass, `$` a trailing newline.
+Patterns are ASCII and match the whole string: `\\d` would accept full-width digits, and `$` a trailing newline.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ _ACCOUNT_ID: Final = re.compile(r"[0-9]{12}")
 
 @dataclass(frozen=True, slots=True)
 class TextLimit:
-    """How long a string may be, and of which characters."""
+    """Limits of a string: its length, and its characters."""
 
-    shortest: int
-    longest: int
+    min_length: int
+    max_length: int
     pattern: re.Pattern[str]
     description: str
 
     def check(self, parameter: str, value: object) -> str:
-        """Return `value` if it keeps the limit, else raise ConfigurationError."""
+        """Return `value` if it is within the limits, else raise ConfigurationError."""
         if not isinstance(value, str):
             raise ConfigurationError(f"{parameter} must be a string, got {value!r} ({type(value).__name__})")
-        if not self.shortest <= len(value) <= self.longest:
+        if not self.min_length <= len(value) <= self.max_length:
             raise ConfigurationError(
-                f"{parameter} must have {self.shortest} to {self.longest} characters, got {len(value)}: {_short(value)}"
+                f"{parameter} must have {self.min_length} to {self.max_length} characters, "
+                f"got {len(value)}: {_short(value)}"
             )
         if not self.pattern.fullmatch(value):
             raise ConfigurationError(f"{parameter} may hold {self.description} only, got {_short(value)}")
@@ -67,10 +68,10 @@ CONTEXT_ASSERTION: Final = TextLimit(4, 2048, re.compile(r"[\s\S]+"), "text")
 
 
 def check_account_id(value: object) -> str:
-    """Return a 12-digit account id.
+    """Return `value` if it is a 12-digit account id.
 
     Raises:
-        ConfigurationError: it is not one; for an integer the message shows the string that was probably meant.
+        ConfigurationError: it is not one; for an integer the message has the string with leading zeros.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         hint = f"; as a string that is {value:012d}" if 0 <= value < 10**12 else ""
@@ -78,23 +79,25 @@ def check_account_id(value: object) -> str:
             f"an account id must be a string of 12 digits, got the integer {value} (leading zeros are lost){hint}"
         )
     if not isinstance(value, str) or not _ACCOUNT_ID.fullmatch(value):
-        raise ConfigurationError(f"an account id must be exactly 12 ASCII digits, got {_short(value)}{_meant(value)}")
+        raise ConfigurationError(
+            f"an account id must be exactly 12 ASCII digits, got {_short(value)}{_suggestion(value)}"
+        )
     return value
 
 
-def _meant(value: object) -> str:
-    """Return what the account id of a record, or of a line of a file, would be."""
+def _suggestion(value: object) -> str:
+    """Return how to get the account id from a record of Organizations, or from a string with extra characters."""
     if isinstance(value, Mapping) and "Id" in value:
-        return "; of a record of Organizations that is Account(record['Id'], name=record['Name'])"
+        return "; for a record of Organizations write Account(record['Id'], name=record['Name'])"
     if isinstance(value, str):
         digits = re.sub(r"[\s-]", "", value)
         if _ACCOUNT_ID.fullmatch(digits):
-            return f"; {digits!r} was meant, perhaps"
+            return f"; did you mean {digits!r}?"
     return ""
 
 
 def check_integer(parameter: str, value: object, lowest: int, highest: int, unit: str = "") -> int:
-    """Return an integer within the limits, both inclusive."""
+    """Return `value` if it is an integer from `lowest` to `highest`, else raise ConfigurationError."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigurationError(f"{parameter} must be an integer, got {_short(value)}")
     if not lowest <= value <= highest:
@@ -102,17 +105,17 @@ def check_integer(parameter: str, value: object, lowest: int, highest: int, unit
     return value
 
 
-def check_count(parameter: str, count: int, most: int) -> None:
-    """Refuse more than `most` of something."""
-    if count > most:
-        raise ConfigurationError(f"{parameter} may have at most {most} entries, got {count}")
+def check_count(parameter: str, count: int, highest: int) -> None:
+    """Raise ConfigurationError if a parameter has more than `highest` entries."""
+    if count > highest:
+        raise ConfigurationError(f"{parameter} may have at most {highest} entries, got {count}")
 
 
-def check_tag_text(parameter: str, value: object, shortest: int, longest: int) -> str:
-    """Return a tag's key or value: letters, digits, spaces of any script, and _.:/=+-@."""
-    if not isinstance(value, str) or not shortest <= len(value) <= longest:
+def check_tag_text(parameter: str, value: object, min_length: int, max_length: int) -> str:
+    """Return a tag's key or value if it holds only letters, digits and spaces of any script, and _.:/=+-@."""
+    if not isinstance(value, str) or not min_length <= len(value) <= max_length:
         raise ConfigurationError(
-            f"{parameter} must be a string of {shortest} to {longest} characters, got {_short(value)}"
+            f"{parameter} must be a string of {min_length} to {max_length} characters, got {_short(value)}"
         )
     for character in value:
         if character not in "_.:/=+-@" and unicodedata.category(character)[0] not in "LZN":
@@ -124,7 +127,7 @@ def check_tag_text(parameter: str, value: object, shortest: int, longest: int) -
 
 @dataclass(frozen=True, slots=True)
 class RoleArn:
-    """The parts of a role's ARN, each checked."""
+    """Parts of a role's ARN, each checked."""
 
     partition: str
     account_id: str
@@ -136,16 +139,16 @@ class RoleArn:
 
 
 def parse_role_arn(arn: str) -> RoleArn:
-    """Take a role's ARN apart.
+    """Return the parts of a role's ARN.
 
     Raises:
-        ConfigurationError: it is no role ARN; an assumed-role session's ARN gets a hint.
+        ConfigurationError: it is not a role's ARN; the message has a hint if it is the ARN of a role's session.
     """
     match = _ROLE_ARN.fullmatch(arn)
     if match is None:
         hint = ""
         if ":assumed-role/" in arn:
-            hint = "; this is the ARN of a role's session, the role itself is arn:...:iam::ID:role/NAME"
+            hint = "; this is the ARN of a role's session, the role's ARN is arn:...:iam::ID:role/NAME"
         raise ConfigurationError(f"not a role ARN (arn:PARTITION:iam::ID:role/NAME): {_short(arn)}{hint}")
     partition, account_id, rest = match.groups()
     path, name = split_role(rest)
@@ -153,7 +156,7 @@ def parse_role_arn(arn: str) -> RoleArn:
 
 
 def split_role(text: str) -> tuple[str, str]:
-    """Split what follows `role/` in an ARN, `team/deploy`, into path and name: `("/team/", "deploy")`."""
+    """Split the part of an ARN after `role/`, `team/deploy`, into path and name: `("/team/", "deploy")`."""
     before, _, name = text.removeprefix("/").rpartition("/")
     path = f"/{before}/" if before else "/"
     return PATH.check("a role's path", path), ROLE_NAME.check("a role's name", name)

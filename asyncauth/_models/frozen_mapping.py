@@ -1,4 +1,4 @@
-"""A mapping that can be part of a frozen value: it does not change, hashes, and pickles."""
+"""Frozen mapping: can be a field of a frozen value, because it does not change, hashes, and can be pickled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Identity: what signs requests, as clients, bridges and the request guard need it."""
+"""Identity: the credentials that sign requests, as clients, bridges and the request guard use them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Identity(Protocol):
-    """An account's role, the source itself, or the source with MFA.
+    """Identity that signs requests: an account's role, the source itself, or the source with MFA.
 
     Attributes:
-        key: tells identities apart; equal keys share the memory of retries.
+        key: distinguishes identities; those with equal keys share one retry quota.
         account_id: the 12-digit id; None if unknown.
     """
 
@@ -21,25 +21,25 @@ class Identity(Protocol):
     account_id: str | None
 
     async def get_frozen_credentials(self) -> Credentials:
-        """Return credentials that are good now, after a refresh if there are none."""
+        """Return credentials that are valid now, after a refresh if there are none."""
         ...
 
     def peek(self) -> Credentials | None:
-        """Return the cached credentials while they are good, without waiting."""
+        """Return the cached credentials if they are valid now, else None; without waiting."""
         ...
 
     def reject(self, access_key_id: str, /, *, ambiguous: bool = False) -> bool:
         """Drop the credentials with this key id, which a service reported as expired, if they are still cached.
 
         Args:
-            access_key_id: of the credentials that signed.
-            ambiguous: the code has other meanings, too, so a token that was issued minutes ago stays.
+            access_key_id: the key id of the credentials that signed.
+            ambiguous: whether the error code can have other causes; if so, a token issued minutes ago is kept.
 
         Returns:
-            Whether another attempt makes sense: they were dropped now, or replaced before.
+            Whether another attempt makes sense: the credentials were dropped now, or replaced before.
         """
         ...
 
     def get_account_id(self) -> str | None:
-        """Return the account that is signed for, if known. botocore calls it by this name."""
+        """Return the account of the credentials, None if unknown. botocore calls this method by its name."""
         ...

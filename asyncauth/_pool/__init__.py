@@ -1,4 +1,4 @@
-"""The session pool: sources, tokens and clients, assembled and owned while the pool is open."""
+"""Session pool: assembles sources, tokens and clients, and owns them while it is open."""
 
 from __future__ import annotations
 

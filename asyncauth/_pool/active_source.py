@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger: Final = logging.getLogger("asyncauth.sts")
 
 
-#: One request per call: what is throttled is sent again by the budget that all accounts share, not by each client.
+#: One request per call: the rate limit that all accounts share sends a throttled request again, not each client.
 STS_CONFIG: Final = AioConfig(retries={"mode": "standard", "total_max_attempts": 1})
 
 
@@ -39,13 +39,13 @@ class ActiveSource:
     """A source whose facts are known, with its identity and its clients.
 
     Args:
-        source, facts: the source and what it said of itself.
-        clients: the factory of clients that read their configuration where the source reads it.
-        gate: what stands around each call.
-        endpoint_url: goes before every endpoint, for all its clients.
-        allow_http_sts: let STS be asked over plain http on another machine.
+        source, facts: the source, and its facts once it was resolved.
+        clients: the factory of clients; they read their configuration from the place that the source reads.
+        guard: the rate limits and circuit breakers around each call.
+        endpoint_url: replaces every endpoint of its clients; None: AWS's endpoints.
+        allow_http_sts: allow STS over plain http on another machine.
         check_open: raises PoolClosed when the pool is not open.
-        portal, credential_server: the ways from threads and subprocesses.
+        portal, credential_server: how threads and subprocesses get credentials.
     """
 
     def __init__(
@@ -73,99 +73,99 @@ class ActiveSource:
         self._check_open = check_open
         self._partition = facts.partition
         self._logged_overrides: set[str] = set()
-        self._own_account: Account | None = None
-        #: The source's own, by region: they sign every AssumeRole of a run, and derive their key once.
+        self._account: Account | None = None
+        #: Clients that sign as the source, by region: they send every AssumeRole of a run, and derive their key once.
         self._sts_clients: dict[str, Any] = {}
-        self._own_account_lock = anyio.Lock()
+        self._account_lock = anyio.Lock()
 
     def check_open(self) -> None:
         """Raise PoolClosed unless the pool is open."""
         self._check_open()
 
     def check_partition(self, partition: str, account: str | None = None) -> None:
-        """Refuse another partition than the source's.
+        """Raise unless the source belongs to `partition`.
 
-        A source with no region belongs to the partition that first accepted it.
+        A source without a region belongs to the partition that accepted it first.
 
         Raises:
             PartitionMismatch: the partitions differ; both are named.
         """
         if self._partition is None or self._partition == partition:
             return
-        whose = f"account {account} is in" if account else "asked for was"
+        wanted = f"account {account} is in partition {partition!r}" if account else f"{partition!r} was requested"
         raise PartitionMismatch(
-            f"{whose} partition {partition!r}, but {self.source.label} belongs to {self._partition!r}{self._why()}, "
-            f"and no credentials cross partitions; give each its own: SessionPool(sources={{{self._partition!r}: ..., "
-            f"{partition!r}: ...}})",
+            f"{wanted}, but {self.source.label} belongs to partition {self._partition!r}{self._reason()}, and no "
+            "credentials are valid in two partitions; give each partition a source: "
+            f"SessionPool(sources={{{self._partition!r}: ..., {partition!r}: ...}})",
             account=account,
         )
 
-    def _why(self) -> str:
+    def _reason(self) -> str:
         if self.facts.partition is None:
-            return " (it was accepted there)"
+            return " (which accepted it)"
         region = self.facts.region_name
-        return f" (its region is {region}; region_name= gives it another)" if region else ""
+        return f" (its region is {region}; region_name= sets another)" if region else ""
 
     def learn_partition(self, partition: str) -> None:
-        """Remember that AWS took the source's credentials in `partition`."""
+        """Remember that AWS accepted the source's credentials in `partition`."""
         if self._partition is None:
             self._partition = partition
 
     async def get_client(self, session: AccountSession, service_name: str, region_name: str, **options: Any) -> Any:
         """Return a client of a service that signs as a session's identity."""
         identity = session.identity
-        own = {name: value for name, value in options.items() if value is not None and name != "isolated"}
+        custom = {name: value for name, value in options.items() if value is not None and name != "isolated"}
         scope = EndpointScope.of(
             service_name,
             region_name,
-            own_endpoint=own.pop("endpoint_url", None),
-            own_settings=settings_key(own) if own else None,
+            own_endpoint=custom.pop("endpoint_url", None),
+            own_settings=settings_key(custom) if custom else None,
         )
         hook = self._guard.hook(service_name, scope, session.account.id, self.identity.key, identity)
         return await self._bind(session.identity, service_name, region_name, call_hook=hook, **options)
 
     async def sts_client(self, identity: Identity, region_name: str) -> Any:
-        """Return an STS client that signs as `identity`, at a regional endpoint that may be used.
+        """Return an STS client that signs as `identity`, at the regional endpoint or at an allowed override of it.
 
         Raises:
-            ConfigurationError: the endpoint settings lead over plain http to another machine.
+            ConfigurationError: the endpoint settings name plain http on another machine.
         """
-        is_own = identity is self.identity
-        if is_own and region_name in self._sts_clients:
+        is_base = identity is self.identity
+        if is_base and region_name in self._sts_clients:
             return self._sts_clients[region_name]
         client = await self._bind(identity, "sts", region_name, config=STS_CONFIG)
         self._check_endpoint(client.meta.endpoint_url, region_name)
-        if is_own:
+        if is_base:
             self._sts_clients[region_name] = client
         return client
 
-    async def own_account(self, partition: str, region_name: str) -> Account:
-        """Ask AWS, once, whose credentials the source has.
+    async def account(self, partition: str, region_name: str) -> Account:
+        """Return the account of the source's credentials, from one GetCallerIdentity call.
 
         Raises:
-            SourceError: AWS refuses them.
+            SourceError: AWS refuses the credentials.
             PartitionMismatch: they belong to another partition.
         """
         self.check_partition(partition)
-        async with self._own_account_lock:
-            if self._own_account is None:
+        async with self._account_lock:
+            if self._account is None:
                 client = await self.sts_client(self.identity, region_name)
                 try:
-                    who = await client.get_caller_identity()
+                    caller = await client.get_caller_identity()
                 except Exception as error:
                     code = error_code(error)
                     if code is None:
                         raise
                     raise SourceError(
-                        f"{self.source.label}: AWS refused it ({code}) when asked whose credentials these are",
+                        f"{self.source.label}: AWS refused its credentials ({code}) in GetCallerIdentity",
                         code=code,
                         region_name=region_name,
                         attempts=attempts_of(error),
                     ) from strip_frame_locals(error)
-                self._own_account = Account(who["Account"], partition=who["Arn"].split(":")[1])
-        self.learn_partition(self._own_account.partition)
+                self._account = Account(caller["Account"], partition=caller["Arn"].split(":")[1])
+        self.learn_partition(self._account.partition)
         self.check_partition(partition)
-        return self._own_account
+        return self._account
 
     async def _bind(self, identity: Identity, service_name: str, region_name: str, **options: Any) -> Any:
         if self.endpoint_url is not None and options.get("endpoint_url") is None:
@@ -174,7 +174,7 @@ class ActiveSource:
         return bound if bound is not None else await self.clients.bind(identity, service_name, region_name, **options)
 
     async def warm_clients(self, service_name: str) -> None:
-        """Make ready what clients of a service share: in one region, which makes it quick in the others."""
+        """Load what clients of a service share, in one region; clients of the other regions use the same."""
         partition = get_partition(self._partition or "aws")
         region = sts_region(partition, self.facts.region_name)
         await self.clients.warm(service_name, region, endpoint_url=self.endpoint_url)
@@ -186,8 +186,8 @@ class ActiveSource:
         if check_sts_endpoint(url, region_name, partition, allow_http=self._allow_http_sts):
             logger.log(
                 logging.INFO if is_loopback(url) else logging.WARNING,
-                "STS of %s is asked at %s instead of AWS's own endpoint (endpoint_url, AWS_ENDPOINT_URL or "
-                "AWS_ENDPOINT_URL_STS)",
+                "requests to STS of %s go to %s instead of AWS's own endpoint (set by endpoint_url, AWS_ENDPOINT_URL "
+                "or AWS_ENDPOINT_URL_STS)",
                 region_name,
                 url,
                 extra={"region_name": region_name},

@@ -1,4 +1,4 @@
-"""The session pool: owns sources, tokens and clients for as long as its `async with` is open, and delegates."""
+"""Session pool: opens and closes sources, tokens and clients, and hands each operation to the part that does it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from asyncauth._aws.log_redaction import redact_botocore_logs
-from asyncauth._aws.partitions import get_partition
+from asyncauth._aws.partitions import get_partition, is_pattern
 from asyncauth._clients import check_open_files
 from asyncauth._credentials import sts_region
 from asyncauth._credentials.sources import choose_source
@@ -56,34 +56,34 @@ logger: Final = logging.getLogger("asyncauth.pool")
 class SessionPool:
     """Sessions for any number of AWS accounts, from base credentials that are found once.
 
-    The role is assumed once per account however many ask, tokens are renewed before they end, and clients are lent.
-    Open it with `async with`, in the task that leaves it too; on leaving, everything it started is stopped and closed.
-    It belongs to the event loop that it was opened on; threads work through `session.boto3()`.
+    The role is assumed once per account, however many tasks need it; tokens are renewed before they expire. Open the
+    pool with `async with`, and leave it in the same task: that stops and closes everything it started. It belongs to
+    the event loop that it was opened on; threads use `session.boto3()`.
 
     Args:
-        role: what to assume in each account, unless the account says otherwise: a `Role`, or a role's name.
-        source: where the base credentials come from: `Keys`, `Profile`, an aiobotocore or aioboto3 session, or an
-            async callable that returns `Keys`. None is boto's default chain, so the same code runs on a laptop and
-            on EC2.
-        sources: one source per partition, `{"aws": ..., "aws-cn": ...}`: no credentials cross partitions.
+        role: the role to assume in each account that has none of its own: a `Role`, or a role's name.
+        source: the base credentials: `Keys`, `Profile`, an aiobotocore or aioboto3 session, or an async callable that
+            returns `Keys`. None: boto's default chain, so the same code runs on a laptop and on EC2.
+        sources: one source per partition, `{"aws": ..., "aws-cn": ...}`; no credentials are valid in two partitions.
         keys: short for `source=Keys(...)`.
-        profile: short for `source=Profile(name)`; with `keys` beside it the profile wins, and a warning says so.
-        region_name: the source's region instead of its configured one; STS is asked there.
-        endpoint_url: sends every client of the pool to one endpoint, STS included: a test server, a proxy.
-        max_at_once: how many targets a run works on, unless it says otherwise; connections are sized by it.
-        allow_long_term: let `source_session` act with long-term keys.
-        allow_http_sts: let STS be asked over plain http on another machine, credentials in the clear.
-        limits: what the pool's calls must spare beside what AWS refuses: `RateLimit("ec2", rate=20)`. Budgets for STS,
-            Organizations, the Identity Center portal and ListRegions are in force anyway.
-        refresh: when tokens are renewed, and what happens when that fails.
-        token_cache: where tokens are kept; None: in memory, bounded.
-        config: an `AioConfig` that all clients start from.
-        verify: a CA bundle's path, or False for no verification, as for boto.
-        clock: what time it is, for tests.
-        random: where jitter comes from, for tests.
+        profile: short for `source=Profile(name)`; if `keys` is given too, the profile is used, with a warning.
+        region_name: the source's region, which AssumeRole requests go to; None: the configured one.
+        endpoint_url: the endpoint of every client of the pool, STS included: a test server, a proxy. None: AWS's.
+        max_at_once: how many targets a run works on at the same time by default; it sizes the connection pool.
+        allow_long_term: allow `source_session` to use long-term keys.
+        allow_http_sts: allow STS over plain http on another machine, which sends credentials unencrypted.
+        rate_limits: how many requests a second the pool may send to a service, `RateLimit("ec2", rate=20)`, for the
+            sake of others who use the same accounts. STS, Organizations, the Identity Center portal and ListRegions
+            always have a limit.
+        refresh: when tokens are renewed, and what happens if that fails; None: `RefreshPolicy()`.
+        token_cache: where tokens are kept; None: a `MemoryTokenCache`.
+        config: the `AioConfig` that the configuration of every client is merged into; None: aiobotocore's default.
+        verify: a CA bundle's path, or False for no verification, as in boto; None: boto's configuration.
+        clock: the source of all time, for tests.
+        random: the source of jitter, for tests; None: a new `random.Random`.
 
     Raises:
-        ConfigurationError: settings that contradict each other, or are out of range.
+        ConfigurationError: a setting is invalid, or two contradict each other.
 
     Example:
         async with SessionPool(role="manage-role") as pool:
@@ -114,13 +114,12 @@ class SessionPool:
         random: random_module.Random | None = None,
     ) -> None:
         check_count("max_at_once", max_at_once)
-        self._max_at_once = max_at_once
         self.role = as_role(role)
         self._settings = Settings(
             sources=_by_partition(sources, choose_source(source=source, keys=keys, profile=profile)),
             region_name=region_name,
             endpoint_url=endpoint_url,
-            max_connections=max_at_once,
+            max_at_once=max_at_once,
             allow_long_term=allow_long_term,
             allow_http_sts=allow_http_sts,
             rate_limits=check_rate_limits(rate_limits),
@@ -129,7 +128,7 @@ class SessionPool:
             config=config,
             verify=verify,
             clock=clock,
-            # Jitter needs no secrecy, only spread.
+            # Jitter spreads load and keeps no secret.
             random=random or random_module.Random(),  # noqa: S311
         )
         self._state = "never opened"
@@ -143,15 +142,17 @@ class SessionPool:
 
     async def __aenter__(self) -> Self:
         if self._state != "never opened":
-            raise PoolClosed(f"a pool is opened once, and this one is {self._state} already; make another SessionPool")
+            raise PoolClosed(
+                f"a pool can be opened once, and this one is {self._state} already; make another SessionPool"
+            )
         self._loop_guard = EventLoopGuard()
         self._opened_in_task = anyio.get_current_task().id
         redact_botocore_logs()
-        too_few_files = check_open_files(self._settings.max_connections)
+        too_few_files = check_open_files(self._settings.max_at_once)
         if too_few_files is not None:
             logger.warning("%s", too_few_files)
         async with AsyncExitStack() as stack:
-            # Left in the opposite order: no more requests from outside, no more flights, then the connections.
+            # Closed in the opposite order: first the requests of threads, then the refreshes, then the connections.
             connections = await stack.enter_async_context(AsyncExitStack())
             flights = await stack.enter_async_context(_flights())
             portal = await stack.enter_async_context(_portal())
@@ -175,9 +176,9 @@ class SessionPool:
             await self._resources.close_clients()
             raise ConfigurationError(
                 "this pool was left in another task than the one that opened it; its connections are closed. Open and "
-                "leave it in one task: an `async with` around what uses it, and for pytest fixtures anyio's plugin"
+                "leave it in one task: an `async with` around its use, and anyio's plugin for pytest fixtures"
             )
-        # What the body raised is not handed to the parts: a task group would wrap it, and it must stay itself.
+        # The parts do not get the exception of the body: a task group would wrap it in a group.
         await self._stack.aclose()
 
     def _check_open(self) -> PoolResources:
@@ -195,18 +196,18 @@ class SessionPool:
     # -- sessions and clients ------------------------------------------------------------------------------------
 
     async def session(self, account: AccountLike, region_name: str | None = None) -> AccountSession:
-        """Return a session for one account: its role is assumed now, if its token is not cached already.
+        """Return a session for one account; its role is assumed now unless its token is cached.
 
         Args:
             account: an `Account`, a 12-digit id (partition `aws`), or a role ARN.
-            region_name: where its clients go; None: the first plain name among the account's own regions, else its
-                partition's default region.
+            region_name: the default region of its clients; None: the first of the account's own regions that is not a
+                pattern, else its partition's default region.
 
         Raises:
-            ConfigurationError: a bad account or region.
+            ConfigurationError: the account or region is invalid.
             PartitionMismatch: the source belongs to another partition than the account; no call is made.
-            SourceError: there are no base credentials, or they ran out.
-            AssumeRoleError: STS said no; its subclasses say why.
+            SourceError: there are no base credentials, or they have expired.
+            AssumeRoleError: STS returned no credentials; its subclasses are the reasons.
             PoolClosed: the pool is not open.
         """
         account = as_account(account)
@@ -220,13 +221,17 @@ class SessionPool:
         return AccountSession(source, identity, account, region, role.arn(account))
 
     async def source_session(self, partition: str = "aws", region_name: str | None = None) -> AccountSession:
-        """Return a session that signs as the base identity itself, without any role.
+        """Return a session that signs as the base identity itself, without a role.
 
-        One GetCallerIdentity call tells which account that is. Long-term keys are refused unless the pool was made
-        with `allow_long_term=True`: on a laptop, say which account you mean.
+        One GetCallerIdentity call finds its account. Long-term keys are refused unless the pool has
+        `allow_long_term=True`, because they act in whatever account they belong to.
+
+        Args:
+            partition: the partition of the source.
+            region_name: the default region of its clients; None: the source's, else the partition's default region.
 
         Raises:
-            LongTermCredentialsError: the source's keys are long-term ones, and nobody asked for their use.
+            LongTermCredentialsError: the source's keys are long-term, and the pool does not allow their use.
             SourceError: there are no base credentials, or AWS refuses them.
             PartitionMismatch: the source belongs to another partition.
             PoolClosed: the pool is not open.
@@ -236,28 +241,29 @@ class SessionPool:
         if source.facts.long_term and not self._settings.allow_long_term:
             raise LongTermCredentialsError(
                 f"{source.source.label} has long-term keys, and using them directly acts in whatever account they "
-                "belong to; use pool.session(account), or say SessionPool(allow_long_term=True)"
+                "belong to; use pool.session(account), or SessionPool(allow_long_term=True)"
             )
         region = known.require_region(region_name or sts_region(known, source.facts.region_name))
-        account = await source.own_account(known.name, region)
+        account = await source.account(known.name, region)
         return AccountSession(source, source.identity, account, region, None)
 
     def client(
         self, service_name: str, account: AccountLike, region_name: str | None = None, **options: Any
     ) -> AbstractAsyncContextManager[Any]:
-        """Return an `async with` that lends a client of a service in an account: `session` and `client` in one.
+        """Return an async context manager that provides a client of a service in an account.
 
-        For a client with types, take it from a session: `(await pool.session(account)).client("ec2")`.
+        It is `session` and `AccountSession.client` in one. For a typed client use a session:
+        `(await pool.session(account)).client("ec2")`.
 
         Args:
-            service_name: as for boto3, `ec2`.
+            service_name: boto3's name of the service, `ec2`.
             account: an `Account`, a 12-digit id, or a role ARN.
-            region_name: None: the account's first own region, else its partition's default.
-            options: as for `AccountSession.client`.
+            region_name: None: the first of the account's own regions, else its partition's default region.
+            options: those of `AccountSession.client`.
 
         Raises:
-            ConfigurationError, PoolClosed: a bad account, or the pool is not open; at once.
-            What `session` and `AccountSession.client` raise besides, on entering.
+            ConfigurationError, PoolClosed: the account is invalid, or the pool is not open. Entering it raises the
+                other errors of `session` and `AccountSession.client`.
         """
         self._open_resources()
         account = as_account(account)
@@ -284,41 +290,42 @@ class SessionPool:
         confirm: Confirm = False,
         dry_run: bool = False,
     ) -> Run[T]:
-        """Run a job in every account and region, and give the outcomes in the order in which they finish.
+        """Run a job in every account and region; the outcomes come in the order in which they finish.
 
-        Every target is answered exactly once, whatever happens to it, and no target's end touches another. Leaving
-        the block early cancels what still runs.
+        Every target has exactly one outcome, and no target's failure affects another. Leaving the block early cancels
+        the targets that still run.
 
         Args:
             job: `async def job(session: AccountSession) -> T`.
             accounts: accounts, 12-digit ids or role ARNs, from any iterable or async iterable of any length; work
                 starts with the first, and no more are read than are needed.
-            regions: names, or patterns such as `us-*`; a region of another partition than an account's is not tried
-                there. None: each account's own `regions`, else one target in its partition's default region.
+            regions: names, or patterns such as `us-*`; a region of another partition than an account's is ignored for
+                that account. None: each account's own `regions`, else one target in its partition's default region.
             max_at_once: how many targets run at the same time; None: the pool's number.
-            max_at_once_per_account: how many of them in one account; None: no limit.
-            max_at_once_per_region: how many of them in one region; None: no limit.
+            max_at_once_per_account: how many of them run in one account; None: no limit.
+            max_at_once_per_region: how many of them run in one region; None: no limit.
             timeout: seconds per target, its retries included; None: no limit.
             deadline: seconds for the whole run; None: no limit.
             failure_tolerance: how many targets may fail before the rest is skipped: a count, or a fraction such as
-                0.05 when the number of targets is known; None: any number.
-            failure_mode: `strict` never lets failures exceed the tolerance by more than one, by running fewer at once;
-                `soft` keeps the concurrency. As in CloudFormation StackSets.
-            retry: which errors are tried again, how often, how fast; a number is short for `Retry(attempts=...)`.
-                As a default throttling and tokens that expired on the way, three attempts in all. None: no retry.
-            journal: a file that remembers what is done: a second run with it does only what is not, or had failed.
-                It is for one job and role, one run at a time, and holds no values and no secrets. Closures and
-                `functools.partial`s of one function are one job to it: give each a journal of its own.
-            progress: True shows how the run goes: live on a terminal (with the extra `cli`), else a line every few
-                seconds. Or any callable that takes the run's events: `RunStarted`, then `TargetStarted`,
+                0.05 if the number of targets is known; None: any number.
+            failure_mode: `strict` runs fewer targets at once, so that failures exceed the tolerance by one at most;
+                `soft` keeps the concurrency. The modes are those of CloudFormation StackSets.
+            retry: which errors are retried, how often and with which pauses; a number is short for
+                `Retry(attempts=...)`. By default throttling and expired tokens, with three attempts in total. None:
+                no retry.
+            journal: a file that records finished targets: a second run with it does only those that are not finished,
+                or have failed. It serves one job and role, one run at a time, and holds no values and no secrets.
+                Closures and `functools.partial`s of one function count as one job: give each a journal of its own.
+            progress: True shows the progress: live on a terminal (with the extra `cli`), else as a line every few
+                seconds. Or a callable that is called with the run's events: `RunStarted`, then `TargetStarted`,
                 `TargetRetried`, `TargetSettled` with their `Target`, then `RunFinished`.
-            confirm: for jobs that change something: True shows what will be touched (a `Plan`: accounts, regions,
-                partitions, roles) and asks at the terminal; a callable is given the plan and returns whether to go on.
+            confirm: for jobs that change something: True shows the accounts, regions, partitions and roles (a `Plan`)
+                and requests consent on the terminal; a callable is called with the plan and returns whether to go on.
                 Without consent every target is skipped.
-            dry_run: do everything up to calling the job; reached targets are skipped with the reason "dry run".
+            dry_run: do everything except calling the job; targets that are reached are skipped, reason "dry run".
 
         Raises:
-            ConfigurationError: a limit out of range, an unknown region, a bad account in a sequence.
+            ConfigurationError: a limit is out of range, a region is unknown, an account of a sequence is invalid.
             PoolClosed: the pool is not open.
 
         Example:
@@ -349,7 +356,7 @@ class SessionPool:
         regions: Iterable[str] | None = None,
         **options: Unpack[RunKeywords],
     ) -> Report[T]:
-        """Run a job in every account and region, and return all outcomes, in the order in which they were asked for.
+        """Run a job in every account and region, and return all outcomes in the order of accounts and regions.
 
         The arguments are those of `as_completed`.
 
@@ -368,7 +375,7 @@ class SessionPool:
             role=self.role,
             session=self.session,
             guard=resources.guard,
-            default_max_at_once=settings.max_connections,
+            default_max_at_once=settings.max_at_once,
             counts=self._counts,
             telemetry=None if resources.telemetry is None else resources.telemetry.run(),
             clock=settings.clock,
@@ -384,16 +391,20 @@ class SessionPool:
                 outcomes = await run.collect()
         except BaseException as error:
             so_far = Report(run.unread(), self._settings.clock.monotonic() - began)
-            if so_far:  # what was refused at the door has touched nothing
+            if so_far:  # a run that was refused at the start has no outcomes to report
                 logger.warning("the run ended early (%s): %s", type(error).__name__, so_far.summary())
             raise
         return Report(outcomes, self._settings.clock.monotonic() - began, run.journal)
 
     def invalidate(self, account: AccountLike) -> bool:
-        """Drop the cached token of an account's role, so that the next use assumes it anew.
+        """Drop the cached token of an account's role, so that its next use assumes the role again.
 
         Returns:
-            Whether there was one.
+            Whether a token was dropped.
+
+        Raises:
+            ConfigurationError: the account is invalid.
+            PoolClosed: the pool is not open.
         """
         account = as_account(account)
         resources = self._open_resources()
@@ -409,21 +420,21 @@ class SessionPool:
         progress: ProgressSpec = None,
         services: Iterable[str] = (),
     ) -> Coverage:
-        """Assume every account's role ahead, and say who cannot be reached and what it probably was.
+        """Assume every account's role ahead of a run, and report which accounts cannot be reached and why.
 
         The preflight of a run: the tokens are cached, so the run that follows begins with its jobs.
 
         Args:
             accounts: as for `as_completed`; each is one target, whatever its regions.
-            max_at_once: how many at the same time; None: the pool's number.
-            timeout: seconds per account; None: no limit beside that of each request.
+            max_at_once: how many accounts at the same time; None: the pool's number.
+            timeout: seconds per account; None: no limit besides that of each request.
             progress: as for `as_completed`.
-            services: what the jobs will ask for clients of, `ec2`: their models are loaded and their classes made now,
-                in a worker thread. Else the first job that asks waits for that, a fifth of a second for EC2.
+            services: names of the services whose clients the jobs will use, `ec2`. Their models are loaded and their
+                classes built now, in a worker thread; otherwise the first job waits for that (0.2 s for EC2).
 
         Raises:
-            ConfigurationError, PoolClosed: as `as_completed`.
-            botocore's exceptions: there is no such service.
+            ConfigurationError, PoolClosed: as for `as_completed`.
+            botocore.exceptions.UnknownServiceError: a service is unknown.
 
         Example:
             coverage = await pool.warm(accounts, services=["ec2"])
@@ -433,14 +444,14 @@ class SessionPool:
             raise ConfigurationError(f"services must be a list of names, got the string {services!r}")
         names = tuple(services)
         options = RunOptions(max_at_once=max_at_once, timeout=timeout, retry=None, progress=progress)
-        run = self._run(_nothing, Targets(accounts, once=True), options)
+        run = self._run(_no_op, Targets(accounts, once=True), options)
         found = coverage(await self._report(run), self.role)
         for service_name in names:
             await self._open_resources().warm_clients(service_name)
         return found
 
     def statistics(self) -> Statistics:
-        """Return counters and gauges of this moment.
+        """Return counters since the pool was opened, and gauges of this moment.
 
         Raises:
             PoolClosed: the pool is not open.
@@ -474,7 +485,7 @@ class SessionPool:
 
 @asynccontextmanager
 async def _flights() -> AsyncIterator[TaskGroup]:
-    """Own the refreshes in flight: what still flies when the pool is left is cancelled and waited for."""
+    """Own the task group of refreshes; leaving cancels those under way and waits for their end."""
     async with anyio.create_task_group() as group:
         try:
             yield group
@@ -484,7 +495,7 @@ async def _flights() -> AsyncIterator[TaskGroup]:
 
 @asynccontextmanager
 async def _portal() -> AsyncIterator[BlockingPortal]:
-    """Own the calls that come from threads; those that still wait when the pool is left are cancelled."""
+    """Own the portal for calls of threads; leaving cancels the calls that still wait."""
     async with BlockingPortal() as portal:
         try:
             yield portal
@@ -497,7 +508,9 @@ def _by_partition(sources: Mapping[str, SourceSpec] | None, single: SourceSpec) 
     if sources is None:
         return {None: single}
     if single is not None:
-        raise ConfigurationError("sources= gives each partition its source; it goes with none of source, keys, profile")
+        raise ConfigurationError(
+            "sources= has one source per partition; it cannot be combined with source, keys or profile"
+        )
     if not sources:
         raise ConfigurationError('sources is empty; it maps partitions to sources, {"aws": ..., "aws-cn": ...}')
     return {get_partition(name).name: choose_source(source=spec) for name, spec in sources.items()}
@@ -519,13 +532,13 @@ def _check_cache(cache: TokenCache) -> TokenCache:
     return cache
 
 
-async def _nothing(_: AccountSession) -> None:
-    """Be the job of a preflight: once there is a session, all is done."""
+async def _no_op(_: AccountSession) -> None:
+    """Job of a preflight: opening the session has assumed the role, so there is nothing left to do."""
 
 
 def _region_of(account: Account, region_name: str | None) -> str:
     partition = get_partition(account.partition)
     if region_name is None:
-        plain = (name for name in account.regions if not any(wild in name for wild in "*?["))
-        region_name = next(plain, partition.default_region)
+        names = (name for name in account.regions if not is_pattern(name))
+        region_name = next(names, partition.default_region)
     return partition.require_region(region_name, account=account.id)

@@ -1,4 +1,4 @@
-"""What an open pool owns: its sources, each resolved once, with the clients configured like it, and the tokens."""
+"""Resources of an open pool: its sources, each resolved once, their clients, the tokens, limits and telemetry."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a pool was told, checked."""
+    """The checked arguments of a pool."""
 
     sources: Mapping[str | None, SourceSpec]
     region_name: str | None
     endpoint_url: str | None
-    max_connections: int
+    max_at_once: int
     allow_long_term: bool
     allow_http_sts: bool
     rate_limits: tuple[RateLimit, ...]
@@ -51,14 +51,14 @@ class Settings:
 
 
 class PoolResources:
-    """What a pool owns while it is open.
+    """The objects that a pool owns while it is open.
 
     Args:
-        settings: what the pool was told.
-        flights: the task group in which refreshes fly.
-        portal: the way from threads to the event loop.
+        settings: the pool's arguments.
+        flights: the task group that refreshes run in.
+        portal: runs calls from threads on the event loop.
         check_open: raises PoolClosed when the pool is not open.
-        home: the pool's event loop.
+        loop_guard: refuses other event loops than the pool's.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class PoolResources:
         self.telemetry = telemetry = open_telemetry(clock=settings.clock)
         if telemetry is not None:
             flights.start_soon(telemetry.watch_loop)
-        waited = None if telemetry is None else telemetry.waited_for_rate_limit
+        on_waited = None if telemetry is None else telemetry.waited_for_rate_limit
         self.guard = RequestGuard(
-            RateLimiters(settings.rate_limits, clock=settings.clock, random=settings.random, on_waited=waited),
+            RateLimiters(settings.rate_limits, clock=settings.clock, random=settings.random, on_waited=on_waited),
             CircuitBreakers(clock=settings.clock),
             settings.clock,
             telemetry,
@@ -98,14 +98,14 @@ class PoolResources:
         self._opening = anyio.Lock()
 
     def active_source(self, partition: str) -> ActiveSource | None:
-        """Return the source for a partition if somebody used it already."""
+        """Return the source for a partition if it was used already, else None."""
         return self._active.get(self._key_of(partition))
 
     async def get_source(self, partition: str, account: str | None = None) -> ActiveSource:
-        """Return the source for a partition, resolved once however many ask at the same time.
+        """Return the source for a partition; concurrent callers share one resolution of it.
 
         Raises:
-            PartitionMismatch: no source is of that partition.
+            PartitionMismatch: the pool has no source of that partition.
             SourceError: there are no credentials.
         """
         key = self._key_of(partition, account)
@@ -119,12 +119,12 @@ class PoolResources:
         return source
 
     async def warm_clients(self, service_name: str) -> None:
-        """Make ready, for each source that is open, what clients of a service share."""
+        """Load what clients of a service share, for each source that was used."""
         for source in self._active.values():
             await source.warm_clients(service_name)
 
     def client_statistics(self) -> dict[str, ClientStatistics]:
-        """Return what each source's client factory has done, by the source's name."""
+        """Return the counters of each source's client factory, by the source's label."""
         return {source.source.label: source.clients.statistics() for source in self._active.values()}
 
     async def close_clients(self) -> None:
@@ -166,7 +166,7 @@ class PoolResources:
         facts = await source.facts()
         clients = ClientFactory(
             session=await source.aio_session(),
-            max_connections=CONNECTIONS_EACH * settings.max_connections,
+            max_connections=CONNECTIONS_EACH * settings.max_at_once,
             config=settings.config,
             verify=settings.verify,
             clock=settings.clock,

@@ -1,4 +1,4 @@
-"""A pool's counters and gauges at one moment."""
+"""Statistics: a pool's counters and gauges at one moment."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a pool has done, and holds now.
+    """Counters since the pool was opened, and gauges of this moment.
 
     Attributes:
-        targets: how many targets were answered how, over all runs.
-        targets_running: targets being worked on.
+        targets: outcomes of all runs, counted by status.
+        targets_running: targets whose job, or the token for it, is under way.
         targets_waiting: targets that were read and have not begun.
-        tokens_cached: tokens of roles that are kept.
-        tokens_refreshing: AssumeRole calls under way, those for a first token among them.
-        tokens_assumed: tokens that STS handed out.
-        tokens_failed: tokens that it did not.
-        throttled: answers that were throttling, of any service.
-        clients: by the name of the source, what its client factory has done.
-        budgets: each budget in use: its rate, who waits, how long was waited.
-        endpoints_down: endpoints that nothing is sent to now, and how they failed last.
+        tokens_cached: tokens of roles that are cached and have not ended.
+        tokens_refreshing: AssumeRole calls under way, those for a first token included.
+        tokens_assumed: AssumeRole calls that returned a token.
+        tokens_failed: AssumeRole calls that did not.
+        throttled: throttling answers of any service.
+        clients: the counters of each source's client factory, by the source's label.
+        rate_limits: each rate limit in use: its rate, how many requests wait, seconds waited.
+        endpoints_down: endpoints whose circuit breaker is open, with the code of the last failure.
     """
 
     targets: Mapping[Status, int]

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from asyncauth._aws.partitions import get_partition, partition_of_region, partitions
+from asyncauth._aws.partitions import get_partition, is_pattern, partition_of_region, partitions
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account, as_account
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from asyncauth._models import AccountLike
 
 logger: Final = logging.getLogger("asyncauth.pool")
-
-_WILD: Final = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,7 @@ class Targets:
         wanted = self._regions or account.regions or (partition.default_region,)
         names: dict[str, None] = {}
         for name in wanted:
-            names |= dict.fromkeys(partition.match_regions(name) if _WILD & set(name) else (name,))
+            names |= dict.fromkeys(partition.match_regions(name) if is_pattern(name) else (name,))
         known = set(partition.regions)
         targets = [Target(account, name) for name in names if name in known]
         if targets:
@@ -137,7 +135,7 @@ def _check_regions(regions: Iterable[str]) -> tuple[str, ...]:
     for name in checked:
         if not isinstance(name, str):
             raise ConfigurationError(f"regions must hold region names, got {name!r}")
-        if not _WILD & set(name):
+        if not is_pattern(name):
             partition_of_region(name)
         elif not any(partition.match_regions(name) for partition in partitions().values()):
             raise ConfigurationError(f"the pattern {name!r} in regions matches no region of any partition")

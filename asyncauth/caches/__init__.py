@@ -1,4 +1,4 @@
-"""Token caches: where tokens are kept between calls."""
+"""Token caches: the places where a pool keeps its tokens between calls."""
 
 from __future__ import annotations
 

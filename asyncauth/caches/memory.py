@@ -1,8 +1,8 @@
-"""Where tokens are kept between calls: at most so many, the least recently used ones leaving first.
+"""Memory token cache: keeps a bounded number of tokens, and evicts the least recently used first.
 
-A cache keeps slots, not values: a slot is what knows when its value ends and renews it. Its key is made by the pool and
-holds everything that changes the token (the source, the STS region, partition, account and role with all parameters),
-so two callers who would get different tokens never share one.
+A cache keeps slots, not values: a slot has the expiration of its value and renews it. The pool makes the key of a slot.
+It holds everything that changes the token (the source, the STS region, partition, account and role with all
+parameters), so two callers with different tokens never share a slot.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryTokenCache"]
 
-#: How many busy slots one insertion looks past. Without a limit, a cache full of busy ones is searched each time.
-_LOOKS: Final = 32
+#: How many busy slots one insertion skips. Without a limit, each insertion into a cache of busy slots visits all.
+_MAX_SKIPPED: Final = 32
 
 
 class MemoryTokenCache:
-    """Keeps tokens in this process's memory, and nowhere else.
+    """Token cache in the memory of this process.
 
     Args:
-        max_size: how many tokens are kept at most. One more, and the least recently used one leaves; but one that is
-            being renewed, or waited for, never does, so with more than this in use at once the bound is exceeded until
-            they are done.
+        max_size: how many tokens are kept at most; one more evicts the least recently used. A token that is being
+            renewed or waited for is never evicted, so the cache exceeds the bound while more than that are in use.
 
     Attributes:
-        hits, misses, evictions: lookups by `slot` that found one and that made one; slots that left for want of room.
+        hits, misses, evictions: calls of `slot` that found a slot, and that made one; evicted slots.
 
     Raises:
-        ConfigurationError: `max_size` is no whole number from 1 on.
+        ConfigurationError: `max_size` is not an integer from 1 on.
 
     Example:
         SessionPool("manage-role", token_cache=MemoryTokenCache(max_size=500))
@@ -49,7 +48,7 @@ class MemoryTokenCache:
         self._slots: OrderedDict[Hashable, ExpiringSlot[Any]] = OrderedDict()
 
     def slot(self, key: Hashable, make: Callable[[], ExpiringSlot[Any]]) -> ExpiringSlot[Any]:
-        """Return the slot for `key`, made by `make()` if there is none; it is the most recently used one now."""
+        """Return the slot for `key`, made by `make()` if there is none; it becomes the most recently used one."""
         slot = self._slots.get(key)
         if slot is not None:
             self.hits += 1
@@ -57,34 +56,34 @@ class MemoryTokenCache:
             return slot
         slot = make()
         self.misses += 1
-        self._make_room()
+        self._evict()
         self._slots[key] = slot
         return slot
 
     def get(self, key: Hashable) -> ExpiringSlot[Any] | None:
-        """Return the slot for `key` if there is one; this does not count as a use of it."""
+        """Return the slot for `key` if there is one, without counting as a use of it."""
         return self._slots.get(key)
 
     def discard(self, key: Hashable) -> bool:
-        """Forget a slot with its value; whether there was one. Who holds the slot may go on using it."""
+        """Remove a slot with its value; return whether there was one. Holders of the slot can go on using it."""
         return self._slots.pop(key, None) is not None
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Remove all slots."""
         self._slots.clear()
 
     def count_good(self) -> int:
-        """Return how many of them hold a value that is good now; a denial is remembered in one that does not."""
+        """Return how many slots hold a valid value now; a slot that remembers a denial holds none."""
         return sum(slot.has_value for slot in self._slots.values())
 
-    def _make_room(self) -> None:
-        looks = min(_LOOKS, len(self._slots))
-        while len(self._slots) >= self.max_size and looks:
+    def _evict(self) -> None:
+        visits_left = min(_MAX_SKIPPED, len(self._slots))
+        while len(self._slots) >= self.max_size and visits_left:
             key, slot = next(iter(self._slots.items()))
             if slot.refreshing or slot.waiting:
-                # In use, so not the least recently used one; and the next insertion need not look at it again.
+                # It is in use, so not the least recently used one. The next insertion does not visit it again.
                 self._slots.move_to_end(key)
-                looks -= 1
+                visits_left -= 1
             else:
                 del self._slots[key]
                 self.evictions += 1

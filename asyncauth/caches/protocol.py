@@ -1,4 +1,4 @@
-"""Protocol of a token cache: what a pool requires of the place where tokens are kept."""
+"""Protocol of token caches."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class TokenCache(Protocol):
-    """What a pool asks of the place where its tokens are kept.
+    """Token cache as a pool uses it.
 
-    Used from the pool's event loop only; nothing here waits. A cache that outlives the process does its reading and
-    writing where waiting is allowed, inside the load: `slot.load` of a slot that `make` returned may be wrapped before
-    the slot is handed out, to look into the store first and to write to it after.
+    It is used from the pool's event loop only, and none of its methods wait. A cache that outlives the process reads
+    and writes inside the load, where waiting is possible: it wraps `slot.load` of a slot that `make` returned, to read
+    from its store before the load and to write to it afterwards.
     """
 
     def slot(self, key: Hashable, make: Callable[[], ExpiringSlot[Any]]) -> ExpiringSlot[Any]:
@@ -23,19 +23,19 @@ class TokenCache(Protocol):
         ...
 
     def get(self, key: Hashable) -> ExpiringSlot[Any] | None:
-        """Return the slot for `key` if there is one; this does not count as a use of it."""
+        """Return the slot for `key` if there is one, without counting as a use of it."""
         ...
 
     def discard(self, key: Hashable) -> bool:
-        """Forget a slot with its value; whether there was one. Who holds the slot may go on using it."""
+        """Remove a slot with its value; return whether there was one. Holders of the slot can go on using it."""
         ...
 
     def clear(self) -> None:
-        """Forget all of them."""
+        """Remove all slots."""
         ...
 
     def count_good(self) -> int:
-        """Return how many of them hold a value that is good now."""
+        """Return how many slots hold a valid value now."""
         ...
 
     def __len__(self) -> int: ...

@@ -1,17 +1,17 @@
-"""Partition facts come from botocore's data, and nothing is guessed from a name."""
+"""Partitions come from botocore's data, and none is guessed from a region's name."""
 
 from __future__ import annotations
 
 import pytest
 
-from asyncauth._aws.partitions import get_partition, partition_of_region, partitions
+from asyncauth._aws.partitions import get_partition, is_pattern, partition_of_region, partitions
 from asyncauth._errors import ConfigurationError, PartitionMismatch
 
 pytestmark = pytest.mark.botocore
 
 
 def test_all_eight_partitions_are_known() -> None:
-    """botocore's data has eight partitions, and all of them can be asked for."""
+    """Each of the eight partitions of botocore's data is found by its name."""
     assert {
         "aws",
         "aws-cn",
@@ -35,7 +35,7 @@ def test_all_eight_partitions_are_known() -> None:
     ],
 )
 def test_default_region_and_suffix(name: str, region: str, suffix: str) -> None:
-    """China's default is Beijing as in the original class; the rest have what botocore names."""
+    """The default region of China is Beijing; that of the other partitions is botocore's."""
     partition = get_partition(name)
 
     assert partition.default_region == region
@@ -44,7 +44,7 @@ def test_default_region_and_suffix(name: str, region: str, suffix: str) -> None:
 
 
 def test_every_region_belongs_to_one_partition_and_no_pseudo_region_to_any() -> None:
-    """Each region leads back to its partition, and `aws-global` and its like are no regions."""
+    """Each region is found to be of its partition, and pseudo-regions such as `aws-global` are not regions."""
     for partition in partitions().values():
         for region in partition.regions:
             assert partition_of_region(region) is partition
@@ -53,24 +53,33 @@ def test_every_region_belongs_to_one_partition_and_no_pseudo_region_to_any() -> 
 
 @pytest.mark.parametrize("region", ["us-foo-9", "mars-east-1", "us-east-1 ", "aws-global", "", None, 7, ["us-east-1"]])
 def test_an_unknown_region_is_refused(region: object) -> None:
-    """A region that the data does not have is refused and named, whatever its prefix looks like."""
+    """A region that is not in the data is refused by name, whatever its prefix is."""
     with pytest.raises(ConfigurationError, match="unknown region"):
         partition_of_region(region)  # type: ignore[arg-type]
 
 
 def test_a_region_of_another_partition_is_refused_with_both_named() -> None:
-    """`require_region` says where the region belongs and where the account is."""
+    """The error of `require_region` has the region's partition and the account's."""
     with pytest.raises(PartitionMismatch, match=r"'cn-north-1' belongs to partition 'aws-cn'.*123456789012.*'aws'"):
         get_partition("aws").require_region("cn-north-1", account="123456789012")
 
 
 def test_an_unknown_partition_is_refused() -> None:
-    """The message lists the partitions there are."""
-    with pytest.raises(ConfigurationError, match=r"unknown partition 'aws-mars'; known are aws, "):
+    """The message lists all partitions."""
+    with pytest.raises(ConfigurationError, match=r"unknown partition 'aws-mars'; the partitions are aws, "):
         get_partition("aws-mars")
 
 
 def test_patterns_match_within_the_partition() -> None:
-    """`us-*` finds the global partition's regions only."""
+    """`us-*` matches regions of the global partition only."""
     assert get_partition("aws").match_regions("us-*") == ("us-east-1", "us-east-2", "us-west-1", "us-west-2")
     assert get_partition("aws-cn").match_regions("us-*") == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("us-east-1", False), ("us-*", True), ("us-east-?", True), ("[ec]*", True), ("[", True), ("", False)],
+)
+def test_a_name_with_a_wild_card_is_a_pattern(name: str, expected: bool) -> None:
+    """A name with one of the shell's three wild cards is a pattern; any other is a region's name."""
+    assert is_pattern(name) is expected

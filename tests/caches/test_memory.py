@@ -1,4 +1,4 @@
-"""The token cache: bounded, least recently used first, and nobody is thrown out while somebody waits for it."""
+"""Memory token cache: bounded, evicts the least recently used first, and never a slot that is waited for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Slots:
-    """Makes slots whose loads wait at `guard`, and counts them."""
+    """Makes slots whose loads wait for `guard`, and counts them."""
 
     def __init__(self, owner: anyio.abc.TaskGroup) -> None:
         self.owner = owner
@@ -51,7 +51,7 @@ async def settle() -> None:
 
 
 async def test_one_slot_per_key(slots: Slots) -> None:
-    """A key has one slot, made at its first use."""
+    """A key has one slot, which is made at its first use."""
     cache: TokenCache = MemoryTokenCache()
     first = cache.slot(("a", 1), slots.make)
 
@@ -62,8 +62,8 @@ async def test_one_slot_per_key(slots: Slots) -> None:
     assert slots.made == 2
 
 
-async def test_least_recently_used_leaves(slots: Slots) -> None:
-    """With the cache full, the slot that was not asked for the longest leaves; `get` is no use."""
+async def test_least_recently_used_is_evicted(slots: Slots) -> None:
+    """A full cache evicts the least recently used slot; `get` does not count as a use."""
     cache = MemoryTokenCache(max_size=3)
     for key in ("a", "b", "c", "a"):
         cache.slot(key, slots.make)
@@ -74,8 +74,8 @@ async def test_least_recently_used_leaves(slots: Slots) -> None:
     assert (cache.hits, cache.misses, cache.evictions) == (1, 4, 1)
 
 
-async def test_busy_ones_stay(slots: Slots) -> None:
-    """A slot that is being loaded or waited for stays, over the bound if need be; once idle it may leave."""
+async def test_busy_slots_stay(slots: Slots) -> None:
+    """A slot that is being loaded or waited for is not evicted, even beyond the bound; once idle it can be."""
     cache = MemoryTokenCache(max_size=2)
     for key in range(5):
         slots.owner.start_soon(cache.slot(key, slots.make).get)
@@ -90,8 +90,8 @@ async def test_busy_ones_stay(slots: Slots) -> None:
     assert 5 in cache
 
 
-async def test_paused_ones_stay(slots: Slots) -> None:
-    """A slot whose callers wait out a pause between two tries stays."""
+async def test_slots_in_a_pause_stay(slots: Slots) -> None:
+    """A slot whose callers wait between two attempts is not evicted."""
 
     async def fail() -> Expiring[str]:
         raise OSError("no route")
@@ -110,31 +110,31 @@ async def test_paused_ones_stay(slots: Slots) -> None:
     assert "a" in cache
 
 
-def test_all_busy_is_not_searched() -> None:
-    """With everything busy, an insertion looks at a few slots and lets the cache grow."""
-    looked = 0
+def test_a_cache_of_busy_slots_is_not_searched() -> None:
+    """If all slots are busy, an insertion visits a few of them and lets the cache grow."""
+    visited = 0
 
     class Busy:
         waiting = 0
 
         @property
         def refreshing(self) -> bool:
-            nonlocal looked
-            looked += 1
+            nonlocal visited
+            visited += 1
             return True
 
     cache = MemoryTokenCache(max_size=10)
     for key in range(200):
-        cache.slot(key, Busy)  # type: ignore[arg-type]  # all that an eviction asks of a slot
-    looked = 0
+        cache.slot(key, Busy)  # type: ignore[arg-type]  # the only attributes that an eviction reads
+    visited = 0
     cache.slot("one more", Busy)  # type: ignore[arg-type]
 
-    assert looked == 32
+    assert visited == 32
     assert len(cache) == 201
 
 
-async def test_the_new_one_stays(slots: Slots) -> None:
-    """The slot that was made just now never leaves for its own sake, even in a cache of one."""
+async def test_the_new_slot_stays(slots: Slots) -> None:
+    """A new slot is never evicted by its own insertion, even in a cache of one."""
     cache = MemoryTokenCache(max_size=1)
     slots.owner.start_soon(cache.slot("a", slots.make).get)
     await settle()
@@ -145,7 +145,7 @@ async def test_the_new_one_stays(slots: Slots) -> None:
 
 
 async def test_discard_and_clear(slots: Slots) -> None:
-    """A discarded slot is forgotten here, and goes on working for who holds it."""
+    """A discarded slot leaves the cache, and goes on working for its holders."""
     cache = MemoryTokenCache()
     slot = cache.slot("a", slots.make)
     cache.slot("b", slots.make)
@@ -160,19 +160,19 @@ async def test_discard_and_clear(slots: Slots) -> None:
     assert cache.slot("a", slots.make) is not slot
 
 
-async def test_store_before_the_source(slots: Slots) -> None:
-    """A cache that keeps values elsewhere wraps the load of the slots it hands out; the slot's rules stay."""
+async def test_a_store_is_read_before_the_source(slots: Slots) -> None:
+    """A cache that keeps values elsewhere wraps the load of its slots; the rules of the slots stay the same."""
     stored: dict[object, Expiring[str]] = {}
 
     class StoringCache(MemoryTokenCache):
         def slot(self, key, make):  # type: ignore[no-untyped-def]
             def make_with_store() -> ExpiringSlot[str]:
                 slot = make()
-                ask = slot.load
+                load_from_source = slot.load
 
                 async def load() -> Expiring[str]:
                     if key not in stored:
-                        stored[key] = await ask()
+                        stored[key] = await load_from_source()
                     return stored[key]
 
                 slot.load = load
@@ -190,7 +190,7 @@ async def test_store_before_the_source(slots: Slots) -> None:
 
 
 async def test_repr(slots: Slots) -> None:
-    """The repr is a dashboard, without keys or values."""
+    """The repr has counters, and neither keys nor values."""
     cache = MemoryTokenCache(max_size=100)
     slots.owner.start_soon(cache.slot("key", slots.make).get)
     cache.slot("key", slots.make)
@@ -201,6 +201,6 @@ async def test_repr(slots: Slots) -> None:
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "10", None, True])
 def test_size_is_checked(size: object) -> None:
-    """A size that is no whole number from 1 on is refused."""
+    """A size that is not an integer from 1 on is refused."""
     with pytest.raises(ConfigurationError, match="max_size"):
         MemoryTokenCache(max_size=size)  # type: ignore[arg-type]

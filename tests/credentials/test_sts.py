@@ -201,8 +201,8 @@ def test_the_limit_of_open_files_has_its_own_advice(number: int) -> None:
     [
         ("with an explicit deny in a service control policy", "a control policy of the organization (SCP or RCP)"),
         ("because no identity-based policy allows the sts:AssumeRole action", "the source's own policies must allow"),
-        ("because no resource-based policy allows the sts:AssumeRole action", "trust policy does not let the source"),
-        ("MultiFactorAuthentication failed", "it asks for MFA"),
+        ("because no resource-based policy allows the sts:AssumeRole action", "trust policy does not allow the source"),
+        ("MultiFactorAuthentication failed", "the role requires MFA"),
         ("the account is suspended", "suspended or closed"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The pool over a simulated fleet: one AssumeRole per account, the right identity, the right errors."""
+"""Pool over a simulated fleet: one AssumeRole per account, the right identity, the right errors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def account(request: pytest.FixtureRequest, running_fleet: SimulatedFleet) -> Ac
     return next(account for account in running_fleet.accounts if account.partition == request.param)
 
 
-async def _awaited(use: Callable[[], Awaitable[object]]) -> object:
+async def _await_result(use: Callable[[], Awaitable[object]]) -> object:
     return await use()
 
 
@@ -72,7 +72,7 @@ async def assume_role_calls(fleet: SimulatedFleet) -> int:
 
 class TestSessions:
     async def test_a_session_signs_as_its_account(self, fleet: SimulatedFleet, account: Account) -> None:
-        """The ARN that AWS sees is the role in that account, in either partition."""
+        """AWS sees the ARN of the role in that account, in both partitions."""
         async with pool_over(fleet) as pool:
             session = await pool.session(account)
 
@@ -83,40 +83,40 @@ class TestSessions:
             assert repr(session) == f"<AccountSession {account.id} {session.region_name} [{session.role_arn}]>"
 
     async def test_a_thousand_sessions_over_a_hundred_accounts_are_a_hundred_calls(self, fleet: SimulatedFleet) -> None:
-        """However many ask at once, a role is assumed once per account."""
+        """Ten concurrent sessions per account share one AssumeRole call per account."""
         accounts = [account for account in fleet.accounts if account.partition == "aws"]
         sessions = []
 
-        async def ask(account: Account) -> None:
+        async def open_session(account: Account) -> None:
             sessions.append(await pool.session(account))
 
         async with pool_over(fleet) as pool, anyio.create_task_group() as group:
             for _ in range(10):
                 for account in accounts:
-                    group.start_soon(ask, account)
+                    group.start_soon(open_session, account)
 
         assert len(sessions) == 1000
         assert await assume_role_calls(fleet) == 100
 
-    async def test_cancelled_waiters_sink_nobody(self, fleet: SimulatedFleet) -> None:
-        """With every waiter but one cancelled, the leading one among them, it is still one call per account."""
+    async def test_cancelled_waiters_do_not_cancel_the_call(self, fleet: SimulatedFleet) -> None:
+        """Nine of ten waiters are cancelled, the first among them: one call per account still serves the tenth."""
         accounts = [account for account in fleet.accounts if account.partition == "aws"]
         survivors = []
 
-        async def ask(account: Account, scope: anyio.CancelScope | None) -> None:
+        async def open_session(account: Account, scope: anyio.CancelScope | None) -> None:
             with scope or anyio.CancelScope():
                 session = await pool.session(account)
                 survivors.append(session.account.id)
 
         async with pool_over(fleet) as pool, anyio.create_task_group() as group:
-            await ask(accounts.pop(), None)  # an endpoint that has never answered is entered gently
+            await open_session(accounts.pop(), None)  # few requests at a time go to an endpoint that has never answered
             fault = await fleet.fault("hang", service="sts", action="AssumeRole")
             scopes = []
             for account in accounts:
                 for number in range(10):
                     scope = anyio.CancelScope() if number < 9 else None
                     scopes += [scope] if scope else []
-                    group.start_soon(ask, account, scope)
+                    group.start_soon(open_session, account, scope)
             await fleet.wait_until(in_flight=99)
             for scope in scopes:
                 scope.cancel()
@@ -126,14 +126,14 @@ class TestSessions:
         assert len(survivors) == len(set(survivors)) == 100
         assert await assume_role_calls(fleet) == 100
 
-    async def test_a_failed_flight_is_one_failure_for_all_who_waited(
+    async def test_all_waiters_of_a_failed_flight_get_its_failure(
         self, fleet: SimulatedFleet, account: Account
     ) -> None:
-        """One call, one failure, told to each of a hundred waiters as an error of its own."""
+        """One call fails, and each of a hundred waiters gets an exception object of its own."""
         await fleet.fault("error", service="sts", action="AssumeRole", code="MalformedPolicyDocument", status=400)
         errors: list[AssumeRoleError] = []
 
-        async def ask() -> None:
+        async def open_session() -> None:
             try:
                 await pool.session(account)
             except AssumeRoleError as error:
@@ -141,14 +141,14 @@ class TestSessions:
 
         async with pool_over(fleet) as pool, anyio.create_task_group() as group:
             for _ in range(100):
-                group.start_soon(ask)
+                group.start_soon(open_session)
 
         assert len(errors) == len({id(error) for error in errors}) == 100
         assert {str(error) for error in errors} == {str(errors[0])}
         assert await assume_role_calls(fleet) == 1
 
     async def test_ten_minutes_of_two_second_tokens_never_send_an_expired_one(self, fleet: SimulatedFleet) -> None:
-        """On a clock that test and fleet share, over ten minutes, every request is signed with a living token."""
+        """Over ten minutes of a clock that test and fleet share, no request is signed with an expired token."""
         clock = FakeClock()
         account = fleet.accounts[0]
         await fleet.set_token_lifetime(2)
@@ -168,10 +168,10 @@ class TestSessions:
         assert 300 <= counts.calls("sts", "AssumeRole") <= 858
 
     @pytest.mark.parametrize("minutes", [-50, 50])
-    async def test_a_local_clock_that_is_off_changes_nothing(
+    async def test_a_wrong_local_clock_changes_nothing(
         self, fleet: SimulatedFleet, account: Account, minutes: int
     ) -> None:
-        """Lifetimes are counted from the answer's own date, so a token is neither stale at birth nor kept too long."""
+        """Lifetimes are counted from the answer's own date, so a token is neither refused at once nor kept too long."""
         await fleet.set_clock_offset(minutes * 60)
         clock = FakeClock()
 
@@ -186,7 +186,7 @@ class TestSessions:
         assert await assume_role_calls(fleet) == 2
 
     async def test_a_job_for_one_partition_runs_unchanged_in_the_other(self, fleet: SimulatedFleet) -> None:
-        """Three partitions in one run; each account is reached through its own partition's STS."""
+        """Accounts of three partitions are in one run; each is reached through the STS of its partition."""
         async with pool_over(fleet) as pool:
             report = await pool.map(who_am_i, fleet.accounts)
 
@@ -199,10 +199,10 @@ class TestSessions:
         regions = {record.region for record in (await fleet.counts()).records if record.action == "AssumeRole"}
         assert regions == {"us-east-1", "cn-north-1", "us-gov-west-1"}
 
-    async def test_an_expired_token_is_dropped_and_the_call_tried_once_more(
+    async def test_an_expired_token_is_dropped_and_the_call_is_repeated(
         self, fleet: SimulatedFleet, account: Account
     ) -> None:
-        """AWS says that a token has ended before its time: exactly that one is dropped, and the job notices nothing."""
+        """AWS reports a token as expired too early: exactly that token is dropped, and the job sees no error."""
         async with pool_over(fleet) as pool:
             session = await pool.session(account)
             before = await session.credentials()
@@ -214,7 +214,7 @@ class TestSessions:
         assert await assume_role_calls(fleet) == 2
 
     async def test_invalidate_drops_a_token(self, fleet: SimulatedFleet, account: Account) -> None:
-        """The next use assumes the role anew; dropping what is not there is said."""
+        """The next use assumes the role again; the return value is whether there was a token."""
         async with pool_over(fleet) as pool:
             assert pool.invalidate(account) is False
             await pool.session(account)
@@ -223,10 +223,10 @@ class TestSessions:
 
         assert await assume_role_calls(fleet) == 2
 
-    async def test_everything_that_changes_the_token_tells_tokens_apart(
+    async def test_every_parameter_that_changes_the_token_is_in_its_key(
         self, fleet: SimulatedFleet, account: Account
     ) -> None:
-        """Another session name, policy, duration, or tag is another token of the same account."""
+        """Another session name, policy, duration, tag or source identity gets another token of the same account."""
         roles = [
             Role(),
             Role(role_session_name="audit"),
@@ -244,7 +244,7 @@ class TestSessions:
         assert len(keys) == len(roles) == await assume_role_calls(fleet)
 
     async def test_the_whole_role_reaches_sts(self, fleet: SimulatedFleet, account: Account) -> None:
-        """What a Role says is what STS got."""
+        """STS receives every parameter of a Role."""
         role = Role(
             role_session_name="audit",
             duration_seconds=1800,
@@ -258,32 +258,32 @@ class TestSessions:
         async with pool_over(fleet, role=role) as pool:
             await pool.session(account)
 
-        (asked,) = [each for each in await fleet.assumed() if each.account == account.id][-1:]
-        assert asked.role_session_name == "audit"
-        assert asked.duration_seconds == 1800
-        assert asked.policy == '{"Version":"2012-10-17"}'
-        assert asked.policy_arns == (f"arn:{account.partition}:iam::aws:policy/ReadOnlyAccess",)
-        assert asked.tags == {"team": "ops"}
-        assert asked.transitive_tag_keys == ("team",)
-        assert asked.source_identity == "alice"
+        (request,) = [each for each in await fleet.assumed() if each.account == account.id][-1:]
+        assert request.role_session_name == "audit"
+        assert request.duration_seconds == 1800
+        assert request.policy == '{"Version":"2012-10-17"}'
+        assert request.policy_arns == (f"arn:{account.partition}:iam::aws:policy/ReadOnlyAccess",)
+        assert request.tags == {"team": "ops"}
+        assert request.transitive_tag_keys == ("team",)
+        assert request.source_identity == "alice"
 
     async def test_external_ids(self, fleet: SimulatedFleet, account: Account) -> None:
-        """The right one opens, a wrong one and none are denied alike."""
+        """The right external id is accepted; a wrong one and none are denied in the same way."""
         name = "guarded"
         await fleet.add_role(account, name, external_id="the-right-one")
 
-        async def enter(external_id: str | None) -> str:
+        async def arn_with(external_id: str | None) -> str:
             one = Account(account.id, partition=account.partition, role=name, external_id=external_id)
             return await who_am_i(await pool.session(one))
 
         async with pool_over(fleet) as pool:
-            assert ":assumed-role/guarded/" in await enter("the-right-one")
+            assert ":assumed-role/guarded/" in await arn_with("the-right-one")
             for wrong in ("a-wrong-one", None):
                 with pytest.raises(AssumeRoleDenied):
-                    await enter(wrong)
+                    await arn_with(wrong)
 
     async def test_a_chain_refreshes_through_every_link(self, fleet: SimulatedFleet, account: Account) -> None:
-        """Hub first, then the account by way of it; when the hub's token has ended too, it is renewed on the way."""
+        """The hub's role is assumed before the account's; an expired token of the hub is renewed first."""
         hub = fleet.management(account.partition)
         hub_arn = await fleet.add_role(hub, "hub")
         await fleet.add_role(account, "inner", trusted=[hub_arn])
@@ -303,15 +303,15 @@ class TestSessions:
             "assumed-role/hub/asyncauth"
         )
 
-    async def test_mfa_is_asked_once_per_source(self, fleet: SimulatedFleet) -> None:
-        """One code buys a session for the source; thirty accounts are entered with it."""
+    async def test_an_mfa_code_is_requested_once_per_source(self, fleet: SimulatedFleet) -> None:
+        """One code gets a session for the source, and the roles of thirty accounts are assumed with that session."""
         accounts = [account for account in fleet.accounts if account.partition == "aws"][:30]
         for account in accounts:
             await fleet.add_role(account, "with-mfa", mfa=True)
-        asked = []
+        requested = []
 
         async def code() -> str:
-            asked.append(1)
+            requested.append(1)
             return fleet.mfa_code()
 
         role = Role("with-mfa", mfa_serial=fleet.mfa_serial(), mfa_token=code)
@@ -319,14 +319,14 @@ class TestSessions:
             report = await pool.map(who_am_i, accounts)
 
         report.raise_for_failures()
-        assert len(asked) == 1
+        assert len(requested) == 1
         assert (await fleet.counts()).calls("sts", "GetSessionToken") == 1
 
     @pytest.mark.parametrize(("code", "error"), [("12345", ConfigurationError), ("000000", SourceError)])
-    async def test_a_bad_mfa_code_is_the_sources_error(
+    async def test_a_bad_mfa_code_is_an_error_of_the_source(
         self, fleet: SimulatedFleet, code: str, error: type[AsyncAuthError]
     ) -> None:
-        """Not six digits, or refused by STS: the error speaks of the source."""
+        """A code that is not six digits, or that STS refuses, is an error that names the MFA device."""
         role = Role("with-mfa", mfa_serial=fleet.mfa_serial(), mfa_token=lambda: code)
         async with pool_over(fleet, role=role) as pool:
             with pytest.raises(error, match=r"mfa_token|MFA device"):
@@ -334,8 +334,8 @@ class TestSessions:
 
 
 class TestSourceSession:
-    async def test_long_term_keys_are_refused_unless_asked_for(self, fleet: SimulatedFleet) -> None:
-        """On a laptop you must say which account you mean."""
+    async def test_long_term_keys_are_refused_unless_allowed(self, fleet: SimulatedFleet) -> None:
+        """Long-term keys act directly only with `allow_long_term=True`."""
         async with pool_over(fleet) as pool:
             with pytest.raises(LongTermCredentialsError, match="allow_long_term=True"):
                 await pool.source_session()
@@ -346,8 +346,8 @@ class TestSourceSession:
             assert ":user/fleet-operator" in await who_am_i(session)
             assert (await session.credentials()).access_key_id == fleet.keys("aws-cn").access_key_id
 
-    async def test_temporary_keys_may_be_used_directly(self, fleet: SimulatedFleet) -> None:
-        """An instance's role is an identity of its own; nobody has to ask twice."""
+    async def test_temporary_keys_can_be_used_directly(self, fleet: SimulatedFleet) -> None:
+        """The keys of an instance's role need no `allow_long_term`."""
         keys = await fleet.add_identity("i-0123", role="instance", lifetime=3600)
         async with SessionPool(keys=keys, endpoint_url=fleet.endpoint_url) as pool:
             session = await pool.source_session()
@@ -357,7 +357,7 @@ class TestSourceSession:
             assert "assumed-role/instance/i-0123" in await who_am_i(session)
 
     async def test_keys_that_aws_refuses(self, fleet: SimulatedFleet) -> None:
-        """The error is the source's, and carries AWS's code."""
+        """Keys that AWS refuses are an error of the source, with AWS's code."""
         keys = Keys("AKIAIOSFODNN7EXAMPLE", "wrong")
         async with SessionPool(keys=keys, endpoint_url=fleet.endpoint_url, allow_long_term=True) as pool:
             with pytest.raises(SourceError) as refused:
@@ -367,34 +367,35 @@ class TestSourceSession:
 
 
 class TestPartitions:
-    async def test_a_source_of_one_partition_is_refused_at_the_door_of_another(self, fleet: SimulatedFleet) -> None:
-        """Both are named, the fix is shown, and no call is made."""
+    async def test_a_source_of_one_partition_is_refused_for_another(self, fleet: SimulatedFleet) -> None:
+        """The message names both partitions and the fix, and no call is made."""
         async with SessionPool(keys=fleet.keys(), region_name="eu-west-1", endpoint_url=fleet.endpoint_url) as pool:
             with pytest.raises(
-                PartitionMismatch, match=r"'aws-cn'.*to 'aws' \(its region is eu-west-1; region_name=.*sources="
+                PartitionMismatch,
+                match=r"'aws-cn'.*to partition 'aws' \(its region is eu-west-1; region_name=.*sources=",
             ):
                 await pool.session(Account("210987654321", partition="aws-cn"))
 
         assert (await fleet.counts()).calls() == 0
 
     async def test_a_partition_without_a_source_is_refused(self, fleet: SimulatedFleet) -> None:
-        """The message says which there are."""
+        """The message lists the partitions that have a source."""
         async with SessionPool(sources={"aws": fleet.keys()}, endpoint_url=fleet.endpoint_url) as pool:
             with pytest.raises(
                 PartitionMismatch, match=r"no source for partition 'aws-cn', which account .* is in; sources has 'aws'"
             ):
                 await pool.session(Account("210987654321", partition="aws-cn"))
 
-    async def test_a_source_without_region_belongs_to_whom_it_served_first(self, fleet: SimulatedFleet) -> None:
-        """Keys alone do not tell their partition; the first STS that takes them does."""
+    async def test_a_source_without_region_belongs_to_the_first_partition(self, fleet: SimulatedFleet) -> None:
+        """Keys do not show their partition; the first STS that accepts them determines it."""
         china = next(account for account in fleet.accounts if account.partition == "aws-cn")
         async with SessionPool(keys=fleet.keys("aws-cn"), endpoint_url=fleet.endpoint_url) as pool:
             await pool.session(china)
-            with pytest.raises(PartitionMismatch, match="belongs to 'aws-cn'"):
+            with pytest.raises(PartitionMismatch, match="belongs to partition 'aws-cn'"):
                 await pool.session(fleet.accounts[0])
 
-    async def test_regions_must_be_the_accounts(self, fleet: SimulatedFleet, account: Account) -> None:
-        """For the session as for each client; unknown ones are refused by name."""
+    async def test_regions_must_be_of_the_accounts_partition(self, fleet: SimulatedFleet, account: Account) -> None:
+        """A session and each of its clients refuse a region of another partition, and an unknown region, by name."""
         other = "cn-north-1" if account.partition == "aws" else "us-east-1"
         async with pool_over(fleet) as pool:
             with pytest.raises(PartitionMismatch, match=other):
@@ -405,23 +406,23 @@ class TestPartitions:
             with pytest.raises(PartitionMismatch, match=other):
                 session.client("ec2", other)
 
-    async def test_china_is_asked_at_its_own_sts(self) -> None:
-        """With no override the client's endpoint is the one of the original class, and global ones are regional."""
+    async def test_each_partition_has_its_own_regional_sts(self) -> None:
+        """Without an override the STS client's endpoint is the regional one, in both partitions."""
         keys = Keys("AKIAIOSFODNN7EXAMPLE", "secret")
         async with SessionPool(sources={"aws": keys, "aws-cn": keys}, allow_long_term=True) as pool:
             for partition, url in {
                 "aws": "https://sts.us-east-1.amazonaws.com",
                 "aws-cn": "https://sts.cn-north-1.amazonaws.com.cn",
             }.items():
-                opened = await pool._open_resources().get_source(partition)
-                client = await opened.sts_client(opened.identity, "us-east-1" if partition == "aws" else "cn-north-1")
+                active = await pool._open_resources().get_source(partition)
+                client = await active.sts_client(active.identity, "us-east-1" if partition == "aws" else "cn-north-1")
                 assert client.meta.endpoint_url == url
 
     @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS"])
-    async def test_an_override_is_honoured_and_said_once(
+    async def test_an_endpoint_override_is_used_and_logged_once(
         self, fleet: SimulatedFleet, variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The environment's endpoint is used, and the log says once where STS is."""
+        """The endpoint of the environment is used, and one log record has the endpoint of STS."""
         monkeypatch.setenv(variable, fleet.endpoint_url)
         with caplog.at_level(logging.INFO, "asyncauth.sts"):
             async with SessionPool(sources={"aws": fleet.keys()}) as pool:
@@ -431,7 +432,7 @@ class TestPartitions:
         assert len([message for message in caplog.messages if fleet.endpoint_url in message]) == 1
 
     async def test_plain_http_to_another_machine_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No call is made; `allow_http_sts` lets it through (to nowhere, here)."""
+        """Credentials are not sent unencrypted to another machine unless `allow_http_sts` allows it."""
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://sts.invalid")
         keys = Keys("AKIAIOSFODNN7EXAMPLE", "secret")
         async with SessionPool(keys=keys) as pool:
@@ -453,7 +454,7 @@ class TestErrors:
     async def test_each_refusal_has_its_type_and_fields(
         self, fleet: SimulatedFleet, account: Account, code: str, status: int, kind: type[AsyncAuthError]
     ) -> None:
-        """Type, code, account, role, region and attempts, over the wire."""
+        """An answer of STS over HTTP becomes the right type, with code, account, role, region and attempts."""
         await fleet.fault("error", service="sts", action="AssumeRole", code=code, status=status)
         async with pool_over(fleet) as pool:
             with pytest.raises(kind) as refused:
@@ -467,7 +468,7 @@ class TestErrors:
         assert error.attempts >= 1
 
     async def test_keys_that_sts_refuses_are_not_tried_for_every_account(self, fleet: SimulatedFleet) -> None:
-        """Whoever comes after the first answers hears it from the pool, with the account's own fields."""
+        """After the first refusals the pool raises the error without a call, with each account's own fields."""
         keys = Keys(fleet.keys().access_key_id, "wrong")
         refresh = RefreshPolicy(denial_memory=(60.0, 60.0))
         async with SessionPool(keys=keys, endpoint_url=fleet.endpoint_url, refresh=refresh) as pool:
@@ -477,13 +478,13 @@ class TestErrors:
             (SourceError, "SignatureDoesNotMatch")
         }
         assert all(isinstance(one.error, SourceError) and one.error.account == one.account.id for one in report)
-        told = [str(one.error) for one in report if "not asked, for just now STS refused the source" in str(one.error)]
-        asked = await assume_role_calls(fleet)
-        assert asked <= 5
-        assert len(told) == 80 - asked
+        unsent = [one for one in report if "not asked, for just now STS refused the source" in str(one.error)]
+        calls = await assume_role_calls(fleet)
+        assert calls <= 5
+        assert len(unsent) == 80 - calls
 
     async def test_a_refused_source_is_tried_again(self, fleet: SimulatedFleet) -> None:
-        """At once with other keys, and with the same ones as soon as the refusal is forgotten."""
+        """Other keys are tried at once, and the same keys after the refusal's memory has ended."""
         secrets = iter(["wrong", fleet.keys().secret_access_key])
 
         async def fetch() -> Keys:
@@ -498,12 +499,12 @@ class TestErrors:
         async with SessionPool(source=fetch, endpoint_url=fleet.endpoint_url) as pool:
             with pytest.raises(SourceError):
                 await pool.session(fleet.accounts[0])
-            opened = await pool._open_resources().get_source("aws")
-            opened.source.invalidate(await opened.source.credentials())  # as after an hour
+            active = await pool._open_resources().get_source("aws")
+            active.source.invalidate(await active.source.credentials())  # as their expiration does
             assert await pool.session(fleet.accounts[1])
 
     async def test_a_denial_is_remembered(self, fleet: SimulatedFleet, account: Account) -> None:
-        """A thousand jobs do not hammer STS with the same refusal."""
+        """Fifty sessions of a denied role make one call."""
         await fleet.fault("error", service="sts", action="AssumeRole", code="AccessDenied", status=403)
         async with pool_over(fleet) as pool:
             for _ in range(50):
@@ -515,7 +516,7 @@ class TestErrors:
     async def test_an_sts_that_does_not_answer_costs_no_more_than_its_deadline(
         self, fleet: SimulatedFleet, account: Account
     ) -> None:
-        """A black hole is given up after the load's own deadline, and the error says what to look at."""
+        """A request without an answer ends at the load timeout, and the error has what to check."""
         await fleet.fault("hang", service="sts", action="AssumeRole")
         async with pool_over(fleet, refresh=RefreshPolicy(load_timeout=0.2)) as pool:
             with pytest.raises(AssumeRoleError, match=r"within 0.2 s.*check the network") as refused:
@@ -524,8 +525,8 @@ class TestErrors:
         assert refused.value.code == "LoadTimeout"
         assert refused.value.account == account.id
 
-    async def test_an_endpoint_that_nobody_listens_at(self, account: Account) -> None:
-        """The error names the transport's and the region."""
+    async def test_an_endpoint_without_a_listener(self, account: Account) -> None:
+        """The error has the code of the transport's error."""
         keys = Keys("AKIAIOSFODNN7EXAMPLE", "secret")
         async with SessionPool(sources={account.partition: keys}, endpoint_url="http://127.0.0.1:9") as pool:
             with pytest.raises(AssumeRoleError, match="no answer from STS") as refused:
@@ -534,7 +535,7 @@ class TestErrors:
         assert refused.value.code == "EndpointConnectionError"
 
     async def test_credentials_of_another_account_are_rejected(self, fleet: SimulatedFleet) -> None:
-        """Whatever answers for STS: what it hands out must be what was asked for."""
+        """Credentials of another account than the requested one are refused, whatever server returned them."""
         pytest.importorskip("aiohttp")
         from aiohttp import web
 
@@ -573,10 +574,10 @@ def _app(answer: Any) -> Any:
 
 
 class TestSecretsStayInside:
-    async def test_nothing_of_a_run_shows_a_secret(
+    async def test_no_secret_is_in_logs_reprs_or_errors(
         self, fleet: SimulatedFleet, account: Account, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Not the log at DEBUG, not a repr, not an error with its frames' locals."""
+        """No secret is in the log at DEBUG, in a repr, or in an error with the local variables of its frames."""
         base = fleet.keys(account.partition)
         caplog.set_level(logging.DEBUG)
         errors = []
@@ -604,8 +605,8 @@ class TestSecretsStayInside:
 
 
 class TestLifeCycle:
-    async def test_it_is_used_while_it_is_open(self, fleet: SimulatedFleet, account: Account) -> None:
-        """Before and after, a clear error says which, for the pool and for what it has lent."""
+    async def test_it_can_be_used_while_it_is_open(self, fleet: SimulatedFleet, account: Account) -> None:
+        """Before and after that, the pool and its sessions and clients raise PoolClosed, which names the state."""
         pool = pool_over(fleet)
         assert repr(pool) == "<SessionPool 'manage-role' [never opened]>"
         with pytest.raises(PoolClosed, match="never opened; use it inside"):
@@ -630,7 +631,7 @@ class TestLifeCycle:
         ):
             with pytest.raises(PoolClosed, match="closed"):
                 await use()
-        for ask in (
+        for call in (
             lambda: session.client("ec2"),
             session.environ,
             session.boto3,
@@ -639,10 +640,10 @@ class TestLifeCycle:
             lambda: pool.invalidate(account),
         ):
             with pytest.raises(PoolClosed, match="closed"):
-                ask()
+                call()
 
-    async def test_another_event_loop_is_told_so_at_once(self, fleet: SimulatedFleet, account: Account) -> None:
-        """Sessions, runs, lent clients and refreshes from a thread's own loop say whose loop it is, and do no harm."""
+    async def test_another_event_loop_is_refused_at_once(self, fleet: SimulatedFleet, account: Account) -> None:
+        """Sessions, runs, clients and refreshes in a thread's own loop are refused, and the pool still works."""
         async with pool_over(fleet) as pool:
             session = await pool.session(account)
             async with session.client("sts") as sts:
@@ -654,18 +655,18 @@ class TestLifeCycle:
                 ]
                 for use in uses:
                     with pytest.raises(ConfigurationError, match="belongs to the event loop that it was opened on"):
-                        await anyio.to_thread.run_sync(lambda use=use: asyncio.run(_awaited(use)))
+                        await anyio.to_thread.run_sync(lambda use=use: asyncio.run(_await_result(use)))
                 pool.invalidate(account)
                 with pytest.raises(ConfigurationError, match="belongs to the event loop"):
-                    await anyio.to_thread.run_sync(lambda: asyncio.run(_awaited(session.credentials)))
+                    await anyio.to_thread.run_sync(lambda: asyncio.run(_await_result(session.credentials)))
 
             assert (await pool.map(who_am_i, [account]))[0].ok
             assert await anyio.to_thread.run_sync(
                 lambda: session.boto3().client("sts").get_caller_identity()["Account"]
             )
 
-    async def test_a_pool_of_a_loop_that_is_gone(self, fleet: SimulatedFleet, account: Account) -> None:
-        """What was opened by one `asyncio.run` is refused in the next, also when it is to be left there."""
+    async def test_a_pool_of_a_closed_loop_is_refused(self, fleet: SimulatedFleet, account: Account) -> None:
+        """A pool that was opened in one `asyncio.run` cannot be used or left in the next."""
         pool = pool_over(fleet)
 
         def run_twice() -> None:
@@ -676,13 +677,13 @@ class TestLifeCycle:
                 asyncio.run(pool.__aexit__(None, None, None))
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # nobody closes what that loop left behind
+            warnings.simplefilter("ignore", ResourceWarning)  # the closed loop has left connections open
             await anyio.to_thread.run_sync(run_twice)
 
-    async def test_left_in_another_task_it_says_so_and_closes_its_connections(
+    async def test_leaving_in_another_task_closes_the_connections(
         self, fleet: SimulatedFleet, account: Account
     ) -> None:
-        """As the fixtures of some test frameworks do it."""
+        """Fixtures of some test frameworks enter and leave in different tasks: that is refused."""
         pool = await asyncio.create_task(pool_over(fleet).__aenter__())
         session = await pool.session(account)
 
@@ -691,17 +692,17 @@ class TestLifeCycle:
         with pytest.raises(PoolClosed):
             await who_am_i(session)
 
-    async def test_what_the_body_raises_stays_itself(self, fleet: SimulatedFleet, account: Account) -> None:
-        """No group around it, also with a refresh in flight, which ends with the pool."""
+    async def test_the_exception_of_the_body_stays_itself(self, fleet: SimulatedFleet, account: Account) -> None:
+        """The body's exception is not wrapped in a group, also with a refresh under way, which ends with the pool."""
         await fleet.fault("hang", service="sts", action="AssumeRole")
 
-        async def ask() -> None:
+        async def open_session() -> None:
             with pytest.raises((PoolClosed, AssumeRoleError)):
                 await pool.session(account)
 
         async def leave() -> None:
             async with pool:
-                group.start_soon(ask)
+                group.start_soon(open_session)
                 await fleet.wait_until(in_flight=1)
                 raise KeyError("mine")
 
@@ -711,7 +712,7 @@ class TestLifeCycle:
                 await leave()
 
     async def test_cancelling_closes_cleanly(self, fleet: SimulatedFleet, account: Account) -> None:
-        """A cancelled pool leaves no connection, no task and no warning behind."""
+        """A cancelled pool leaves no connection and no task, and causes no warning."""
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             with anyio.CancelScope() as scope:
@@ -722,10 +723,10 @@ class TestLifeCycle:
 
         assert scope.cancelled_caught
 
-    async def test_too_few_open_files_are_said_at_the_start(
+    async def test_a_low_limit_of_open_files_is_logged_on_opening(
         self, fleet: SimulatedFleet, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """With the number that is needed, before a run meets the limit in its middle."""
+        """The warning has the number that is needed, before a run reaches the limit."""
         before = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
         try:
@@ -737,8 +738,8 @@ class TestLifeCycle:
 
         assert "1000 targets at once need up to 2064" in caplog.text
 
-    async def test_a_profile_wins_over_keys_and_says_so(self) -> None:
-        """As in the original class."""
+    async def test_a_profile_replaces_keys_with_a_warning(self) -> None:
+        """If both are given, the profile is used, and a warning names it."""
         keys = Keys("AKIAIOSFODNN7EXAMPLE", "secret")
         with pytest.warns(UserWarning, match="prod"):
             SessionPool(keys=keys, profile="prod")
@@ -754,7 +755,7 @@ class TestLifeCycle:
             {"source": 7},
         ],
     )
-    async def test_settings_that_cannot_be_are_refused(self, options: dict[str, Any]) -> None:
-        """At the door, by name."""
+    async def test_invalid_settings_are_refused(self, options: dict[str, Any]) -> None:
+        """Invalid settings raise ConfigurationError at construction."""
         with pytest.raises(ConfigurationError):
             SessionPool(**options)

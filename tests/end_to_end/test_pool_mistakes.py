@@ -1,4 +1,4 @@
-"""Mistakes that are easily made, at the doors of a pool: each is refused at once, in words that say what is right."""
+"""Common mistakes in the use of a pool: each is refused at once, with a message that has the right form."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ async def fleet(running_fleet: SimulatedFleet) -> AsyncIterator[SimulatedFleet]:
         ({"token_cache": "/var/cache"}, r"token_cache= must be a TokenCache.*a str has no slot"),
         ({"keys": ("AKIAIOSFODNN7EXAMPLE", "hunter2")}, r"keys= must be Keys\(.*got a tuple"),
         ({"keys": "AKIAIOSFODNN7EXAMPLE"}, r"keys= must be Keys\(.*got a str"),
-        ({"role": "arn:aws:iam::123456789012:role/x"}, r"role is a name.*an ARN can be given as an account"),
+        ({"role": "arn:aws:iam::123456789012:role/x"}, r"role must be a name.*an ARN can be given as an account"),
         ({"role": None}, r"role must be a Role or a role's name, got None"),
     ],
 )
-def test_what_a_pool_cannot_be_made_of(arguments: dict[str, Any], message: str) -> None:
-    """It is refused where it is made, not where it is opened or used; no key is shown."""
+def test_invalid_arguments_of_a_pool(arguments: dict[str, Any], message: str) -> None:
+    """They are refused at construction, not on opening or use; the message has no key."""
     with pytest.raises(ConfigurationError, match=message) as raised:
         SessionPool(**({"keys": KEYS} | arguments))
 
@@ -81,19 +81,19 @@ def test_what_a_pool_cannot_be_made_of(arguments: dict[str, Any], message: str) 
         ({"tags": None}, "tags of account 123456789012 must be a mapping, got None"),
     ],
 )
-def test_what_an_account_cannot_have(arguments: dict[str, Any], message: str) -> None:
-    """A pattern that matches nothing would be a target that touches nothing, and looks well."""
+def test_invalid_arguments_of_an_account(arguments: dict[str, Any], message: str) -> None:
+    """They are refused; a pattern that matches no region would be a target without any effect."""
     with pytest.raises(ConfigurationError, match=message):
         Account("123456789012", **arguments)
 
 
-def test_a_roles_path_is_taken_with_its_name() -> None:
-    """As an account takes it."""
+def test_a_roles_name_can_have_a_path() -> None:
+    """A pool's role is split into path and name, like an account's."""
     assert SessionPool(role="team/deploy", keys=KEYS).role == Role(name="deploy", path="/team/")
 
 
-async def test_an_empty_cache_is_a_cache(fleet: SimulatedFleet) -> None:
-    """It is the one that was given that keeps the tokens; a role that is denied is no token."""
+async def test_a_given_cache_is_used(fleet: SimulatedFleet) -> None:
+    """The given cache keeps the tokens, though it is empty at first; a denied role counts as no token."""
     cache = MemoryTokenCache(max_size=50)
     denied = fleet.accounts[1].id
     await fleet.fault(service="sts", action="AssumeRole", account=denied, code="AccessDenied", status=403)
@@ -106,15 +106,15 @@ async def test_an_empty_cache_is_a_cache(fleet: SimulatedFleet) -> None:
         assert "1 cached" in repr(pool)
 
 
-async def test_how_many_to_warm_at_once_is_a_count(fleet: SimulatedFleet) -> None:
-    """As in `map`: none is no number."""
+async def test_warm_checks_its_limit(fleet: SimulatedFleet) -> None:
+    """`warm` refuses the same `max_at_once` as `map`."""
     async with pool_over(fleet) as pool:
         with pytest.raises(ConfigurationError, match="max_at_once"):
             await pool.warm(fleet.accounts[:1], max_at_once=0)
 
 
-async def test_a_source_that_is_missing(fleet: SimulatedFleet) -> None:
-    """Account and partition are named, and what to add."""
+async def test_a_missing_source(fleet: SimulatedFleet) -> None:
+    """The message names account and partition, and the argument to add."""
     async with pool_over(fleet, sources={"aws": fleet.keys("aws")}) as pool:
         with pytest.raises(PartitionMismatch, match=r"'aws-cn', which account \d{12} is in.*add 'aws-cn'") as raised:
             await pool.session(fleet.accounts[-1])
@@ -123,8 +123,8 @@ async def test_a_source_that_is_missing(fleet: SimulatedFleet) -> None:
 
 
 class TestRun:
-    async def test_a_run_that_is_not_entered_says_how(self, fleet: SimulatedFleet) -> None:
-        """Nothing would ever come of it, so waiting for its outcomes is refused."""
+    async def test_a_run_must_be_entered(self, fleet: SimulatedFleet) -> None:
+        """Waiting for outcomes of a run that was not entered would last forever, so it is refused."""
         async with pool_over(fleet) as pool:
             with pytest.raises(ConfigurationError, match=r"async with pool.as_completed\(...\) as outcomes"):
                 async for _ in pool.as_completed(who_am_i, fleet.accounts):
@@ -132,8 +132,8 @@ class TestRun:
             with pytest.raises(ConfigurationError, match=r"async with pool.as_completed\(...\) as outcomes"):
                 await pool.as_completed(who_am_i, fleet.accounts).collect()
 
-    async def test_a_job_is_no_coroutine_and_no_none(self, fleet: SimulatedFleet) -> None:
-        """A coroutine is closed, so that nobody is told that it was never awaited."""
+    async def test_invalid_jobs(self, fleet: SimulatedFleet) -> None:
+        """They are refused with the right form; a coroutine is closed, so there is no warning about a missing await."""
 
         async def job(session: AccountSession) -> None: ...
 
@@ -160,7 +160,7 @@ class TestRun:
                     await pool.map(wrong, fleet.accounts)  # type: ignore[arg-type]
 
     async def test_a_job_that_is_not_async(self, fleet: SimulatedFleet) -> None:
-        """It is named, with what it returned and what to write."""
+        """The message has the job's name, what it returned, and the right form."""
 
         def count(_: AccountSession) -> int:
             return 1
@@ -170,23 +170,26 @@ class TestRun:
 
         assert {type(outcome.error) for outcome in report} == {ConfigurationError}
         assert "count is not async: it returned int" in str(report[0].error)
-        # What is wrong with it is wrong for all: it was called once, and no other role was assumed.
+        # The mistake is the same for all targets: the job was called once, and no other role was assumed.
         assert (await fleet.counts()).calls("sts", "AssumeRole") == 1
 
-    async def test_clients_that_are_not_entered_say_how(self, fleet: SimulatedFleet) -> None:
-        """A method of a client is asked of what only lends one."""
+    async def test_a_client_must_be_entered(self, fleet: SimulatedFleet) -> None:
+        """A lease that is used as a client, awaited, or entered with `with` raises the right form."""
         async with pool_over(fleet) as pool:
             session = await pool.session(fleet.accounts[0])
             for lease in (session.client("sts"), pool.client("sts", fleet.accounts[0])):
-                with pytest.raises(AttributeError, match=r"'get_caller_identity': this lends a client.*async with"):
+                with pytest.raises(
+                    AttributeError,
+                    match=r"must be entered before its client has 'get_caller_identity': write `async with",
+                ):
                     _ = lease.get_caller_identity  # type: ignore[attr-defined]
-                with pytest.raises(TypeError, match="nothing to await; write `async with"):
+                with pytest.raises(TypeError, match="not awaitable; write `async with"):
                     await lease
-                with pytest.raises(TypeError, match="write `async with"), lease:  # type: ignore[attr-defined]
+                with pytest.raises(TypeError, match="needs `async with`: write `async with"), lease:  # type: ignore[attr-defined]
                     pass
 
-    async def test_roles_of_one_account_are_two_things(self, fleet: SimulatedFleet, tmp_path: Path) -> None:
-        """What one role has done is not done for another; and whoever is asked sees both."""
+    async def test_two_roles_of_one_account_are_two_targets(self, fleet: SimulatedFleet, tmp_path: Path) -> None:
+        """The journal keeps them apart, and the plan to confirm has both."""
         reader, writer = Account(fleet.accounts[0].id, role="manage-role"), fleet.accounts[0]
         done: list[str | None] = []
         plans: list[Plan] = []
@@ -210,14 +213,14 @@ class TestRun:
         assert plans[0].accounts == (fleet.accounts[0].id,)
 
     @pytest.mark.parametrize("retry", [ValueError, (ValueError,), "often"])
-    async def test_a_retry_is_a_retry(self, fleet: SimulatedFleet, retry: object) -> None:
-        """Or a number of attempts."""
+    async def test_invalid_retries(self, fleet: SimulatedFleet, retry: object) -> None:
+        """`retry` takes a Retry, a number of attempts, or None."""
         async with pool_over(fleet) as pool:
             with pytest.raises(ConfigurationError, match="must be a Retry, a number of attempts, or None"):
                 await pool.map(who_am_i, fleet.accounts, retry=retry)  # type: ignore[arg-type]
 
-    async def test_accounts_that_can_be_read_once(self, fleet: SimulatedFleet) -> None:
-        """Counting them would use them up, though they have a length."""
+    async def test_accounts_that_can_be_iterated_once(self, fleet: SimulatedFleet) -> None:
+        """They are not iterated to count them, though they have a length."""
 
         class Once:
             def __init__(self, accounts: list[Account]) -> None:
@@ -235,7 +238,7 @@ class TestRun:
         assert len(report.succeeded) == 2
 
     async def test_throttling_in_a_task_group_is_tried_again(self, fleet: SimulatedFleet) -> None:
-        """A group passes by itself if all in it do, and has the code that all have."""
+        """A group is transient if all its members are, and has the code that they share."""
         await fleet.fault("throttle", service="sts", action="GetCallerIdentity", times=2)
         calls = 0
 
@@ -243,9 +246,9 @@ class TestRun:
             nonlocal calls
             calls += 1
             async with anyio.create_task_group() as group:
-                group.start_soon(ask_once, session)
+                group.start_soon(call_once, session)
 
-        async def ask_once(session: AccountSession) -> None:
+        async def call_once(session: AccountSession) -> None:
             async with session.client("sts", config=AioConfig(retries={"total_max_attempts": 1})) as sts:
                 await sts.get_caller_identity()
 
@@ -256,10 +259,10 @@ class TestRun:
             report = await pool.map(job, fleet.accounts[:1])
             assert report[0].ok
 
-    async def test_what_was_done_when_a_producer_failed_is_not_lost(
+    async def test_outcomes_before_a_failed_producer_are_kept(
         self, fleet: SimulatedFleet, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """`map` says so in the log; a run that was collected has it unread."""
+        """`map` logs a summary of them; a collected run has them unread."""
         failed = OSError("page 3 could not be listed")
 
         async def listing() -> AsyncIterator[Account]:
@@ -277,8 +280,8 @@ class TestRun:
                     await outcomes.collect()
                 assert [outcome.status for outcome in outcomes.unread()] == ["succeeded", "succeeded"]
 
-    async def test_a_progress_that_would_have_to_wait(self, fleet: SimulatedFleet) -> None:
-        """Nobody would await it."""
+    async def test_a_progress_listener_must_be_synchronous(self, fleet: SimulatedFleet) -> None:
+        """An async function is refused, because the engine does not await listeners."""
 
         async def show(_: object) -> None: ...
 
@@ -286,15 +289,15 @@ class TestRun:
             with pytest.raises(ConfigurationError, match="must be a plain function"):
                 await pool.map(who_am_i, fleet.accounts, progress=show)  # type: ignore[arg-type]
 
-    async def test_no_confirm_is_none(self, fleet: SimulatedFleet) -> None:
-        """None asks nobody, as False does."""
+    async def test_confirm_can_be_none(self, fleet: SimulatedFleet) -> None:
+        """None means no confirmation, like False."""
         async with pool_over(fleet) as pool:
             report = await pool.map(who_am_i, fleet.accounts[:1], confirm=None)  # type: ignore[arg-type]
 
         assert report[0].ok
 
-    async def test_a_summary_says_why_targets_were_skipped(self, fleet: SimulatedFleet) -> None:
-        """Nothing done is no success: the account was taken for one of another partition."""
+    async def test_a_summary_has_the_reasons_of_skipped_targets(self, fleet: SimulatedFleet) -> None:
+        """A run without a target in the account's partition is not shown as a success."""
         async with pool_over(fleet) as pool:
             report = await pool.map(who_am_i, [fleet.accounts[0].id], regions=["cn-north-1"])
 

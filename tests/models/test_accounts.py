@@ -25,7 +25,7 @@ class TestAccount:
         [
             "12345678901",
             "1234567890123",
-            "12345678901\uff12",  # a full-width digit: \d takes it, AWS does not
+            "12345678901\uff12",  # a full-width digit: \d matches it, AWS does not accept it
             "123456789012\n",
             " 123456789012",
             "123456789012:role/evil",
@@ -36,30 +36,30 @@ class TestAccount:
             True,
         ],
     )
-    def test_a_bad_id_is_refused_at_the_door(self, bad: object) -> None:
-        """Only 12 ASCII digits over the whole string, or a role's ARN, are an account."""
+    def test_a_bad_id_is_refused(self, bad: object) -> None:
+        """Only a string of exactly 12 ASCII digits, or a role's ARN, is an account."""
         with pytest.raises(ConfigurationError):
             as_account(bad)  # type: ignore[arg-type]
 
-    def test_an_integer_is_refused_with_the_string_that_was_meant(self) -> None:
-        """An id that lost its leading zeros in a spreadsheet is shown with them."""
+    def test_an_integer_is_refused_with_the_right_string(self) -> None:
+        """The message has the id with the leading zeros that an integer loses."""
         with pytest.raises(ConfigurationError, match="as a string that is 001234567890"):
             as_account(1234567890)  # type: ignore[arg-type]
 
-    def test_an_arn_brings_partition_role_and_path(self) -> None:
-        """A role's ARN is an account of its partition, reached by that role."""
+    def test_an_arn_sets_partition_role_and_path(self) -> None:
+        """A role's ARN becomes an account of its partition, with that role."""
         account = as_account("arn:aws-cn:iam::210987654321:role/team/ops/deploy")
 
         assert account == Account("210987654321", partition="aws-cn", role="team/ops/deploy")
         assert account.effective_role(Role()).arn(account) == "arn:aws-cn:iam::210987654321:role/team/ops/deploy"
 
-    def test_the_arn_of_a_session_gets_a_hint(self) -> None:
-        """An assumed-role ARN is a common mistake, and the message shows the right form."""
+    def test_the_arn_of_a_session_is_refused_with_a_hint(self) -> None:
+        """An assumed-role ARN is a common mistake; the message has the right form."""
         with pytest.raises(ConfigurationError, match="this is the ARN of a role's session"):
             as_account("arn:aws:sts::123456789012:assumed-role/deploy/session")
 
-    def test_its_own_role_and_external_id_go_before_the_pools(self) -> None:
-        """A string replaces name and path, a Role the whole; the external id of the account wins."""
+    def test_its_own_role_and_external_id_replace_the_pools(self) -> None:
+        """A string replaces name and path, a Role everything; the account's external id replaces the role's."""
         default = Role("manage-role", path="/team/", external_id="of-the-pool", role_session_name="audit")
 
         named = Account("123456789012", role="deploy").effective_role(default)
@@ -69,8 +69,8 @@ class TestAccount:
         assert named.external_id == "of-the-pool"
         assert (own.name, own.external_id, own.role_session_name) == ("own", "of-the-account", "asyncauth")
 
-    def test_its_regions_must_be_its_partitions(self) -> None:
-        """A region of another partition is refused when the account is made; patterns are let through."""
+    def test_its_regions_must_be_of_its_partition(self) -> None:
+        """A region of another partition is refused at construction; patterns are accepted."""
         assert Account("123456789012", regions=["us-*", "eu-west-1"]).regions == ("us-*", "eu-west-1")
         with pytest.raises(PartitionMismatch, match="'us-east-1' belongs to partition 'aws'"):
             Account("123456789012", partition="aws-cn", regions=["us-east-1"])
@@ -81,32 +81,32 @@ class TestAccount:
         "options", [{"role": 7}, {"role": "a/b:c"}, {"role": ""}, {"external_id": "x"}, {"partition": "aws-mars"}]
     )
     def test_what_aws_would_not_accept_is_refused(self, options: dict[str, object]) -> None:
-        """Role, external id and partition are checked too."""
+        """Role, external id and partition are checked, too."""
         with pytest.raises(ConfigurationError):
             Account("123456789012", **options)  # type: ignore[arg-type]
 
     def test_it_is_a_frozen_value(self) -> None:
-        """Accounts hash, compare, pickle, and do not change; the external id is not shown."""
-        account = Account("123456789012", tags={"team": "ops"}, external_id="not-for-show", regions=["eu-west-1"])
+        """Accounts hash, compare, can be pickled, and do not change; the repr has no external id."""
+        account = Account("123456789012", tags={"team": "ops"}, external_id="confidential", regions=["eu-west-1"])
 
         assert pickle.loads(pickle.dumps(account)) == account
         assert (
             len(
                 {
                     account,
-                    Account("123456789012", tags={"team": "ops"}, external_id="not-for-show", regions=("eu-west-1",)),
+                    Account("123456789012", tags={"team": "ops"}, external_id="confidential", regions=("eu-west-1",)),
                 }
             )
             == 1
         )
-        assert "not-for-show" not in repr(account)
+        assert "confidential" not in repr(account)
         with pytest.raises(FrozenInstanceError):
             account.id = "210987654321"  # type: ignore[misc]
 
 
 class TestRole:
     @pytest.mark.parametrize(
-        ("options", "says"),
+        ("options", "message"),
         [
             ({"name": ""}, r"role name must have 1 to 64 characters, got 0"),
             ({"name": "a" * 65}, r"role name must have 1 to 64 characters, got 65"),
@@ -146,25 +146,25 @@ class TestRole:
             ({"provided_contexts": [("arn:aws:iam::aws:contextProvider/x", "abcd")] * 6}, r"at most 5"),
             ({"provided_contexts": [("arn:aws:iam::aws:contextProvider/x",)]}, r"must be pairs"),
             ({"via": HUB}, r"via must be a sequence"),
-            ({"via": ["123456789012"]}, r"via: account 123456789012 names no role"),
+            ({"via": ["123456789012"]}, r"via: account 123456789012 has no role"),
             ({"via": [HUB], "duration_seconds": 3601}, r"at most 3,600 s when roles are chained"),
-            ({"via": [HUB, "arn:aws-cn:iam::111111111111:role/hub"]}, r"crosses from partition 'aws' to 'aws-cn'"),
-            ({"via": [Account("111111111111", role=Role("a", via=(HUB,)))]}, r"write one flat chain"),
+            ({"via": [HUB, "arn:aws-cn:iam::111111111111:role/hub"]}, r"goes from partition 'aws' to 'aws-cn'"),
+            ({"via": [Account("111111111111", role=Role("a", via=(HUB,)))]}, r"write all hops in one via"),
         ],
     )
-    def test_stss_documented_limits_hold_at_construction(self, options: dict[str, object], says: str) -> None:
-        """Each refusal names the parameter, and the value or its size, and the limit."""
-        with pytest.raises(ConfigurationError, match=says):
+    def test_the_documented_limits_of_sts_are_checked(self, options: dict[str, object], message: str) -> None:
+        """Each message has the parameter, the value or its size, and the limit."""
+        with pytest.raises(ConfigurationError, match=message):
             Role(**options)  # type: ignore[arg-type]
 
-    def test_a_policy_may_be_a_mapping(self) -> None:
-        """It is dumped compactly, since its length counts."""
+    def test_a_policy_can_be_a_mapping(self) -> None:
+        """It is converted to JSON without spaces, because its length is limited."""
         assert (
             Role(policy={"Version": "2012-10-17", "Statement": []}).policy == '{"Version":"2012-10-17","Statement":[]}'
         )
 
-    def test_the_largest_allowed_values_pass(self) -> None:
-        """The limits themselves are inside."""
+    def test_the_largest_values_are_accepted(self) -> None:
+        """The limits are inclusive."""
         role = Role(
             "a" * 64,
             path="/" + "b" * 510 + "/",
@@ -180,8 +180,8 @@ class TestRole:
 
         assert hash(role) == hash(pickle.loads(pickle.dumps(role)))
 
-    def test_what_is_confidential_is_not_shown(self) -> None:
-        """External ids and context assertions stay out of repr."""
+    def test_the_repr_has_nothing_confidential(self) -> None:
+        """External ids and context assertions are not in the repr."""
         shown = repr(
             Role(external_id="the-external-id", provided_contexts=[("arn:aws:iam::aws:contextProvider/x", "assertion")])
         )
@@ -191,8 +191,8 @@ class TestRole:
 
     @given(st.text(max_size=70))
     @settings(max_examples=200)
-    def test_no_name_bends_an_arn(self, text: str) -> None:
-        """Whatever a list of roles holds: it is refused, or the ARN made of it parses back into the same parts."""
+    def test_no_name_changes_the_form_of_an_arn(self, text: str) -> None:
+        """A name is refused, or the ARN that has it is parsed into the same parts."""
         account = Account("123456789012")
         try:
             role = Role(text)
@@ -203,8 +203,8 @@ class TestRole:
 
     @given(st.text(max_size=40))
     @settings(max_examples=200)
-    def test_no_account_role_bends_an_arn(self, text: str) -> None:
-        """The same for an account's own role, with its path."""
+    def test_no_role_of_an_account_changes_the_form_of_an_arn(self, text: str) -> None:
+        """The same is true of an account's own role with its path."""
         try:
             account = Account("123456789012", role=text)
         except ConfigurationError:
@@ -213,8 +213,8 @@ class TestRole:
 
 
 class TestKeys:
-    def test_repr_shows_four_characters_and_nothing_of_the_rest(self) -> None:
-        """The last four of the key id tell keys apart; the rest stays inside."""
+    def test_the_repr_has_four_characters_of_the_key_id(self) -> None:
+        """The last four characters of the key id distinguish keys; no other part is in the repr."""
         keys = Keys("AKIAIOSFODNN7EXAMPLE", SECRET, "the-token", datetime(2030, 1, 1, tzinfo=UTC))
 
         assert repr(keys) == "<Keys ...MPLE, temporary, until 2030-01-01T00:00:00Z>"
@@ -223,8 +223,8 @@ class TestKeys:
     @pytest.mark.parametrize(
         "value", [Keys("AKIAIOSFODNN7EXAMPLE", SECRET), Credentials("AKIAIOSFODNN7EXAMPLE", SECRET)]
     )
-    def test_they_do_not_pickle(self, value: object) -> None:
-        """A pickle would carry the secret in clear to wherever it is written."""
+    def test_they_cannot_be_pickled(self, value: object) -> None:
+        """A pickle would hold the secret unencrypted."""
         with pytest.raises(TypeError, match="holds secrets and is not pickled"):
             pickle.dumps(value)
 
@@ -241,19 +241,19 @@ class TestKeys:
         ],
     )
     def test_malformed_parts_are_refused_without_the_secret(self, arguments: tuple[object, ...]) -> None:
-        """The message names the part, and the traceback's text has no secret in it."""
+        """The message names the part, and the traceback has no secret in it."""
         with pytest.raises(ConfigurationError) as refused:
             Keys(*arguments)  # type: ignore[arg-type]
 
         assert SECRET not in "".join(traceback.format_exception(refused.value))
 
     def test_an_expiration_is_kept_in_utc(self) -> None:
-        """Whatever zone it came in."""
+        """An expiration in another time zone is converted to UTC."""
         keys = Keys("AKIAIOSFODNN7EXAMPLE", SECRET, None, datetime(2030, 1, 1, 8, tzinfo=timezone(timedelta(hours=8))))
 
         assert keys.expiration == datetime(2030, 1, 1, tzinfo=UTC)
 
-    def test_a_profile_has_a_name(self) -> None:
-        """An empty one is refused."""
+    def test_a_profile_needs_a_name(self) -> None:
+        """An empty name is refused."""
         with pytest.raises(ConfigurationError, match="non-empty"):
             Profile("")

@@ -63,8 +63,8 @@ def test_an_account_with_none_of_the_regions_is_one_unreachable_target() -> None
     [
         (["123"], None, "exactly 12 ASCII digits"),
         ([{"Id": "123456789012"}], None, r"Account\(record\['Id'\], name=record\['Name'\]\)"),
-        ([" 1234-5678-9012\n"], None, "'123456789012' was meant, perhaps"),
-        ([GLOBAL], ["US-EAST-1"], r"unknown region 'US-EAST-1' \(is it us-east-1\?\)"),
+        ([" 1234-5678-9012\n"], None, r"did you mean '123456789012'\?"),
+        ([GLOBAL], ["US-EAST-1"], r"unknown region 'US-EAST-1' \(did you mean us-east-1\?\)"),
         ("123456789012", None, r"write \['123456789012'\]"),
         (GLOBAL, None, "got a single"),
         (7, None, "must be an iterable"),
