@@ -1,4 +1,4 @@
-"""What every test shares: no AWS setting of the machine reaches it, and no home directory."""
+"""Fixtures of every test: no AWS setting of the machine and no home directory reaches it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-# What runs unattended tries the same examples each time; at a desk every run tries others.
+# CI tries the same examples in every run, so that a failure is due to a change; local runs try random ones.
 settings.register_profile("ci", derandomize=True, deadline=None)
-settings.register_profile("desk", deadline=None)
-settings.load_profile("ci" if os.environ.get("CI") else "desk")
+settings.register_profile("local", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """Run on asyncio, unless a module says otherwise: aiobotocore's default transport does."""
+    """Run on asyncio, which aiobotocore's default transport needs; a module can override this fixture."""
     return "asyncio"
 
 
 @pytest.fixture(autouse=True)
 def _no_aws_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hide `AWS_*`, boto's own variables, proxies and the home directory, so a test sees only what it arranged."""
+    """Hide `AWS_*`, botocore's own variables, proxies and the home directory from the test."""
     for name in list(os.environ):
         if name.upper().startswith(("AWS_", "BOTO_")) or name.lower() in {"http_proxy", "https_proxy", "all_proxy"}:
             monkeypatch.delenv(name)

@@ -1,4 +1,4 @@
-"""The error tree is the contract's, and errors carry their fields wherever they go."""
+"""Error tree: it is the documented one, and errors keep their fields in copies and pickles."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from asyncauth import _errors
 
 
-def test_the_tree_is_the_one_that_is_drawn() -> None:
-    """The docstring at the top of the module, read as a tree, is what the classes are."""
+def test_the_classes_have_the_documented_bases() -> None:
+    """Each error class has the bases that the tree in the module's docstring shows."""
     bases = {
         "ConfigurationError": ("AsyncAuthError", "ValueError"),
         "PartitionMismatch": ("ConfigurationError",),
@@ -35,15 +35,15 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
         assert name in (_errors.__doc__ or "")
 
 
-@pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
-def test_fields_survive_copies_and_pickles(through: object) -> None:
-    """An error that crosses a process keeps account, role, region, code and attempts."""
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_copies_and_pickles_keep_the_fields(duplicate: object) -> None:
+    """A copied or pickled error keeps account, role, region, code, attempts and notes."""
     error = _errors.AssumeRoleDenied(
         "no", account="123456789012", role_arn="arn:x", region_name="us-east-1", code="AccessDenied", attempts=1
     )
-    error.add_note("seen")
+    error.add_note("note")
 
-    other = through(error)  # type: ignore[operator]
+    other = duplicate(error)  # type: ignore[operator]
 
     assert type(other) is _errors.AssumeRoleDenied
     assert (str(other), other.account, other.role_arn, other.region_name, other.code, other.attempts) == (
@@ -54,4 +54,4 @@ def test_fields_survive_copies_and_pickles(through: object) -> None:
         "AccessDenied",
         1,
     )
-    assert other.__notes__ == ["seen"]
+    assert other.__notes__ == ["note"]

@@ -1,4 +1,4 @@
-"""What a test of a fleet needs: a simulated fleet, a clock that a test moves, and pytest fixtures for both."""
+"""Tools for tests of a fleet: a simulated fleet, a clock that the test moves, and pytest fixtures for both."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ __all__ = [
     "SimulatedFleet",
 ]
 
-_HOME = {
+_MODULE_OF = {
     "AssumedRole": "_records",
-    "BlockingControls": "_controls",
-    "BlockingFault": "_controls",
+    "BlockingControls": "_blocking",
+    "BlockingFault": "_handles",
     "CallCount": "_records",
     "Counts": "_records",
     "FakeClock": "_clock",
-    "Fault": "_controls",
+    "Fault": "_handles",
     "FleetError": "_process",
     "SimulatedFleet": "_fleet",
 }
 
 
 def __getattr__(name: str) -> object:
-    # Imported when asked for: pytest loads this package for its plugin in every run, used or not.
-    if name in _HOME:
+    # Imported at first use: pytest loads this package for its plugin in every run, used or not.
+    if name in _MODULE_OF:
         from importlib import import_module
 
-        return getattr(import_module(f"asyncauth.testing.{_HOME[name]}"), name)
+        return getattr(import_module(f"asyncauth.testing.{_MODULE_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

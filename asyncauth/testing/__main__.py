@@ -1,11 +1,11 @@
-"""Run a program against a simulated fleet, with nothing changed but its environment.
+"""Command that runs a program against a simulated fleet and changes only its environment.
 
     python -m asyncauth.testing python examples/ec2_inventory.py
     python -m asyncauth.testing --accounts aws=3 aws-cn=1 -- python examples/global_and_china.py
 
-The program finds base credentials of the global partition in its environment, the profiles `global` and `china` in
-its config file, the fleet's accounts in ACCOUNTS (those of other partitions as role ARNs), and the fleet itself at
-AWS_ENDPOINT_URL.
+The program's environment has the base credentials of the global partition, AWS_CONFIG_FILE with the profiles `global`
+and `china`, ACCOUNTS with the fleet's accounts (role ARNs outside the global partition), and AWS_ENDPOINT_URL with the
+fleet's address.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 
     from asyncauth.testing import SimulatedFleet
 
-#: The profile that each partition's base identity is kept under.
+#: The profile name of each partition's base identity.
 PROFILES: Final[Mapping[str, str]] = {"aws": "global", "aws-cn": "china"}
 
 
 def environ_of(fleet: SimulatedFleet, folder: Path) -> dict[str, str]:
-    """Return this process's environment, turned to a running fleet; profiles are written into `folder`.
+    """Return this process's environment with its AWS settings replaced by those of a running fleet.
 
     Args:
         fleet: a running fleet.
-        folder: an existing folder; the two files in it are readable by nobody else.
+        folder: an existing folder, into which the config and credentials files are written. Only the owner can read
+            the credentials file.
     """
     config, credentials = folder / "config", folder / "credentials"
     partitions = sorted({account.partition for account in fleet.accounts})
@@ -69,7 +70,7 @@ def _count(text: str) -> tuple[str, int]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Start the fleet, run the command, end the fleet; return the command's exit code."""
+    """Start a fleet, run the command, stop the fleet; return the command's exit code."""
     from asyncauth.testing import SimulatedFleet
 
     parser = argparse.ArgumentParser(prog="python -m asyncauth.testing", description=(__doc__ or "").splitlines()[0])
@@ -79,13 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
         type=_count,
         default=[("aws", 3)],
         metavar="PARTITION=N",
-        help="how many accounts in each partition (aws=3)",
+        help="number of accounts in each partition (default: aws=3)",
     )
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the program and its arguments")
     options = parser.parse_args(arguments)
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
-        parser.error("which program? For example: python -m asyncauth.testing python examples/ec2_inventory.py")
+        parser.error("no program given; for example: python -m asyncauth.testing python examples/ec2_inventory.py")
     with (
         SimulatedFleet(dict(options.accounts), preload=("ec2", "cloudwatch")) as fleet,
         tempfile.TemporaryDirectory() as folder,

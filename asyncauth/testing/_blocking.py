@@ -1,4 +1,4 @@
-"""The handles of what was put in force, and the controls of a fleet for code without an event loop."""
+"""Blocking controls of a simulated fleet, for code without an event loop."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class BlockingControls:
-    """The controls of a running fleet for code without an event loop: the same names, not awaited."""
+    """Controls of a running fleet for code without an event loop: the names of `SimulatedFleet`, not awaited."""
 
     def __init__(self, fleet: SimulatedFleet) -> None:
         self._fleet = fleet
 
     @property
     def _address(self) -> _commands.Address:
-        return self._fleet._address  # noqa: SLF001 - the other face of the same object
+        return self._fleet._address  # noqa: SLF001 - part of SimulatedFleet, split off by its size
 
     def add_role(
         self,
@@ -34,7 +34,7 @@ class BlockingControls:
         mfa: bool = False,
         max_session_duration: int = 43_200,
     ) -> str:
-        """Add a role to an account, or change one; returns its ARN: see `SimulatedFleet.add_role`."""
+        """Add a role to an account, or replace it; return its ARN: see `SimulatedFleet.add_role`."""
         command = _commands.add_role(
             self._fleet.find(account),
             name,
@@ -54,9 +54,9 @@ class BlockingControls:
         role: str | None = None,
         lifetime: float | None = None,
     ) -> Keys:
-        """Add somebody whom the fleet's roles trust, and return the keys: see `SimulatedFleet.add_identity`."""
-        home = self._fleet.management(partition) if account is None else self._fleet.find(account)
-        return self._address.send(_commands.add_identity(home, name, role=role, lifetime=lifetime))
+        """Add an identity that the fleet's roles trust; return its keys: see `SimulatedFleet.add_identity`."""
+        owner = self._fleet.management(partition) if account is None else self._fleet.find(account)
+        return self._address.send(_commands.add_identity(owner, name, role=role, lifetime=lifetime))
 
     fault = _commands.blocking_handle(_commands.fault, BlockingFault)
     limit = _commands.blocking_handle(_commands.limit, BlockingFault)

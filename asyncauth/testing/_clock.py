@@ -1,4 +1,4 @@
-"""A clock that only moves when a test says so."""
+"""Fake clock: moves only when a test advances it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class FakeClock:
-    """Time for tests: it stands still until `advance` moves it, on asyncio and on trio.
+    """Clock for tests that moves only by `advance` and `set_time`, on asyncio and on trio.
 
     Args:
         now: the wall clock at the start, in Unix seconds. The monotonic clock starts at 1,000 seconds.
 
     Example:
         clock = FakeClock()
-        clock.advance(60)   # whoever slept for a minute or less is woken, whose timeout is due is cancelled
+        clock.advance(60)  # wakes sleeps of a minute or less, cancels blocks whose timeout is due
     """
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
@@ -43,20 +43,23 @@ class FakeClock:
 
     @property
     def sleepers(self) -> int:
-        """How many tasks sleep on this clock now."""
+        """Number of tasks that sleep on this clock now."""
         return self._sleepers
 
     @property
     def next_timer(self) -> float | None:
-        """Seconds until the next sleeper or timeout is due; None when nothing waits."""
+        """Seconds until the next sleep or timeout is due; None if there is none."""
         while self._timers and self._timers[0][1] in self._cancelled:
             self._cancelled.discard(heapq.heappop(self._timers)[1])
         return max(0.0, self._timers[0][0] - self._monotonic) if self._timers else None
 
     def advance(self, seconds: float) -> None:
-        """Move both clocks on by `seconds`; what is due fires in the order of its time.
+        """Advance both clocks by `seconds`; sleeps and timeouts that become due fire in the order of their times.
 
-        The woken tasks run when the caller next awaits (`anyio.wait_all_tasks_blocked()` lets them all).
+        The woken tasks run when the caller next awaits; `anyio.wait_all_tasks_blocked()` waits for all of them.
+
+        Raises:
+            ValueError: `seconds` is negative.
         """
         if seconds < 0:
             raise ValueError(f"advance() moves forward only, got {seconds}; set_time() moves the wall clock back")
@@ -69,13 +72,13 @@ class FakeClock:
         self._monotonic = end
 
     def set_time(self, now: float) -> None:
-        """Let the wall clock jump to `now` (Unix seconds), in either direction; the monotonic clock stays."""
+        """Set the wall clock to `now` (Unix seconds), forward or back; the monotonic clock does not change."""
         self._wall = now
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until the clock was advanced by `seconds`."""
+        """Wait until the clock has been advanced by `seconds`."""
         until = self._monotonic + seconds
-        # Compared as moments: a few femtoseconds of rounding are no time that anybody could let pass.
+        # Times are compared, not durations: a positive duration below the float's resolution would never become due.
         if until <= self._monotonic:
             await anyio.lowlevel.checkpoint()
             return
@@ -91,7 +94,7 @@ class FakeClock:
 
     @contextmanager
     def move_on_after(self, seconds: float | None) -> Iterator[anyio.CancelScope]:
-        """Cancel the block once the clock was advanced by `seconds`; None never does."""
+        """Cancel the block when the clock has been advanced by `seconds`; None: never."""
         with anyio.CancelScope() as scope:
             if seconds is None:
                 yield scope

@@ -1,4 +1,4 @@
-"""The commands that move a running fleet, written once and spoken in two ways: awaited, or blocking."""
+"""Commands to a running fleet, each built once and sent in two ways: awaited or blocking."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONTROL_PATH: Final = "/.simulated-fleet/"
 
 @dataclass(frozen=True, slots=True)
 class Command(Generic[T]):
-    """What to send, and how to read the answer."""
+    """Command to send, and the function that reads the fleet's answer."""
 
     name: str
     arguments: dict[str, Any]
@@ -40,7 +40,7 @@ class Command(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a fleet listens for commands, and what shows that they come from its owner."""
+    """Port on which a fleet receives commands, and the token that authorizes them."""
 
     port: int
     token: str = field(repr=False)
@@ -51,11 +51,11 @@ class Address:
         return body, {"X-Control-Token": self.token, "Connection": "close", "Host": "127.0.0.1"}
 
     def send(self, command: Command[T]) -> T:
-        """Send a command and wait for its answer.
+        """Send a command and block until it is answered.
 
         Raises:
-            FleetError: the fleet refuses it.
-            OSError: the fleet is gone.
+            FleetError: the fleet refuses the command.
+            OSError: the fleet's process has ended.
         """
         body, headers = self.request(command)
         connection = http.client.HTTPConnection("127.0.0.1", self.port)
@@ -70,8 +70,8 @@ class Address:
         """Send a command and await its answer, on asyncio or trio, without a thread.
 
         Raises:
-            FleetError: the fleet refuses it.
-            OSError: the fleet is gone.
+            FleetError: the fleet refuses the command.
+            OSError: the fleet's process has ended.
         """
         body, headers = self.request(command)
         lines = [f"POST {CONTROL_PATH}{command.name} HTTP/1.1", f"Content-Length: {len(body)}"]
@@ -94,14 +94,14 @@ def _read(command: Command[T], status: int, content: bytes) -> T:
 
 
 class Commander(Protocol):
-    """What has a fleet's address once the fleet runs."""
+    """Object with the address of a fleet that runs."""
 
     @property
     def _address(self) -> Address: ...
 
 
 def awaited(build: Callable[P, Command[T]]) -> Callable[Concatenate[Commander, P], Coroutine[Any, Any, T]]:
-    """Make a method of a command, one that is awaited."""
+    """Turn a function that builds a command into a method that sends it and is awaited."""
 
     @functools.wraps(build)
     async def method(self: Commander, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -111,7 +111,7 @@ def awaited(build: Callable[P, Command[T]]) -> Callable[Concatenate[Commander, P
 
 
 def blocking(build: Callable[P, Command[T]]) -> Callable[Concatenate[Commander, P], T]:
-    """Make a method of a command, one that blocks."""
+    """Turn a function that builds a command into a method that sends it and blocks."""
 
     @functools.wraps(build)
     def method(self: Commander, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -123,7 +123,7 @@ def blocking(build: Callable[P, Command[T]]) -> Callable[Concatenate[Commander, 
 def blocking_handle(
     build: Callable[P, Command[int]], handle: Callable[[Address, int], T]
 ) -> Callable[Concatenate[Commander, P], T]:
-    """Make a blocking method of a command whose answer is a number by which the thing is known."""
+    """Turn a command whose answer is the number of a fault or limit into a blocking method that returns its handle."""
 
     @functools.wraps(build)
     def method(self: Commander, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -148,17 +148,17 @@ def _nothing(answer: Any) -> None:
 
 
 def counts() -> Command[Counts]:
-    """Return what the fleet saw so far."""
+    """Return the counts of the calls that the fleet received since the start or the last `reset_counts`."""
     return Command("counts", {}, Counts.from_json)
 
 
 def reset_counts() -> Command[None]:
-    """Start counting again from zero, and forget the AssumeRole calls kept for `assumed`."""
+    """Reset all counts to zero, and drop the AssumeRole records that `assumed` returns."""
     return Command("reset_counts", {}, _nothing)
 
 
 def assumed(account: Account | str | None = None) -> Command[list[AssumedRole]]:
-    """Return the AssumeRole calls that came, oldest first, of one account or of all (the last 20,000)."""
+    """Return the last 20,000 AssumeRole calls, oldest first, of one account or of all (None)."""
     return Command(
         "assumed", {"account": account_id(account)}, lambda answer: [AssumedRole.from_json(one) for one in answer]
     )
@@ -179,7 +179,7 @@ def fault(
     probability: float = 1.0,
     headers: Mapping[str, str] | None = None,
 ) -> Command[int]:
-    """Let matching calls go wrong from now on: see `SimulatedFleet.fault`."""
+    """Inject a fault into matching calls from now on: see `SimulatedFleet.fault`."""
     if kind in {"delay", "drip"} and seconds is None:
         raise ValueError(f"a fault of kind {kind!r} needs seconds=")
     if not 0.0 <= probability <= 1.0:
@@ -211,7 +211,7 @@ def limit(
     burst: float | None = None,
     shared: bool = False,
 ) -> Command[int]:
-    """Throttle matching calls beyond a rate: see `SimulatedFleet.limit`."""
+    """Throttle matching calls above a rate: see `SimulatedFleet.limit`."""
     if per_second < 0:
         raise ValueError(f"per_second must not be negative, got {per_second}")
     return Command(
@@ -227,17 +227,17 @@ def limit(
 
 
 def remove(number: int) -> Command[int]:
-    """Take a fault or limit away; returns how often it struck."""
+    """Remove a fault or limit; return the number of calls that it affected."""
     return Command("remove", {"id": number}, lambda answer: int(answer["hits"]))
 
 
 def hits(number: int) -> Command[int]:
-    """Return how often a fault struck so far."""
+    """Return the number of calls that a fault has affected so far."""
     return Command("hits", {"id": number}, lambda answer: int(answer["hits"]))
 
 
 def clear_faults() -> Command[None]:
-    """Take all faults and limits away; calls that a fault holds go on and are answered."""
+    """Remove all faults and limits; calls held by a fault continue and are answered."""
     return Command("clear", {}, _nothing)
 
 
@@ -251,18 +251,19 @@ def wait_until(
     in_flight: int | None = None,
     timeout: float = 10.0,
 ) -> Command[None]:
-    """Wait until so many matching calls were answered (`calls`), or are being answered (`in_flight`).
+    """Wait until at least this many matching calls have been answered (`calls`) or are in flight (`in_flight`).
 
-    This orders a test without a sleep: hang a call, wait until it is in flight, cancel its caller.
+    Orders the steps of a test without a sleep: hang a call, wait until it is in flight, cancel its caller.
 
     Args:
-        service: and `action`, `account`, `region`: which calls count, by name or shell pattern.
-        calls: answered since the start or the last `reset_counts`.
-        in_flight: being answered at this moment, held ones among them.
-        timeout: seconds after which it is a failure.
+        service: and `action`, `account`, `region`: the calls that count, by name or shell pattern; None: any.
+        calls: number answered since the start or the last `reset_counts`.
+        in_flight: number received and not answered yet, calls held by a fault included.
+        timeout: seconds to wait at most.
 
     Raises:
-        TimeoutError: it did not come to that in time.
+        TimeoutError: the numbers were not reached within `timeout`.
+        ValueError: neither `calls` nor `in_flight` is given.
     """
     wanted = {name: number for name, number in (("calls", calls), ("in_flight", in_flight)) if number is not None}
     if not wanted:
@@ -278,7 +279,7 @@ def wait_until(
 
 
 def expire_tokens(account: Account | str | None = None) -> Command[int]:
-    """End every token handed out so far, of one account or of all; returns how many there were."""
+    """Expire every token issued so far, of one account or of all (None); return their number."""
     return Command("expire", {"account": account_id(account)}, lambda answer: int(answer["expired"]))
 
 
@@ -289,13 +290,13 @@ def change_account(
     suspended: bool | None = None,
     disabled_regions: Collection[str] | None = None,
 ) -> Command[None]:
-    """Change how an account answers from now on; None leaves a thing as it is.
+    """Change the state of an account from now on; None leaves a value unchanged.
 
     Args:
-        account: one of the fleet's, or a management account.
-        denied: its roles refuse everybody.
-        suspended: the account is closed: its roles and keys are refused.
-        disabled_regions: the regions that are not switched on there, all of them.
+        account: an account of the fleet, or a management account.
+        denied: whether its roles refuse every caller.
+        suspended: whether the account is closed: its roles and keys are refused.
+        disabled_regions: all regions that are not enabled for the account.
     """
     return Command(
         "set_account",
@@ -310,26 +311,29 @@ def change_account(
 
 
 def set_token_lifetime(seconds: float | None) -> Command[None]:
-    """Let tokens handed out from now on live so many seconds; None: as long as was asked for."""
+    """Set the lifetime in seconds of tokens issued from now on; None: the requested `DurationSeconds`."""
     return Command("set_token_lifetime", {"seconds": seconds}, _nothing)
 
 
 def set_clock_offset(seconds: float) -> Command[None]:
-    """Let the fleet's clock run so many seconds ahead of (negative: behind) the real one."""
+    """Set the fleet's wall clock ahead of the real one by `seconds` (negative: behind).
+
+    Changes `Date`, `Expiration` and the check of signature dates. Tokens live as long as before.
+    """
     return Command("set_clock_offset", {"seconds": seconds}, _nothing)
 
 
 def preload(*services: str) -> Command[None]:
-    """Wait until moto and these services are imported, so that the first call does not wait for it.
+    """Wait until moto and these services are imported, so that the first call does not wait for the import.
 
     Args:
-        services: boto's names, such as `ec2` and `cloudwatch`.
+        services: botocore service names, such as `ec2` and `cloudwatch`.
     """
     return Command("preload", {"services": list(services)}, _nothing)
 
 
 def add_role(
-    home: Account,
+    owner: Account,
     name: str,
     *,
     trusted: Collection[str] | None,
@@ -338,9 +342,9 @@ def add_role(
     max_session_duration: int,
 ) -> Command[str]:
     """Build the command of `SimulatedFleet.add_role`."""
-    arn = f"arn:{home.partition}:iam::{home.id}:role/{name}"
+    arn = f"arn:{owner.partition}:iam::{owner.id}:role/{name}"
     arguments = {
-        "account": home.id,
+        "account": owner.id,
         "arn": arn,
         "trusted": None if trusted is None else sorted(trusted),
         "external_id": external_id,
@@ -350,12 +354,12 @@ def add_role(
     return Command("add_role", arguments, lambda _: arn)
 
 
-def add_identity(home: Account, name: str, *, role: str | None, lifetime: float | None) -> Command[Keys]:
+def add_identity(owner: Account, name: str, *, role: str | None, lifetime: float | None) -> Command[Keys]:
     """Build the command of `SimulatedFleet.add_identity`."""
     keys = new_keys("AKIA" if role is None else "ASIA")
     arguments = {
-        "account": home.id,
-        "partition": home.partition,
+        "account": owner.id,
+        "partition": owner.partition,
         "name": name,
         "role": role,
         "lifetime": 3600.0 if role is not None and lifetime is None else lifetime,
@@ -367,13 +371,13 @@ def add_identity(home: Account, name: str, *, role: str | None, lifetime: float 
 
 
 def web_identity_token(subject: str = "workload", *, seconds: float = 3600.0) -> Command[str]:
-    """Return a token that AssumeRoleWithWebIdentity accepts, in every partition and of every role, for so long."""
+    """Return a token that AssumeRoleWithWebIdentity accepts for `seconds`, in every partition and for every role."""
     arguments = {"subject": subject, "audience": "sts.amazonaws.com", "seconds": seconds}
     return Command("web_identity", arguments, lambda answer: str(answer["token"]))
 
 
 def new_keys(prefix: Literal["AKIA", "ASIA"]) -> Keys:
-    """Return keys of a user (`AKIA`), or of a session with its token (`ASIA`); nobody knows them yet."""
+    """Return new random keys of a user (`AKIA`), or of a session with its token (`ASIA`)."""
     access_key_id = prefix + base64.b32encode(secrets.token_bytes(10)).decode()
     token = "SimulatedSessionToken//" + secrets.token_urlsafe(150) if prefix == "ASIA" else None
     return Keys(access_key_id, secrets.token_urlsafe(30), token)

@@ -1,4 +1,4 @@
-"""A simulated fleet of AWS accounts on one port of 127.0.0.1, and everything that a test does with it."""
+"""Simulated fleet of AWS accounts on one port of 127.0.0.1, with its controls."""
 
 from __future__ import annotations
 
@@ -30,41 +30,41 @@ _USER: Final = "fleet-operator"
 
 
 class SimulatedFleet:
-    """A fleet of simulated AWS accounts, in a child process on 127.0.0.1, strict where AWS is.
+    """Fleet of simulated AWS accounts, in a child process on 127.0.0.1, as strict as AWS.
 
-    Tokens really expire, signatures are checked, partitions refuse each other, unknown roles and wrong external ids
-    are denied, and calls go wrong on request. STS is answered by the fleet itself, all other services by moto, under
-    the account whose key signed. One port serves every service, region and partition.
+    Tokens expire, signatures are checked, keys of one partition are unknown in the others, unknown roles and wrong
+    external ids are denied, and faults can be injected into calls. The fleet itself answers STS; moto answers all
+    other services, under the account whose key signed. One port serves every service, region and partition.
 
-    Each partition has a management account besides `accounts`; the base identity `keys()` is a user in it, whom the
-    role in every account trusts. Nothing survives the block: no process, port or file, however it is left.
+    Each partition has a management account besides `accounts`. The base identity of `keys()` is a user in it, and the
+    role in every account trusts that user. However the block ends, no process, port or file is left.
 
     Args:
-        accounts: how many; or how many by partition, `{"aws": 50, "aws-cn": 10}`; or the accounts themselves, whose
-            `role`, `external_id`, `regions` and `tags` are taken over.
-        regions: where the accounts have something: names, or names by partition; None for us-east-1 and eu-west-1,
-            and the default region of other partitions.
-        role: the role in each account (what follows `role/` in its ARN), unless the account names its own.
+        accounts: a number of accounts; numbers by partition, `{"aws": 50, "aws-cn": 10}`; or the accounts themselves,
+            whose `role`, `external_id`, `regions` and `tags` are used.
+        regions: regions in which the accounts have resources: names, or names by partition; None: us-east-1 and
+            eu-west-1, and the default region of other partitions.
+        role: the role in each account that does not name its own (the part after `role/` in its ARN).
         instances_per_region: EC2 instances in each region of each account, with CPU metrics: a number, a pair
             (lowest, highest), or a function of account and region name.
-        token_lifetime: seconds that session tokens really live, whatever was asked for; None: as asked for.
-            `Expiration` has whole seconds, as AWS's has.
-        clock_offset: seconds that the fleet's clock is ahead of the real one; in `Date` and `Expiration`.
-        max_clock_skew: seconds that a signature's date may be off from the fleet's clock (AWS: 300, S3: 900);
+        token_lifetime: lifetime of session tokens in seconds, whatever `DurationSeconds` requested; None: as
+            requested. `Expiration` has whole seconds, as in AWS.
+        clock_offset: seconds by which the fleet's clock is ahead of the real one, in `Date` and `Expiration`.
+        max_clock_skew: seconds by which a signature's date may differ from the fleet's clock (AWS: 300, S3: 900);
             None: not checked.
-        denied: ids of accounts whose roles refuse everybody.
+        denied: ids of accounts whose roles refuse every caller.
         suspended: ids of accounts that are closed.
-        disabled_regions: regions that are not switched on: names for all accounts, or names by account id. Opt-in
-            regions in which the fleet has nothing are switched off besides.
-        metric_points: data points of `CPUUtilization` per instance, one each five minutes up to now.
-        preload: services whose first call shall not wait for moto's import, such as `("ec2", "cloudwatch")`: it
-            begins at once, in the background. Without it moto is imported at the first call that needs it.
-        seed: sizes, ids and chance are the same for the same seed.
-        start_timeout: seconds that the child has to start.
+        disabled_regions: regions that are not enabled: names for all accounts, or names by account id. Opt-in regions
+            in which the fleet has no resources are never enabled.
+        metric_points: data points of `CPUUtilization` per instance, one every five minutes up to now.
+        preload: services to import at the start, in the background, such as `("ec2", "cloudwatch")`. Without it the
+            first call that needs moto waits for the import.
+        seed: the same seed gives the same sizes, ids and random choices.
+        start_timeout: seconds within which the child must start.
 
     Raises:
         ImportError: at the start: the extra `asyncauth[simulate]` is not installed.
-        FleetError: the child did not start; with what it wrote.
+        FleetError: at the start: the child did not start; the message has its output.
 
     Example:
         async with SimulatedFleet({"aws": 3, "aws-cn": 1}, token_lifetime=2) as fleet:
@@ -120,7 +120,7 @@ class SimulatedFleet:
         self._mfa_secret = secrets.token_urlsafe(32)
         self._mfa_counter = itertools.count(1)
         self._child: ChildProcess | None = None
-        self._refuse_strangers()
+        self._require_own_accounts()
 
     # Life cycle
 
@@ -130,14 +130,15 @@ class SimulatedFleet:
         Raises:
             ImportError: the extra `asyncauth[simulate]` is not installed.
             FleetError: the child did not start in time.
+            RuntimeError: this fleet was started before.
         """
         if self._child is not None:
-            raise RuntimeError("this fleet was started before; a fleet is used once")
+            raise RuntimeError("this fleet was started before; a fleet can be started once")
         self._child = ChildProcess(self._specification(), self._start_timeout)
         return self
 
     def stop(self) -> None:
-        """End the child process and wait for it; more than once does no harm."""
+        """Stop the child process and wait for its end; a second call does nothing."""
         if self._child is not None:
             self._child.stop()
 
@@ -151,7 +152,7 @@ class SimulatedFleet:
 
     async def __aenter__(self) -> Self:
         try:
-            # The thread is waited for even when cancelled, so there is no child that nobody knows of.
+            # On cancellation the thread still runs to its end, so `stop` below always knows the child it started.
             await anyio.to_thread.run_sync(self.start)
             await anyio.lowlevel.checkpoint()
         except BaseException:
@@ -177,60 +178,60 @@ class SimulatedFleet:
         )
         return f"<SimulatedFleet {state} [accounts: {by_partition}]>"
 
-    # What it is
+    # Attributes
 
     @property
     def accounts(self) -> Sequence[Account]:
-        """The accounts, with their regions spelled out, without the management accounts."""
+        """Accounts with their regions expanded, without the management accounts."""
         return self._accounts
 
     @property
     def regions(self) -> Mapping[str, tuple[str, ...]]:
-        """The regions by partition."""
+        """Regions by partition."""
         return MappingProxyType(self._regions)
 
     @property
     def port(self) -> int:
-        """The port on 127.0.0.1."""
+        """Port on 127.0.0.1."""
         return self._running().port
 
     @property
     def pid(self) -> int:
-        """The process id of the child."""
+        """Process id of the child."""
         return self._running().pid
 
     @property
     def endpoint_url(self) -> str:
-        """What `AWS_ENDPOINT_URL` or a client's `endpoint_url` has to be."""
+        """Value for `AWS_ENDPOINT_URL` or a client's `endpoint_url`."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def blocking(self) -> BlockingControls:
-        """The same controls for code without an event loop."""
+        """Same controls for code without an event loop."""
         return BlockingControls(self)
 
     def management(self, partition: str = "aws") -> Account:
-        """Return a partition's management account, where the base identity lives."""
+        """Return a partition's management account, which contains the base identity."""
         return self._management[self._own_partition(partition)]
 
     def find(self, account: Account | str) -> Account:
-        """Return an account of the fleet, a management account too, by itself or its id.
+        """Return an account of the fleet or a management account, by the account or its id.
 
         Raises:
-            ValueError: it is not one of the fleet's.
+            ValueError: the fleet does not have this account.
         """
         wanted = account_id(account)
         for one in (*self._accounts, *self._management.values()):
             if one.id == wanted:
                 return one
-        raise ValueError(f"account {wanted} is not one of the fleet's")
+        raise ValueError(f"the fleet has no account {wanted}")
 
     def keys(self, partition: str = "aws") -> Keys:
         """Return the long-term keys of a partition's base identity."""
         return self._keys[self._own_partition(partition)]
 
     def environ(self, partition: str = "aws") -> dict[str, str]:
-        """Return the environment variables that let an unmodified program run against the fleet."""
+        """Return the environment variables with which an unmodified program runs against the fleet."""
         keys = self.keys(partition)
         return {
             "AWS_ACCESS_KEY_ID": keys.access_key_id,
@@ -241,17 +242,17 @@ class SimulatedFleet:
         }
 
     def role_arn(self, account: Account | str) -> str:
-        """Return the ARN of the role by which an account of the fleet is entered."""
-        home = self.find(account)
-        return home.effective_role(self._role).arn(home)
+        """Return the ARN of the role to assume in an account of the fleet."""
+        found = self.find(account)
+        return found.effective_role(self._role).arn(found)
 
     def instances(self, account: Account | str | None = None, region: str | None = None) -> int:
-        """Return how many EC2 instances there were at the start: in all, in an account, in a region."""
+        """Return the number of EC2 instances at the start, of one account and region or of all (None)."""
         wanted = account_id(account)
         return sum(
             count
-            for (number, name), count in self._instances.items()
-            if wanted in {None, number} and region in {None, name}
+            for (one_id, name), count in self._instances.items()
+            if wanted in {None, one_id} and region in {None, name}
         )
 
     def mfa_serial(self, partition: str = "aws") -> str:
@@ -259,14 +260,14 @@ class SimulatedFleet:
         return f"arn:{partition}:iam::{self.management(partition).id}:mfa/{_USER}"
 
     def mfa_code(self) -> str:
-        """Return the next six-digit code of that device; each is accepted once, a thousand in all."""
+        """Return the next six-digit code of the MFA device; each is accepted once, 1,000 in all."""
         return mfa_code(self._mfa_secret.encode(), next(self._mfa_counter))
 
     def log(self) -> str:
-        """Return the end of what the child wrote to standard error: warnings, and tracebacks of moto."""
+        """Return the last 8,000 bytes of the child's standard error: warnings, and tracebacks of moto."""
         return self._running().log()
 
-    # What a test does with it
+    # Controls
 
     async def fault(
         self,
@@ -284,25 +285,28 @@ class SimulatedFleet:
         probability: float = 1.0,
         headers: Mapping[str, str] | None = None,
     ) -> Fault:
-        """Let matching calls go wrong from now on; of several faults that match, the oldest strikes.
+        """Inject a fault into matching calls from now on; if several faults match, the oldest is applied.
 
         Args:
-            kind: `error`: answer with `code` and `status` (AccessDenied in the service's own words when there is no
-                code); `throttle`: the service's own throttling answer; `delay`: by `seconds`; `hang`: until the
-                fault is removed; `reset`: TCP reset; `drip`: the true answer, a byte each `seconds`; `truncate`: the
-                true answer, broken off after half of the body.
-            service: boto's name, or the name that signs; like the next three an exact name or a shell pattern, and
-                None for any.
-            action: as AWS writes it, `DescribeInstances`.
-            account: whose resources are asked for; with AssumeRole the account of the role.
-            region: of the endpoint.
-            code: AWS's error code, for `error` and `throttle`.
-            status: the HTTP status; 400 for a `code` of one's own.
+            kind: `error`: answer with `code` and `status` (without `code`: the service's own AccessDenied);
+                `throttle`: the service's own throttling answer; `delay`: wait `seconds`, then answer; `hang`: do not
+                answer until the fault is removed; `reset`: TCP reset; `drip`: the correct answer, one byte every
+                `seconds`; `truncate`: the correct answer, cut off after half of the body.
+            service: botocore's service name or the signing name. This and the next three are an exact name, a shell
+                pattern, or None for any.
+            action: the operation name of AWS, such as `DescribeInstances`.
+            account: the account of the signer; for AssumeRole the account of the role.
+            region: the region of the endpoint.
+            code: the error code of the answer, for `error` and `throttle`.
+            status: the HTTP status; None: 400 with a `code`, else that of the service.
             message: the error's text.
-            seconds: for `delay` and `drip`.
-            times: how often it strikes; None: always.
-            probability: of striking, from 0 to 1.
-            headers: sent with the error, such as `Retry-After`.
+            seconds: the duration for `delay` and `drip`.
+            times: number of calls to affect; None: no limit.
+            probability: chance that a matching call is affected, from 0 to 1.
+            headers: headers of the error's answer, such as `Retry-After`.
+
+        Raises:
+            ValueError: `seconds` is missing for `delay` or `drip`, or `probability` is not from 0 to 1.
         """
         command = _commands.fault(
             kind,
@@ -331,13 +335,16 @@ class SimulatedFleet:
         burst: float | None = None,
         shared: bool = False,
     ) -> Fault:
-        """Throttle matching calls beyond a rate, as AWS does: a token bucket for each calling account and region.
+        """Throttle matching calls above a rate, as AWS does: one token bucket per calling account and region.
 
         Args:
-            service: and `action`, `account`, `region`: which calls, as with `fault`.
-            per_second: what the bucket is refilled with.
-            burst: what it holds; None: a second's worth, at least one.
-            shared: one bucket for all callers and regions together.
+            service: and `action`, `account`, `region`: the calls to limit, as for `fault`.
+            per_second: refill rate in calls a second.
+            burst: size of the bucket in calls; None: `per_second`, at least 1.
+            shared: use one bucket for all callers and regions.
+
+        Raises:
+            ValueError: `per_second` is negative.
         """
         command = _commands.limit(
             service=service,
@@ -360,14 +367,15 @@ class SimulatedFleet:
         mfa: bool = False,
         max_session_duration: int = 43_200,
     ) -> str:
-        """Add a role to an account, or change one; returns its ARN.
+        """Add a role to an account, or replace it; return its ARN.
 
         Args:
-            account: one of the fleet's, or a management account.
-            name: what follows `role/` in its ARN.
-            trusted: who may assume it: ARNs of users, roles or account roots; None: the management account.
-            external_id: what has to be sent.
-            mfa: only callers who authenticated with MFA.
+            account: an account of the fleet, or a management account.
+            name: the part after `role/` in its ARN.
+            trusted: principals that may assume it: ARNs of users, roles or account roots; None: the management
+                account.
+            external_id: the external id that AssumeRole must send; None: none.
+            mfa: accept only callers that authenticated with MFA.
             max_session_duration: seconds, 3,600 to 43,200.
         """
         command = _commands.add_role(
@@ -389,17 +397,17 @@ class SimulatedFleet:
         role: str | None = None,
         lifetime: float | None = None,
     ) -> Keys:
-        """Add somebody whom the fleet's roles trust, and return the keys.
+        """Add an identity that the fleet's roles trust, and return its keys.
 
         Args:
-            name: of the user; with `role`, of the role session.
-            account: where; None: the partition's management account.
-            partition: of the management account, when `account` is None.
-            role: a role whose session it is, as on an EC2 instance: temporary keys with a token.
-            lifetime: seconds until the keys end; None: never, for a user; for a session an hour.
+            name: name of the user; with `role`, of the role session.
+            account: account of the identity; None: the partition's management account.
+            partition: partition of the management account, used if `account` is None.
+            role: make a session of this role, as on an EC2 instance: temporary keys with a token; None: a user.
+            lifetime: seconds until the keys expire; None: never for a user, an hour for a session.
         """
-        home = self.management(partition) if account is None else self.find(account)
-        return await self._address.send_async(_commands.add_identity(home, name, role=role, lifetime=lifetime))
+        owner = self.management(partition) if account is None else self.find(account)
+        return await self._address.send_async(_commands.add_identity(owner, name, role=role, lifetime=lifetime))
 
     web_identity_token = _commands.awaited(_commands.web_identity_token)
     counts = _commands.awaited(_commands.counts)
@@ -413,13 +421,13 @@ class SimulatedFleet:
     set_clock_offset = _commands.awaited(_commands.set_clock_offset)
     preload = _commands.awaited(_commands.preload)
 
-    # Inside
+    # Internals
 
     @property
     def _address(self) -> _commands.Address:
         child = self._running()
         if not child.alive:
-            raise FleetError(f"the simulated fleet's process is gone; it wrote:\n{child.log()}")
+            raise FleetError(f"the simulated fleet's process has ended; it wrote:\n{child.log()}")
         return _commands.Address(child.port, self._control_token)
 
     def _running(self) -> ChildProcess:
@@ -430,12 +438,12 @@ class SimulatedFleet:
     def _own_partition(self, partition: str) -> str:
         if partition not in self._management:
             get_partition(partition)
-            raise ValueError(f"the fleet has no account in {partition!r}, only in {', '.join(self._management)}")
+            raise ValueError(f"the fleet has no accounts in {partition!r}, only in {', '.join(self._management)}")
         return partition
 
-    def _refuse_strangers(self) -> None:
-        for number in (*self._denied, *self._suspended):
-            self.find(number)
+    def _require_own_accounts(self) -> None:
+        for one_id in (*self._denied, *self._suspended):
+            self.find(one_id)
 
     def _mentioned_regions(self) -> set[str]:
         mentioned = {region for regions in self._regions.values() for region in regions}

@@ -1,4 +1,4 @@
-"""The fleet's child process as its parent sees it: started, spoken to over loopback, and surely gone at the end."""
+"""Child process of the fleet, as its parent starts it, reads its log, and stops it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from typing import IO, Any, Final
 logger: Final = logging.getLogger("asyncauth.testing")
 
 _CHILD: Final = Path(__file__).parent / "_server" / "child.py"
-_STDERR_SHOWN: Final = 8_000
+_STDERR_SHOWN_BYTES: Final = 8_000
+_STOP_TIMEOUT_SECONDS: Final = 3.0
 
 
 class FleetError(RuntimeError):
-    """The fleet's child process did not start, died, or refused a command; the message ends with what it wrote."""
+    """The fleet's child process did not start, ended early, or refused a command; the message has its output."""
 
 
 def require_moto() -> None:
-    """Refuse early, with the remedy, when the extra is not installed.
+    """Raise an error that names the missing extra, before a child process is started.
 
     Raises:
         ImportError: moto or flask is missing.
@@ -40,15 +41,15 @@ def require_moto() -> None:
 
 
 class ChildProcess:
-    """One child, listening on one port of 127.0.0.1.
+    """Child process that listens on one port of 127.0.0.1.
 
-    Its standard input is its life line: it ends when that closes, also when this process is killed. What it writes to
-    standard error is kept in a file that has no name, so nothing of it stays behind.
+    The child ends when its standard input closes, which also happens when this process is killed. Its standard error
+    goes to a temporary file without a name, which the system deletes with the last handle.
     """
 
     def __init__(self, spec: dict[str, Any], timeout: float) -> None:
         require_moto()
-        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the child runs
         spec = {**spec, "sys_path": list(sys.path)}
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of this package
@@ -56,7 +57,7 @@ class ChildProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
-                # Ctrl-C in a terminal goes to the whole group; the parent decides when the fleet ends.
+                # Ctrl-C in a terminal signals the whole process group; only the parent may end the fleet.
                 start_new_session=os.name == "posix",
             )
         except BaseException:
@@ -71,7 +72,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """The child's process id."""
+        """Process id of the child."""
         return self._process.pid
 
     @property
@@ -80,18 +81,18 @@ class ChildProcess:
         return self._process.poll() is None
 
     def stop(self) -> None:
-        """End the child and wait for it; calling it again does nothing."""
+        """Stop the child and wait for its end; a second call does nothing."""
         if self._finalizer.detach() is None:
             return
-        if said := self.log():
-            logger.warning("the simulated fleet wrote:\n%s", said)
-        _end(self._process, self._log, 3.0)
+        if output := self.log():
+            logger.warning("the simulated fleet wrote:\n%s", output)
+        _end(self._process, self._log, _STOP_TIMEOUT_SECONDS)
 
     def log(self) -> str:
-        """Return the end of what the child wrote to standard error."""
+        """Return the last 8,000 bytes that the child wrote to standard error."""
         with contextlib.suppress(ValueError, OSError):
             size = self._log.seek(0, os.SEEK_END)
-            self._log.seek(max(0, size - _STDERR_SHOWN))
+            self._log.seek(max(0, size - _STDERR_SHOWN_BYTES))
             return self._log.read().decode("utf-8", "replace")
         return ""
 
@@ -111,20 +112,20 @@ class ChildProcess:
         if not line:
             code = self._process.wait()
             raise FleetError(
-                f"the simulated fleet did not start within {timeout:g} s or died (exit status {code}):\n{self.log()}"
+                f"the simulated fleet did not start within {timeout:g} s or ended (exit status {code}):\n{self.log()}"
             )
         port: int = json.loads(line)["port"]
         return port
 
 
-def _end(process: subprocess.Popen[bytes], log: IO[bytes], patience: float) -> None:
-    """Close the life line, wait, and kill what did not end of itself."""
+def _end(process: subprocess.Popen[bytes], log: IO[bytes], timeout: float) -> None:
+    """Close the child's standard input, wait for `timeout` seconds, then kill a child that still runs."""
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with contextlib.suppress(OSError):
                 stream.close()
     try:
-        process.wait(patience)
+        process.wait(timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -1,4 +1,4 @@
-"""What a fleet tells of itself: frozen values that a test asserts on."""
+"""Records of the calls that a fleet received: frozen values for assertions of a test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from asyncauth._models import Account
 
-#: By which name a service signs, as far as tests of fleets meet them daily; the rest is looked up.
+#: Signing names of the services that tests use most; all others are read from botocore's models, which is slow.
 _SIGNING_NAMES: Final = {
     "cloudwatch": "monitoring",
     **{
@@ -36,9 +36,9 @@ _SIGNING_NAMES: Final = {
 
 @lru_cache(maxsize=256)
 def signing_name(service: str) -> str:
-    """Return the name by which a service's requests are signed: `cloudwatch` signs as `monitoring`.
+    """Return the name with which a service's requests are signed: `monitoring` for `cloudwatch`.
 
-    A name that botocore does not know, a pattern too, is returned as it is.
+    A name that botocore does not know, such as a shell pattern, is returned unchanged.
     """
     if service in _SIGNING_NAMES:
         return _SIGNING_NAMES[service]
@@ -55,12 +55,12 @@ def signing_name(service: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CallCount:
-    """How often one kind of call was answered.
+    """Number of answered calls of one kind.
 
     Args:
-        service: the name that signed, `monitoring` for CloudWatch.
-        account: whose resources were asked for: the signer's, with AssumeRole the role's; "" when nobody knew.
-        code: the error code it was answered with, "" for success; `Aborted` where the caller left before the answer.
+        service: the signing name, `monitoring` for CloudWatch.
+        account: the account of the role for AssumeRole, else the account of the signer; "" if unknown.
+        code: the error code of the answer; "" for success; `Aborted` if the caller closed the connection first.
     """
 
     service: str
@@ -73,17 +73,17 @@ class CallCount:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a fleet saw since it started, or since `reset_counts`.
+    """Counts of the calls that a fleet received since it started, or since `reset_counts`.
 
     Args:
         records: every kind of call with its count.
-        in_flight: calls that are being answered now.
-        peak: the most calls that were being answered at once.
-        throttled: calls that were answered with a throttling code.
-        expired: calls that were signed with an expired token.
-        peak_by_account: the same as `peak`, for each account.
-        peak_by_action: and for each `(service, action)`.
-        owners: for each account, the ARNs that signed for it (the first thousand).
+        in_flight: calls received and not answered yet.
+        peak: the highest number of calls in flight at once.
+        throttled: calls answered with a throttling code.
+        expired: calls signed with an expired token.
+        peak_by_account: `peak` for each account.
+        peak_by_action: `peak` for each `(service, action)`.
+        owners: for each account, the ARNs that signed for it (the first 1,000).
     """
 
     records: tuple[CallCount, ...] = field(repr=False)
@@ -104,14 +104,14 @@ class Counts:
         region: str | None = None,
         code: str | None = None,
     ) -> int:
-        """Return how many calls were answered; what is not named counts whatever it was.
+        """Return the number of answered calls that match all given values; None matches any.
 
         Args:
-            service: boto's name or the signing name.
-            action: as AWS writes it, `DescribeInstances`.
+            service: botocore's service name or the signing name.
+            action: the operation name of AWS, such as `DescribeInstances`.
             account: an account or its id.
-            region: of the endpoint.
-            code: the error code it was answered with; "" counts successes only.
+            region: the region of the endpoint.
+            code: the error code of the answer; "" counts successes only.
         """
         return sum(record.count for record in self._matching(service, action, account, region, code))
 
@@ -121,7 +121,7 @@ class Counts:
 
     @property
     def codes(self) -> Mapping[str, int]:
-        """How often each error code was answered."""
+        """Number of answers with each error code."""
         codes: Counter[str] = Counter()
         for record in self.records:
             if record.code:
@@ -137,20 +137,20 @@ class Counts:
         code: str | None,
     ) -> list[CallCount]:
         name = None if service is None else signing_name(service)
-        number = account_id(account)
+        wanted = account_id(account)
         return [
             record
             for record in self.records
             if name in {None, record.service}
             and action in {None, record.action}
-            and number in {None, record.account}
+            and wanted in {None, record.account}
             and region in {None, record.region}
             and code in {None, record.code}
         ]
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Counts:
-        """Read what the child counted."""
+        """Return the counts that the child sent."""
         peaks = [(tuple(key), peak) for key, peak in data["peaks"]]
         return cls(
             records=tuple(CallCount(*record) for record in data["calls"]),
@@ -166,16 +166,16 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class AssumedRole:
-    """One AssumeRole (or AssumeRoleWithWebIdentity) as the fleet got it, answered or refused.
+    """AssumeRole or AssumeRoleWithWebIdentity call that the fleet received, granted or refused.
 
     Args:
-        role_arn: the role asked for.
-        caller: the ARN that asked.
-        region: of the STS endpoint.
-        code: the error code it was refused with; None when it was granted.
-        access_key_id: of the credentials handed out; None when refused.
-        parameters: all of the request's parameters as they came (`Policy`, `Tags.member.1.Key`, ...), without secrets:
-            `TokenCode` and `WebIdentityToken` are left out.
+        role_arn: the requested role.
+        caller: the ARN of the caller.
+        region: the region of the STS endpoint.
+        code: the error code of the refusal; None if granted.
+        access_key_id: the key id of the issued credentials; None if refused.
+        parameters: the request's parameters as received (`Policy`, `Tags.member.1.Key`, ...) without the secret ones,
+            `TokenCode` and `WebIdentityToken`.
     """
 
     role_arn: str
@@ -187,7 +187,7 @@ class AssumedRole:
 
     @property
     def account(self) -> str:
-        """The 12-digit id of the role's account; "" for an ARN that has none."""
+        """12-digit id of the role's account; "" for an ARN without an account."""
         parts = self.role_arn.split(":")
         return parts[4] if len(parts) > 4 else ""
 
@@ -203,7 +203,7 @@ class AssumedRole:
 
     @property
     def duration_seconds(self) -> int | None:
-        """`DurationSeconds`; None when it was not sent."""
+        """`DurationSeconds`; None if it was not sent."""
         text = self.parameters.get("DurationSeconds")
         return None if text is None else int(text)
 
@@ -219,7 +219,7 @@ class AssumedRole:
 
     @property
     def policy_arns(self) -> tuple[str, ...]:
-        """`PolicyArns`, in their order."""
+        """`PolicyArns`, in the order sent."""
         return self._members("PolicyArns", ".arn")
 
     @property
@@ -229,7 +229,7 @@ class AssumedRole:
 
     @property
     def transitive_tag_keys(self) -> tuple[str, ...]:
-        """`TransitiveTagKeys`, in their order."""
+        """`TransitiveTagKeys`, in the order sent."""
         return self._members("TransitiveTagKeys", "")
 
     def _members(self, name: str, suffix: str) -> tuple[str, ...]:
@@ -240,7 +240,7 @@ class AssumedRole:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AssumedRole:
-        """Read what the child recorded."""
+        """Return the record that the child sent."""
         form = {name: value for name, value in data["form"].items() if name not in {"TokenCode", "WebIdentityToken"}}
         return cls(
             role_arn=form.get("RoleArn", ""),
@@ -253,5 +253,5 @@ class AssumedRole:
 
 
 def account_id(account: Account | str | None) -> str | None:
-    """Return the id of an account, or what stands for one."""
+    """Return the id of an account; a string (an id or a pattern) and None are returned unchanged."""
     return account if account is None or isinstance(account, str) else account.id

@@ -1,4 +1,4 @@
-"""What a fleet is made of: accounts, regions, sizes, turned into the specification that the child reads."""
+"""Specification of a fleet: accounts, regions and sizes, in the form that the child process reads."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ AccountsLike: TypeAlias = "int | Mapping[str, int] | Iterable[Account | str]"
 RegionsLike: TypeAlias = "Mapping[str, Sequence[str]] | Sequence[str] | None"
 InstancesLike: TypeAlias = "int | tuple[int, int] | Callable[[Account, str], int]"
 
-#: The regions of the global partition that every account has ("AWS Regions" in the account management guide); all
-#: others there have to be switched on. No data file of botocore says it.
+#: Regions of the global partition that are enabled for every account ("AWS Regions" in the account management guide);
+#: all others of it are opt-in regions. botocore's data files do not contain this.
 DEFAULT_REGIONS: Final = frozenset(
     (
         "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1", "ap-southeast-2",
@@ -34,7 +34,7 @@ def expand_regions(regions: RegionsLike, names: Iterable[str]) -> dict[str, tupl
     """Return the regions of each partition in `names`.
 
     Raises:
-        ConfigurationError: a region that is in no partition, or in another one than it is listed under.
+        ConfigurationError: a region is in no partition, or is listed under a partition that is not its own.
     """
     given: dict[str, tuple[str, ...]] = {}
     if isinstance(regions, Mapping):
@@ -52,7 +52,7 @@ def expand_regions(regions: RegionsLike, names: Iterable[str]) -> dict[str, tupl
 
 
 def expand_accounts(accounts: AccountsLike) -> list[Account]:
-    """Return the accounts meant: a number of them, numbers by partition, or the accounts themselves."""
+    """Return the accounts for a number of accounts, numbers by partition, or a list of accounts."""
     if isinstance(accounts, int):
         accounts = {"aws": accounts}
     if not isinstance(accounts, Mapping):
@@ -65,17 +65,17 @@ def expand_accounts(accounts: AccountsLike) -> list[Account]:
 
 
 def numbered_id(partition: str, number: int) -> str:
-    """Return an account id that tells its partition by its first digits."""
+    """Return an account id whose first digit identifies the partition."""
     return f"{list(partitions()).index(partition) + 1}{number:011d}"
 
 
 def management_account(partition: str) -> Account:
-    """Return the account that a partition's base identities live in."""
+    """Return the management account of a partition, which contains its base identities."""
     return Account(numbered_id(partition, 99_999_999_999), partition=partition, name=f"{partition}-management")
 
 
 def with_regions(account: Account, regions: Mapping[str, tuple[str, ...]]) -> Account:
-    """Return the account with its regions spelled out: its own, or the fleet's for its partition."""
+    """Return the account with its region patterns expanded; without regions it gets those of its partition."""
     partition = get_partition(account.partition)
     chosen: list[str] = []
     for pattern in account.regions or regions[account.partition]:
@@ -84,7 +84,7 @@ def with_regions(account: Account, regions: Mapping[str, tuple[str, ...]]) -> Ac
 
 
 def count_instances(instances: InstancesLike, account: Account, region: str, seed: int) -> int:
-    """Return how many instances a region of an account has; the same for the same seed."""
+    """Return the number of instances in a region of an account; the same for the same seed."""
     if isinstance(instances, int):
         return instances
     if isinstance(instances, tuple):
@@ -94,21 +94,21 @@ def count_instances(instances: InstancesLike, account: Account, region: str, see
 
 
 def default_role(role: str) -> Role:
-    """Return the role called so, which may have a path: `team/deploy`."""
+    """Return the role of this name, which may include a path: `team/deploy`."""
     path, name = split_role(role)
     return Role(name=name, path=path)
 
 
 def opt_in_regions() -> frozenset[str]:
-    """Return the regions that an account has to switch on."""
+    """Return the opt-in regions of the global partition."""
     return frozenset(get_partition("aws").regions) - DEFAULT_REGIONS
 
 
 def partition_entries(mentioned: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Return the partitions as the child reads them.
+    """Return the partitions in the form that the child reads.
 
     Args:
-        mentioned: regions that the fleet lives in; of the opt-in regions only these are switched on.
+        mentioned: regions that the fleet uses; all other opt-in regions are not enabled.
     """
     closed = opt_in_regions() - frozenset(mentioned)
     return {
@@ -131,7 +131,7 @@ def account_entry(
     disabled_regions: Collection[str] | Mapping[str, Collection[str]],
     management: bool = False,
 ) -> dict[str, Any]:
-    """Return an account as the child reads it."""
+    """Return an account in the form that the child reads."""
     disabled = disabled_regions.get(account.id, ()) if isinstance(disabled_regions, Mapping) else disabled_regions
     effective = account.effective_role(role)
     return {

@@ -1,7 +1,7 @@
-"""The pytest plugin: simulated fleets as fixtures, for tests with and without an event loop.
+"""pytest plugin: simulated fleets and a fake clock as fixtures, for tests with and without an event loop.
 
-pytest loads this in every run of every project that has asyncauth installed, so it imports nothing but pytest until
-a fixture is asked for.
+pytest loads this module in every run of every project that has asyncauth installed, so it imports only pytest until a
+fixture is used.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known, for runs with `--strict-markers`."""
+    """Register the marker, for runs with `--strict-markers`."""
     config.addinivalue_line(
-        "markers", "simulated_fleet(accounts=3, **options): what the simulated_fleet fixture is made of"
+        "markers", "simulated_fleet(accounts=3, **options): arguments of the simulated_fleet fixture's fleet"
     )
 
 
 @pytest.fixture(scope="session")
 def start_simulated_fleet() -> Iterator[Callable[..., SimulatedFleet]]:
-    """Return a function that starts a fleet, with the arguments of `SimulatedFleet`; all end with the session.
+    """Return a function that starts a fleet with the arguments of `SimulatedFleet`; all fleets end with the session.
 
-    For fixtures of one's own, of any scope:
+    For your own fixtures, of any scope:
 
         @pytest.fixture(scope="module")
         def fleet(start_simulated_fleet):
@@ -48,9 +48,9 @@ def start_simulated_fleet() -> Iterator[Callable[..., SimulatedFleet]]:
 
 @pytest.fixture
 def simulated_fleet(request: pytest.FixtureRequest) -> Iterator[SimulatedFleet]:
-    """Return a running fleet of the test's own, made as the marker says: `@pytest.mark.simulated_fleet(accounts=5)`.
+    """Return a running fleet for one test, made with the arguments of `@pytest.mark.simulated_fleet(accounts=5)`.
 
-    Its controls are awaited; `simulated_fleet.blocking` has them for tests without an event loop.
+    The controls are awaited; `simulated_fleet.blocking` has them for tests without an event loop.
     """
     from asyncauth.testing._fleet import SimulatedFleet
 
@@ -62,7 +62,7 @@ def simulated_fleet(request: pytest.FixtureRequest) -> Iterator[SimulatedFleet]:
 
 @pytest.fixture
 def fake_clock() -> FakeClock:
-    """Return a clock that only moves when the test says so."""
+    """Return a clock that moves only when the test advances it."""
     from asyncauth.testing._clock import FakeClock
 
     return FakeClock()

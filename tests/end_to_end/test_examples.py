@@ -165,4 +165,4 @@ def test_a_missing_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         main([])
 
-    assert "which program?" in capsys.readouterr().err
+    assert "no program given" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A fake clock that runs by itself, for the tests in which many wait at the same time."""
+"""Automatic advance of a fake clock, for tests in which many tasks wait at the same time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 async def settle(rounds: int = 15) -> None:
-    """Let every task that can run do so, without waiting for real time to pass."""
+    """Let every task run that can run now, without waiting for real time to pass."""
     for _ in range(rounds):
         await anyio.lowlevel.checkpoint()
 
 
 async def run_clock(clock: FakeClock) -> None:
-    """Move the clock to whatever is due next, for as long as somebody lets this run."""
+    """Advance the clock to the next timer, again and again, until cancelled."""
     while True:
         await settle()
         if clock.next_timer is None:
@@ -32,7 +32,7 @@ async def run_clock(clock: FakeClock) -> None:
 
 @asynccontextmanager
 async def running_clock(clock: FakeClock) -> AsyncIterator[None]:
-    """Let the clock run for as long as the block lasts."""
+    """Run the clock for the duration of the block."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run_clock, clock)
         yield

@@ -1,4 +1,4 @@
-"""What the tests of the simulated fleet share: stock clients that go to it and never retry, and a way in."""
+"""Helpers of the simulated fleet's tests: stock clients without retries, and a function that assumes its roles."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from asyncauth.testing import SimulatedFleet
 
-#: One attempt: what the fleet answered is what the test sees.
+#: One attempt, so that the test gets exactly the fleet's answer.
 ONCE = AioConfig(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=10)
 
 
 @lru_cache(maxsize=1)
 def _session() -> AioSession:
-    """Return one session for all: what it keeps is models, and the keys are given to each client."""
+    """Return one session for all clients: it caches models only, and each client gets its own keys."""
     return get_session()
 
 
@@ -54,7 +54,7 @@ def as_keys(answer: dict[str, Any]) -> Keys:
 
 
 async def enter(fleet: SimulatedFleet, account: Account, region: str | None = None, **parameters: Any) -> Keys:
-    """Assume the fleet's role in an account, as the base identity of its partition."""
+    """Assume the fleet's role in an account as the base identity of its partition; return the keys."""
     region = region or get_partition(account.partition).default_region
     parameters = {"RoleArn": fleet.role_arn(account), "RoleSessionName": "test", **parameters}
     async with client(fleet, "sts", region=region) as sts:

@@ -1,4 +1,4 @@
-"""What the tests over a simulated fleet share: pools that go to it, and jobs that say where they were."""
+"""Helpers of tests over a simulated fleet: pools that call it, and jobs that return the identity they ran as."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def pool_over(fleet: SimulatedFleet, **options: Any) -> SessionPool:
 
 
 async def who_am_i(session: AccountSession) -> str:
-    """Return the ARN that AWS sees; the account in it is the proof that the right identity signed."""
+    """Return the ARN of the caller as STS sees it; its account shows which identity signed."""
     async with session.client("sts") as sts:
         answer = await sts.get_caller_identity()
     return str(answer["Arn"])
 
 
 async def count_instances(session: AccountSession) -> int:
-    """Return how many instances the account has in the region, having checked that they are its own."""
+    """Return the number of instances of the account in the region; assert that the account owns them."""
     count = 0
     async with session.client("ec2") as ec2:
         async for page in ec2.get_paginator("describe_instances").paginate():

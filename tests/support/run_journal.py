@@ -1,6 +1,6 @@
-"""A run with a journal in a process of its own, to be killed or interrupted; see test_runs_killed.py.
+"""Run with a journal in a process of its own, which the test kills or interrupts; see test_runs_killed.py.
 
-Reads what to do as JSON from standard input. Each target, when it is done, is a line in the file `done`.
+Reads its parameters as JSON from standard input. Writes a line to the file `done` for each target that is done.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Work:
         await anyio.sleep(0.02)
 
 
-async def run(asked: dict[str, Any]) -> None:
-    source = Keys(asked["access_key_id"], asked["secret_access_key"])
-    pool = SessionPool(sources={"aws": source}, endpoint_url=asked["endpoint_url"], max_at_once=MAX_AT_ONCE)
+async def run(parameters: dict[str, Any]) -> None:
+    source = Keys(parameters["access_key_id"], parameters["secret_access_key"])
+    pool = SessionPool(sources={"aws": source}, endpoint_url=parameters["endpoint_url"], max_at_once=MAX_AT_ONCE)
     outcomes: list[Outcome[None]] = []
     async with pool:
-        job = Work(asked["done"]).job
-        run = pool.as_completed(job, asked["accounts"], asked["regions"], journal=asked["journal"])
+        job = Work(parameters["done"]).job
+        run = pool.as_completed(job, parameters["accounts"], parameters["regions"], journal=parameters["journal"])
         try:
             async with run:
                 async for outcome in run:
-                    outcomes.append(outcome)  # noqa: PERF401 - what was read before an interrupt counts
+                    outcomes.append(outcome)  # noqa: PERF401 - a comprehension would lose what was read before an interrupt
         finally:
             outcomes += run.unread()
             statuses = [outcome.status for outcome in outcomes]
@@ -46,6 +46,6 @@ async def run(asked: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    # A shell that starts things in the background lets them ignore it.
+    # A process that a shell starts in the background ignores SIGINT by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     anyio.run(run, json.load(sys.stdin))

@@ -1,4 +1,4 @@
-"""Servers on loopback with which a connection gets stuck: the first one is, those after it are answered."""
+"""Loopback servers that leave the first connection without an answer, and answer all others."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ _ESTABLISHED = 1
 
 
 class StuckServer:
-    """Lets the first connection get stuck, and answers GetCallerIdentity on all others.
+    """Server that applies its fault to the first connection, and answers GetCallerIdentity on all others.
 
-    One that hangs up does so until it is healed.
+    With "hangs up" the fault applies to every connection until `heal` is called.
 
     Attributes:
-        connections: how many there were.
-        healed: whether all is well from now on.
-        stuck: set when a client's request, or hello, has arrived on the first one.
-        let_go: set when the client has closed that one.
+        connections: the number of accepted connections.
+        healed: whether all further connections are answered.
+        stuck: set when a client's request, or TLS hello, has arrived on the first connection.
+        let_go: set when the client has closed the first connection.
     """
 
-    def __init__(self, trouble: Trouble, context: ssl.SSLContext | None) -> None:
-        self._trouble = trouble
+    def __init__(self, fault: Trouble, context: ssl.SSLContext | None) -> None:
+        self._fault = fault
         self._context = context
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._socket.setblocking(False)
         self.connections = 0
-        self.healed = trouble == "none"
+        self.healed = fault == "none"
         self.stuck = anyio.Event()
         self.let_go = anyio.Event()
 
@@ -68,7 +68,7 @@ class StuckServer:
                     client, _ = await loop.sock_accept(self._socket)
                     client.setblocking(False)
                     self.connections += 1
-                    stuck = not self.healed and (self.connections == 1 or self._trouble == "hangs up")
+                    stuck = not self.healed and (self.connections == 1 or self._fault == "hangs up")
                     group.start_soon(self._get_stuck if stuck else self._answer, client)
 
     def heal(self) -> None:
@@ -79,18 +79,18 @@ class StuckServer:
         with client:
             await loop.sock_recv(client, 65536)
             self.stuck.set()
-            if self._trouble == "deaf":
+            if self._fault == "deaf":
                 client.shutdown(socket.SHUT_RD)
-            elif self._trouble == "hangs up":
+            elif self._fault == "hangs up":
                 client.shutdown(socket.SHUT_WR)
-            elif self._trouble == "hangs up later":
+            elif self._fault == "hangs up later":
                 await loop.sock_sendall(client, _head(len(BODY)) + BODY)
                 client.shutdown(socket.SHUT_WR)
-            elif self._trouble == "drip":
+            elif self._fault == "drip":
                 await loop.sock_sendall(client, _head(10_000))
-            # Nobody tells when the other side has closed and nothing is read; so this asks.
+            # Without a read there is no event for the client's close, so the state of the socket is polled.
             while client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _ESTABLISHED:
-                if self._trouble == "drip":
+                if self._fault == "drip":
                     with suppress(OSError):
                         await loop.sock_sendall(client, b" ")
                 await anyio.sleep(0.02)
@@ -117,8 +117,8 @@ def _head(length: int) -> bytes:
 
 
 @asynccontextmanager
-async def stuck_server(trouble: Trouble, context: ssl.SSLContext | None = None) -> AsyncIterator[StuckServer]:
-    server = StuckServer(trouble, context)
+async def stuck_server(fault: Trouble, context: ssl.SSLContext | None = None) -> AsyncIterator[StuckServer]:
+    server = StuckServer(fault, context)
     async with anyio.create_task_group() as group:
         group.start_soon(server.serve)
         try:
@@ -129,7 +129,7 @@ async def stuck_server(trouble: Trouble, context: ssl.SSLContext | None = None) 
 
 @contextmanager
 def full_backlog() -> Iterator[socket.socket]:
-    """Yield a listener whose queue of connections is full, so that the next client's first packet is dropped."""
+    """Yield a listener with a full queue of connections, so that the next client's first packet is dropped."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -145,7 +145,7 @@ def full_backlog() -> Iterator[socket.socket]:
 
 
 def certificate(directory: Path) -> tuple[ssl.SSLContext, str]:
-    """Return the context of a server on 127.0.0.1, and the path of the bundle that a client trusts it by."""
+    """Return the TLS context of a server on 127.0.0.1, and the path of the CA bundle with which clients trust it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
     now = dt.datetime.now(dt.UTC)

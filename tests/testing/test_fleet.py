@@ -1,4 +1,4 @@
-"""The simulated fleet's life: how it starts, what it consists of, and that nothing of it stays behind."""
+"""Life cycle and contents of the simulated fleet: start, end without leftovers, accounts, regions, resources."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def lives(pid: int) -> bool:
-    """Tell whether a process is there, and not merely waiting for its parent to take note of its end."""
+def runs(pid: int) -> bool:
+    """Return whether a process runs; a zombie does not."""
     status = pathlib.Path(f"/proc/{pid}/stat")
     try:
         return status.read_text().rpartition(")")[2].split()[0] != "Z"
@@ -43,13 +43,13 @@ def lives(pid: int) -> bool:
 
 
 def wait_for_the_end(pid: int) -> None:
-    """Wait, without being its parent, until a process has ended."""
+    """Wait until a process has ended, which need not be a child of this one."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        assert select.select([handle], [], [], 10)[0], f"process {pid} goes on"
+        assert select.select([handle], [], [], 10)[0], f"process {pid} still runs"
     finally:
         os.close(handle)
 
@@ -64,13 +64,13 @@ def shared() -> Iterator[SimulatedFleet]:
 
 
 async def test_it_starts_and_ends_with_its_block() -> None:
-    """Within the block a child process listens on 127.0.0.1; after it there is neither process nor port."""
+    """Within the block a child process listens on 127.0.0.1; after it, process and port are gone."""
     async with SimulatedFleet(1) as fleet:
         pid, port = fleet.pid, fleet.port
-        assert lives(pid)
+        assert runs(pid)
         assert listens(port)
 
-    assert not lives(pid)
+    assert not runs(pid)
     assert not listens(port)
 
 
@@ -84,7 +84,7 @@ def test_it_works_without_an_event_loop() -> None:
         assert fault.hits() == 0
         assert fault.remove() == 0
         assert counts.calls() == 0
-    assert not lives(pid)
+    assert not runs(pid)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
@@ -97,8 +97,8 @@ async def test_it_works_on_asyncio_and_on_trio() -> None:
     assert counts.calls() == 0
 
 
-async def test_a_body_that_raises_leaves_nothing() -> None:
-    """An exception in the block ends the fleet, and goes on as it was."""
+async def test_an_exception_in_the_block_ends_the_fleet() -> None:
+    """An exception in the block ends the fleet, and is raised unchanged."""
     pids: list[int] = []
 
     async def body() -> None:
@@ -109,11 +109,11 @@ async def test_a_body_that_raises_leaves_nothing() -> None:
     with pytest.raises(ZeroDivisionError):
         await body()
 
-    assert not lives(pids[0])
+    assert not runs(pids[0])
 
 
-async def test_cancellation_of_the_body_leaves_nothing() -> None:
-    """A cancelled block ends the fleet before the cancellation goes on."""
+async def test_cancellation_of_the_block_ends_the_fleet() -> None:
+    """A cancelled block ends the fleet before the cancellation continues."""
     fleet = SimulatedFleet(1)
     with anyio.CancelScope() as scope:
         async with fleet:
@@ -122,12 +122,12 @@ async def test_cancellation_of_the_body_leaves_nothing() -> None:
             await anyio.sleep_forever()
 
     assert scope.cancelled_caught
-    assert not lives(pid)
+    assert not runs(pid)
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-async def test_cancellation_while_it_starts_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start that is cancelled half-way ends the child that it had begun."""
+async def test_cancellation_of_the_start_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that is cancelled during the handshake ends its child process."""
     started: list[int] = []
     handshake = _process.ChildProcess._handshake
     scope = anyio.CancelScope()
@@ -144,11 +144,11 @@ async def test_cancellation_while_it_starts_leaves_nothing(monkeypatch: pytest.M
 
     assert scope.cancelled_caught
     assert len(started) == 1
-    assert not lives(started[0])
+    assert not runs(started[0])
 
 
-def test_nothing_survives_a_killed_parent(tmp_path: pathlib.Path) -> None:
-    """When the process that started a fleet is killed with SIGKILL, the fleet ends by itself."""
+def test_the_fleet_ends_with_a_killed_parent(tmp_path: pathlib.Path) -> None:
+    """A fleet ends by itself after its parent process was killed with SIGKILL."""
     code = (
         "from asyncauth.testing import SimulatedFleet\n"
         "import sys, time\n"
@@ -160,15 +160,15 @@ def test_nothing_survives_a_killed_parent(tmp_path: pathlib.Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environ, cwd=tmp_path) as parent:
         assert parent.stdout is not None
         pid, port = map(int, parent.stdout.readline().split())
-        assert lives(pid)
+        assert runs(pid)
         parent.send_signal(signal.SIGKILL)
 
     wait_for_the_end(pid)
     assert not listens(port)
 
 
-def test_a_fork_that_lives_on_does_not_keep_it(tmp_path: pathlib.Path) -> None:
-    """The fleet ends with its parent even when a process that the parent forked holds the pipe between them open."""
+def test_a_fork_of_the_parent_does_not_keep_the_fleet(tmp_path: pathlib.Path) -> None:
+    """The fleet ends with its parent, even if a fork of the parent keeps the pipe between them open."""
     code = (
         "from asyncauth.testing import SimulatedFleet\n"
         "import os, time\n"
@@ -190,8 +190,8 @@ def test_a_fork_that_lives_on_does_not_keep_it(tmp_path: pathlib.Path) -> None:
             os.kill(fork, signal.SIGKILL)
 
 
-def test_no_file_stays_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    """A fleet leaves no temporary file, not even while it runs."""
+def test_no_temporary_file_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """A fleet has no named temporary file, even while it runs."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with SimulatedFleet(1) as fleet:
@@ -200,8 +200,8 @@ def test_no_file_stays_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib
         assert list(tmp_path.iterdir()) == []
 
 
-def test_stopping_twice_does_no_harm() -> None:
-    """`stop` may be called before the start, and again after the end."""
+def test_stop_can_be_called_at_any_time() -> None:
+    """`stop` can be called before the start, and again after the end."""
     fleet = SimulatedFleet(1)
     fleet.stop()
     fleet.start()
@@ -212,25 +212,25 @@ def test_stopping_twice_does_no_harm() -> None:
 
 
 def test_a_fleet_is_started_once() -> None:
-    """Starting again is refused: the ports, keys and counts of the first life are gone."""
+    """A second start is refused."""
     with SimulatedFleet(1) as fleet, pytest.raises(RuntimeError, match="started before"):
         fleet.start()
 
 
-def test_a_child_that_ignores_its_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child that is stuck is killed, after a moment of patience."""
+def test_a_child_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that does not end within the timeout is killed."""
     fleet = SimulatedFleet(1).start()
     pid = fleet.pid
     os.kill(pid, signal.SIGSTOP)
     end = _process._end
-    monkeypatch.setattr(_process, "_end", lambda process, log, patience: end(process, log, min(patience, 0.05)))
+    monkeypatch.setattr(_process, "_end", lambda process, log, timeout: end(process, log, min(timeout, 0.05)))
     fleet.stop()
 
-    assert not lives(pid)
+    assert not runs(pid)
 
 
-def test_a_child_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    """What the child wrote to standard error is in the error when it does not start."""
+def test_the_error_of_a_failed_start_has_its_output(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """The error of a child that does not start contains its standard error."""
     broken = tmp_path / "child.py"
     broken.write_text("raise SystemExit('the disk is full')")
     monkeypatch.setattr(_process, "_CHILD", broken)
@@ -239,16 +239,16 @@ def test_a_child_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp
         SimulatedFleet(1).start()
 
 
-def test_an_interpreter_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the child cannot even be launched, the error is the operating system's, and nothing is left open."""
+def test_a_missing_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the child cannot be launched, the error is the operating system's, and no handle is left open."""
     monkeypatch.setattr(sys, "executable", "/no/such/python")
 
     with pytest.raises(FileNotFoundError):
         SimulatedFleet(1).start()
 
 
-def test_a_child_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    """A start is bounded in time."""
+def test_the_start_has_a_timeout(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    """A child that does not announce its port within `start_timeout` is an error."""
     broken = tmp_path / "child.py"
     broken.write_text("import time; time.sleep(60)")
     monkeypatch.setattr(_process, "_CHILD", broken)
@@ -257,32 +257,32 @@ def test_a_child_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch,
         SimulatedFleet(1, start_timeout=0.2).start()
 
 
-async def test_a_fleet_that_died_says_so() -> None:
-    """When the child is gone in the middle, the next command says so instead of "connection refused"."""
+async def test_a_command_to_an_ended_child_is_a_fleet_error() -> None:
+    """After an unexpected end of the child, a command raises FleetError instead of "connection refused"."""
     async with SimulatedFleet(1) as fleet:
         os.kill(fleet.pid, signal.SIGKILL)
         wait_for_the_end(fleet.pid)
 
-        with pytest.raises(FleetError, match="process is gone"):
+        with pytest.raises(FleetError, match="process has ended"):
             await fleet.counts()
 
 
 def test_without_moto_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without moto the fleet names the extra that brings it."""
+    """Without moto the error names the extra that installs it."""
     monkeypatch.setattr(_process.importlib.util, "find_spec", lambda name: None if name == "moto" else object())
 
     with pytest.raises(ImportError, match=r"needs moto: .*asyncauth\[simulate\]"):
         SimulatedFleet(1).start()
 
 
-def test_what_needs_a_running_fleet_says_so() -> None:
-    """The address of a fleet that was not started is a clear error."""
+def test_the_address_needs_a_started_fleet() -> None:
+    """The address of a fleet that was not started is a RuntimeError."""
     with pytest.raises(RuntimeError, match="was not started"):
         _ = SimulatedFleet(1).endpoint_url
 
 
-def test_what_the_child_wrote_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    """Warnings and tracebacks of the child are there while it runs, and logged when it ends."""
+def test_output_of_the_child_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings and tracebacks of the child can be read while it runs, and are logged at its end."""
     with SimulatedFleet(1) as fleet:
         connection = http.client.HTTPConnection("127.0.0.1", fleet.port)
         connection.request("POST", "/.simulated-fleet/fault", b"no json", {"X-Control-Token": fleet._address.token})
@@ -295,8 +295,8 @@ def test_what_the_child_wrote_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert "JSONDecodeError" in caplog.text
 
 
-def test_its_secrets_are_not_shown() -> None:
-    """Neither the fleet's repr nor that of its address shows the keys or the token of its control."""
+def test_reprs_contain_no_secrets() -> None:
+    """The reprs of the fleet and its address contain neither keys nor the control token."""
     with SimulatedFleet(1) as fleet:
         shown = f"{fleet!r} {fleet._address!r} {fleet.keys()!r} {vars(fleet.blocking)!r}"
 
@@ -304,8 +304,8 @@ def test_its_secrets_are_not_shown() -> None:
         assert fleet._address.token not in shown
 
 
-def test_its_child_takes_nothing_from_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a profile that does not exist nor a proxy of the machine reaches moto or boto in the child."""
+def test_settings_of_the_machine_do_not_reach_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a profile nor a proxy of the machine reaches moto or boto in the child."""
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("MOTO_ACCOUNT_ID", "000000000000")
@@ -315,18 +315,18 @@ def test_its_child_takes_nothing_from_the_machine(monkeypatch: pytest.MonkeyPatc
         assert fleet.log() == ""
 
 
-# What it consists of
+# Contents
 
 
-def test_its_repr_is_a_dashboard() -> None:
-    """The repr says where the fleet is and how many accounts each partition has."""
+def test_the_repr_shows_address_and_accounts() -> None:
+    """The repr shows the fleet's state or address, and the number of accounts by partition."""
     fleet = SimulatedFleet({"aws": 3, "aws-cn": 1})
 
     assert repr(fleet) == "<SimulatedFleet not started [accounts: 3 in aws, 1 in aws-cn]>"
 
 
 def test_numbers_make_accounts() -> None:
-    """A number stands for accounts of the global partition; a mapping, for those of each."""
+    """A number makes accounts of the global partition; a mapping, accounts of each partition."""
     fleet = SimulatedFleet({"aws": 2, "aws-cn": 1, "aws-us-gov": 1})
 
     assert [account.partition for account in fleet.accounts] == ["aws", "aws", "aws-cn", "aws-us-gov"]
@@ -339,8 +339,8 @@ def test_numbers_make_accounts() -> None:
     assert len(SimulatedFleet(4).accounts) == 4
 
 
-def test_accounts_bring_their_own() -> None:
-    """Given accounts keep their role, external id and regions; patterns are spelled out."""
+def test_given_accounts_keep_their_values() -> None:
+    """Given accounts keep their role, external id and regions; region patterns are expanded."""
     fleet = SimulatedFleet(
         [
             Account("111111111111", role="team/deploy", external_id="7c1e", regions=("eu-west-*",)),
@@ -358,7 +358,7 @@ def test_accounts_bring_their_own() -> None:
 
 
 def test_regions_are_checked() -> None:
-    """Region names go to their partitions by themselves, and an unknown one is refused."""
+    """A list of region names is split by partition; an unknown region, or one of another partition, is refused."""
     assert SimulatedFleet({"aws": 1, "aws-cn": 1}, regions=["cn-northwest-1", "eu-west-3"]).regions == {
         "aws": ("eu-west-3",),
         "aws-cn": ("cn-northwest-1",),
@@ -369,16 +369,16 @@ def test_regions_are_checked() -> None:
         SimulatedFleet(1, regions={"aws": ["cn-north-1"]})
 
 
-def test_strangers_are_refused() -> None:
-    """Denying an account that the fleet does not have is a mistake of the test, and said so."""
-    with pytest.raises(ValueError, match="444444444444 is not one of the fleet's"):
+def test_unknown_accounts_are_refused() -> None:
+    """An account or partition that the fleet does not have is a ValueError."""
+    with pytest.raises(ValueError, match="the fleet has no account 444444444444"):
         SimulatedFleet(1, denied=["444444444444"])
-    with pytest.raises(ValueError, match="no account in 'aws-cn', only in aws"):
+    with pytest.raises(ValueError, match="no accounts in 'aws-cn', only in aws"):
         SimulatedFleet(1).keys("aws-cn")
 
 
-def test_its_environment_is_all_a_program_needs(shared: SimulatedFleet) -> None:
-    """A program that knows nothing of the fleet runs against it with `environ()`, in each partition."""
+def test_an_unmodified_program_needs_only_the_environment(shared: SimulatedFleet) -> None:
+    """An unmodified program runs against the fleet with `environ()`, in each partition."""
     code = (
         "from botocore.session import get_session\n"
         "print(get_session().create_client('sts').get_caller_identity()['Arn'])"
@@ -390,8 +390,8 @@ def test_its_environment_is_all_a_program_needs(shared: SimulatedFleet) -> None:
         assert done.stdout.strip() == (f"arn:{partition}:iam::{shared.management(partition).id}:user/fleet-operator")
 
 
-async def test_the_instances_are_those_that_were_asked_for(shared: SimulatedFleet) -> None:
-    """Each account shows its own instances in its own regions, in both partitions."""
+async def test_accounts_have_their_instances(shared: SimulatedFleet) -> None:
+    """Each account has the given number of its own instances in its regions, in both partitions."""
     for account in (shared.accounts[0], shared.accounts[-1]):
         region = account.regions[0]
         async with client(shared, "ec2", await enter(shared, account, region), region) as ec2:
@@ -403,13 +403,13 @@ async def test_the_instances_are_those_that_were_asked_for(shared: SimulatedFlee
 
 
 async def test_a_region_without_instances_is_empty(shared: SimulatedFleet) -> None:
-    """A region in which the fleet has nothing answers with nothing."""
+    """A region in which the fleet has no instances answers with an empty list."""
     async with client(shared, "ec2", await enter(shared, shared.accounts[0]), "us-west-2") as ec2:
         assert (await ec2.describe_instances())["Reservations"] == []
 
 
 async def test_the_same_seed_gives_the_same_fleet(shared: SimulatedFleet) -> None:
-    """Sizes, ids, types and tags are the same for the same seed, in whatever order accounts are asked."""
+    """The same seed gives the same sizes, ids, types and tags, in any order of calls."""
     account = shared.accounts[1]
 
     async def ids(fleet: SimulatedFleet) -> set[str]:
@@ -426,7 +426,7 @@ async def test_the_same_seed_gives_the_same_fleet(shared: SimulatedFleet) -> Non
 
 
 async def test_every_partition_that_botocore_knows() -> None:
-    """In each of the partitions the base identity enters an account, and moto answers as that account."""
+    """In every partition the base identity assumes the role of an account, and moto answers as that account."""
     async with SimulatedFleet(dict.fromkeys(partitions(), 1), instances_per_region=1) as fleet:
         for account in fleet.accounts:
             region = account.regions[0]
@@ -437,15 +437,15 @@ async def test_every_partition_that_botocore_knows() -> None:
             assert [page["OwnerId"] for page in answer["Reservations"]] == [account.id]
 
 
-async def test_what_instances_may_be_had(shared: SimulatedFleet) -> None:
-    """The lists of instance types, which are read late, are there when they are asked for."""
+async def test_instance_type_offerings(shared: SimulatedFleet) -> None:
+    """The lists of instance types, which the child reads at first use, are complete."""
     async with client(shared, "ec2", region="eu-west-1") as ec2:
         offered = await ec2.describe_instance_type_offerings(LocationType="availability-zone")
 
     assert {one["Location"][:-1] for one in offered["InstanceTypeOfferings"]} == {"eu-west-1"}
 
 
-async def test_metrics_are_there_for_every_instance(shared: SimulatedFleet) -> None:
+async def test_every_instance_has_metrics(shared: SimulatedFleet) -> None:
     """CloudWatch has CPUUtilization of each instance, up to now, through ListMetrics, GetMetricData and statistics."""
     from datetime import UTC, datetime, timedelta
 
@@ -494,7 +494,7 @@ async def test_the_organization_lists_the_fleet() -> None:
 
 
 async def test_secrets_manager_keeps_a_secret(shared: SimulatedFleet) -> None:
-    """A secret that one account keeps is there for it, and not for another."""
+    """Only the account that stores a secret can read it."""
     ours, theirs = shared.accounts[0], shared.accounts[1]
     async with client(shared, "secretsmanager", await enter(shared, ours)) as secrets:
         await secrets.create_secret(Name="base-keys", SecretString="s3cret")
@@ -505,7 +505,7 @@ async def test_secrets_manager_keeps_a_secret(shared: SimulatedFleet) -> None:
 
 
 async def test_the_regions_of_an_account() -> None:
-    """EC2 and Account Management tell the regions of the account's own partition, and which are switched off."""
+    """EC2 and Account Management list the regions of the account's partition, and those that are not enabled."""
     async with SimulatedFleet(
         {"aws": 1, "aws-cn": 1}, regions=["us-east-1", "me-south-1"], disabled_regions=["eu-west-3"]
     ) as fleet:
@@ -548,8 +548,8 @@ async def test_the_regions_of_an_account() -> None:
     assert chinese == {"cn-north-1", "cn-northwest-1"}
 
 
-async def test_only_the_management_account_asks_for_others() -> None:
-    """A member account cannot read the regions of another, nor the management account those of another partition."""
+async def test_only_the_management_account_reads_other_accounts() -> None:
+    """A member account cannot read another account's regions, nor the management account those of another partition."""
     async with SimulatedFleet({"aws": 2, "aws-cn": 1}) as fleet:
         member = await enter(fleet, fleet.accounts[0])
         async with client(fleet, "account", member) as account:
@@ -560,8 +560,8 @@ async def test_only_the_management_account_asks_for_others() -> None:
                 await account.list_regions(AccountId=fleet.accounts[2].id)
 
 
-async def test_a_thousand_accounts_start_as_one() -> None:
-    """Accounts cost nothing until they are asked: the last of a thousand answers at once, as itself."""
+async def test_a_thousand_accounts_start_at_once() -> None:
+    """The contents of an account are made at its first call: the last of 1,000 accounts answers as itself."""
     async with SimulatedFleet(1000) as fleet:
         last = fleet.accounts[-1]
         async with client(fleet, "sts", await enter(fleet, last)) as sts:

@@ -1,4 +1,4 @@
-"""The pytest plugin: its fixtures and marker in a pytest run of their own, and what loading it costs."""
+"""pytest plugin: its fixtures and marker in a separate pytest run, and the modules that it imports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_fleet_without_an_event_loop(simulated_fleet):
 
 
 @pytest.mark.simulated_fleet(5, token_lifetime=2)
-def test_a_fleet_as_the_marker_says(simulated_fleet):
+def test_a_fleet_with_the_arguments_of_the_marker(simulated_fleet):
     assert simulated_fleet.pid not in PIDS
     assert len(simulated_fleet.accounts) == 5
 
@@ -67,7 +67,7 @@ def test_a_clock(fake_clock):
 
 @pytest.fixture
 def run_pytest(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
-    """Return a function that runs a suite in a pytest of its own, with our plugin and anyio's alone."""
+    """Return a function that runs a suite in a separate pytest with only the plugins of asyncauth and anyio."""
 
     def run(suite: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "test_suite.py").write_text(suite)
@@ -89,19 +89,19 @@ def run_pytest(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[st
     return run
 
 
-def test_its_fixtures_work(run_pytest: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
-    """Fleets of a test's own, as a marker says, and shared ones, with an event loop and without; a clock."""
+def test_the_fixtures_work(run_pytest: Callable[[str], subprocess.CompletedProcess[str]]) -> None:
+    """The fixtures give a fleet per test, with a marker's arguments, shared fleets, and a fake clock."""
     done = run_pytest(SUITE)
 
     assert "7 passed" in done.stdout, done.stdout + done.stderr
 
 
-def test_loading_it_imports_nothing_heavy() -> None:
-    """pytest loads the plugin in every run, so the module itself imports neither moto, botocore nor the fleet."""
+def test_the_plugin_imports_only_its_package() -> None:
+    """pytest loads the plugin in every run, so the module imports neither moto, botocore nor the fleet."""
     code = (
         "import sys, types\n"
         "package = types.ModuleType('asyncauth')\n"
-        # The package's own door is another matter: what the plugin adds to it is measured here.
+        # An empty package replaces asyncauth, so that only the imports of the plugin itself are measured.
         "import importlib.util\n"
         "package.__path__ = list(importlib.util.find_spec('asyncauth').submodule_search_locations)\n"
         "sys.modules['asyncauth'] = package\n"
@@ -116,8 +116,8 @@ def test_loading_it_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "['asyncauth.testing', 'asyncauth.testing.pytest_plugin']"
 
 
-def test_it_is_an_entry_point() -> None:
-    """Where the package is installed, pytest finds the plugin by itself."""
+def test_the_plugin_is_an_entry_point() -> None:
+    """pytest finds the plugin of an installed asyncauth through its entry point."""
     found = entry_points(group="pytest11", name="asyncauth")
     if not found:
         pytest.skip("runs from the source tree: the package is not installed")

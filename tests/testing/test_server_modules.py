@@ -1,4 +1,4 @@
-"""The rooms of the simulated fleet one by one, in this process: its HTTP, its way into moto, its wire formats."""
+"""Modules of the simulated fleet's server, each in this process: HTTP, moto backend, wire formats, limits, tokens."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from botocore.parsers import create_parser
 
-from asyncauth.testing._server import http as _http
-from asyncauth.testing._server import moto_backend as _moto
-from asyncauth.testing._server import moto_startup as _startup
-from asyncauth.testing._server import seed as _seed
-from asyncauth.testing._server import sigv4 as _sigv4
+from asyncauth.testing._server import http, moto_backend, moto_startup, seed, sigv4
 from asyncauth.testing._server.aws_errors import AwsError, refusal, render
-from asyncauth.testing._server.faults import Limit, Match
+from asyncauth.testing._server.faults import Match, RateLimit
 from asyncauth.testing._server.sts import Principal, SecurityTokenService
 
 if TYPE_CHECKING:
@@ -33,20 +29,20 @@ GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 async def until(reached: Callable[[], bool]) -> None:
-    """Let the loop turn until something is so."""
+    """Let the loop run until a condition holds."""
     async with asyncio.timeout(5):
-        while not reached():  # noqa: ASYNC110 - nothing of the server says it by an event
+        while not reached():  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0)
 
 
 class Served:
-    """An app served on a free port for the time of a test."""
+    """App that is served on a free port for the duration of the block."""
 
-    def __init__(self, app: Callable[[_http.Request], Awaitable[_http.Response]]) -> None:
+    def __init__(self, app: Callable[[http.Request], Awaitable[http.Response]]) -> None:
         self.app = app
 
     async def __aenter__(self) -> Self:
-        self.server, self.port, self.connections = await _http.listen(self.app, lambda: "today")
+        self.server, self.port, self.connections = await http.listen(self.app, lambda: "today")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -54,37 +50,37 @@ class Served:
         for connection in list(self.connections):
             connection.close()
 
-    async def ask(self, *parts: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def send(self, *parts: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         for part in parts:
             writer.write(part)
         return reader, writer
 
 
-async def test_an_app_that_breaks_is_answered_for(caplog: pytest.LogCaptureFixture) -> None:
-    """An exception in the fleet itself is logged, and answered with a status that nobody retries."""
+async def test_an_exception_in_the_app_is_answered(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception in the fleet itself is logged, and answered with a status that botocore does not retry."""
 
-    async def app(request: _http.Request) -> _http.Response:
+    async def app(request: http.Request) -> http.Response:
         raise ZeroDivisionError(request.path)
 
     async with Served(app) as served:
-        reader, writer = await served.ask(GET)
+        reader, writer = await served.send(GET)
         answer = await reader.read()
         writer.close()
 
     assert answer.startswith(b"HTTP/1.1 501 ")
-    assert "the fleet failed over GET /" in caplog.text
+    assert "the fleet failed to answer GET /" in caplog.text
 
 
 async def test_a_slow_reader_slows_the_writer() -> None:
-    """An answer that is larger than the socket takes waits for its reader, whole and in order."""
+    """An answer larger than the socket's buffer waits for its reader, and arrives complete and in order."""
     body = bytes(range(256)) * 65_536
 
-    async def app(request: _http.Request) -> _http.Response:
-        return _http.Response(200, body)
+    async def app(request: http.Request) -> http.Response:
+        return http.Response(200, body)
 
     async with Served(app) as served:
-        reader, writer = await served.ask(GET, GET)
+        reader, writer = await served.send(GET, GET)
         answers = []
         for _ in range(2):
             await reader.readuntil(b"\r\n\r\n")
@@ -94,34 +90,34 @@ async def test_a_slow_reader_slows_the_writer() -> None:
     assert answers == [body, body]
 
 
-async def test_a_flood_of_requests_waits_its_turn() -> None:
-    """Who sends on without reading is paused, and still answered in order."""
+async def test_a_client_that_does_not_read_is_paused() -> None:
+    """A client that sends requests without reading answers is paused, and answered in order."""
     release = asyncio.Event()
-    recorder: list[str] = []
+    answered: list[str] = []
 
-    async def app(request: _http.Request) -> _http.Response:
+    async def app(request: http.Request) -> http.Response:
         await release.wait()
-        recorder.append(request.path)
-        return _http.Response(200, request.path.encode())
+        answered.append(request.path)
+        return http.Response(200, request.path.encode())
 
     many = 4_000
     async with Served(app) as served:
-        reader, writer = await served.ask(*(GET.replace(b"/ ", f"/{number} ".encode()) for number in range(many)))
-        await until(lambda: any(len(one._buffer) > _http.HEAD_LIMIT for one in served.connections))
+        reader, writer = await served.send(*(GET.replace(b"/ ", f"/{number} ".encode()) for number in range(many)))
+        await until(lambda: any(len(one._buffer) > http.MAX_HEAD_BYTES for one in served.connections))
         release.set()
         for number in range(many):
             await reader.readuntil(b"\r\n\r\n")
             assert await reader.readexactly(len(str(number)) + 1) == f"/{number}".encode()
         writer.close()
 
-    assert len(recorder) == many
+    assert len(answered) == many
 
 
-async def test_closing_breaks_off_what_is_held() -> None:
-    """At the end of the fleet, connections with an answer outstanding are broken off, and their tasks end."""
+async def test_closing_aborts_held_requests() -> None:
+    """At the end of the fleet, connections with an outstanding answer are aborted, and their tasks end."""
     started, ended = asyncio.Event(), asyncio.Event()
 
-    async def app(request: _http.Request) -> _http.Response:
+    async def app(request: http.Request) -> http.Response:
         started.set()
         try:
             await asyncio.Event().wait()
@@ -130,7 +126,7 @@ async def test_closing_breaks_off_what_is_held() -> None:
         raise AssertionError(request)
 
     async with Served(app) as served:
-        reader, writer = await served.ask(GET)
+        reader, writer = await served.send(GET)
         await started.wait()
     with contextlib.suppress(ConnectionResetError):
         assert await reader.read() == b""
@@ -144,20 +140,20 @@ async def test_closing_breaks_off_what_is_held() -> None:
 @pytest.mark.parametrize(
     "response",
     [
-        _http.Response(200, b"0123456789", reset=True),
-        _http.Response(200, b"0123456789", drip_seconds=0.0),
-        _http.Response(200, b"0123456789", truncate=True),
-        _http.Response(200, b"0123456789"),
+        http.Response(200, b"0123456789", reset=True),
+        http.Response(200, b"0123456789", drip_seconds=0.0),
+        http.Response(200, b"0123456789", truncate=True),
+        http.Response(200, b"0123456789"),
     ],
 )
-async def test_nobody_is_there_any_more(response: _http.Response) -> None:
-    """Whatever was to be answered, a caller who left in the meantime breaks nothing."""
+async def test_a_client_that_left_breaks_nothing(response: http.Response) -> None:
+    """An answer to a client that has closed its connection is dropped, with every kind of fault."""
     held = asyncio.Event()
     started = asyncio.Event()
 
-    async def app(request: _http.Request) -> _http.Response:
+    async def app(request: http.Request) -> http.Response:
         started.set()
-        # The cancellation that comes with the caller's leaving is ignored here, to answer to nobody.
+        # Ignore the cancellation by the client's close, so that there is an answer for a closed connection.
         while not held.is_set():
             try:
                 await held.wait()
@@ -166,30 +162,30 @@ async def test_nobody_is_there_any_more(response: _http.Response) -> None:
         return response
 
     async with Served(app) as served:
-        _, writer = await served.ask(GET)
+        _, writer = await served.send(GET)
         await started.wait()
         writer.close()
         await until(lambda: not served.connections)
         held.set()
-        reader, writer = await served.ask(GET)
+        reader, writer = await served.send(GET)
         with contextlib.suppress(ConnectionResetError):
             await reader.readline()
         writer.close()
 
 
-# Into moto
+# moto backend
 
 
 @pytest.fixture
-def moto() -> _moto.Moto:
-    seeds = _seed.Seeds({}, {}, seed=0, metric_points=0, partition_of=lambda _: "aws", wall=lambda: 0.0)
-    return _moto.Moto(seeds, {})
+def moto() -> moto_backend.Moto:
+    seeds = seed.Seeds({}, {}, seed=0, metric_points=0, partition_of=lambda _: "aws", wall=lambda: 0.0)
+    return moto_backend.Moto(seeds, {})
 
 
-def call(moto: _moto.Moto, app: Any, method: str = "GET") -> _http.Response:
-    """Let an app that stands for moto answer."""
+def call(moto: moto_backend.Moto, app: Any, method: str = "GET") -> http.Response:
+    """Call the backend with an app in place of moto's."""
     moto._app = app
-    request = _http.Request(method, "/a%20b?c=d", "/a%20b", "c=d", {"host": "127.0.0.1:99"}, [], b"")
+    request = http.Request(method, "/a%20b?c=d", "/a%20b", "c=d", {"host": "127.0.0.1:99"}, [], b"")
     return moto.call(
         request, service="thing", action="Do", account="1", region="us-east-1", key="AKID", protocol="rest-json"
     )
@@ -211,30 +207,30 @@ def answers(status: str, body: bytes, *headers: tuple[str, str]) -> Callable[...
 
 
 @pytest.mark.parametrize(
-    ("error", "why"),
+    ("error", "reason"),
     [
         (NotImplementedError("not yet"), "moto has not implemented it: not yet"),
         (ModuleNotFoundError("no module", name="pyparsing"), "moto needs pyparsing for it, which is not installed"),
         (KeyError("oops"), "moto failed with KeyError: 'oops'"),
     ],
 )
-def test_what_moto_cannot_do_is_a_clear_error(moto: _moto.Moto, error: Exception, why: str) -> None:
-    """moto's exceptions become an AWS error with status 501 that says what is missing."""
+def test_exceptions_of_moto_become_aws_errors(moto: moto_backend.Moto, error: Exception, reason: str) -> None:
+    """moto's exceptions become an AWS error with status 501 that names the reason."""
     with pytest.raises(AwsError) as caught:
         call(moto, fails(error))
 
     assert (caught.value.code, caught.value.status) == ("NotImplemented", 501)
-    assert f"cannot answer thing Do: {why}" in caught.value.message
+    assert f"cannot answer thing Do: {reason}" in caught.value.message
 
 
-def test_a_page_of_html_is_no_answer(moto: _moto.Moto) -> None:
-    """A path that moto does not have is a clear error too."""
+def test_a_page_of_html_becomes_an_aws_error(moto: moto_backend.Moto) -> None:
+    """moto's page of HTML for an unknown path becomes an AWS error with status 501."""
     with pytest.raises(AwsError, match="NotImplemented"):
         call(moto, answers("404 Not Found", b"<!doctype html>"))
 
 
-def test_motos_headers_are_put_right(moto: _moto.Moto) -> None:
-    """Flask's text/html becomes the protocol's own type; what belongs to the connection is left out."""
+def test_headers_of_moto_are_corrected(moto: moto_backend.Moto) -> None:
+    """The protocol's content type replaces Flask's text/html, and headers of the connection are removed."""
     response = call(
         moto,
         answers("200 OK", b"{}", ("Content-Type", "text/html; charset=utf-8"), ("Date", "never"), ("X-Amz-Thing", "1")),
@@ -243,17 +239,17 @@ def test_motos_headers_are_put_right(moto: _moto.Moto) -> None:
     assert response.headers == [("Content-Type", "application/json"), ("X-Amz-Thing", "1")]
 
 
-def test_a_head_answer_keeps_its_length(moto: _moto.Moto) -> None:
-    """The length that HEAD tells is moto's, or that of the body it wrote."""
-    said = call(moto, answers("200 OK", b"", ("Content-Length", "7")), "HEAD")
-    written = call(moto, answers("200 OK", b"four"), "HEAD")
+def test_a_head_answer_keeps_its_length(moto: moto_backend.Moto) -> None:
+    """The length in the answer to HEAD is moto's Content-Length, else the length of moto's body."""
+    with_header = call(moto, answers("200 OK", b"", ("Content-Length", "7")), "HEAD")
+    with_body = call(moto, answers("200 OK", b"four"), "HEAD")
 
-    assert (said.body, said.head_length) == (b"", 7)
-    assert (written.body, written.head_length) == (b"", 4)
+    assert (with_header.body, with_header.head_length) == (b"", 7)
+    assert (with_body.body, with_body.head_length) == (b"", 4)
 
 
-def test_offerings_are_read_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """moto's lists of instance types are read once, for the region that is asked about."""
+def test_offerings_are_read_at_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """moto's list of instance types is read once per region, at its first use."""
     read: list[str] = []
 
     def load(path: str) -> list[dict[str, str]]:
@@ -263,10 +259,10 @@ def test_offerings_are_read_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     module = types.ModuleType("moto.ec2.models.instance_types")
     module.INSTANCE_TYPE_OFFERINGS = {"region": {"us-east-1": [], "eu-west-1": []}}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(_startup, "_loader", [load])
-    monkeypatch.setattr(_startup, "_complete_zones", lambda regions: None)
-    _startup.complete_ec2({})
-    _startup.complete_ec2({})
+    monkeypatch.setattr(moto_startup, "_loader", [load])
+    monkeypatch.setattr(moto_startup, "_complete_zones", lambda regions: None)
+    moto_startup.complete_ec2({})
+    moto_startup.complete_ec2({})
     offerings = module.INSTANCE_TYPE_OFFERINGS["region"]
 
     assert read == []
@@ -275,7 +271,7 @@ def test_offerings_are_read_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     assert [path.replace("\\", "/") for path in read] == ["ec2/resources/instance_type_offerings/region/eu-west-1.json"]
 
 
-# On the wire
+# Wire formats
 
 
 @pytest.mark.parametrize(
@@ -290,7 +286,7 @@ def test_offerings_are_read_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
         ("cbor", "smithy-rpc-v2-cbor"),
     ],
 )
-def test_errors_are_what_botocore_reads(protocol: Any, parser: str) -> None:
+def test_botocore_reads_the_errors(protocol: Any, parser: str) -> None:
     """botocore reads code, message and request id of an error in every protocol, special characters included."""
     error = AwsError("Some.Code", 418, 'why <not> & "so" ü', (("Retry-After", "7"),))
     response = render(error, protocol, "request-1")
@@ -304,57 +300,57 @@ def test_errors_are_what_botocore_reads(protocol: Any, parser: str) -> None:
     assert parsed["ResponseMetadata"]["RequestId"] == "request-1"
 
 
-def test_cbor_refuses_as_json_does() -> None:
-    """The CBOR protocol has the codes of the JSON one."""
+def test_cbor_has_the_errors_of_json() -> None:
+    """Errors in the CBOR protocol have the codes of the JSON protocol."""
     assert refusal("expired", "cbor", "x") == refusal("expired", "json", "x")
 
 
 @pytest.mark.parametrize(
     "query", ["AWSAccessKeyId=a", "AWSAccessKeyId=a&Signature=b&Expires=soon", "x=1&X-Amz-Signature=1&X-Amz-Date=2"]
 )
-def test_presigned_urls_that_make_no_sense(query: str) -> None:
-    """A presigned URL that lacks a part is malformed, not a crash."""
-    request = _http.Request("GET", f"/?{query}", "/", query, {}, [], b"")
-    with pytest.raises(_sigv4.Malformed, match="requires"):
-        _sigv4.read(request)
+def test_incomplete_presigned_urls_are_malformed(query: str) -> None:
+    """A presigned URL without one of its required parts raises Malformed."""
+    request = http.Request("GET", f"/?{query}", "/", query, {}, [], b"")
+    with pytest.raises(sigv4.Malformed, match="requires"):
+        sigv4.read(request)
 
 
 # Limits and tokens
 
 
-def test_a_bucket_on_a_clock() -> None:
-    """A bucket of 2 that is refilled at 1/s: two now, none, one after a second, never more than it holds."""
-    limit = Limit(1, Match(), per_second=1.0, burst=2.0)
+def test_a_bucket_refills_with_time() -> None:
+    """A bucket of 2 with a refill of 1/s allows two calls at once, one after a second, and never more than 2."""
+    limit = RateLimit(1, Match(), per_second=1.0, burst=2.0)
 
     table = [(100.0, True), (100.0, True), (100.0, False), (100.5, False), (101.0, True), (101.0, False)]
     for now, expected in [*table, (900.0, True), (900.0, True), (900.0, False)]:
-        assert limit.takes("1", "r", now) is expected
-    assert limit.takes("2", "r", 900.0)
+        assert limit.try_acquire("1", "r", now) is expected
+    assert limit.try_acquire("2", "r", 900.0)
 
 
-def test_expired_keys_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys that ended are swept out once there are many, and the sweep comes the more rarely the more live on."""
+def test_expired_keys_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Expired keys are removed when there are many keys; the more keys are valid, the rarer the sweeps."""
     monkeypatch.setattr("asyncauth.testing._server.sts._KEYS_KEPT", 10)
     sts = SecurityTokenService(token_lifetime=None, wall=lambda: 0.0, mfa_secret="secret")
 
-    def hand_out(seconds: float) -> None:
+    def issue(seconds: float) -> None:
         sts.token_lifetime = seconds
-        sts._hand_out(Principal("1", "aws", "arn", "id", "secret"), 3600)
+        sts._issue(Principal("1", "aws", "arn", "id", "secret"), 3600)
 
     for _ in range(10):
-        hand_out(-1)
-    hand_out(60)
+        issue(-1)
+    issue(60)
     assert len(sts.principals) == 1
     for _ in range(30):
-        hand_out(60)
+        issue(60)
     assert len(sts.principals) == 31
     assert sts._sweep_at == 40
 
 
-def test_logging_is_off_the_wire(caplog: pytest.LogCaptureFixture, moto: _moto.Moto) -> None:
-    """A REST path that belongs to no operation has no name, and is no reason to fail."""
+def test_an_unknown_rest_path_has_no_action(caplog: pytest.LogCaptureFixture, moto: moto_backend.Moto) -> None:
+    """A REST path without an operation is named by its method, and the reason is logged at DEBUG."""
     moto._app = object()
-    request = _http.Request("PATCH", "/nowhere", "/nowhere", "", {}, [], b"")
+    request = http.Request("PATCH", "/nowhere", "/nowhere", "", {}, [], b"")
     with caplog.at_level(logging.DEBUG, logger="asyncauth.testing.moto"):
         assert moto.action(request, "no-such-service", "/nowhere") == "PATCH /"
 

@@ -1,4 +1,4 @@
-"""The simulated fleet's STS: whom it lets in, whom it refuses and with which words, and when its tokens end."""
+"""STS of the simulated fleet: the calls that it grants, its refusals and their messages, and the ends of tokens."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
@@ -50,16 +51,16 @@ def fleet(shared: SimulatedFleet) -> Iterator[SimulatedFleet]:
 
 
 def account(fleet: SimulatedFleet, partition: str, number: int) -> Account:
-    """Return an account of a partition: 0 and 1 are plain, 2 wants an external id, 3 is denied, 4 is closed."""
+    """Return an account of a partition: 0 and 1 are plain, 2 requires an external id, 3 is denied, 4 is closed."""
     return [one for one in fleet.accounts if one.partition == partition][number]
 
 
-# Who is let in
+# Granted calls
 
 
 @both
 async def test_the_role_of_each_account_is_assumed(fleet: SimulatedFleet, partition: str, region: str) -> None:
-    """The base identity of a partition assumes the role in each of its accounts, and is somebody there."""
+    """The base identity of a partition assumes the role of an account, and then acts as that role."""
     target = account(fleet, partition, 0)
     async with client(fleet, "sts", await enter(fleet, target, RoleSessionName="me"), region) as sts:
         answer = await sts.get_caller_identity()
@@ -71,7 +72,7 @@ async def test_the_role_of_each_account_is_assumed(fleet: SimulatedFleet, partit
 
 
 @both
-async def test_what_is_sent_is_kept(fleet: SimulatedFleet, partition: str, region: str) -> None:
+async def test_calls_are_recorded_with_their_parameters(fleet: SimulatedFleet, partition: str, region: str) -> None:
     """`assumed` returns each AssumeRole with its parameters, granted or refused, without secrets."""
     target = account(fleet, partition, 2)
     policy = json.dumps({"Version": "2012-10-17", "Statement": []})
@@ -104,7 +105,7 @@ async def test_what_is_sent_is_kept(fleet: SimulatedFleet, partition: str, regio
 
 
 async def test_a_chain_of_roles(fleet: SimulatedFleet) -> None:
-    """A role that trusts another role is entered through it, for an hour at most, and by nobody else."""
+    """A role that trusts another role can be assumed through it only, for an hour at most."""
     hub = await fleet.add_role(account(fleet, "aws", 0), "hub")
     spoke = await fleet.add_role(account(fleet, "aws", 1), "team/spoke", trusted=[hub])
     async with client(fleet, "sts") as sts:
@@ -124,13 +125,13 @@ async def test_a_chain_of_roles(fleet: SimulatedFleet) -> None:
 
 
 async def test_other_identities_may_be_added(fleet: SimulatedFleet) -> None:
-    """A second user, and the session of an instance's role, are trusted as the first identity is."""
+    """An added user, and an added session of an instance's role, are trusted like the base identity."""
     user = await fleet.add_identity("deployer", account=account(fleet, "aws", 1))
     session = await fleet.add_identity("i-0123456789abcdef0", role="instance-role", partition="aws-cn")
     for keys, region, partition in ((user, "us-east-1", "aws"), (session, "cn-north-1", "aws-cn")):
         async with client(fleet, "sts", keys, region) as sts:
             arn = fleet.role_arn(account(fleet, partition, 0))
-            # AWS does not take an instance's role for role chaining, so its sessions may be longer than an hour.
+            # An instance's role is not role chaining in AWS, so its sessions may be longer than an hour.
             answer = await sts.assume_role(RoleArn=arn, RoleSessionName="xx", DurationSeconds=7200)
             assert answer["Credentials"]["Expiration"] > datetime.now(UTC)
 
@@ -142,13 +143,13 @@ async def test_other_identities_may_be_added(fleet: SimulatedFleet) -> None:
 
 
 @both
-async def test_web_identity_goes_across_partitions(fleet: SimulatedFleet, partition: str, region: str) -> None:
-    """A token of GetWebIdentityToken in one partition buys a session in either."""
+async def test_web_identity_works_across_partitions(fleet: SimulatedFleet, partition: str, region: str) -> None:
+    """A token of GetWebIdentityToken in one partition gives a session in every partition."""
     async with client(fleet, "sts") as sts:
         if hasattr(sts, "get_web_identity_token"):
             token = (await sts.get_web_identity_token(Audience=["x"], SigningAlgorithm="RS256"))["WebIdentityToken"]
         else:
-            # This botocore's model is older than the action.
+            # The installed botocore does not have the action yet.
             token = await fleet.web_identity_token(f"arn:aws:iam::{fleet.management().id}:user/fleet-operator")
     target = account(fleet, partition, 0)
     async with client(fleet, "sts", region=region) as sts:
@@ -164,29 +165,29 @@ async def test_web_identity_goes_across_partitions(fleet: SimulatedFleet, partit
 
 
 async def test_web_identity_tokens_are_checked(fleet: SimulatedFleet) -> None:
-    """A web identity token that is forged, or past its end, or for an unknown role, is refused."""
+    """A forged or expired web identity token, or an unknown role, is refused."""
     arn = fleet.role_arn(account(fleet, "aws", 0))
-    good, ended = await fleet.web_identity_token(), await fleet.web_identity_token(seconds=-1)
+    good, expired = await fleet.web_identity_token(), await fleet.web_identity_token(seconds=-1)
     async with client(fleet, "sts") as sts:
 
-        async def ask(token: str, role: str = arn) -> tuple[str, int]:
+        async def refused(token: str, role: str = arn) -> tuple[str, int]:
             return await refusal(
                 sts.assume_role_with_web_identity(RoleArn=role, RoleSessionName="pod", WebIdentityToken=token)
             )
 
-        assert await ask(good[:-2] + "AA") == ("InvalidIdentityToken", 400)
-        assert await ask("a.b.c") == ("InvalidIdentityToken", 400)
-        assert await ask(ended) == ("ExpiredTokenException", 400)
-        assert await ask(good, arn + "-x") == ("AccessDenied", 403)
+        assert await refused(good[:-2] + "AA") == ("InvalidIdentityToken", 400)
+        assert await refused("a.b.c") == ("InvalidIdentityToken", 400)
+        assert await refused(expired) == ("ExpiredTokenException", 400)
+        assert await refused(good, arn + "-x") == ("AccessDenied", 403)
 
 
-# Who is refused
+# Refused calls
 
 
 @both
 @pytest.mark.parametrize("number", [3, 4])
 async def test_denied_and_closed_accounts(fleet: SimulatedFleet, partition: str, region: str, number: int) -> None:
-    """The role of a denied account and of a closed one is refused in AWS's words."""
+    """The role of a denied account and of a closed one is refused with AWS's code and message."""
     arn = fleet.role_arn(account(fleet, partition, number))
     user = f"arn:{partition}:iam::{fleet.management(partition).id}:user/fleet-operator"
     async with client(fleet, "sts", region=region) as sts:
@@ -201,20 +202,20 @@ async def test_denied_and_closed_accounts(fleet: SimulatedFleet, partition: str,
 
 @both
 async def test_unknown_roles_accounts_and_external_ids(fleet: SimulatedFleet, partition: str, region: str) -> None:
-    """A role or account that there is not, and a wrong or missing external id, all get the same refusal."""
+    """A missing role or account, and a wrong or missing external id, get the same refusal."""
     plain, guarded = account(fleet, partition, 0), account(fleet, partition, 2)
     async with client(fleet, "sts", region=region) as sts:
 
-        async def ask(arn: str, **more: Any) -> tuple[str, int]:
+        async def refused(arn: str, **more: Any) -> tuple[str, int]:
             return await refusal(sts.assume_role(RoleArn=arn, RoleSessionName="test", **more))
 
-        assert await ask(fleet.role_arn(plain) + "x") == ("AccessDenied", 403)
-        assert await ask(f"arn:{partition}:iam::999999999999:role/manage-role") == ("AccessDenied", 403)
-        assert await ask(fleet.role_arn(guarded)) == ("AccessDenied", 403)
-        assert await ask(fleet.role_arn(guarded), ExternalId="7c1") == ("AccessDenied", 403)
+        assert await refused(fleet.role_arn(plain) + "x") == ("AccessDenied", 403)
+        assert await refused(f"arn:{partition}:iam::999999999999:role/manage-role") == ("AccessDenied", 403)
+        assert await refused(fleet.role_arn(guarded)) == ("AccessDenied", 403)
+        assert await refused(fleet.role_arn(guarded), ExternalId="7c1") == ("AccessDenied", 403)
 
 
-async def test_partitions_refuse_each_other(fleet: SimulatedFleet) -> None:
+async def test_keys_of_another_partition_are_refused(fleet: SimulatedFleet) -> None:
     """Keys of one partition are unknown in another, and its roles cannot be assumed from there."""
     async with client(fleet, "sts", fleet.keys("aws"), "cn-north-1") as sts:
         assert await refusal(sts.get_caller_identity()) == ("InvalidClientTokenId", 403)
@@ -225,15 +226,15 @@ async def test_partitions_refuse_each_other(fleet: SimulatedFleet) -> None:
         assert await refusal(sts.assume_role(RoleArn=arn, RoleSessionName="test")) == ("AccessDenied", 403)
 
 
-async def test_a_region_that_is_off(fleet: SimulatedFleet) -> None:
-    """STS in a region that is not switched on answers RegionDisabledException."""
+async def test_a_disabled_region(fleet: SimulatedFleet) -> None:
+    """STS in a region that is not enabled answers RegionDisabledException."""
     async with client(fleet, "sts", region="eu-south-1") as sts:
         call = sts.assume_role(RoleArn=fleet.role_arn(account(fleet, "aws", 0)), RoleSessionName="test")
         assert await refusal(call) == ("RegionDisabledException", 403)
 
 
-async def test_accounts_change_while_they_run(fleet: SimulatedFleet) -> None:
-    """An account may be denied, closed, or lose a region in the middle of a test, and get it back."""
+async def test_the_state_of_an_account_can_change(fleet: SimulatedFleet) -> None:
+    """An account can be denied, closed, or lose a region in the middle of a test, and recover."""
     target = account(fleet, "aws", 1)
     keys = await enter(fleet, target)
     await fleet.change_account(target, denied=True)
@@ -251,23 +252,23 @@ async def test_accounts_change_while_they_run(fleet: SimulatedFleet) -> None:
         assert (await sts.get_caller_identity())["Account"] == target.id
 
 
-async def test_mfa_is_asked_for(fleet: SimulatedFleet) -> None:
-    """A role may want MFA: a code with AssumeRole, or a session that was bought with one; each code is good once."""
+async def test_mfa_is_required(fleet: SimulatedFleet) -> None:
+    """A role can require MFA: a code with AssumeRole, or a session made with one; each code is accepted once."""
     arn = await fleet.add_role(account(fleet, "aws", 0), "guarded", mfa=True)
     serial, code = fleet.mfa_serial(), fleet.mfa_code()
     async with client(fleet, "sts") as sts:
 
-        async def ask(**more: str) -> tuple[str, int]:
+        async def refused(**more: str) -> tuple[str, int]:
             return await refusal(sts.assume_role(RoleArn=arn, RoleSessionName="test", **more))
 
-        assert await ask() == ("AccessDenied", 403)
+        assert await refused() == ("AccessDenied", 403)
         await sts.assume_role(RoleArn=arn, RoleSessionName="test", SerialNumber=serial, TokenCode=code)
-        assert await ask(SerialNumber=serial, TokenCode=code) == ("AccessDenied", 403)
-        assert await ask(SerialNumber=serial + "x", TokenCode=fleet.mfa_code()) == ("AccessDenied", 403)
+        assert await refused(SerialNumber=serial, TokenCode=code) == ("AccessDenied", 403)
+        assert await refused(SerialNumber=serial + "x", TokenCode=fleet.mfa_code()) == ("AccessDenied", 403)
         plain = as_keys(await sts.get_session_token())
         strong = as_keys(await sts.get_session_token(SerialNumber=serial, TokenCode=fleet.mfa_code()))
     async with client(fleet, "sts", plain) as sts:
-        assert await ask() == ("AccessDenied", 403)
+        assert await refused() == ("AccessDenied", 403)
     async with client(fleet, "sts", strong) as sts:
         await sts.assume_role(RoleArn=arn, RoleSessionName="test", DurationSeconds=43_200)
         assert await refusal(sts.get_session_token()) == ("AccessDenied", 403)
@@ -275,8 +276,8 @@ async def test_mfa_is_asked_for(fleet: SimulatedFleet) -> None:
     assert all("TokenCode" not in record.parameters for record in await fleet.assumed())
 
 
-async def test_a_roles_own_longest_session(fleet: SimulatedFleet) -> None:
-    """A role's MaxSessionDuration limits what may be asked for."""
+async def test_the_maximum_session_duration_of_a_role(fleet: SimulatedFleet) -> None:
+    """DurationSeconds above the role's MaxSessionDuration is refused."""
     arn = await fleet.add_role(account(fleet, "aws", 0), "short", max_session_duration=3600)
     async with client(fleet, "sts") as sts:
         call = sts.assume_role(RoleArn=arn, RoleSessionName="test", DurationSeconds=3601)
@@ -293,7 +294,7 @@ async def test_a_roles_own_longest_session(fleet: SimulatedFleet) -> None:
         ({"RoleSessionName": "a b"}, "ValidationError"),
         ({"RoleSessionName": "name\n"}, "ValidationError"),
         ({"RoleArn": "arn:aws:iam::12345678901:role/x"}, "ValidationError"),
-        ({"RoleArn": "arn:aws:iam::123456789012:user/somebody"}, "ValidationError"),
+        ({"RoleArn": "arn:aws:iam::123456789012:user/alice"}, "ValidationError"),
         ({"RoleArn": "junk" * 600}, "ValidationError"),
         ({"ExternalId": "a b"}, "ValidationError"),
         ({"SourceIdentity": "x" * 65}, "ValidationError"),
@@ -317,69 +318,70 @@ async def test_a_roles_own_longest_session(fleet: SimulatedFleet) -> None:
     ],
 )
 async def test_documented_limits_hold(fleet: SimulatedFleet, parameters: dict[str, Any], code: str) -> None:
-    """What the STS API reference forbids is refused, also what botocore would let pass."""
+    """Parameters that the STS API reference forbids are refused, also those that botocore does not validate."""
     async with client(fleet, "sts", config=ONCE.merge(AioConfig(parameter_validation=False))) as sts:
         arguments = {"RoleArn": fleet.role_arn(account(fleet, "aws", 0)), "RoleSessionName": "test", **parameters}
 
         assert (await refusal(sts.assume_role(**arguments)))[0] == code
 
 
-async def test_what_is_not_simulated_says_so(fleet: SimulatedFleet) -> None:
-    """An STS action that the fleet does not know is a clear error, which botocore does not retry."""
+async def test_an_action_that_is_not_simulated(fleet: SimulatedFleet) -> None:
+    """An STS action that is not simulated gets NotImplemented with a status that botocore does not retry."""
     async with client(fleet, "sts") as sts:
         call = sts.decode_authorization_message(EncodedMessage="x")
         assert await refusal(call) == ("NotImplemented", 501)
 
 
-async def test_small_actions(fleet: SimulatedFleet) -> None:
-    """GetAccessKeyInfo and GetFederationToken answer too."""
+async def test_other_actions(fleet: SimulatedFleet) -> None:
+    """GetAccessKeyInfo and GetFederationToken are answered."""
     async with client(fleet, "sts") as sts:
         known = await sts.get_access_key_info(AccessKeyId=fleet.keys().access_key_id)
         assert known["Account"] == fleet.management().id
-        strange = sts.get_access_key_info(AccessKeyId=fleet.keys("aws-cn").access_key_id)
-        assert await refusal(strange) == ("ValidationError", 400)
+        unknown = sts.get_access_key_info(AccessKeyId=fleet.keys("aws-cn").access_key_id)
+        assert await refusal(unknown) == ("ValidationError", 400)
         answer = await sts.get_federation_token(Name="bob")
     async with client(fleet, "sts", as_keys(answer)) as sts:
         assert (await sts.get_caller_identity())["Arn"].endswith(":federated-user/bob")
 
 
-# When tokens end
+# Ends of tokens
 
 
 @both
-async def test_tokens_really_end(fleet: SimulatedFleet, partition: str, region: str) -> None:
-    """With a token lifetime, STS says when a token ends, and from then on it is refused and counted."""
+async def test_tokens_expire(fleet: SimulatedFleet, partition: str, region: str) -> None:
+    """A token is refused, and counted as expired, after the fleet's token lifetime."""
     await fleet.set_token_lifetime(0.2)
     before = time.monotonic()
     keys = await enter(fleet, account(fleet, partition, 0), DurationSeconds=3600)
     async with client(fleet, "sts", keys, region) as sts:
-        # No sleep: asked until it is refused, which no clock but the fleet's decides.
-        while time.monotonic() < before + 10:
-            try:
-                await sts.get_caller_identity()
-            except ClientError as error:
-                code = error.response["Error"]["Code"]
-                break
+        # No sleep: repeat the call until it is refused, which depends on the fleet's clock alone.
+        with anyio.fail_after(10):
+            while True:
+                try:
+                    await sts.get_caller_identity()
+                except ClientError as error:
+                    code = error.response["Error"]["Code"]
+                    break
 
     assert code == "ExpiredToken"
     assert time.monotonic() - before >= 0.2
     assert (await fleet.counts()).expired >= 1
 
 
-async def test_expiration_is_that_of_the_lifetime(fleet: SimulatedFleet) -> None:
-    """Expiration is the answer's Date plus the lifetime, in whole seconds: the one asked for, or the fleet's."""
+async def test_expiration_follows_from_the_lifetime(fleet: SimulatedFleet) -> None:
+    """Expiration is the answer's Date plus the lifetime in whole seconds: the requested one, or the fleet's."""
     async with client(fleet, "sts") as sts:
         arn = fleet.role_arn(account(fleet, "aws", 0))
         for lifetime, seconds in ((None, 1800), (2.0, 2)):
             await fleet.set_token_lifetime(lifetime)
             answer = await sts.assume_role(RoleArn=arn, RoleSessionName="test", DurationSeconds=1800)
             date = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-            # The second may turn between the stamp and the header.
+            # A second may end between Expiration and the header.
             assert (answer["Credentials"]["Expiration"] - date).total_seconds() in {seconds, seconds - 1}
 
 
-async def test_the_fleets_clock_may_be_off(fleet: SimulatedFleet) -> None:
-    """With a clock offset, Date and Expiration are by the fleet's clock, and tokens live as long as before."""
+async def test_a_clock_offset_does_not_change_lifetimes(fleet: SimulatedFleet) -> None:
+    """With a clock offset, Date and Expiration are on the fleet's clock, and tokens live as long as before."""
     await fleet.set_clock_offset(3000)
     async with client(fleet, "sts") as sts:
         answer = await sts.assume_role(RoleArn=fleet.role_arn(account(fleet, "aws", 0)), RoleSessionName="test")
@@ -392,8 +394,8 @@ async def test_the_fleets_clock_may_be_off(fleet: SimulatedFleet) -> None:
     assert (answer["Credentials"]["Expiration"] - date).total_seconds() in {3600, 3599}
 
 
-async def test_tokens_may_be_ended_early(fleet: SimulatedFleet) -> None:
-    """`expire_tokens` ends the tokens of one account, or all, at once; the base identity stays."""
+async def test_tokens_can_be_expired_early(fleet: SimulatedFleet) -> None:
+    """`expire_tokens` expires the tokens of one account, or all, at once; long-term keys stay valid."""
     ours, theirs = account(fleet, "aws", 0), account(fleet, "aws", 1)
     our_keys, their_keys = await enter(fleet, ours), await enter(fleet, theirs)
     assert await fleet.expire_tokens(ours) >= 1
@@ -410,7 +412,7 @@ async def test_tokens_may_be_ended_early(fleet: SimulatedFleet) -> None:
 
 
 async def test_a_token_belongs_to_its_key(fleet: SimulatedFleet) -> None:
-    """A key with another key's token, without its token, or with another secret, is refused."""
+    """A key with the token or the secret of another key, or without its token, is refused."""
     one, two = [await enter(fleet, account(fleet, "aws", 0)) for _ in range(2)]
     for keys, code in (
         (Keys(one.access_key_id, one.secret_access_key, two.session_token), "InvalidClientTokenId"),

@@ -1,4 +1,4 @@
-"""The simulated fleet on the wire: HTTP, signatures, and AWS's refusals in every protocol."""
+"""Wire formats of the simulated fleet: HTTP, signatures, and AWS's refusals in every protocol."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CALLS: list[tuple[str, str, dict[str, Any], str]] = [
     ("lambda", "list_functions", {}, "rest-json"),
 ]
 if "eventbridgev2" in get_session().get_available_services():
-    # Signs as EventBridge does, and speaks CBOR only; older botocores do not have it.
+    # Signs as EventBridge and uses CBOR only; older versions of botocore do not have it.
     CALLS.append(("eventbridgev2", "list_event_buses", {}, "cbor"))
 UNKNOWN_KEY = {
     "query": ("InvalidClientTokenId", 403),
@@ -89,9 +89,9 @@ def fleet(shared: SimulatedFleet) -> Iterator[SimulatedFleet]:
 
 
 @pytest.fixture(scope="module")
-def ended(shared: SimulatedFleet) -> Keys:
-    """Keys of a session that is over."""
-    keys = shared.blocking.add_identity("gone", role="instance-role", lifetime=0.0)
+def expired_keys(shared: SimulatedFleet) -> Keys:
+    """Return keys of an expired session."""
+    keys = shared.blocking.add_identity("expired", role="instance-role", lifetime=0.0)
     assert keys.session_token is not None
     return keys
 
@@ -101,10 +101,10 @@ def ended(shared: SimulatedFleet) -> Keys:
 
 @each_protocol
 async def test_an_expired_token(
-    fleet: SimulatedFleet, ended: Keys, service: str, call: str, arguments: dict[str, Any], protocol: str
+    fleet: SimulatedFleet, expired_keys: Keys, service: str, call: str, arguments: dict[str, Any], protocol: str
 ) -> None:
-    """A request that is signed with an expired token is refused as its protocol says it, and counted."""
-    async with client(fleet, service, ended) as anything:
+    """A request signed with an expired token gets the error of its protocol, and is counted."""
+    async with client(fleet, service, expired_keys) as anything:
         assert await refusal(getattr(anything, call)(**arguments)) == EXPIRED[protocol]
 
     assert (await fleet.counts()).expired == 1
@@ -114,7 +114,7 @@ async def test_an_expired_token(
 async def test_an_unknown_key(
     fleet: SimulatedFleet, service: str, call: str, arguments: dict[str, Any], protocol: str
 ) -> None:
-    """A key that nobody was given is refused as the protocol says it."""
+    """A request signed with an unknown key gets the error of its protocol."""
     async with client(fleet, service, Keys("AKIAIOSFODNN7EXAMPLE", "secret")) as anything:
         assert await refusal(getattr(anything, call)(**arguments)) == UNKNOWN_KEY[protocol]
 
@@ -123,7 +123,7 @@ async def test_an_unknown_key(
 async def test_a_key_of_another_partition(
     fleet: SimulatedFleet, service: str, call: str, arguments: dict[str, Any], protocol: str
 ) -> None:
-    """A key is as good as unknown in every partition but its own."""
+    """A key is unknown outside its own partition."""
     async with client(fleet, service, fleet.keys("aws-cn"), "us-east-1") as anything:
         assert await refusal(getattr(anything, call)(**arguments)) == UNKNOWN_KEY[protocol]
     async with client(fleet, service, fleet.keys("aws"), "cn-north-1") as anything:
@@ -134,7 +134,7 @@ async def test_a_key_of_another_partition(
 async def test_a_wrong_secret(
     fleet: SimulatedFleet, service: str, call: str, arguments: dict[str, Any], protocol: str
 ) -> None:
-    """A signature made with another secret is refused as the protocol says it."""
+    """A signature made with another secret gets the error of its protocol."""
     async with client(fleet, service, Keys(fleet.keys().access_key_id, "secret")) as anything:
         assert await refusal(getattr(anything, call)(**arguments)) == WRONG_SECRET[protocol]
 
@@ -143,24 +143,24 @@ async def test_a_wrong_secret(
 async def test_a_wrong_token(
     fleet: SimulatedFleet, service: str, call: str, arguments: dict[str, Any], protocol: str
 ) -> None:
-    """A key that is used with a token that is not its own is refused as the protocol says it."""
+    """A key used with a token of another key gets the error of its protocol."""
     keys = fleet.keys()
     async with client(fleet, service, Keys(keys.access_key_id, keys.secret_access_key, "token")) as anything:
         assert await refusal(getattr(anything, call)(**arguments)) == WRONG_TOKEN[protocol]
 
 
 @each_protocol
-async def test_a_region_that_is_off(
+async def test_a_disabled_region(
     fleet: SimulatedFleet, service: str, call: str, arguments: dict[str, Any], protocol: str
 ) -> None:
-    """An opt-in region in which the fleet has nothing refuses the key; STS says why."""
+    """An opt-in region that is not enabled refuses the key; STS names the reason by its code."""
     async with client(fleet, service, region="me-south-1") as anything:
         code = await refusal(getattr(anything, call)(**arguments))
 
     if service == "sts":
         assert code == ("RegionDisabledException", 403)
     elif service in {"iam", "route53"}:
-        # One endpoint per partition: the region of the client does not matter.
+        # These services have one endpoint per partition: the region of the client does not matter.
         assert code == ("InvalidClientTokenId", 403)
     else:
         assert code == WRONG_TOKEN[protocol]
@@ -170,7 +170,7 @@ async def test_a_region_that_is_off(
 async def test_the_same_call_is_answered(
     fleet: SimulatedFleet, service: str, call: str, arguments: dict[str, Any], protocol: str
 ) -> None:
-    """Signed as it should be, each of these calls is answered, or moto's lack of it is said so without a retry."""
+    """A correctly signed call is answered; one that moto lacks, or that a member may not make, is refused."""
     async with client(fleet, service, await enter(fleet, fleet.accounts[0])) as anything:
         if protocol == "cbor":
             assert await refusal(getattr(anything, call)(**arguments)) == ("NotImplemented", 501)
@@ -185,8 +185,8 @@ async def test_the_same_call_is_answered(
     assert protocol in UNKNOWN_KEY
 
 
-async def test_what_moto_does_not_have(fleet: SimulatedFleet) -> None:
-    """An action that moto lacks is a clear error instead of a page of HTML, and botocore does not retry it."""
+async def test_an_action_that_moto_lacks(fleet: SimulatedFleet) -> None:
+    """An action that moto lacks gets NotImplemented instead of a page of HTML, and botocore does not retry it."""
     patient = ONCE.merge(AioConfig(retries={"total_max_attempts": 3, "mode": "standard"}))
     async with client(fleet, "ec2", config=patient) as ec2:
         assert await refusal(ec2.describe_trunk_interface_associations()) == ("NotImplemented", 501)
@@ -194,8 +194,8 @@ async def test_what_moto_does_not_have(fleet: SimulatedFleet) -> None:
     assert (await fleet.counts()).calls("ec2", "DescribeTrunkInterfaceAssociations") == 1
 
 
-async def test_motos_own_errors_pass(fleet: SimulatedFleet) -> None:
-    """What moto itself refuses keeps its code, in the answer and in the counts."""
+async def test_errors_of_moto_keep_their_code(fleet: SimulatedFleet) -> None:
+    """An error of moto keeps its code, in the answer and in the counts."""
     async with client(fleet, "ec2") as ec2, client(fleet, "s3") as s3, client(fleet, "dynamodb") as dynamodb:
         assert await refusal(ec2.describe_instances(InstanceIds=["i-0123"])) == ("InvalidInstanceID.NotFound", 400)
         assert await refusal(s3.head_object(Bucket="nothing-there", Key="k")) == ("404", 404)
@@ -213,14 +213,14 @@ async def test_motos_own_errors_pass(fleet: SimulatedFleet) -> None:
 
 
 def test_sqs_keeps_its_old_codes() -> None:
-    """SQS errors carry the header by which its clients know the codes of the time before JSON."""
+    """SQS errors carry the header with the code of the query protocol, which SQS used before JSON."""
     response = render(AwsError("Nope", 400, "no"), "json", "id", target="AmazonSQS.ListQueues")
 
     assert ("x-amzn-query-error", "Nope;Sender") in response.headers
 
 
 def test_a_head_answer_has_no_body() -> None:
-    """The answer to HEAD tells the length of the error, and leaves it out."""
+    """The answer to HEAD has the length of the error's body and no body."""
     response = render(AwsError("Nope", 404, "no"), "s3", "id", method="HEAD")
 
     assert response.body == b""
@@ -230,8 +230,8 @@ def test_a_head_answer_has_no_body() -> None:
 # Isolation
 
 
-async def test_each_account_has_its_own(fleet: SimulatedFleet) -> None:
-    """What one account creates in S3, DynamoDB and SQS is there for it and not for another."""
+async def test_accounts_do_not_share_resources(fleet: SimulatedFleet) -> None:
+    """Only the account that creates resources in S3, DynamoDB and SQS sees them."""
     ours, theirs = [await enter(fleet, account) for account in fleet.accounts[:2]]
     async with client(fleet, "s3", ours) as s3, client(fleet, "s3", theirs) as other:
         await s3.create_bucket(Bucket="ours-alone")
@@ -258,7 +258,7 @@ async def test_each_account_has_its_own(fleet: SimulatedFleet) -> None:
 
 
 async def test_a_foreign_header_does_not_change_the_account(fleet: SimulatedFleet) -> None:
-    """moto's own header for an account is not taken from outside."""
+    """A request cannot set moto's header for the account."""
 
     def pretend(request: Any, **_: Any) -> None:
         request.headers["x-moto-account-id"] = fleet.accounts[1].id
@@ -281,7 +281,7 @@ async def fetch(url: str, method: str = "GET", data: bytes | None = None, **head
             yarl.URL(url, encoded=True),
             data=data,
             headers=headers,
-            # S3's old signature is over the content type, and none was signed.
+            # S3's signature of version 2 covers the content type, and none was signed.
             skip_auto_headers=["Content-Type"],
         ) as response,
     ):
@@ -290,7 +290,7 @@ async def fetch(url: str, method: str = "GET", data: bytes | None = None, **head
 
 @pytest.mark.parametrize("version", ["s3v4", None])
 async def test_presigned_urls(fleet: SimulatedFleet, version: str | None) -> None:
-    """A presigned URL of S3, of the new and the old kind, is good for what it was signed for, and nothing else."""
+    """A presigned URL of S3, in version 4 and 2, works for the signed request only, until it expires."""
     keys = await enter(fleet, fleet.accounts[0])
     bucket = f"presigned-{version or 's3'}"
     config = ONCE.merge(AioConfig(signature_version=version))
@@ -310,7 +310,7 @@ async def test_presigned_urls(fleet: SimulatedFleet, version: str | None) -> Non
 
 
 async def test_a_presigned_sts_call(fleet: SimulatedFleet) -> None:
-    """GetCallerIdentity works presigned, as EKS and Vault use it."""
+    """A presigned GetCallerIdentity, as used by EKS and Vault, works until it expires."""
     async with client(fleet, "sts") as sts:
         url = await sts.generate_presigned_url("get_caller_identity", HttpMethod="GET")
     status, body = await fetch(url)
@@ -324,16 +324,15 @@ async def test_a_presigned_sts_call(fleet: SimulatedFleet) -> None:
 @pytest.mark.parametrize("query", ["", "a=b&c=%20d", "c=1&a=2&a=1", "x=%2F&y=a%7Eb", "empty=&flag"])
 @pytest.mark.parametrize("path", ["/", "/a/b", "/a//b/../c/", "/a%20b/%C3%BC", "/a+b/*'()"])
 @pytest.mark.parametrize("service", ["lambda", "s3"])
-def test_the_signature_is_botocores(path: str, query: str, service: str) -> None:
-    """For any path and query, what botocore signs is accepted, and refused when a thing in it was changed."""
+def test_signatures_of_botocore_are_verified(path: str, query: str, service: str) -> None:
+    """For any path and query, botocore's signature is accepted, and refused after any change of the request."""
     from botocore.auth import S3SigV4Auth
 
-    from asyncauth.testing._server import http as _http
-    from asyncauth.testing._server import sigv4 as _sigv4
+    from asyncauth.testing._server import http, sigv4
 
-    def received(target: str) -> _http.Request:
+    def received(target: str) -> http.Request:
         lines = [f"POST {target} HTTP/1.1", *(f"{name}: {_text(value)}" for name, value in request.headers.items())]
-        parsed = _http._parse_head("\r\n".join(lines).encode())
+        parsed = http._parse_head("\r\n".join(lines).encode())
         parsed.body = b"body"
         return parsed
 
@@ -342,7 +341,7 @@ def test_the_signature_is_botocores(path: str, query: str, service: str) -> None
     kind = S3SigV4Auth if service == "s3" else SigV4Auth
     signer = kind(Credentials("AKID", "secret", "token"), service, "eu-west-1")
     signer.add_auth(request)
-    signed = _sigv4.read(received(target))
+    signed = sigv4.read(received(target))
 
     assert signed is not None
     assert (signed.access_key_id, signed.region, signed.service, signed.token) == (
@@ -351,13 +350,13 @@ def test_the_signature_is_botocores(path: str, query: str, service: str) -> None
         service,
         "token",
     )
-    assert _sigv4.verify(received(target), signed, "secret")
-    assert not _sigv4.verify(received(target), signed, "secret2")
-    assert not _sigv4.verify(received(path + "x"), signed, "secret")
-    assert not _sigv4.verify(received(target + ("&" if query else "?") + "more=1"), signed, "secret")
+    assert sigv4.verify(received(target), signed, "secret")
+    assert not sigv4.verify(received(target), signed, "secret2")
+    assert not sigv4.verify(received(path + "x"), signed, "secret")
+    assert not sigv4.verify(received(target + ("&" if query else "?") + "more=1"), signed, "secret")
     changed = received(target)
     changed.body = b"bodY"
-    assert not _sigv4.verify(changed, signed, "secret")
+    assert not sigv4.verify(changed, signed, "secret")
 
 
 def _text(value: Any) -> str:
@@ -365,7 +364,7 @@ def _text(value: Any) -> str:
 
 
 async def test_requests_without_a_signature(fleet: SimulatedFleet) -> None:
-    """An unsigned request is refused, as is a signature that cannot be read, and one of a kind that is not known."""
+    """An unsigned request, an unreadable signature and an unknown kind of signature are refused."""
     url = fleet.endpoint_url + "/"
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     body = b"Action=GetCallerIdentity&Version=2011-06-15"
@@ -382,11 +381,11 @@ async def test_requests_without_a_signature(fleet: SimulatedFleet) -> None:
     assert "MissingAuthenticationTokenException" in (await fetch(url, "POST", b"{}", **target))[1]
 
 
-async def test_a_signature_may_be_too_old() -> None:
-    """With a bound on the skew, a signature whose date is off is refused as each service says it."""
+async def test_a_signature_can_be_too_old() -> None:
+    """With `max_clock_skew`, a signature with a wrong date gets the error of its service."""
     async with SimulatedFleet([Account("111111111111")], clock_offset=3000, max_clock_skew=300) as fleet:
         async with client(fleet, "sts") as sts, client(fleet, "ec2") as ec2, client(fleet, "s3") as s3:
-            # botocore learns the skew from the answer's Date and would try again by the right clock.
+            # One attempt: botocore would correct its clock by the answer's Date and retry.
             assert await refusal(sts.get_caller_identity()) == ("SignatureDoesNotMatch", 403)
             assert await refusal(ec2.describe_regions()) == ("RequestExpired", 400)
             assert await refusal(s3.list_buckets()) == ("RequestTimeTooSkewed", 403)
@@ -395,8 +394,8 @@ async def test_a_signature_may_be_too_old() -> None:
             await sts.get_caller_identity()
 
 
-async def test_a_date_that_is_none(fleet: SimulatedFleet) -> None:
-    """A signature is over its date: with another it does not match, and with an unreadable one it is incomplete."""
+async def test_a_changed_date_is_refused(fleet: SimulatedFleet) -> None:
+    """A signature covers its date: another date does not match, and an unreadable one is an incomplete signature."""
     keys = fleet.keys()
     request = AWSRequest("GET", f"{fleet.endpoint_url}/?Action=GetCallerIdentity&Version=2011-06-15")
     signer = SigV4QueryAuth(Credentials(keys.access_key_id, keys.secret_access_key), "sts", "us-east-1")
@@ -415,7 +414,7 @@ async def test_a_date_that_is_none(fleet: SimulatedFleet) -> None:
 
 
 def talk(port: int, *parts: bytes) -> bytes:
-    """Send bytes, and return all that comes until the connection is closed."""
+    """Send bytes, and return all bytes received until the connection is closed."""
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         for part in parts:
             connection.sendall(part)
@@ -429,27 +428,27 @@ CLOSE = b"Host: x\r\nConnection: close\r\n"
 
 
 @pytest.mark.parametrize(
-    ("request_bytes", "why"),
+    ("request_bytes", "reason"),
     [
-        (b"nonsense\r\n\r\n", b"no HTTP/1.1 request line"),
+        (b"nonsense\r\n\r\n", b"not an HTTP/1.1 request line"),
         (b"GET / HTTP/1.1\r\nnonsense\r\n\r\n", b"without a colon"),
-        (b"POST / HTTP/1.1\r\nContent-Length: 1x\r\n\r\n", b"is no number"),
+        (b"POST / HTTP/1.1\r\nContent-Length: 1x\r\n\r\n", b"is not a number"),
         (b"POST / HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n", b"too large"),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 70_000, b"too large"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"without a size"),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffff\r\n", b"too large"),
     ],
 )
-def test_what_is_no_request(fleet: SimulatedFleet, request_bytes: bytes, why: bytes) -> None:
-    """Bytes that are no HTTP/1.1 request are answered with 400 and the connection is closed."""
+def test_malformed_requests(fleet: SimulatedFleet, request_bytes: bytes, reason: bytes) -> None:
+    """Bytes that are not an HTTP/1.1 request are answered with 400, and the connection is closed."""
     answer = talk(fleet.port, request_bytes)
 
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert why in answer
+    assert reason in answer
 
 
-def test_requests_one_after_the_other(fleet: SimulatedFleet) -> None:
-    """Requests that are sent together are answered in their order, on one connection."""
+def test_pipelined_requests(fleet: SimulatedFleet) -> None:
+    """Requests sent together are answered in order, on one connection."""
     one = b"GET /one HTTP/1.1\r\nHost: x\r\n\r\n"
     last = b"GET http://host/two HTTP/1.1\r\n" + CLOSE + b"\r\n"
     answer = talk(fleet.port, one + one[:10], one[10:] + last)
@@ -458,8 +457,8 @@ def test_requests_one_after_the_other(fleet: SimulatedFleet) -> None:
     assert answer.count(b"Connection: close") == 1
 
 
-def test_bodies_in_chunks(fleet: SimulatedFleet) -> None:
-    """A chunked body is put together, with trailers or without, and who expects 100-continue gets it."""
+def test_chunked_bodies(fleet: SimulatedFleet) -> None:
+    """A chunked body is decoded, with and without trailers, and `Expect: 100-continue` is answered."""
     head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n" + CLOSE
     form = b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"
     plain = (head + form, b"7\r\nAction=\r\n", b"13;x=y\r\nGetSessionToken&x=1\r\n", b"0\r\n\r\n")

@@ -1,10 +1,10 @@
-"""Who may pass: keys that are known in their own partition, signatures that are true and recent, tokens that live."""
+"""Authentication of calls: keys known in the partition, correct and recent signatures, tokens not expired."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asyncauth.testing._server import sigv4 as _sigv4
+from asyncauth.testing._server import sigv4
 from asyncauth.testing._server.aws_errors import AwsError, Kind, refusal
 from asyncauth.testing._server.calls import S3
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class Authenticator:
-    """Refuses what AWS would refuse before it looks at what is asked.
+    """Check of every call's signature, before its action is looked at.
 
     Args:
-        sts: knows the keys and the accounts.
-        partition_of: the partition of a region, None for a region in none.
-        wall: the fleet's clock.
-        max_clock_skew: seconds that a signature's date may differ from that clock; None: any.
+        sts: the STS, which holds the keys and the accounts.
+        partition_of: returns the partition of a region, None for an unknown region.
+        wall: returns the fleet's time in Unix seconds.
+        max_clock_skew: seconds by which a signature's date may differ from that time; None: not checked.
     """
 
     def __init__(
@@ -38,63 +38,63 @@ class Authenticator:
         self._wall = wall
         self._max_clock_skew = max_clock_skew
 
-    def admit(self, call: Call, request: Request) -> None:
-        """Let a call pass.
+    def authenticate(self, call: Call, request: Request) -> None:
+        """Check that a call is signed by a principal that may call this region.
 
         Raises:
-            AwsError: it is refused, as the service says it.
+            AwsError: the call is refused; code and message are those of its service.
         """
         if call.problem is not None:
             raise AwsError("IncompleteSignature", 400, call.problem)
         if call.signed is None:
             if call.service == "sts" and call.action == "AssumeRoleWithWebIdentity":
                 return
-            raise _no("missing-signature", call)
+            raise _refusal("missing-signature", call)
         if call.principal is None:
-            raise _no("unknown-key", call)
+            raise _refusal("unknown-key", call)
         self._check_signature(call, request, call.signed, call.principal)
         self._check_date(call, call.signed)
         self._check_account(call, call.principal)
 
-    def _check_signature(self, call: Call, request: Request, signed: _sigv4.Signed, principal: Principal) -> None:
-        if not signed.legacy and self._partition_of(call.region) != principal.partition:
-            # A key is known in its own partition only.
-            raise _no("unknown-key", call)
+    def _check_signature(self, call: Call, request: Request, signed: sigv4.Signed, principal: Principal) -> None:
+        if not signed.is_version_2 and self._partition_of(call.region) != principal.partition:
+            # AWS keeps access keys by partition: a key of another one is unknown here.
+            raise _refusal("unknown-key", call)
         if principal.token != signed.token:
-            raise _no("bad-token", call)
-        if not _sigv4.verify(request, signed, principal.secret):
-            raise _no("bad-signature", call)
-        if principal.expired(call.arrived_at):
-            raise _no("expired", call)
+            raise _refusal("bad-token", call)
+        if not sigv4.verify(request, signed, principal.secret):
+            raise _refusal("bad-signature", call)
+        if principal.is_expired(call.arrived_at):
+            raise _refusal("expired", call)
 
     def _check_account(self, call: Call, principal: Principal) -> None:
         account = self._sts.accounts[principal.account]
         if account.suspended:
-            raise _no("unknown-key", call)
+            raise _refusal("unknown-key", call)
         if call.region in account.disabled_regions:
             if call.service == "sts":
                 self._sts.check_region(account, call.region)
-            raise _no("region-disabled", call)
+            raise _refusal("region-disabled", call)
 
-    def _check_date(self, call: Call, signed: _sigv4.Signed) -> None:
+    def _check_date(self, call: Call, signed: sigv4.Signed) -> None:
         now = self._wall()
-        if signed.ends is not None:
-            if now > signed.ends:
+        if signed.expires_at is not None:
+            if now > signed.expires_at:
                 if call.service in S3:
                     raise AwsError("AccessDenied", 403, "Request has expired")
-                raise _no("bad-signature", call, "Signature expired")
-        elif self._max_clock_skew is not None and abs(now - signed.made) > self._max_clock_skew:
-            raise _skewed(call, signed, early=signed.made > now)
+                raise _refusal("bad-signature", call, "Signature expired")
+        elif self._max_clock_skew is not None and abs(now - signed.signed_at) > self._max_clock_skew:
+            raise _skewed(call, signed, early=signed.signed_at > now)
 
 
-def _skewed(call: Call, signed: _sigv4.Signed, *, early: bool) -> AwsError:
+def _skewed(call: Call, signed: sigv4.Signed, *, early: bool) -> AwsError:
     if call.service in S3:
-        said = "The difference between the request time and the current time is too large."
-        return AwsError("RequestTimeTooSkewed", 403, said)
+        message = "The difference between the request time and the current time is too large."
+        return AwsError("RequestTimeTooSkewed", 403, message)
     if call.protocol == "ec2":
-        return _no("expired", call)
-    return _no("bad-signature", call, f"Signature {'not yet current' if early else 'expired'}: {signed.date}")
+        return _refusal("expired", call)
+    return _refusal("bad-signature", call, f"Signature {'not yet current' if early else 'expired'}: {signed.date}")
 
 
-def _no(kind: Kind, call: Call, message: str | None = None) -> AwsError:
+def _refusal(kind: Kind, call: Call, message: str | None = None) -> AwsError:
     return refusal(kind, call.protocol, call.service, message)

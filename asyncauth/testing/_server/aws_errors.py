@@ -1,4 +1,4 @@
-"""How AWS says no: the code, the status and the body, which differ by protocol and sometimes by service.
+"""Error answers of AWS: code, status and body, which differ by protocol and sometimes by service.
 
 Sources: "Common errors" of the STS, EC2, IAM, DynamoDB and CloudWatch API references, "Error responses" of S3's,
 and the Smithy protocol specifications for the shape of the bodies.
@@ -37,7 +37,7 @@ _EC2_AUTH: Final = "AWS was not able to validate the provided access credentials
 
 @dataclass(frozen=True, slots=True)
 class AwsError(Exception):
-    """An answer that is an error: its code, status and message, and headers beside it."""
+    """Error answer: its code, status, message and extra headers."""
 
     code: str
     status: int
@@ -47,7 +47,7 @@ class AwsError(Exception):
 
 _Entry: TypeAlias = tuple[str, int, str]
 
-#: By kind of refusal, then by protocol; a protocol that is not named answers as "query" does.
+#: Code, status and message by kind of refusal, then by protocol; a missing protocol uses the entry of "query".
 _CATALOGUE: Final[dict[Kind, dict[str, _Entry]]] = {
     "unknown-key": {
         "query": ("InvalidClientTokenId", 403, _INVALID),
@@ -106,41 +106,41 @@ _CATALOGUE: Final[dict[Kind, dict[str, _Entry]]] = {
     },
 }
 
-#: What differs by service rather than by protocol.
+#: Entries of services that differ from others of the same protocol.
 _BY_SERVICE: Final[dict[tuple[Kind, str], _Entry]] = {
     ("throttled", "organizations"): ("TooManyRequestsException", 400, "Rate exceeded"),
     ("throttled", "account"): ("TooManyRequestsException", 429, "Rate exceeded"),
 }
 
-#: Codes by which a client is told to slow down.
+#: Error codes that mean throttling.
 THROTTLING_CODES: Final = frozenset(
     entry[0] for entries in (_CATALOGUE["throttled"],) for entry in entries.values()
 ) | {"ThrottledException", "RequestThrottled", "RequestThrottledException", "BandwidthLimitExceeded"}
 
 
 def refusal(kind: Kind, protocol: Protocol, service: str, message: str | None = None) -> AwsError:
-    """Return the error by which this service, in this protocol, refuses for this reason."""
+    """Return the error with which this service, in this protocol, refuses a call for this reason."""
     entry = _BY_SERVICE.get((kind, service))
     if entry is None:
         entries = _CATALOGUE[kind]
         entry = entries.get("json" if protocol == "cbor" else protocol) or entries["query"]
-    code, status, said = entry
-    return AwsError(code, status, message or said)
+    code, status, usual_message = entry
+    return AwsError(code, status, message or usual_message)
 
 
-def not_implemented(service: str, action: str, why: str) -> AwsError:
-    """Return the error for what the simulation cannot do; 501 is a status that botocore does not retry."""
-    return AwsError("NotImplemented", 501, f"the simulated fleet cannot answer {service} {action}: {why}")
+def not_implemented(service: str, action: str, reason: str) -> AwsError:
+    """Return the error for an action that is not simulated; botocore does not retry its status, 501."""
+    return AwsError("NotImplemented", 501, f"the simulated fleet cannot answer {service} {action}: {reason}")
 
 
 def render(error: AwsError, protocol: Protocol, request_id: str, *, method: str = "POST", target: str = "") -> Response:
-    """Return the error as the protocol writes it."""
+    """Return the error as an answer in the given protocol."""
     writer = {"json": _json, "rest-json": _rest_json, "ec2": _ec2, "s3": _s3, "cbor": _cbor}.get(protocol, _query)
     response = writer(error, request_id)
     response.code = error.code
     response.headers += error.headers
     if protocol == "json" and target.startswith("AmazonSQS."):
-        # SQS moved from query to json; this header keeps the codes that its clients knew.
+        # SQS changed from query to json; this header carries the codes of the old protocol for its clients.
         response.headers.append(("x-amzn-query-error", f"{error.code};{_fault(error)}"))
     if method == "HEAD":
         response.head_length = len(response.body)

@@ -1,4 +1,4 @@
-"""What the fleet saw: calls counted by what they were, and how many ran at once."""
+"""Counters of the calls that the fleet received, and gauges of those in flight."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 if TYPE_CHECKING:
     from asyncauth.testing._server.faults import Match
 
-#: service, action, account, region, error code ("" where there was none)
+#: Service, action, account, region, error code ("" for success).
 CallKey: TypeAlias = tuple[str, str, str, str, str]
 
 _OWNERS_KEPT: Final = 1_000
 
 
 class CallRecorder:
-    """Counters and gauges; `changed` wakes who waits for them."""
+    """Counts of calls by kind, and numbers in flight by account and action."""
 
     def __init__(self) -> None:
         self.in_flight = 0
@@ -27,7 +27,7 @@ class CallRecorder:
         self.reset()
 
     def reset(self) -> None:
-        """Start counting again; what runs now stays in the gauges."""
+        """Reset the counters; calls in flight stay in the gauges."""
         self.calls: Counter[CallKey] = Counter()
         self.expired = 0
         self.throttled = 0
@@ -39,7 +39,7 @@ class CallRecorder:
                 self.peaks[key] = count
 
     def begin(self, service: str, action: str, account: str | None, region: str) -> int:
-        """Count a call that starts; returns its number."""
+        """Count a received call; return its number."""
         self._numbers += 1
         self._active[self._numbers] = (service, action, account, region)
         self.in_flight += 1
@@ -53,7 +53,7 @@ class CallRecorder:
         return self._numbers
 
     def end(self, number: int, code: str, *, throttled: bool) -> None:
-        """Count a call that ended, with the error code it got ("" for none)."""
+        """Count an answered call under its error code ("" for success)."""
         service, action, account, region = self._active.pop(number)
         self.in_flight -= 1
         self.calls[service, action, account or "", region, code] += 1
@@ -66,14 +66,14 @@ class CallRecorder:
             self._wake()
 
     def owner(self, account: str, arn: str) -> None:
-        """Note by whom an account was used."""
+        """Record the ARN of a principal that signed for an account."""
         owners = self.owners[account]
         if len(owners) < _OWNERS_KEPT:
             owners.add(arn)
 
     async def wait(self, match: Match, wanted: dict[str, int]) -> None:
-        """Wait until `wanted` ("calls" finished, "in_flight") is reached by the calls that match."""
-        if self._reached(match, wanted):
+        """Wait until the matching calls reach the `wanted` numbers: "calls" answered, "in_flight"."""
+        if self._is_satisfied(match, wanted):
             return
         woken = asyncio.Event()
         waiter = (match, wanted, woken)
@@ -85,10 +85,10 @@ class CallRecorder:
 
     def _wake(self) -> None:
         for match, wanted, woken in self._waiters:
-            if self._reached(match, wanted):
+            if self._is_satisfied(match, wanted):
                 woken.set()
 
-    def _reached(self, match: Match, wanted: dict[str, int]) -> bool:
+    def _is_satisfied(self, match: Match, wanted: dict[str, int]) -> bool:
         now = {
             "calls": sum(count for key, count in self.calls.items() if match.accepts(*key[:4])),
             "in_flight": sum(match.accepts(*call) for call in self._active.values()),
@@ -96,7 +96,7 @@ class CallRecorder:
         return all(now[name] >= number for name, number in wanted.items())
 
     def snapshot(self) -> dict[str, Any]:
-        """Return it all as JSON takes it."""
+        """Return all counters and gauges as values for JSON."""
         return {
             "calls": [[*key, count] for key, count in self.calls.items()],
             "in_flight": self.in_flight,
@@ -109,5 +109,5 @@ class CallRecorder:
 
 
 def _gauges(service: str, action: str, account: str | None) -> tuple[tuple[str, ...], ...]:
-    """Return what runs at once is measured of: the account, and the action."""
+    """Return the keys of the gauges that a call belongs to: one for its account, one for its action."""
     return (("account", account or ""), ("action", service, action))

@@ -1,4 +1,4 @@
-"""What a request turns out to be: which service, action and protocol, where, and who says to be asking."""
+"""Identification of a request: its service, action, protocol, region, and the principal that it claims."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
-from asyncauth.testing._server import sigv4 as _sigv4
+from asyncauth.testing._server import sigv4
 from asyncauth.testing._server.regions import ACCOUNT_ACTIONS
 
 if TYPE_CHECKING:
@@ -24,44 +24,44 @@ _ASSUME: Final = frozenset({"AssumeRole", "AssumeRoleWithWebIdentity"})
 
 @dataclass(slots=True)
 class Call:
-    """One call.
+    """Identified call.
 
-    `account` is whose resources are meant: the signer's, except for AssumeRole, where it is the role's. `principal` is
-    whose key signed, which is not proven yet. `problem` says why a signature cannot be read. `action` is empty for a
-    REST service, whose operation is known by its path.
+    `account` is the account of the signer, for AssumeRole that of the role. `principal` is the owner of the key in the
+    signature, which is not verified yet. `problem` is the reason why a signature cannot be read. `action` is empty for
+    a REST service, whose operation depends on the path.
     """
 
     service: str
     action: str
     region: str
     protocol: Protocol
-    signed: _sigv4.Signed | None
+    signed: sigv4.Signed | None
     principal: Principal | None
     account: str | None
     form: Mapping[str, str]
     problem: str | None = None
-    #: On the monotonic clock: by when a token is judged, for the answer and for the count alike.
+    #: Time of arrival on the monotonic clock. The answer and the count of expired tokens must use the same time.
     arrived_at: float = field(default_factory=time.monotonic)
 
     @property
     def caller(self) -> str:
-        """The account whose key signed; "" where that is unknown."""
+        """Account of the signing key; "" if unknown."""
         return self.principal.account if self.principal else ""
 
 
 def identify(request: Request, principals: Mapping[str, Principal], default_regions: Mapping[str, str]) -> Call:
-    """Read what a request is.
+    """Return the call that a request makes.
 
     Args:
-        request: as it came.
-        principals: the keys handed out, by access key id.
-        default_regions: by partition, for calls that name no region because nothing signed them.
+        request: the received request.
+        principals: the issued keys, by access key id.
+        default_regions: the region by partition for unsigned calls, which do not name one.
     """
     problem: str | None = None
-    signed: _sigv4.Signed | None = None
+    signed: sigv4.Signed | None = None
     try:
-        signed = _sigv4.read(request)
-    except _sigv4.Malformed as error:
+        signed = sigv4.read(request)
+    except sigv4.Malformed as error:
         problem = str(error)
     form = _form(request)
     action = form.get("Action", "")
@@ -69,7 +69,7 @@ def identify(request: Request, principals: Mapping[str, Principal], default_regi
     service = signed.service.lower() if signed else _unsigned_service(action, target)
     region = signed.region if signed else ""
     if not region:
-        # Nothing but the role's partition says where an unsigned call was sent.
+        # The only hint to the region of an unsigned call is the partition of its role.
         region = default_regions.get(_partition_in(form.get("RoleArn", "")), "us-east-1")
     protocol = _protocol(request, service, action, target)
     if protocol == "json":
@@ -86,7 +86,7 @@ def identify(request: Request, principals: Mapping[str, Principal], default_regi
 
 
 def _form(request: Request) -> dict[str, str]:
-    """Return the parameters of the query and ec2 protocols, from the body or, when presigned, from the URL."""
+    """Return the parameters of the query and ec2 protocols, from the body or, if presigned, from the URL."""
     if request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded") and request.body:
         return dict(parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True))
     if "Action=" in request.query:

@@ -1,7 +1,7 @@
-"""Entry point of the fleet's child process: run by path, so that it imports the server's modules and nothing else.
+"""Entry point of the fleet's child process: run by path, so that it imports only the server's modules.
 
-`python -m asyncauth.testing...` would run the package's own `__init__` first, and with it aiobotocore: most of a second
-before the first request. Empty modules that only know where their files are take the place of the packages above.
+`python -m asyncauth.testing...` would run the `__init__` of both packages first and import aiobotocore, which takes
+most of a second. Empty modules with only a `__path__` replace the packages.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import types
 
 
-def _stand_in(name: str, folder: str) -> None:
+def _empty_package(name: str, folder: str) -> None:
     package = types.ModuleType(name)
     package.__path__ = [folder]
     sys.modules[name] = package
@@ -20,9 +20,9 @@ def _stand_in(name: str, folder: str) -> None:
 if __name__ == "__main__":
     server = os.path.dirname(os.path.abspath(__file__))
     testing = os.path.dirname(server)
-    _stand_in("asyncauth", os.path.dirname(testing))
-    _stand_in("asyncauth.testing", testing)
-    _stand_in("asyncauth.testing._server", server)
+    _empty_package("asyncauth", os.path.dirname(testing))
+    _empty_package("asyncauth.testing", testing)
+    _empty_package("asyncauth.testing._server", server)
     from asyncauth.testing._server.server import main
 
     main()

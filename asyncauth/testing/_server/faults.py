@@ -1,4 +1,4 @@
-"""What goes wrong on request, and how often a caller may ask: faults and rate limits, matched by what a call is."""
+"""Injected faults and rate limits, each for the calls that match it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FaultKind: TypeAlias = Literal["error", "throttle", "delay", "hang", "reset", "d
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which calls are meant: names or shell patterns, None for any."""
+    """Selection of calls by names or shell patterns; None matches any."""
 
     service: str | None = None
     action: str | None = None
@@ -26,29 +26,29 @@ class Match:
 
     @classmethod
     def from_json(cls, data: Mapping[str, str | None]) -> Match:
-        """Read one from a control command."""
+        """Return the selection of a control command."""
         return cls(data.get("service"), data.get("action"), data.get("account"), data.get("region"))
 
     def accepts(self, service: str, action: str, account: str | None, region: str) -> bool:
-        """Tell whether a call is meant."""
+        """Return whether a call is selected."""
         return (
-            _is(self.service, service)
-            and _is(self.action, action)
-            and _is(self.account, account or "")
-            and _is(self.region, region)
+            _matches(self.service, service)
+            and _matches(self.action, action)
+            and _matches(self.account, account or "")
+            and _matches(self.region, region)
         )
 
 
-def _is(pattern: str | None, value: str) -> bool:
+def _matches(pattern: str | None, value: str) -> bool:
     return pattern is None or pattern == value or fnmatchcase(value, pattern)
 
 
 @dataclass(slots=True)
 class Fault:
-    """One thing that goes wrong.
+    """Fault that is applied to matching calls.
 
-    `times` counts down what is left (None: forever); `released` is set when the fault is taken away, and lets go what
-    it holds.
+    `times` is the number of calls to affect (None: no limit), `hits` the number affected so far. `released` is set
+    when the fault is removed, and lets the calls that it holds continue.
     """
 
     id: int
@@ -66,8 +66,8 @@ class Fault:
 
 
 @dataclass(slots=True)
-class Limit:
-    """A token bucket for each calling account and region, or one for all (`shared`)."""
+class RateLimit:
+    """Rate limit: one token bucket per calling account and region, or one for all calls (`shared`)."""
 
     id: int
     match: Match
@@ -76,32 +76,32 @@ class Limit:
     shared: bool = False
     buckets: dict[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
-    def takes(self, caller: str, region: str, now: float) -> bool:
-        """Take one token of the caller's bucket if there is one."""
+    def try_acquire(self, caller: str, region: str, now: float) -> bool:
+        """Take one token from the caller's bucket; return False if it is empty."""
         key = ("", "") if self.shared else (caller, region)
-        level, since = self.buckets.get(key, (self.burst, now))
-        level = min(self.burst, level + (now - since) * self.per_second)
-        taken = level >= 1.0
-        self.buckets[key] = (level - 1.0 if taken else level, now)
-        return taken
+        level, updated_at = self.buckets.get(key, (self.burst, now))
+        level = min(self.burst, level + (now - updated_at) * self.per_second)
+        acquired = level >= 1.0
+        self.buckets[key] = (level - 1.0 if acquired else level, now)
+        return acquired
 
 
 class FaultInjector:
-    """The faults and limits in force."""
+    """Active faults and limits."""
 
     def __init__(self, seed: int) -> None:
         self.faults: dict[int, Fault] = {}
-        self.limits: dict[int, Limit] = {}
-        self._random = random.Random(seed)  # noqa: S311 - chance of a fault, no secret
+        self.limits: dict[int, RateLimit] = {}
+        self._random = random.Random(seed)  # noqa: S311 - probability of a fault, no secret
         self._ids = 0
 
     def next_id(self) -> int:
-        """Return a number that was not used before."""
+        """Return the number of a new fault or limit."""
         self._ids += 1
         return self._ids
 
     def match(self, service: str, action: str, account: str | None, region: str) -> Fault | None:
-        """Return the first fault that hits this call, counted."""
+        """Return the oldest fault that affects this call, after counting the hit; None if there is none."""
         for fault in self.faults.values():
             if not fault.match.accepts(service, action, account, region):
                 continue
@@ -114,17 +114,17 @@ class FaultInjector:
         return None
 
     def throttles(self, service: str, action: str, caller: str, account: str | None, region: str) -> bool:
-        """Tell whether a limit is exceeded by this call; every limit that matches is charged."""
+        """Return whether this call exceeds a limit; takes a token from every limit that matches."""
         now = time.monotonic()
-        taken = [
-            limit.takes(caller, region, now)
+        acquired = [
+            limit.try_acquire(caller, region, now)
             for limit in self.limits.values()
             if limit.match.accepts(service, action, account, region)
         ]
-        return not all(taken)
+        return not all(acquired)
 
     def remove(self, number: int) -> int:
-        """Take a fault or limit away and let go what it held; returns how often it hit."""
+        """Remove a fault or limit and release the calls that it holds; return the number of its hits."""
         self.limits.pop(number, None)
         fault = self.faults.pop(number, None)
         if fault is None:
@@ -133,7 +133,7 @@ class FaultInjector:
         return fault.hits
 
     def clear(self) -> None:
-        """Take everything away."""
+        """Remove all faults and limits."""
         for number in list(self.faults):
             self.remove(number)
         self.limits.clear()

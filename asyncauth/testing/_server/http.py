@@ -1,7 +1,7 @@
-"""HTTP/1.1 as the fleet speaks it: small, on asyncio, and able to misbehave on request.
+"""HTTP/1.1 server on asyncio that can also reset connections, drip bodies and truncate answers.
 
-The standard library's servers need a thread per connection, aiohttp takes 0.4 s to import; a simulated fleet wants
-neither, and needs the transport itself to reset a connection or drip a body.
+The standard library's servers need a thread per connection, and aiohttp takes 0.4 s to import. Neither gives access to
+the transport, which the faults need.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("asyncauth.testing")
 
-HEAD_LIMIT: Final = 64 * 1024
-BODY_LIMIT: Final = 256 * 1024 * 1024
+MAX_HEAD_BYTES: Final = 64 * 1024
+MAX_BODY_BYTES: Final = 256 * 1024 * 1024
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(slots=True)
 class Request:
-    """One request as it came: target and header values untouched, for signatures are made over exactly these."""
+    """Received request; target and header values are unchanged, because signatures cover exactly these."""
 
     method: str
     target: str
@@ -41,10 +41,10 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """What to answer, and how badly.
+    """Answer to send, and the fault to apply while sending it.
 
-    `code` is the error's code, for the counters. `drip_seconds` sends the body a byte at a time with that pause;
-    `reset` breaks the connection off instead of answering; `truncate` closes it after half of the body.
+    `code` is the error's code, for the counters. `drip_seconds` is the pause after each byte of the body; `reset`
+    resets the connection instead of answering; `truncate` closes it after half of the body.
     """
 
     status: int = 200
@@ -54,7 +54,7 @@ class Response:
     drip_seconds: float | None = None
     reset: bool = False
     truncate: bool = False
-    #: The body of a HEAD answer is not sent, but its length is told.
+    #: Value of Content-Length for the answer to HEAD, which has no body; None: the body's length.
     head_length: int | None = None
 
 
@@ -63,11 +63,11 @@ Now: TypeAlias = "Callable[[], str]"
 
 
 class BadRequest(Exception):
-    """Bytes that are no HTTP/1.1 request."""
+    """Received bytes are not an HTTP/1.1 request."""
 
 
 class Connection(asyncio.Protocol):
-    """One connection: requests answered one after the other, in their order."""
+    """Connection of a client; its requests are answered one after the other, in order."""
 
     def __init__(self, app: App, date: Now, open_connections: set[Connection]) -> None:
         self._app = app
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._writable.set()
         if self._task is not None:
-            # Who asked is gone: a request that was held is let go.
+            # The client has closed: a request that a fault holds must not wait any longer.
             self._task.cancel()
 
     def pause_writing(self) -> None:
@@ -107,8 +107,8 @@ class Connection(asyncio.Protocol):
         self._buffer += data
         if self._task is None:
             self._next()
-        elif len(self._buffer) > HEAD_LIMIT and self._transport is not None:
-            # Who sends on without having read the answer waits.
+        elif len(self._buffer) > MAX_HEAD_BYTES and self._transport is not None:
+            # Backpressure for a client that sends more requests without reading answers.
             self._transport.pause_reading()
 
     def _next(self) -> None:
@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
         if self._head is None:
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
-                if len(self._buffer) > HEAD_LIMIT:
+                if len(self._buffer) > MAX_HEAD_BYTES:
                     raise BadRequest("header too large")
                 return None
             head = bytes(self._buffer[:end])
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
         try:
             response = await self._app(request)
         except Exception:
-            logger.exception("the fleet failed over %s %s", request.method, request.path)
+            logger.exception("the fleet failed to answer %s %s", request.method, request.path)
             response = Response(501, b"the simulated fleet failed; see its log")
             keep = False
         if self._transport is None:
@@ -166,8 +166,8 @@ class Connection(asyncio.Protocol):
         if response.drip_seconds is not None:
             await self._drip(response, response.drip_seconds)
         elif response.truncate:
-            whole = self._render(response)
-            self._transport.write(whole[: len(whole) - max(1, len(response.body) // 2)])
+            answer = self._render(response)
+            self._transport.write(answer[: len(answer) - max(1, len(response.body) // 2)])
             keep = False
         else:
             if not keep:
@@ -181,14 +181,14 @@ class Connection(asyncio.Protocol):
             self._next()
 
     async def _drip(self, response: Response, seconds: float) -> None:
-        whole = self._render(response)
-        start = len(whole) - len(response.body)
+        answer = self._render(response)
+        start = len(answer) - len(response.body)
         if self._transport is not None:
-            self._transport.write(whole[:start])
-        for position in range(start, len(whole)):
+            self._transport.write(answer[:start])
+        for position in range(start, len(answer)):
             if self._transport is None:
                 return
-            self._transport.write(whole[position : position + 1])
+            self._transport.write(answer[position : position + 1])
             await asyncio.sleep(seconds)
 
     def _render(self, response: Response) -> bytes:
@@ -210,7 +210,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _reset(self) -> None:
-        """Break off with a TCP reset: with a linger time of zero, closing sends RST instead of FIN."""
+        """Reset the connection: with a linger time of zero, closing the socket sends RST instead of FIN."""
         if self._transport is None:
             return
         sock: Any = self._transport.get_extra_info("socket")
@@ -222,10 +222,10 @@ def _parse_head(head: bytes) -> Request:
     lines = head.decode("latin-1").lstrip("\r\n").split("\r\n")
     parts = lines[0].split(" ")
     if len(parts) != 3 or not parts[2].startswith("HTTP/1."):
-        raise BadRequest("no HTTP/1.1 request line")
+        raise BadRequest("not an HTTP/1.1 request line")
     method, target, _ = parts
     if not target.startswith("/"):
-        # The absolute form, as a proxy gets it.
+        # The absolute form, which clients send to a proxy.
         _, _, rest = target.partition("://")
         target = "/" + rest.partition("/")[2]
     path, _, query = target.partition("?")
@@ -234,7 +234,7 @@ def _parse_head(head: bytes) -> Request:
     for line in lines[1:]:
         name, colon, value = line.partition(":")
         if not colon:
-            raise BadRequest("a header line without a colon")
+            raise BadRequest("header line without a colon")
         value = value.strip(" \t")
         raw_headers.append((name, value))
         key = name.lower()
@@ -243,19 +243,19 @@ def _parse_head(head: bytes) -> Request:
 
 
 def _body_length(request: Request) -> int | None:
-    """Return the body's length, or None when it is chunked."""
+    """Return the body's length in bytes; None if it is chunked."""
     if "chunked" in request.headers.get("transfer-encoding", "").lower():
         return None
     text = request.headers.get("content-length", "0")
     if not (text.isascii() and text.isdigit()):
-        raise BadRequest("a Content-Length that is no number")
-    if int(text) > BODY_LIMIT:
+        raise BadRequest("Content-Length is not a number")
+    if int(text) > MAX_BODY_BYTES:
         raise BadRequest("body too large")
     return int(text)
 
 
 def _dechunk(buffer: bytearray) -> bytes | None:
-    """Take a whole chunked body off the buffer; None, and nothing taken, while it is incomplete."""
+    """Remove a complete chunked body from the buffer and return it; None if it is still incomplete."""
     position = 0
     chunks: list[bytes] = []
     while True:
@@ -265,12 +265,12 @@ def _dechunk(buffer: bytearray) -> bytes | None:
         try:
             size = int(bytes(buffer[position:line_end]).split(b";")[0], 16)
         except ValueError:
-            raise BadRequest("a chunk without a size") from None
-        if size < 0 or size > BODY_LIMIT:
+            raise BadRequest("chunk without a size") from None
+        if size < 0 or size > MAX_BODY_BYTES:
             raise BadRequest("body too large")
         start = line_end + 2
         if size == 0:
-            # Trailers, if any, end with an empty line.
+            # An empty line ends the trailers, if there are any.
             if buffer[start : start + 2] == b"\r\n":
                 end = start + 2
             else:
@@ -287,7 +287,7 @@ def _dechunk(buffer: bytearray) -> bytes | None:
 
 
 async def listen(app: App, date: Now, host: str = "127.0.0.1") -> tuple[asyncio.Server, int, set[Connection]]:
-    """Serve `app` on a free port of `host`; returns the server, its port, and the set of open connections."""
+    """Serve `app` on a free port of `host`; return the server, its port, and the set of open connections."""
     connections: set[Connection] = set()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(app, date, connections), host, 0, backlog=4096)

@@ -1,4 +1,4 @@
-"""The way into moto: a request of the fleet's, as a call in this process, under the account that signed it."""
+"""moto as a backend: a request to the fleet becomes a WSGI call in this process, under the account that signed it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
-from asyncauth.testing._server import moto_startup as _startup
-from asyncauth.testing._server.aws_errors import AwsError, Protocol, not_implemented
+from asyncauth.testing._server import moto_startup
+from asyncauth.testing._server.aws_errors import Protocol, not_implemented
 from asyncauth.testing._server.http import Response
 
 if TYPE_CHECKING:
@@ -37,9 +37,9 @@ _CONTENT_TYPES: Final[Mapping[Protocol, str]] = {
 
 
 class Moto:
-    """moto behind a single worker thread: its backends are plain dictionaries, and one thread needs no locks.
+    """moto in a single worker thread, because its backends are plain dictionaries without locks.
 
-    It is imported when it is first needed, by that thread; nothing else of the fleet waits for it.
+    That thread imports moto at the first call that needs it; the other parts of the fleet do not wait for the import.
     """
 
     def __init__(self, seeds: Seeds, regions: Mapping[str, Sequence[str]]) -> None:
@@ -50,11 +50,11 @@ class Moto:
         self._lock = threading.Lock()
 
     def preload(self, services: list[str]) -> Future[None]:
-        """Begin to import moto and the backends of `services`."""
+        """Start to import moto and the backends of `services`."""
         return self._worker.submit(self._preload, services)
 
     def run(self, call: Callable[[], Any]) -> Future[Any]:
-        """Run something in moto's thread."""
+        """Run a function in moto's thread."""
         return self._worker.submit(call)
 
     def _preload(self, services: list[str]) -> None:
@@ -64,16 +64,16 @@ class Moto:
 
     def _load(self) -> Any:
         if self._app is None:
-            _startup.lighten_boto(self._regions)
-            _startup.postpone_offerings()
+            moto_startup.lighten_boto(self._regions)
+            moto_startup.postpone_offerings()
             from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
             def create(service: Any) -> Any:
                 if service is None:
-                    raise NotImplementedError("it does not have this service")
+                    raise NotImplementedError("moto does not have this service")
                 app = create_backend_app(service)
-                _startup.complete_ec2(self._regions)
-                # moto's exceptions come to us instead of becoming a page of HTML.
+                moto_startup.complete_ec2(self._regions)
+                # Raise moto's exceptions here; Flask would answer with a page of HTML.
                 app.config["PROPAGATE_EXCEPTIONS"] = True
                 app.config["TESTING"] = True
                 return app
@@ -92,10 +92,10 @@ class Moto:
         key: str,
         protocol: Protocol,
     ) -> Response:
-        """Let moto answer; blocks, so it is for its own thread.
+        """Return moto's answer; blocks, so it must run in moto's thread.
 
         Raises:
-            AwsError: moto does not have that action, or broke over it.
+            AwsError: moto does not implement the action, or raised an exception.
         """
         app = self._load()
         environ = _environ(request, service=service, account=account, region=region, key=key)
@@ -105,17 +105,17 @@ class Moto:
             started[:] = [status, headers]
 
         try:
-            _startup.complete_ec2(self._regions)
+            moto_startup.complete_ec2(self._regions)
             self._seeds.ensure(service, account, region)
             chunks = app(environ, start_response)
             body = b"".join(chunks)
         except NotImplementedError as error:
             raise not_implemented(service, action, f"moto has not implemented it: {error}") from None
         except ModuleNotFoundError as error:
-            why = f"moto needs {error.name} for it, which is not installed (moto's extra of that service brings it)"
-            raise not_implemented(service, action, why) from None
+            reason = f"moto needs {error.name} for it, which is not installed (moto's extra of that service has it)"
+            raise not_implemented(service, action, reason) from None
         except Exception as error:
-            logger.exception("moto failed over %s %s", service, action)
+            logger.exception("moto failed to answer %s %s", service, action)
             raise not_implemented(service, action, f"moto failed with {type(error).__name__}: {error}") from None
         status = int(started[0].split(" ", 1)[0])
         if status == 404 and body.startswith((b"<!doctype", b"<!DOCTYPE")):
@@ -128,7 +128,7 @@ class Moto:
         return response
 
     def action(self, request: Request, service: str, path: str) -> str:
-        """Return which operation of a REST service this is; blocks, so it is for moto's own thread."""
+        """Return the operation name of a call to a REST service; blocks, so it must run in moto's thread."""
         self._load()
         from moto.core.request import Request as MotoRequest
         from moto.core.routing import get_service_router
@@ -137,13 +137,13 @@ class Moto:
             router = get_service_router(_service_name(service, path))
             environ = _environ(request, service=service, account="", region="us-east-1", key="")
             return str(router.match(MotoRequest(environ))[0].name)
-        except Exception as error:  # noqa: BLE001 - werkzeug's, botocore's or moto's: the action has no name then
+        except Exception as error:  # noqa: BLE001 - of werkzeug, botocore or moto: the action then has no name
             logger.debug("no operation found for %s %s: %r", request.method, path, error)
             return f"{request.method} /"
 
 
 def _headers(given: list[tuple[str, str]], protocol: Protocol) -> list[tuple[str, str]]:
-    """Return moto's headers without those of the connection, and with the protocol's type where Flask put its own."""
+    """Return moto's headers without those of the connection; the protocol's content type replaces Flask's default."""
     headers = [(name, value) for name, value in given if name.lower() not in _DROPPED]
     usual = _CONTENT_TYPES.get(protocol)
     if usual is None:
@@ -155,7 +155,7 @@ def _headers(given: list[tuple[str, str]], protocol: Protocol) -> list[tuple[str
 
 
 def _service_name(signing_name: str, path: str) -> str:
-    """Return boto's name of a REST service, which is not always the name that signs."""
+    """Return botocore's name of a REST service, which is not always its signing name."""
     if signing_name == "s3":
         return "s3control" if path.startswith("/v20180820/") else "s3"
     if signing_name == "ses":
@@ -178,10 +178,10 @@ def _service_name(signing_name: str, path: str) -> str:
 
 
 def _environ(request: Request, *, service: str, account: str, region: str, key: str) -> dict[str, Any]:
-    """Return the WSGI environment of a request, signed in moto's way.
+    """Return the WSGI environment of a request, with the headers from which moto reads service, region and account.
 
-    moto finds the service and region in the Authorization header and never checks the signature; it takes the account
-    from a header of its own, and the region from a user agent that names one, so that part is taken out.
+    moto reads service and region from the Authorization header and does not check the signature; it reads the account
+    from its own header. A region in the user agent would take precedence, so that part is removed.
     """
     host, _, port = request.headers.get("host", "127.0.0.1").partition(":")
     environ: dict[str, Any] = {
@@ -224,7 +224,7 @@ def _environ(request: Request, *, service: str, account: str, region: str, key: 
 
 
 def prepare_environment() -> None:
-    """Set what moto and boto read when they are imported, so that nothing of the machine reaches them."""
+    """Set the variables that moto and boto read at import, and remove those of the user's environment."""
     for name in list(os.environ):
         if name.startswith(("AWS_", "BOTO_", "MOTO_")) or name.lower() in {"http_proxy", "https_proxy", "all_proxy"}:
             del os.environ[name]
@@ -240,6 +240,3 @@ def prepare_environment() -> None:
         MOTO_DISABLE_GLOBAL_CORS="true",
         TEST_SERVER_MODE="true",
     )
-
-
-__all__ = ["AwsError", "Moto", "prepare_environment"]

@@ -1,8 +1,7 @@
-"""moto's EC2 imported at half of its time and memory: what it reads ahead and a fleet hardly asks for is read later.
+"""Lighter import of moto's EC2: data that moto reads at import and a fleet rarely needs is read at first use.
 
-This leans on moto's insides, and says so in one place: where a name is not there any more, moto simply stays as it
-is. Measured with moto 5.2.5, import up to the first EC2 backend: 2.0 s of CPU and 188 MB without, 0.8 s and 102 MB
-with.
+This module changes private parts of moto. If a part no longer exists, the import is slow and still correct. Measured
+with moto 5.2.5, import up to the first EC2 backend: 2.0 s of CPU and 188 MB without, 0.8 s and 102 MB with.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _OFFERINGS: Final = "instance_type_offerings"
-#: moto's own loader, until the lists were arranged.
+#: moto's own loader, until `complete_ec2` has replaced the lists.
 _loader: list[Any] = []
 
 
 def lighten_boto(regions: Mapping[str, Sequence[str]]) -> None:
-    """Let boto3 answer which regions there are from what the fleet knows; it would read endpoints for each service.
+    """Make boto3 return the fleet's regions; by default it reads the endpoints of every service.
 
     Args:
-        regions: by partition.
+        regions: region names by partition.
     """
     from boto3 import session
 
@@ -35,7 +34,7 @@ def lighten_boto(regions: Mapping[str, Sequence[str]]) -> None:
 
 
 def postpone_offerings() -> None:
-    """Let moto's EC2, whenever it is imported, leave out the lists of instance types by region and zone."""
+    """Make moto's EC2 import without its lists of instance types by region and zone."""
     from moto.utilities import utils
 
     load = utils.load_resource
@@ -48,10 +47,10 @@ def postpone_offerings() -> None:
 
 
 def complete_ec2(regions: Mapping[str, Sequence[str]]) -> None:
-    """Once EC2 was imported: read those lists when asked, and give a zone to every region.
+    """After the import of EC2: make the omitted lists load at first use, and add zones to every region without them.
 
-    moto knows no zones, and so has no subnets, in partitions other than aws, aws-cn and aws-us-gov. Cheap enough to
-    call before every request.
+    moto has no zones, and therefore no subnets, in partitions other than aws, aws-cn and aws-us-gov. Cheap enough for
+    a call before every request.
     """
     module = sys.modules.get("moto.ec2.models.instance_types")
     if module is None or not _loader:
@@ -73,7 +72,7 @@ def _complete_zones(regions: Mapping[str, Sequence[str]]) -> None:
 
 
 class _Offerings(dict[str, Any]):
-    """The instance types offered, by region; a region is read at the first question about it."""
+    """Offered instance types by region; a region's list is read at first use."""
 
     def __init__(self, location_type: str, known: Mapping[str, Any], load: Any) -> None:
         super().__init__(dict.fromkeys(known))
@@ -91,5 +90,5 @@ class _Offerings(dict[str, Any]):
         return offered
 
     def get(self, region: str, default: Any = None) -> Any:
-        """Return what a region offers, or `default` for a region that nothing is known of."""
+        """Return the offers of a region, or `default` for an unknown region."""
         return self[region] if region in self else default  # noqa: SIM401 - dict.get would not read it

@@ -1,6 +1,6 @@
-"""Which regions an account has: EC2's DescribeRegions and Account Management's ListRegions, answered by the fleet.
+"""Regions of an account: EC2's DescribeRegions and Account Management's actions, answered by the fleet.
 
-moto lists the regions of all partitions together, and knows of none that is switched off.
+moto lists the regions of all partitions together, and has no regions that are not enabled.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ ACCOUNT_ACTIONS: Final[Mapping[str, str]] = {
 
 @dataclass(slots=True)
 class Regions:
-    """The regions of all partitions.
+    """Regions of all partitions.
 
     Args:
-        by_partition: all region names.
+        by_partition: all region names, by partition.
         suffixes: the DNS suffix of each partition.
-        opt_in: the regions that an account has to switch on.
+        opt_in: the opt-in regions, which an account must enable.
     """
 
     by_partition: Mapping[str, Sequence[str]]
@@ -48,18 +48,18 @@ class Regions:
         self._partitions = {region: name for name, regions in self.by_partition.items() for region in regions}
 
     def partition_of(self, region: str) -> str | None:
-        """Return the partition of a region; None for one that is in none."""
+        """Return the partition of a region; None for an unknown region."""
         return self._partitions.get(region)
 
     def status(self, account: AccountState, region: str) -> str:
-        """Return Account Management's word for a region's state in an account."""
+        """Return the `RegionOptStatus` of a region in an account."""
         if region in account.disabled_regions:
             return "DISABLED"
         return "ENABLED" if region in self.opt_in else "ENABLED_BY_DEFAULT"
 
 
 class RegionsServer:
-    """Answers what is asked about regions."""
+    """Answers to the actions about regions."""
 
     def __init__(self, regions: Regions, sts: SecurityTokenService) -> None:
         self._regions = regions
@@ -69,14 +69,14 @@ class RegionsServer:
         """Answer EC2's DescribeRegions.
 
         Raises:
-            AwsError: a region that there is not.
+            AwsError: a named region does not exist in the caller's partition.
         """
         account = self._sts.accounts[caller.account]
         names = _numbered(form, "RegionName")
         known = self._regions.by_partition[caller.partition]
-        if strangers := [name for name in names if name not in known]:
-            raise AwsError("InvalidParameterValue", 400, f"Invalid region id(s): [{', '.join(strangers)}]")
-        everything = form.get("AllRegions", "false").lower() == "true"
+        if unknown := [name for name in names if name not in known]:
+            raise AwsError("InvalidParameterValue", 400, f"Invalid region id(s): [{', '.join(unknown)}]")
+        all_regions = form.get("AllRegions", "false").lower() == "true"
         items = []
         for region in known:
             status = {"DISABLED": "not-opted-in", "ENABLED": "opted-in"}.get(
@@ -84,8 +84,8 @@ class RegionsServer:
             )
             endpoint = f"ec2.{region}.{self._regions.suffixes[caller.partition]}"
             facts = {"region-name": region, "opt-in-status": status, "endpoint": endpoint}
-            wanted = everything or bool(names) or status != "not-opted-in"
-            if wanted and (not names or region in names) and _passes(form, facts):
+            listed = all_regions or bool(names) or status != "not-opted-in"
+            if listed and (not names or region in names) and _passes_filters(form, facts):
                 items.append(
                     f"<item><regionName>{region}</regionName><regionEndpoint>{escape(endpoint)}</regionEndpoint>"
                     f"<optInStatus>{status}</optInStatus></item>"
@@ -97,15 +97,15 @@ class RegionsServer:
         return Response(200, body.encode(), [("Content-Type", "text/xml")])
 
     def account_management(self, action: str, caller: Principal, body: bytes) -> Response:
-        """Answer Account Management; the management account may ask about the others.
+        """Answer Account Management; the management account may name another account of its partition.
 
         Raises:
-            AwsError: somebody else's account, an unknown region, or an action that is not simulated.
+            AwsError: another account named by a member account, an unknown region, or a body that is not JSON.
         """
         try:
             arguments: dict[str, Any] = json.loads(body or b"{}")
         except ValueError:
-            raise AwsError("ValidationException", 400, "The request body is no JSON") from None
+            raise AwsError("ValidationException", 400, "The request body is not JSON") from None
         account = self._account(action, caller, arguments.get("AccountId"))
         if action == "ListRegions":
             return _json(self._list_regions(account, arguments))
@@ -137,15 +137,15 @@ class RegionsServer:
         states = {
             region: self._regions.status(account, region) for region in self._regions.by_partition[account.partition]
         }
-        every = [
+        entries = [
             {"RegionName": region, "RegionOptStatus": status}
             for region, status in states.items()
             if not contains or status in contains
         ]
         start = int(arguments.get("NextToken") or 0)
         size = int(arguments.get("MaxResults") or 50)
-        page: dict[str, Any] = {"Regions": every[start : start + size]}
-        if start + size < len(every):
+        page: dict[str, Any] = {"Regions": entries[start : start + size]}
+        if start + size < len(entries):
             page["NextToken"] = str(start + size)
         return page
 
@@ -162,7 +162,7 @@ def _numbered(form: Mapping[str, str], name: str) -> list[str]:
     return values
 
 
-def _passes(form: Mapping[str, str], facts: Mapping[str, str]) -> bool:
+def _passes_filters(form: Mapping[str, str], facts: Mapping[str, str]) -> bool:
     number = 1
     while (name := form.get(f"Filter.{number}.Name")) is not None:
         if facts.get(name) not in _numbered(form, f"Filter.{number}.Value"):

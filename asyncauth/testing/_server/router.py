@@ -1,7 +1,7 @@
-"""The fleet's front door: lets go wrong what shall, refuses what AWS would, counts, and passes the rest on.
+"""Router of the fleet's requests: counts each call, applies faults and limits, authenticates, and passes it on.
 
-STS and what is asked about regions is answered in this process's loop; everything else goes to moto, under the
-account whose key signed.
+Calls to STS and about regions are answered in this process's event loop; all others go to moto, under the account
+whose key signed.
 """
 
 from __future__ import annotations
@@ -30,10 +30,16 @@ _CODE: Final = re.compile(rb'<Code>([^<]+)</Code>|"__type":\s*"(?:[^"#]*#)?([^"]
 
 
 class Router:
-    """Answers every request to the fleet that is not for its own control.
+    """Entry point of every request to the fleet, except those to its control path.
 
     Args:
-        default_regions: by partition, for calls that nothing signed.
+        sts: the fleet's STS.
+        authenticator: checks signatures, tokens and regions.
+        moto: the backend of all other services.
+        faults: the active faults and limits.
+        recorder: counts the calls.
+        regions: answers the actions about regions.
+        default_regions: the region by partition for unsigned calls.
     """
 
     def __init__(
@@ -74,7 +80,7 @@ class Router:
     async def _answer_with_faults(self, call: Call, request: Request) -> Response:
         if call.principal is not None:
             self._recorder.owner(call.principal.account, call.principal.arn)
-            self._recorder.expired += call.principal.expired(call.arrived_at)
+            self._recorder.expired += call.principal.is_expired(call.arrived_at)
         fault = self._faults.match(call.service, call.action, call.account, call.region)
         if fault is not None and fault.kind == "reset":
             return Response(code="Reset", reset=True)
@@ -93,7 +99,7 @@ class Router:
     async def _answer_without_faults(self, call: Call, request: Request) -> Response:
         if self._faults.throttles(call.service, call.action, call.caller, call.account, call.region):
             raise refusal("throttled", call.protocol, call.service)
-        self._authenticator.admit(call, request)
+        self._authenticator.authenticate(call, request)
         if call.service == "sts":
             return self._sts.answer(call.action, call.principal, call.form, call.region)
         assert call.principal is not None
@@ -103,15 +109,15 @@ class Router:
             return self._regions.account_management(call.action, call.principal, request.body)
         if call.service == "organizations":
             self._check_organizations(call, call.principal)
-        return await self._ask_moto(call, request, call.principal)
+        return await self._call_moto(call, request, call.principal)
 
     def _check_organizations(self, call: Call, caller: Principal) -> None:
-        """Refuse members: AWS answers the management account (delegated administrators aside), moto anybody."""
+        """Refuse member accounts: AWS answers the management account only (and delegated administrators), moto all."""
         if caller.account not in self._sts.management_accounts and call.action != "DescribeOrganization":
             message = "You don't have permissions to access this resource."
             raise refusal("denied", call.protocol, call.service, message)
 
-    async def _ask_moto(self, call: Call, request: Request, caller: Principal) -> Response:
+    async def _call_moto(self, call: Call, request: Request, caller: Principal) -> Response:
         key = call.signed.access_key_id if call.signed else ""
         response: Response = await asyncio.wrap_future(
             self._moto.run(
@@ -132,10 +138,10 @@ class Router:
 
 
 async def _apply_fault(fault: Fault, call: Call) -> None:
-    """Let a call wait or fail as the fault says.
+    """Delay, hold or fail a call, depending on the fault's kind.
 
     Raises:
-        AwsError: the answer that was chosen.
+        AwsError: the error of an `error` or `throttle` fault.
     """
     if fault.kind == "hang":
         await fault.released.wait()
@@ -143,17 +149,17 @@ async def _apply_fault(fault: Fault, call: Call) -> None:
         await asyncio.sleep(fault.seconds)
     elif fault.kind in {"error", "throttle"}:
         usual = refusal("throttled" if fault.kind == "throttle" else "denied", call.protocol, call.service)
-        own = fault.code not in {None, usual.code}
+        has_own_code = fault.code not in {None, usual.code}
         raise AwsError(
             fault.code or usual.code,
-            fault.status or (400 if own else usual.status),
-            fault.message or ("simulated" if own else usual.message),
+            fault.status or (400 if has_own_code else usual.status),
+            fault.message or ("simulated" if has_own_code else usual.message),
             fault.headers,
         )
 
 
 def _code_in(response: Response) -> str:
-    """Return the error code that an answer of moto's carries, or its status where there is none."""
+    """Return the error code in an answer of moto; without one, the HTTP status."""
     found = _CODE.search(response.body)
     if found is not None:
         return (found.group(1) or found.group(2)).decode("utf-8", "replace")

@@ -1,7 +1,7 @@
-"""What is in the fleet's accounts: instances, metrics and the organization, put into moto's backends directly.
+"""Initial contents of the fleet's accounts: instances, metrics and the organization, written into moto's backends.
 
-An account's region is seeded when it is first asked for, so a fleet of a thousand accounts starts as fast as one of
-three. The same seed gives the same instances, whatever is asked first.
+A region of an account is seeded at the first call to it, so a fleet of 1,000 accounts starts as fast as one of three.
+The same seed gives the same instances in any order of calls.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ if TYPE_CHECKING:
 _TYPES: Final = ("t3.micro", "t3.large", "m5.large", "m5.xlarge", "c5.large", "r5.large")
 _NAMES: Final = ("web", "api", "worker", "db", "cache", "batch")
 _MODULES: Final = {"ec2": "ec2", "monitoring": "cloudwatch", "cloudwatch": "cloudwatch"}
-_METRIC_PERIOD: Final = 300
+_METRIC_PERIOD_SECONDS: Final = 300
 
 
 class Seeds:
-    """Seeds each account and region once, in moto's thread.
+    """Seeds of all accounts and regions, each written once, in moto's thread.
 
     Args:
-        accounts: by id, as in the fleet's specification.
+        accounts: entries of the fleet's specification, by account id.
         management: the id of the management account by partition.
-        wall: the fleet's clock, for the stamps of the metrics.
+        seed: the seed of ids, types and tags.
+        metric_points: data points per instance, one every five minutes.
+        partition_of: returns the partition of a region, None for an unknown region.
+        wall: returns the fleet's time in Unix seconds, for the timestamps of the metrics.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Seeds:
         importlib.import_module(f"moto.{_MODULES.get(service, service)}.models")
 
     def ensure(self, service: str, account: str, region: str) -> None:
-        """Seed what this service of this account and region begins with, if that was not done yet."""
+        """Seed the initial contents of a service in an account and region, unless that was done before."""
         if service in {"ec2", "autoscaling", "elasticloadbalancing"}:
             self._once("ec2", account, region, self._seed_instances)
         elif service in {"monitoring", "cloudwatch"}:
@@ -62,19 +65,19 @@ class Seeds:
         elif service == "organizations":
             self._once("organizations", account, self._partition_of(region) or "aws", self._seed_organization)
 
-    def _once(self, what: str, account: str, where: str, seed: Callable[[str, str], None]) -> None:
-        key = (what, account, where)
+    def _once(self, service: str, account: str, scope: str, seed: Callable[[str, str], None]) -> None:
+        key = (service, account, scope)
         if key not in self._done:
             self._done.add(key)
-            seed(account, where)
+            seed(account, scope)
 
     @contextmanager
-    def _determined(self, account: str, where: str) -> Iterator[None]:
-        """Let moto's ids be those of this seed, whatever was made before; its own chance goes on afterwards."""
+    def _seeded_ids(self, account: str, scope: str) -> Iterator[None]:
+        """Make moto's ids depend on this seed only; afterwards moto's random state is as before."""
         from moto.moto_api._internal import mock_random
 
         state = mock_random.getstate()
-        mock_random.seed(f"{self._seed}:{account}:{where}")
+        mock_random.seed(f"{self._seed}:{account}:{scope}")
         try:
             yield
         finally:
@@ -89,18 +92,18 @@ class Seeds:
             return
         from moto.ec2.models import ec2_backends
 
-        chance = random.Random(f"{self._seed}:{account}:{region}")  # noqa: S311 - sizes of simulated instances
-        with self._determined(account, region):
+        rng = random.Random(f"{self._seed}:{account}:{region}")  # noqa: S311 - sizes of simulated instances
+        with self._seeded_ids(account, region):
             backend = ec2_backends[account][region]
             for number in range(count):
-                kind = chance.choice(_NAMES)
-                tags = {"Name": f"{kind}-{number:02d}", "Environment": chance.choice(("production", "staging"))}
+                name = rng.choice(_NAMES)
+                tags = {"Name": f"{name}-{number:02d}", "Environment": rng.choice(("production", "staging"))}
                 backend.run_instances(
                     "ami-12c6146b",
                     1,
                     None,
                     [],
-                    instance_type=chance.choice(_TYPES),
+                    instance_type=rng.choice(_TYPES),
                     is_instance_type_default=True,
                     region_name=region,
                     tags={"instance": tags},
@@ -113,15 +116,15 @@ class Seeds:
         from moto.ec2.models import ec2_backends
 
         data = cloudwatch_backends[account][region].metric_data
-        end = int(self._wall()) // _METRIC_PERIOD * _METRIC_PERIOD
+        end = int(self._wall()) // _METRIC_PERIOD_SECONDS * _METRIC_PERIOD_SECONDS
         for reservation in ec2_backends[account][region].reservations.values():
             for instance in reservation.instances:
-                chance = random.Random(f"{self._seed}:{instance.id}")  # noqa: S311 - a simulated load
+                rng = random.Random(f"{self._seed}:{instance.id}")  # noqa: S311 - a simulated load
                 dimensions = [{"Name": "InstanceId", "Value": instance.id}]
-                base = chance.uniform(5, 60)
+                base = rng.uniform(5, 60)
                 for point in range(self._points, 0, -1):
-                    when = datetime.fromtimestamp(end, UTC) - timedelta(seconds=point * _METRIC_PERIOD)
-                    value = min(100.0, max(0.1, chance.gauss(base, 5)))
+                    when = datetime.fromtimestamp(end, UTC) - timedelta(seconds=point * _METRIC_PERIOD_SECONDS)
+                    value = min(100.0, max(0.1, rng.gauss(base, 5)))
                     data.append(
                         MetricDatum(
                             "AWS/EC2",
@@ -140,7 +143,7 @@ class Seeds:
 
         region = {"aws-cn": "cn-northwest-1", "aws-us-gov": "us-gov-west-1"}.get(partition, "us-east-1")
         backend = organizations_backends[account][partition]
-        with self._determined(account, partition):
+        with self._seeded_ids(account, partition):
             backend.create_organization(region, FeatureSet="ALL")
         organization: Any = backend.org
         joined = datetime(2024, 1, 1)
@@ -149,7 +152,7 @@ class Seeds:
         for number, one in enumerate(self._accounts.values(), 1):
             if one["partition"] != partition or one["id"] == account:
                 continue
-            # __init__ would also make a role in an IAM backend of every account: the price of a fleet of thousands.
+            # __init__ would also create a role in the IAM backend of every account: too slow for thousands of them.
             member: Any = FakeAccount.__new__(FakeAccount)
             member.__dict__.update(
                 type="ACCOUNT",
@@ -160,7 +163,7 @@ class Seeds:
                 id=one["id"],
                 name=one["name"],
                 email=_email(one["id"]),
-                # moto's pages go on from this stamp, so no two may be the same.
+                # moto's pagination continues from this timestamp, so it must be unique.
                 create_time=joined + timedelta(minutes=number),
                 status="SUSPENDED" if one.get("suspended") else "ACTIVE",
                 state="SUSPENDED" if one.get("suspended") else "ACTIVE",

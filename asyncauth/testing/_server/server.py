@@ -1,7 +1,7 @@
-"""The fleet's child process: one asyncio loop that is front and control, one thread in which moto works.
+"""Child process of the fleet: one asyncio loop for all requests and commands, one thread for moto.
 
-It reads its specification from standard input (one line of JSON), says its port on standard output (one line), and
-ends when standard input does: when the parent closes it, exits, or is killed.
+The process reads its specification from standard input (one line of JSON) and writes its port to standard output (one
+line). It ends when standard input closes, which happens when the parent closes it, exits, or is killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from asyncauth.testing._server import http as _http
 from asyncauth.testing._server.authenticator import Authenticator
 from asyncauth.testing._server.call_recorder import CallRecorder
-from asyncauth.testing._server.faults import Fault, FaultInjector, Limit, Match
+from asyncauth.testing._server.faults import Fault, FaultInjector, Match, RateLimit
 from asyncauth.testing._server.http import Request, Response
 from asyncauth.testing._server.moto_backend import Moto, prepare_environment
 from asyncauth.testing._server.regions import Regions, RegionsServer
@@ -34,14 +34,16 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 CONTROL_PATH = "/.simulated-fleet/"
+_FORCED_EXIT_SECONDS = 2.0
+_PARENT_CHECK_SECONDS = 1.0
 
 
 class Fleet:
-    """Everything that the child holds, and the commands by which the parent moves it."""
+    """State of the child process, and the commands with which the parent changes it."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._token = spec["control_token"]
-        self._offset = float(spec["clock_offset"])
+        self._clock_offset = float(spec["clock_offset"])
         regions = Regions(
             {name: partition["regions"] for name, partition in spec["partitions"].items()},
             {name: partition["suffix"] for name, partition in spec["partitions"].items()},
@@ -97,11 +99,11 @@ class Fleet:
         }
 
     def wall(self) -> float:
-        """Return the fleet's own clock in Unix seconds."""
-        return time.time() + self._offset
+        """Return the fleet's time in Unix seconds."""
+        return time.time() + self._clock_offset
 
     def date(self) -> str:
-        """Return that clock as the Date header says it."""
+        """Return the fleet's time in the format of the Date header."""
         return formatdate(self.wall(), usegmt=True)
 
     async def app(self, request: Request) -> Response:
@@ -119,7 +121,7 @@ class Fleet:
         try:
             answer = await command(json.loads(request.body or b"{}"))
         except KeyError as error:
-            return Response(400, f"there is no {error}".encode())
+            return Response(400, f"the fleet has no {error}".encode())
         return Response(200, json.dumps(answer).encode(), [("Content-Type", "application/json")])
 
     def _add_account(self, account: dict[str, Any]) -> None:
@@ -151,7 +153,7 @@ class Fleet:
     def _add_identity(self, identity: dict[str, Any]) -> None:
         account, partition, name = identity["account"], identity["partition"], identity["name"]
         self.sts.trusted_accounts.add(account)
-        ends = identity.get("lifetime")
+        lifetime = identity.get("lifetime")
         role = identity.get("role")
         self.sts.principals[identity["access_key_id"]] = Principal(
             account=account,
@@ -162,7 +164,7 @@ class Fleet:
             user_id=f"{role_id(name)}:{name}" if role else "AIDA" + role_id(f"{account}/{name}")[4:],
             secret=identity["secret_access_key"],
             token=identity.get("session_token"),
-            ends=None if ends is None else time.monotonic() + ends,
+            expires_at=None if lifetime is None else time.monotonic() + lifetime,
             role_arn=f"arn:{partition}:iam::{account}:role/{role}" if role else None,
         )
 
@@ -192,7 +194,7 @@ class Fleet:
 
     async def _limit(self, command: dict[str, Any]) -> Any:
         number = self.faults.next_id()
-        self.faults.limits[number] = Limit(
+        self.faults.limits[number] = RateLimit(
             number,
             Match.from_json(command["match"]),
             command["per_second"],
@@ -245,7 +247,7 @@ class Fleet:
         return {}
 
     async def _set_clock_offset(self, command: dict[str, Any]) -> Any:
-        self._offset = float(command["seconds"])
+        self._clock_offset = float(command["seconds"])
         return {}
 
     async def _wait(self, command: dict[str, Any]) -> Any:
@@ -261,14 +263,14 @@ class Fleet:
         return {}
 
     async def _web_identity(self, command: dict[str, Any]) -> Any:
-        ends = self.wall() + command["seconds"]
-        return {
-            "token": self.sts.web_identity_token(subject=command["subject"], audience=command["audience"], ends=ends)
-        }
+        token = self.sts.web_identity_token(
+            subject=command["subject"], audience=command["audience"], expires_at=self.wall() + command["seconds"]
+        )
+        return {"token": token}
 
 
 async def _serve(spec: dict[str, Any], announce: Callable[[dict[str, Any]], None]) -> None:
-    # Before the parent is told anything: it may be gone the moment that it knows.
+    # Read before the port is announced: the parent may end directly after that.
     parent = os.getppid()
     fleet = Fleet(spec)
     loop = asyncio.get_running_loop()
@@ -279,8 +281,8 @@ async def _serve(spec: dict[str, Any], announce: Callable[[dict[str, Any]], None
         with contextlib.suppress(OSError, ValueError):
             while sys.stdin.buffer.read(4096):
                 pass
-        # Nobody needs a tidy end; but if the loop is stuck, the process must not stay.
-        threading.Timer(2.0, lambda: os._exit(0)).start()
+        # If the loop is stuck, the process must end all the same; it has no state to save.
+        threading.Timer(_FORCED_EXIT_SECONDS, lambda: os._exit(0)).start()
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(done.set)
 
@@ -290,10 +292,10 @@ async def _serve(spec: dict[str, Any], announce: Callable[[dict[str, Any]], None
         fleet.moto.preload(spec["preload"])
     while not done.is_set():
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(_PARENT_CHECK_SECONDS):
                 await done.wait()
         if os.getppid() != parent:
-            # A process that the parent forked may hold the other end of our standard input open.
+            # A process forked by the parent may keep the other end of standard input open after the parent's end.
             break
     server.close()
     for connection in list(connections):
@@ -301,15 +303,15 @@ async def _serve(spec: dict[str, Any], announce: Callable[[dict[str, Any]], None
 
 
 def main() -> NoReturn:
-    """Run the child."""
+    """Run the child process."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     spec = json.loads(sys.stdin.buffer.readline())
     sys.path[:] = spec["sys_path"]
     prepare_environment()
-    # The front stays quick while moto computes in its thread: it gets the interpreter every half millisecond.
+    # The event loop gets the interpreter every 0.5 ms while moto computes in its thread; the default is 5 ms.
     sys.setswitchinterval(0.0005)
     out = os.fdopen(os.dup(1), "w")
-    # Whatever is printed from here on must not fill a pipe that nobody reads.
+    # Output of moto must not fill the pipe: the parent reads one line only.
     os.dup2(2, 1)
 
     def announce(ready: dict[str, Any]) -> None:
@@ -317,6 +319,7 @@ def main() -> NoReturn:
         out.close()
 
     asyncio.run(_serve(spec, announce))
-    # What is registered runs (coverage writes its file); taking apart what moto imported would cost a quarter second.
+    # Run the exit handlers (coverage writes its file), then skip the interpreter's finalization of moto's modules,
+    # which takes 0.25 s.
     atexit._run_exitfuncs()  # noqa: SLF001
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Who signed a request, and whether they could: AWS Signature Version 4, and S3's old query signature.
+"""Verification of request signatures: AWS Signature Version 4, and S3's query signatures of version 2.
 
 Rules: "Signature Version 4 signing process" in the IAM user guide; "REST authentication" (version 2) in the S3 guide.
 """
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
 _UNSIGNED: Final = "UNSIGNED-PAYLOAD"
+_MAX_CACHED_KEYS: Final = 50_000
 _KEY_CACHE: dict[tuple[str, str, str, str], bytes] = {}
 _S3_SUBRESOURCES: Final = frozenset(
     (
@@ -68,10 +69,11 @@ _S3_SUBRESOURCES: Final = frozenset(
 
 @dataclass(slots=True)
 class Signed:
-    """What a request says about its signature; nothing in it is proven yet.
+    """Claims of a request about its signature, not verified yet.
 
-    `date` is `X-Amz-Date` as sent, and `made` the Unix time that it means; `ends` is the Unix time at which a
-    presigned URL is over, None for a signature in headers.
+    `date` is `X-Amz-Date` as sent, and `signed_at` the same as Unix time. `expires_at` is the Unix time at which a
+    presigned URL expires, None for a signature in headers. `is_version_2` is True for S3's query signatures of
+    version 2.
     """
 
     access_key_id: str
@@ -83,20 +85,20 @@ class Signed:
     scope_date: str = ""
     signed_headers: tuple[str, ...] = ()
     presigned: bool = False
-    made: float = 0.0
-    ends: float | None = None
-    legacy: bool = False
+    signed_at: float = 0.0
+    expires_at: float | None = None
+    is_version_2: bool = False
 
 
 class Malformed(Exception):
-    """A signature that cannot be read."""
+    """Signature cannot be read."""
 
 
 def read(request: Request) -> Signed | None:
-    """Return what the request's signature claims; None when it carries none.
+    """Return the claims of the request's signature; None for an unsigned request.
 
     Raises:
-        Malformed: there is one, and it makes no sense.
+        Malformed: the request has a signature that cannot be read.
     """
     header = request.headers.get("authorization", "")
     if header.startswith(_ALGORITHM):
@@ -104,7 +106,7 @@ def read(request: Request) -> Signed | None:
     if "X-Amz-Signature=" in request.query:
         return _read_query(dict(parse_qsl(request.query, keep_blank_values=True)))
     if "AWSAccessKeyId=" in request.query:
-        return _read_legacy_query(dict(parse_qsl(request.query, keep_blank_values=True)))
+        return _read_query_version_2(dict(parse_qsl(request.query, keep_blank_values=True)))
     if header.startswith("AWS4-ECDSA"):
         raise Malformed("SigV4A signatures are not simulated")
     return None
@@ -127,7 +129,7 @@ def _read_header(request: Request, header: str) -> Signed:
             date,
             scope_date,
             tuple(fields["SignedHeaders"].split(";")),
-            made=_read_date(date),
+            signed_at=_read_date(date),
         )
     except (KeyError, ValueError):
         raise Malformed("Authorization header requires Credential, SignedHeaders, Signature and X-Amz-Date") from None
@@ -136,7 +138,7 @@ def _read_header(request: Request, header: str) -> Signed:
 def _read_query(query: dict[str, str]) -> Signed:
     try:
         access_key_id, scope_date, region, service, _ = query["X-Amz-Credential"].split("/")
-        made = _read_date(query["X-Amz-Date"])
+        signed_at = _read_date(query["X-Amz-Date"])
         return Signed(
             access_key_id,
             region,
@@ -147,8 +149,8 @@ def _read_query(query: dict[str, str]) -> Signed:
             scope_date,
             tuple(query["X-Amz-SignedHeaders"].split(";")),
             presigned=True,
-            made=made,
-            ends=made + float(query["X-Amz-Expires"]),
+            signed_at=signed_at,
+            expires_at=signed_at + float(query["X-Amz-Expires"]),
         )
     except (KeyError, ValueError):
         raise Malformed(
@@ -156,7 +158,7 @@ def _read_query(query: dict[str, str]) -> Signed:
         ) from None
 
 
-def _read_legacy_query(query: dict[str, str]) -> Signed:
+def _read_query_version_2(query: dict[str, str]) -> Signed:
     try:
         return Signed(
             query["AWSAccessKeyId"],
@@ -164,9 +166,9 @@ def _read_legacy_query(query: dict[str, str]) -> Signed:
             "s3",
             query.get("x-amz-security-token"),
             query["Signature"],
-            ends=float(query["Expires"]),
+            expires_at=float(query["Expires"]),
             presigned=True,
-            legacy=True,
+            is_version_2=True,
         )
     except (KeyError, ValueError):
         raise Malformed("query string authentication requires AWSAccessKeyId, Signature and Expires") from None
@@ -177,16 +179,16 @@ def _read_date(text: str) -> float:
     """Return the Unix time of a date in ISO 8601's basic format.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not such a date.
     """
     return float(calendar.timegm(time.strptime(text, "%Y%m%dT%H%M%SZ")))
 
 
 def verify(request: Request, signed: Signed, secret: str) -> bool:
-    """Tell whether the holder of `secret` signed exactly this request."""
-    if signed.legacy:
-        return hmac.compare_digest(_legacy_signature(request, secret), signed.signature)
-    if not _body_is_as_said(request):
+    """Return whether the holder of `secret` signed exactly this request."""
+    if signed.is_version_2:
+        return hmac.compare_digest(_signature_version_2(request, secret), signed.signature)
+    if not _body_matches_its_hash(request):
         return False
     key = _signing_key(signed, secret)
     scope = f"{signed.scope_date}/{signed.region}/{signed.service}/aws4_request"
@@ -202,7 +204,7 @@ def _signing_key(signed: Signed, secret: str) -> bytes:
     cache_key = (secret, signed.scope_date, signed.region, signed.service)
     key = _KEY_CACHE.get(cache_key)
     if key is None:
-        if len(_KEY_CACHE) > 50_000:
+        if len(_KEY_CACHE) > _MAX_CACHED_KEYS:
             _KEY_CACHE.clear()
         key = f"AWS4{secret}".encode()
         for part in (signed.scope_date, signed.region, signed.service, "aws4_request"):
@@ -211,16 +213,16 @@ def _signing_key(signed: Signed, secret: str) -> bytes:
     return key
 
 
-def _body_is_as_said(request: Request) -> bool:
-    said = request.headers.get("x-amz-content-sha256", "")
-    return len(said) != 64 or hashlib.sha256(request.body).hexdigest() == said
+def _body_matches_its_hash(request: Request) -> bool:
+    claimed = request.headers.get("x-amz-content-sha256", "")
+    return len(claimed) != 64 or hashlib.sha256(request.body).hexdigest() == claimed
 
 
 def _canonical_requests(request: Request, signed: Signed) -> Sequence[str]:
-    """Return the canonical forms that count as the same request.
+    """Return the canonical requests that are accepted for this request.
 
-    S3 signs the path as it is sent; everybody else encodes it once more. SDKs differ in whether a query string that
-    was given as text is encoded again, so both readings are taken.
+    S3 signs the path as sent; all other services encode it once more. SDKs differ in whether they encode a query
+    string given as text again, so both forms are accepted.
     """
     path = request.path or "/"
     if signed.service not in {"s3", "s3express", "s3-outposts"}:
@@ -233,9 +235,9 @@ def _canonical_requests(request: Request, signed: Signed) -> Sequence[str]:
 
 
 def _payload_hash(request: Request, signed: Signed) -> str:
-    said = request.headers.get("x-amz-content-sha256")
-    if said is not None:
-        return said
+    claimed = request.headers.get("x-amz-content-sha256")
+    if claimed is not None:
+        return claimed
     if signed.presigned and signed.service in {"s3", "s3express"}:
         return _UNSIGNED
     return hashlib.sha256(request.body).hexdigest()
@@ -262,7 +264,7 @@ def _query_encoded(query: str) -> str:
 
 
 def _normalize(path: str) -> str:
-    """Drop empty and dot segments, as RFC 3986 says; a trailing slash stays."""
+    """Remove empty and dot segments (RFC 3986, section 5.2.4); keep a trailing slash."""
     kept: list[str] = []
     for segment in path.split("/"):
         if segment == "..":
@@ -274,7 +276,7 @@ def _normalize(path: str) -> str:
     return "/" + "/".join(kept) + slash
 
 
-def _legacy_signature(request: Request, secret: str) -> str:
+def _signature_version_2(request: Request, secret: str) -> str:
     query = parse_qsl(request.query, keep_blank_values=True)
     sub = sorted((name, value) for name, value in query if name in _S3_SUBRESOURCES)
     resource = request.path + ("?" + "&".join(f"{n}={v}" if v else n for n, v in sub) if sub else "")

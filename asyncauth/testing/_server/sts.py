@@ -1,4 +1,4 @@
-"""The fleet's STS: the only part that hands out credentials, and the one that knows when they end."""
+"""Simulated STS: issues all temporary credentials of the fleet, and records when they expire."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SERIAL: Final = re.compile(r"[A-Za-z0-9_+=/:,.@-]{9,256}")
 _CODE: Final = re.compile(r"[0-9]{6}")
 _ROLE_ARN: Final = re.compile(r"arn:(aws[a-z-]*):iam::([0-9]{12}):role/([!-~]+)")
 _ASSUMED_KEPT: Final = 20_000
-#: How many codes an MFA device has in it.
+#: Number of codes of an MFA device.
 MFA_CODES: Final = 1_000
 _KEYS_KEPT: Final = 100_000
 _NAMESPACE: Final = "https://sts.amazonaws.com/doc/2011-06-15/"
@@ -35,10 +35,10 @@ _NAMESPACE: Final = "https://sts.amazonaws.com/doc/2011-06-15/"
 
 @dataclass(slots=True)
 class Principal:
-    """Who an access key belongs to.
+    """Owner of an access key.
 
-    `ends` is on the monotonic clock; None: the key does not end. `chained` holds for sessions of a role, whose own
-    AssumeRole is limited to an hour.
+    `expires_at` is on the monotonic clock; None: never. `chained` is True for sessions of a role, whose own AssumeRole
+    is limited to an hour.
     """
 
     account: str
@@ -47,23 +47,23 @@ class Principal:
     user_id: str
     secret: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
-    ends: float | None = None
+    expires_at: float | None = None
     chained: bool = False
     mfa: bool = False
     role_arn: str | None = None
     source_identity: str | None = None
 
-    def expired(self, now: float) -> bool:
-        """Tell whether the key ended before `now` (monotonic seconds)."""
-        return self.ends is not None and now >= self.ends
+    def is_expired(self, now: float) -> bool:
+        """Return whether the key is expired at `now` (monotonic seconds)."""
+        return self.expires_at is not None and now >= self.expires_at
 
 
 @dataclass(slots=True)
 class Role:
-    """A role and who may assume it.
+    """Role, with the principals that may assume it.
 
-    `trusted` is None for whoever belongs to the partition's management account (or to another that identities were
-    added to), else ARNs of users, roles or account roots.
+    `trusted` is None for all principals of the partition's management account and of accounts with added identities,
+    else a tuple of ARNs of users, roles or account roots.
     """
 
     arn: str
@@ -77,7 +77,7 @@ class Role:
 
 @dataclass(slots=True)
 class AccountState:
-    """What STS has to know of an account."""
+    """State of an account, as far as STS and the authentication depend on it."""
 
     id: str
     partition: str
@@ -87,16 +87,17 @@ class AccountState:
 
 
 def _unique(prefix: str) -> str:
-    """Return an id as IAM makes them: a prefix of four letters and 16 more of base 32."""
+    """Return a unique id in the format of IAM: a prefix of four letters and 16 characters of base 32."""
     return prefix + base64.b32encode(secrets.token_bytes(10)).decode()
 
 
 class SecurityTokenService:
-    """Answers STS's actions for the whole fleet.
+    """Simulated STS for the whole fleet.
 
     Args:
-        token_lifetime: seconds that every token really lives, whatever was asked for; None: as asked for.
-        wall: the fleet's own wall clock, in Unix seconds.
+        token_lifetime: lifetime of every token in seconds, whatever `DurationSeconds` requested; None: as requested.
+        wall: returns the fleet's time in Unix seconds.
+        mfa_secret: the secret of MFA codes and web identity tokens.
     """
 
     def __init__(self, *, token_lifetime: float | None, wall: Callable[[], float], mfa_secret: str) -> None:
@@ -121,10 +122,10 @@ class SecurityTokenService:
         }
 
     def answer(self, action: str, caller: Principal | None, form: Mapping[str, str], region: str) -> Response:
-        """Answer one action.
+        """Return the answer to an action.
 
         Raises:
-            AwsError: STS refuses.
+            AwsError: STS refuses the call.
         """
         if action == "AssumeRoleWithWebIdentity":
             result = self._assume_role_with_web_identity(form, region)
@@ -133,7 +134,7 @@ class SecurityTokenService:
         elif action in self._actions:
             result = self._actions[action](caller, form, region)
         else:
-            raise not_implemented("sts", action, "not among the actions it knows")
+            raise not_implemented("sts", action, "the action is not simulated")
         request_id = secrets.token_hex(16)
         body = (
             f'<{action}Response xmlns="{_NAMESPACE}"><{action}Result>{result}</{action}Result>'
@@ -142,14 +143,14 @@ class SecurityTokenService:
         return Response(200, body.encode(), [("Content-Type", "text/xml"), ("x-amzn-RequestId", request_id)])
 
     def expire(self, account: str | None = None) -> int:
-        """End every token handed out so far (of one account, or all); returns how many."""
+        """Expire every token issued so far, of one account or of all (None); return their number."""
         now = time.monotonic()
-        ended = 0
+        expired = 0
         for principal in self.principals.values():
-            if principal.ends is not None and account in {None, principal.account} and principal.ends > now:
-                principal.ends = now
-                ended += 1
-        return ended
+            if account in {None, principal.account} and principal.expires_at is not None and principal.expires_at > now:
+                principal.expires_at = now
+                expired += 1
+        return expired
 
     def _assume_role(self, caller: Principal, form: Mapping[str, str], region: str) -> str:
         record = self._record(form, caller.arn, region)
@@ -194,7 +195,7 @@ class SecurityTokenService:
         identity = form.get("SourceIdentity")
         if caller.source_identity and identity and identity != caller.source_identity:
             raise refused
-        return self._hand_out(
+        return self._issue(
             Principal(
                 account=role.account,
                 partition=account.partition,
@@ -244,13 +245,13 @@ class SecurityTokenService:
             if self._codes is None:
                 self._codes = Counter(mfa_code(self._mfa_secret, number) for number in range(1, MFA_CODES + 1))
             if self._codes[code] > 0:
-                # A code is good once, as RFC 6238 asks and AWS does.
+                # A code is accepted once (RFC 6238, section 5.2), in AWS as well.
                 self._codes[code] -= 1
                 return True
         raise AwsError("AccessDenied", 403, "MultiFactorAuthentication failed with invalid MFA one time pass code. ")
 
     def check_region(self, account: AccountState, region: str) -> None:
-        """Refuse a region in which the account did not switch STS on.
+        """Refuse a region that is not enabled for the account.
 
         Raises:
             AwsError: RegionDisabledException.
@@ -278,7 +279,7 @@ class SecurityTokenService:
         principal = Principal(
             caller.account, caller.partition, caller.arn, caller.user_id, secrets.token_urlsafe(30), mfa=with_mfa
         )
-        return self._credentials(*self._handed_out(principal, duration))
+        return self._credentials(*self._issue_values(principal, duration))
 
     def _get_federation_token(self, caller: Principal, form: Mapping[str, str], region: str) -> str:
         if caller.token is not None:
@@ -293,7 +294,7 @@ class SecurityTokenService:
             f"<FederatedUser><Arn>{escape(arn)}</Arn>"
             f"<FederatedUserId>{escape(principal.user_id)}</FederatedUserId></FederatedUser>"
         )
-        return self._credentials(*self._handed_out(principal, duration)) + user
+        return self._credentials(*self._issue_values(principal, duration)) + user
 
     def _get_access_key_info(self, caller: Principal, form: Mapping[str, str], region: str) -> str:
         known = self.principals.get(_required(form, "AccessKeyId", "accessKeyId"))
@@ -304,13 +305,13 @@ class SecurityTokenService:
     def _get_web_identity_token(self, caller: Principal, form: Mapping[str, str], region: str) -> str:
         audience = _required(form, "Audience.member.1", "audience")
         seconds = int(form.get("DurationSeconds", "300"))
-        ends = self._wall() + seconds
-        token = self.web_identity_token(subject=caller.role_arn or caller.arn, audience=audience, ends=ends)
-        return f"<WebIdentityToken>{token}</WebIdentityToken><Expiration>{_stamp(ends)}</Expiration>"
+        expires_at = self._wall() + seconds
+        token = self.web_identity_token(subject=caller.role_arn or caller.arn, audience=audience, expires_at=expires_at)
+        return f"<WebIdentityToken>{token}</WebIdentityToken><Expiration>{_stamp(expires_at)}</Expiration>"
 
-    def web_identity_token(self, *, subject: str, audience: str, ends: float) -> str:
-        """Return a signed token (JWT, HS256) that AssumeRoleWithWebIdentity accepts in every partition until `ends`."""
-        claims = {"iss": "https://oidc.simulated", "sub": subject, "aud": audience, "exp": int(ends)}
+    def web_identity_token(self, *, subject: str, audience: str, expires_at: float) -> str:
+        """Return a JWT (HS256) that AssumeRoleWithWebIdentity accepts in every partition until `expires_at` (Unix)."""
+        claims = {"iss": "https://oidc.simulated", "sub": subject, "aud": audience, "exp": int(expires_at)}
         head = _b64url(json.dumps({"alg": "HS256", "typ": "JWT"}).encode())
         payload = f"{head}.{_b64url(json.dumps(claims).encode())}"
         return f"{payload}.{_b64url(hmac.digest(self._mfa_secret, payload.encode(), 'sha256'))}"
@@ -331,7 +332,7 @@ class SecurityTokenService:
                 raise AwsError("AccessDenied", 403, "Not authorized to perform sts:AssumeRoleWithWebIdentity")
             self.check_region(account, region)
             name = arn.rpartition("/")[2]
-            principal, access_key_id, seconds = self._hand_out(
+            principal, access_key_id, seconds = self._issue(
                 Principal(
                     account=role.account,
                     partition=account.partition,
@@ -364,24 +365,25 @@ class SecurityTokenService:
             raise AwsError("ExpiredTokenException", 400, "Token expired: current date/time is past its end")
         return claims
 
-    def _handed_out(self, principal: Principal, duration: int) -> tuple[str, Principal, float]:
-        principal, access_key_id, seconds = self._hand_out(principal, duration)
+    def _issue_values(self, principal: Principal, duration: int) -> tuple[str, Principal, float]:
+        principal, access_key_id, seconds = self._issue(principal, duration)
         return access_key_id, principal, seconds
 
-    def _hand_out(self, principal: Principal, duration: int) -> tuple[Principal, str, float]:
+    def _issue(self, principal: Principal, duration: int) -> tuple[Principal, str, float]:
         seconds = duration if self.token_lifetime is None else self.token_lifetime
         access_key_id = _unique("ASIA")
         principal.token = "SimulatedSessionToken//" + secrets.token_urlsafe(150)
-        principal.ends = time.monotonic() + seconds
+        principal.expires_at = time.monotonic() + seconds
         if len(self.principals) >= self._sweep_at:
-            self._forget_expired()
+            self._remove_expired()
         self.principals[access_key_id] = principal
         return principal, access_key_id, seconds
 
-    def _forget_expired(self) -> None:
+    def _remove_expired(self) -> None:
         now = time.monotonic()
-        for key in [key for key, one in self.principals.items() if one.expired(now)]:
+        for key in [key for key, principal in self.principals.items() if principal.is_expired(now)]:
             del self.principals[key]
+        # At least twice the keys in use: a sweep that finds few expired keys must not run at every call.
         self._sweep_at = max(_KEYS_KEPT, 2 * len(self.principals))
 
     def _credentials(self, access_key_id: str, principal: Principal, seconds: float) -> str:
@@ -397,12 +399,12 @@ class SecurityTokenService:
 
 
 def mfa_code(secret: bytes, counter: int) -> str:
-    """Return a six-digit code of the fleet's MFA device; number `counter`, from 1 on."""
+    """Return the six-digit code number `counter` (from 1) of the fleet's MFA device."""
     return f"{int.from_bytes(hmac.digest(secret, str(counter).encode(), 'sha256')[:8], 'big') % 1_000_000:06d}"
 
 
 def role_id(arn: str) -> str:
-    """Return the unique id of a role, the same each time for the same ARN."""
+    """Return the unique id of a role; the same ARN always gives the same id."""
     return "AROA" + base64.b32encode(hashlib.sha256(arn.encode()).digest()[:10]).decode()
 
 
@@ -442,10 +444,10 @@ def _required(form: Mapping[str, str], name: str, parameter: str) -> str:
     return value
 
 
-def _check_pattern(form: Mapping[str, str], name: str, parameter: str, pattern: re.Pattern[str], said: str) -> None:
+def _check_pattern(form: Mapping[str, str], name: str, parameter: str, pattern: re.Pattern[str], shown: str) -> None:
     value = form.get(name)
     if value is not None and not pattern.fullmatch(value):
-        raise _constraint(parameter, value, f"Member must satisfy regular expression pattern: {said}")
+        raise _constraint(parameter, value, f"Member must satisfy regular expression pattern: {shown}")
 
 
 def _duration(form: Mapping[str, str], default: int, lowest: int, highest: int) -> int:
