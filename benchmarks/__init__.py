@@ -1,1 +1,1 @@
-"""What one more AWS account costs: asyncauth beside its peers, same work, same server, one machine."""
+"""Benchmarks of the cost of one more AWS account: asyncauth and its peers, same work, same server, one machine."""

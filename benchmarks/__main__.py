@@ -1,8 +1,8 @@
-"""What does one more AWS account cost, beside the peers? `make bench` runs this; `--help` shows what can be chosen.
+"""Command of all benchmarks: the cost of one more AWS account, compared with the peers; `make bench` runs it.
 
-It writes a Markdown page, JSON and two pictures. What would make an answer wrong stands at the top of each benchmark's
-file. For all: a machine that is busy with other things. The runs take turns, and a calibration loop before each is in
-the JSON; if it is not steady, run again.
+It writes a Markdown page, JSON and two pictures. The top of each benchmark's file lists what would make its answer
+wrong. For all of them: other work on the machine. The runs of the variants alternate, and the time of a calibration
+loop before each run is in the JSON; if these times differ much, repeat the benchmark.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 SECTIONS: Final = ("fleet", "live", "bigpage", "tls", "micro", "sweep")
 SIZES: Final = (10, 100, 1_000, 10_000)
 RESULTS: Final = Path(__file__).resolve().parent / "results"
-_SECONDS_FOR_FLEET: Final = 540.0
+_FLEET_SECONDS: Final = 540.0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the chosen sections, one after the other."""
+    """Run the chosen sections, one after the other, and return their results."""
     quick, chosen = options.quick, options.variants
     speed = server.measure(5_000 if quick else 20_000)
     result: dict[str, Any] = {
@@ -55,31 +55,31 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 seconds=options.seconds,
                 at_once=options.at_once,
                 slow_up_to=10 if quick else None,
-                say=_say,
+                log=_log,
             )
         elif section == "live":
             names = [name for name in chosen if not quick or VARIANTS[name].live > 10]
-            result[section] = live.run(names, say=_say)
+            result[section] = live.run(names, log=_log)
         elif section == "bigpage":
             names = [name for name in bigpage.VARIANT_NAMES if name in chosen]
             few = {"accounts": 8, "runs": 1} if quick else {}
-            result[section] = bigpage.run(names, **few, say=_say)
+            result[section] = bigpage.run(names, **few, log=_log)
         elif section == "tls":
             names = [name for name in tls.VARIANT_NAMES if name in chosen and not (quick and name in tls.ACCOUNTS)]
-            result[section] = tls.run(names, accounts=400 if quick else 1_000, runs=1 if quick else 3, say=_say)
+            result[section] = tls.run(names, accounts=400 if quick else 1_000, runs=1 if quick else 3, log=_log)
         elif section == "micro":
             few = {"accounts": 200, "times": 500, "imports": 2} if quick else {}
-            result[section] = micro.run(**few, say=_say)
+            result[section] = micro.run(**few, log=_log)
         elif section == "sweep":
             few_points: dict[str, Any] = (
                 {"latencies_ms": (50,), "at_once": (1, 10, 100), "seconds": 1.0} if quick else {}
             )
-            result[section] = sweep.run(**few_points, say=_say)
+            result[section] = sweep.run(**few_points, log=_log)
     return result
 
 
 def write(result: dict[str, Any], folder: Path) -> list[Path]:
-    """Write the page, the JSON and the pictures; return what was written."""
+    """Write the page, the JSON and the pictures; return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"results.md": _report.markdown(result), "results.json": json.dumps(result, indent=1) + "\n"}
     if result.get("fleet", {}).get("rows"):
@@ -91,7 +91,7 @@ def write(result: dict[str, Any], folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
@@ -101,20 +101,31 @@ def _question(section: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write, and say which promises were not kept; return 1 if a whole run broke one, else 0."""
+    """Measure, write the results, and print the broken promises; return 1 if a complete run broke one, else 0."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, one run: does it work? (under two minutes)")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes and one run, to check that it works (under two minutes)"
+    )
     parser.add_argument("--sizes", type=_numbers, help="numbers of accounts (default: 10,100,1000,10000)")
     parser.add_argument("--variants", type=_names(VARIANTS), help=f"some of {', '.join(VARIANTS)}")
-    parser.add_argument("--runs", type=int, help="the most runs of each (default: 5; long ones have fewer)")
+    parser.add_argument("--runs", type=int, help="number of runs of each at most (default: 5; long ones have fewer)")
     parser.add_argument("--only", type=_names(SECTIONS), default=list(SECTIONS), help=f"some of {', '.join(SECTIONS)}")
     parser.add_argument("--at-once", type=int, default=fleet.AT_ONCE, help="accounts at once (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=_SECONDS_FOR_FLEET, help="when to stop repeating (default: %(default)s)"
+        "--seconds",
+        type=float,
+        default=_FLEET_SECONDS,
+        help="no third run after this time (default: %(default)s)",
     )
-    parser.add_argument("--output", type=Path, help="where to write; a part of the whole goes to results/scratch")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for the results (default: results, for a part of the benchmarks results/scratch)",
+    )
     options = parser.parse_args(arguments)
-    whole = not (options.quick or options.sizes or options.variants or options.runs) and options.only == list(SECTIONS)
+    is_complete = not (options.quick or options.sizes or options.variants or options.runs) and options.only == list(
+        SECTIONS
+    )
     options.sizes = options.sizes or ([10, 200] if options.quick else list(SIZES))
     options.variants = options.variants or list(VARIANTS)
     options.runs = options.runs or (1 if options.quick else 5)
@@ -124,13 +135,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if raw := result.get("fleet", {}).get("raw"):
         calibrations = [one["calibration_ms"] for one in raw]
         result["about"]["calibration_ms"] = [min(calibrations), statistics.median(calibrations), max(calibrations)]
-    # Only a whole run may stand where the README looks: ratios of two runs must not end up in one table.
-    for path in write(result, options.output or (RESULTS if whole else RESULTS / "scratch")):
+    # The README shows the files in RESULTS: a table there must not contain ratios of two runs.
+    for path in write(result, options.output or (RESULTS if is_complete else RESULTS / "scratch")):
         print(path)
     broken = [claim for claim in _report.claims(result) if not claim.holds]
     for claim in broken:
         print(f"not kept: {claim.text}: {_report.number(claim.measured)}", file=sys.stderr)
-    return 1 if broken and whole else 0
+    return 1 if broken and is_complete else 0
 
 
 def _numbers(text: str) -> list[int]:
@@ -141,7 +152,7 @@ def _names(known: Sequence[str] | dict[str, Any]) -> Any:
     def names(text: str) -> list[str]:
         chosen = text.split(",")
         if unknown := set(chosen) - set(known):
-            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")
         return chosen
 
     return names

@@ -1,4 +1,4 @@
-"""What the canned server answers: bodies rendered once, with the account as the only thing that varies."""
+"""Bodies of the canned server's answers: rendered once, with the account as the only variable part."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ SOURCE_ACCOUNT: Final = "100000000000"
 REGION: Final = "eu-west-1"
 ROLE: Final = "manage-role"
 
-#: Stands where the account goes; no real account has it, and it is as long as an account id, so lengths never change.
+#: Replaced by the account id. It has the length of an account id, so that Content-Length does not change.
 PLACEHOLDER: Final = b"@ACCOUNT_ID@"
 
 
 def account_ids(count: int, start: int = 1) -> list[str]:
-    """Return `count` account ids from number `start` on; none of them is the source's."""
+    """Return `count` account ids from number `start` on, without the source's account."""
     return [f"{200_000_000_000 + number}" for number in range(start, start + count)]
 
 
 def key_id(account: str, *, long_term: bool = False) -> str:
-    """Return the access key id that says which account it belongs to: its last twelve digits."""
+    """Return the access key id of an account; its last twelve digits are the account id."""
     return f"{'AKIA' if long_term else 'ASIA'}BNCH{account}"
 
 
 @lru_cache(maxsize=20_000)
 def secret(account: str) -> str:
-    """Return the secret key of an account, so that a signature can be checked without keeping state."""
+    """Return the secret key of an account, derived from its id, so that the server needs no state."""
     return hashlib.sha256(f"benchmark:{account}".encode()).hexdigest()[:40]
 
 
 def token(account: str) -> str:
-    """Return a session token as long as STS's usual ones, which carries its account."""
+    """Return a session token that contains its account id and has the usual length of STS's tokens."""
     return f"BNCHTOKEN{account}" + "a0B1c2D3e4F5g6H7" * 30 + "=="
 
 
 def assume_role(expiration: str) -> bytes:
-    """Return AssumeRole's answer for the placeholder account, but for the secret, which the server puts in."""
+    """Return AssumeRole's answer for the placeholder account, with a placeholder for the secret as well."""
     return (
         '<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><AssumedRoleUser>'
         "<AssumedRoleId>AROABNCHROLEID0000000:benchmark</AssumedRoleId>"
@@ -60,7 +60,7 @@ def caller_identity() -> bytes:
 
 
 def refusal(code: str, message: str) -> bytes:
-    """Return an error in the form of EC2 and of STS at once: both stacks read its code from either."""
+    """Return an error that clients of EC2 and of STS can both read."""
     return (
         f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error>"
         "<RequestId>8b2b62a1-4b3c-4f0f-9d5f-1c2f3a4b5c6f</RequestId></ErrorResponse>"
@@ -70,8 +70,8 @@ def refusal(code: str, message: str) -> bytes:
 def describe_instances(count: int, *, detailed: bool) -> bytes:
     """Return DescribeInstances' answer with `count` instances, one reservation each, for the placeholder account.
 
-    `detailed` instances are the size of real ones (about 3.9 kB, five timestamps: volumes, an interface, tags,
-    metadata options); the others carry what every instance has (about 1 kB, one timestamp).
+    `detailed` instances have the size of real ones (about 3.9 kB, five timestamps: volumes, an interface, tags,
+    metadata options); the others have only the fields of every instance (about 1 kB, one timestamp).
     """
     render = _detailed_instance if detailed else _lean_instance
     reservations = "".join(

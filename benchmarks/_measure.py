@@ -1,4 +1,4 @@
-"""What a measured process says of itself: CPU, memory, and how long its event loop was away."""
+"""Measurements of a process by itself: CPU time, memory, and the lag of its event loop."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 def cpu_seconds() -> float:
-    """Return the user and system time of this process so far, all its threads."""
+    """Return the user and system time of all threads of this process so far, in seconds."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def rss_mib() -> float:
-    """Return the resident set of this process now, in MiB; where the system does not tell, its peak."""
+    """Return the current resident set of this process in MiB; outside Linux, its peak."""
     return _status_mib("VmRSS:") or _rusage_peak_mib()
 
 
 def peak_rss_mib() -> float:
     """Return the highest resident set of this process so far, in MiB.
 
-    On Linux from `VmHWM`, which starts afresh at exec; `ru_maxrss` there may still show the parent's.
+    Read from `VmHWM` on Linux, which is reset at exec; `ru_maxrss` there can still be the parent's.
     """
     return _status_mib("VmHWM:") or _rusage_peak_mib()
 
@@ -48,7 +48,7 @@ def _rusage_peak_mib() -> float:
 
 @dataclass(slots=True)
 class Usage:
-    """What a `with` block took: `wall` and `cpu`, in seconds."""
+    """Duration of a `with` block: `wall` and `cpu`, in seconds."""
 
     wall: float = 0.0
     cpu: float = 0.0
@@ -64,7 +64,7 @@ class Usage:
 
 @dataclass(slots=True)
 class LoopLag:
-    """A coroutine that sleeps `interval` seconds again and again and notes how late it woke, in an `async with`."""
+    """Sampler of the event loop's lag during an `async with` block: how late sleeps of `interval` seconds end."""
 
     interval: float = 0.005
     samples: list[float] = field(default_factory=list)
@@ -86,11 +86,11 @@ class LoopLag:
             try:
                 await asyncio.sleep(self.interval)
             finally:
-                # Also when cancelled: a stall that lasts to the end of the measurement counts as well.
+                # Also on cancellation, so that a stall at the end of the measurement is counted.
                 self.samples.append(max(0.0, time.perf_counter() - started - self.interval))
 
     def milliseconds(self) -> dict[str, float]:
-        """Return the median, the 99th percentile and the worst lag, in milliseconds."""
+        """Return the median, the 99th percentile and the maximum of the lag, in milliseconds."""
         return {
             "p50": percentile(self.samples, 0.5) * 1000,
             "p99": percentile(self.samples, 0.99) * 1000,
@@ -99,7 +99,7 @@ class LoopLag:
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:
-    """Return the smallest value that at least `fraction` of all values do not exceed; 0 of none."""
+    """Return the smallest value that at least `fraction` of all values do not exceed; 0 for an empty sequence."""
     if not values:
         return 0.0
     ordered = sorted(values)
@@ -107,7 +107,7 @@ def percentile(values: Sequence[float], fraction: float) -> float:
 
 
 def calibrate() -> float:
-    """Return the milliseconds of CPU that a fixed piece of pure Python takes here: to compare machines and moments."""
+    """Return the CPU time of a fixed Python loop in milliseconds, to compare machines and moments."""
     with Usage() as usage:
         total = 0
         for number in range(1_000_000):

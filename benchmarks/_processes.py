@@ -1,4 +1,4 @@
-"""Measured processes: one interpreter, one clean environment, one measurement, one JSON answer."""
+"""Measured processes: one interpreter, one clean environment, one measurement, one JSON result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-#: Where `make bench` puts the environment that holds aioboto3, whose pin keeps it out of the other one.
+#: Interpreter of the environment that `make bench` makes for aioboto3, which requires an older aiobotocore.
 AIOBOTO3_PYTHON: Final = ROOT / ".venv-bench-aioboto3" / "bin" / "python"
 _INHERITED: Final = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "TMPDIR")
 
@@ -25,11 +25,11 @@ Stack = Literal["new", "aioboto3"]
 
 
 class ChildFailed(Exception):
-    """A measured process ended without an answer; the message is the end of what it said."""
+    """A measured process failed; the message has the end of its output."""
 
 
 def interpreter(stack: Stack) -> str | None:
-    """Return the Python of a stack: this one for the newest, `BENCHMARK_AIOBOTO3_PYTHON` or our own for aioboto3's."""
+    """Return the Python of a stack: this one for `new`, `BENCHMARK_AIOBOTO3_PYTHON` or that of `make bench` else."""
     if stack == "new":
         return sys.executable
     chosen = os.environ.get("BENCHMARK_AIOBOTO3_PYTHON", str(AIOBOTO3_PYTHON))
@@ -37,7 +37,7 @@ def interpreter(stack: Stack) -> str | None:
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment with nothing of the user's AWS set-up in it, and `extra`."""
+    """Return an environment without the user's AWS settings, plus `extra`."""
     home = Path(tempfile.gettempdir()) / "no-such-home"
     return {
         **{name: os.environ[name] for name in _INHERITED if name in os.environ},
@@ -53,17 +53,21 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 def measure(
     function: str, arguments: Mapping[str, Any], extra: Mapping[str, str], *, stack: Stack = "new", timeout: float
 ) -> dict[str, Any]:
-    """Call `module:function(**arguments)` in a process of its own and return what it returns.
+    """Call `module:function(**arguments)` in a process of its own and return its result.
 
     Args:
-        timeout: seconds after which the process is ended.
+        function: the module and the function, separated by a colon.
+        arguments: its arguments, as values for JSON.
+        extra: environment variables of the process.
+        stack: the environment with its packages.
+        timeout: seconds after which the process is killed.
 
     Raises:
-        ChildFailed: it failed, or took longer.
+        ChildFailed: the process failed, or ran longer than `timeout`.
     """
     python = interpreter(stack)
     if python is None:
-        raise ChildFailed(f"no environment for the {stack} stack")
+        raise ChildFailed(f"the environment of the {stack} stack does not exist")
     command = [python, "-m", "benchmarks._processes", function, json.dumps(arguments)]
     try:
         done = subprocess.run(
@@ -91,7 +95,7 @@ def missing_packages(stack: Stack, packages: tuple[str, ...]) -> tuple[str, ...]
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return the versions of the packages that are installed here; a source tree has none."""
+    """Return the versions of the installed packages; "this tree" for a source tree that is not installed."""
     found = {}
     for package in packages:
         try:
@@ -102,7 +106,7 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    """The measured process: import, call, print the answer as the last line."""
+    """Run the measured function, and print its result as the last line of output."""
     module, _, name = sys.argv[1].partition(":")
     result = getattr(importlib.import_module(module), name)(**json.loads(sys.argv[2]))
     print(json.dumps(result), flush=True)

@@ -1,4 +1,4 @@
-"""A result as Markdown: tables, the ratios that were promised, and where asyncauth is not the fastest."""
+"""Report of a result as Markdown: tables, the promised ratios, and the figures in which asyncauth is not the best."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OURS = "asyncauth"
 
 
 def number(value: float | None, unit: str = "") -> str:
-    """Return a value with three significant digits and thousands separated; a dash for None."""
+    """Return a value with about three significant digits and separated thousands; a dash for None."""
     if value is None:
         return "-"
     magnitude = abs(value)
@@ -21,18 +21,18 @@ def number(value: float | None, unit: str = "") -> str:
 
 
 def count(value: float) -> str:
-    """Return a count, its thousands separated; the median of an even number of runs may have a half."""
+    """Return a count with separated thousands; a median of an even number of runs can end in one half."""
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; all columns but the first are numbers, and go to the right."""
+    """Return a Markdown table; all columns except the first are numbers, aligned right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
 
 
 def representative(fleet: Mapping[str, Any], size: int = 1_000) -> list[dict[str, Any]]:
-    """Return one row per variant, cheapest first: at `size` accounts, or at the most below that it was asked for."""
+    """Return one row per variant, lowest CPU first: at `size` accounts, or at the largest number below it."""
     best: dict[str, dict[str, Any]] = {}
     for row in fleet["rows"]:
         chosen = best.get(row["variant"])
@@ -51,7 +51,7 @@ def times_ours(fleet: Mapping[str, Any], row: Mapping[str, Any]) -> float | None
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A promise, what was measured, and the limit it has to keep."""
+    """Promise about a figure: its text, the measured value, and its limit."""
 
     text: str
     measured: float
@@ -60,12 +60,12 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """Whether the measurement keeps the limit."""
+        """Whether the measured value is within the limit."""
         return self.measured <= self.limit if self.at_most else self.measured >= self.limit
 
 
 def claims(result: Mapping[str, Any]) -> list[Claim]:
-    """Return the promises that this result can judge."""
+    """Return the promises about figures that this result contains."""
     found: list[Claim] = []
     if fleet := result.get("fleet"):
         found += _fleet_claims(fleet)
@@ -166,7 +166,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 
 def _load(about: Mapping[str, Any]) -> str:
-    """Say how busy the machine was before, when it tells: others' work stretches seconds, though not CPU time."""
+    """Return the load of the machine before the run, if known: other work makes runs longer, but not their CPU time."""
     load = about.get("load_before")
     return f"; load average before the run {load:.2f}" if load is not None else ""
 
@@ -212,9 +212,9 @@ def _fleet_parts(fleet: Mapping[str, Any], live: Mapping[str, float]) -> list[st
             main,
         ),
         (
-            "CPU is the median of the runs (least to most). A row with fewer accounts stops there: more would take "
-            "minutes to say the same; `x asyncauth` divides by asyncauth's CPU at the row's own number of accounts. "
-            "Over TLS each new connection is a handshake. Threads have no event loop to lag.\n"
+            "CPU is the median of the runs (lowest to highest). A row with fewer accounts stops there: more would take "
+            "minutes for the same figure; `x asyncauth` divides by asyncauth's CPU at the row's own number of "
+            "accounts. Over TLS each new connection is a handshake. Threads have no event loop, so no lag.\n"
         ),
     ]
     for key, title in (
@@ -239,7 +239,7 @@ def _fleet_parts(fleet: Mapping[str, Any], live: Mapping[str, float]) -> list[st
 
 
 def _versions(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the versions of all packages, each with what it ran on when two stacks differ."""
+    """Return the versions of all packages; both, if the two stacks differ."""
     found: dict[str, list[str]] = {}
     for row in rows:
         for package, version in row.get("versions", {}).items():
@@ -283,7 +283,7 @@ def _not_faster(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _slower_at(every: Sequence[Mapping[str, Any]], shown: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Name who does more accounts per second at the sizes that the main table does not show."""
+    """Return the variants with more accounts per second at the sizes that the main table does not show."""
     at = {row["accounts"] for row in shown if row["variant"] == OURS}
     found = []
     for size in sorted({row["accounts"] for row in every} - at):
@@ -386,7 +386,7 @@ def _micro_parts(micro: Mapping[str, Any]) -> list[str]:
 
 
 def sweep_table(sweep: Mapping[str, Any]) -> str:
-    """Return the sweep as a table: accounts per second and the loop's lag by `max_at_once`, and what to choose."""
+    """Return the sweep as a table: accounts per second and loop lag by `max_at_once`, and the value to choose."""
     found = sweep["series"]
     by_count = [{point["max_at_once"]: point for point in one["points"]} for one in found]
     rows = [
@@ -410,7 +410,7 @@ def sweep_table(sweep: Mapping[str, Any]) -> str:
 
 
 def _uncounted(points: Sequence[Mapping[str, Any]]) -> str:
-    """Return a sentence for each kind of accounts that the rates leave out, with the codes or reasons."""
+    """Return a sentence for the failed and one for the skipped accounts, which the rates do not count."""
     text = ""
     for kind, why in (("failed", "codes"), ("skipped", "reasons")):
         if total := sum(point[kind] for point in points):

@@ -1,4 +1,4 @@
-"""Check a SigV4 signature from a raw request: written from the specification, so that no client checks itself."""
+"""Check of SigV4 signatures in raw requests, written from the specification, independent of every client's signer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def _signing_key(secret: str, date: bytes, region: bytes, service: bytes) -> byt
 
 
 def signature_is_right(head: bytes, body: bytes, secret: str) -> bool:
-    """Tell whether the request (its head without the closing empty line) was signed with `secret`.
+    """Return whether the request (its head without the final empty line) was signed with `secret`.
 
-    Knows what the services of this benchmark send: POST to `/` without a query.
+    Supports only the requests of these benchmarks: POST to `/` without a query.
     """
     found = _AUTHORIZATION.search(head)
     if found is None:

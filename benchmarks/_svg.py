@@ -1,4 +1,4 @@
-"""Two pictures as SVG text: bars on a logarithmic scale, and the sweep's lines. They follow a dark or a light page."""
+"""Charts as SVG text, with colours for light and dark pages: bars on a logarithmic scale, and the sweep's lines."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _decades(low: float, high: float) -> list[float]:
 
 
 def cpu_chart(fleet: Mapping[str, Any]) -> str:
-    """Return the bars of CPU per account at 1,000 accounts, or at what each variant stopped at."""
+    """Return a bar chart of CPU per account at 1,000 accounts, or at the largest number that a variant ran."""
     rows = representative(fleet)
     values = [row["cpu_ms_per_account"] for row in rows]
     ticks = _decades(min(values), max(values))
@@ -96,7 +96,7 @@ def cpu_chart(fleet: Mapping[str, Any]) -> str:
 
 
 def sweep_chart(sweep: Mapping[str, Any]) -> str:
-    """Return the lines of accounts per second over `max_at_once`, and dashed where the CPU is the limit."""
+    """Return a line chart of accounts per second over `max_at_once`, with a dashed line for the limit of one core."""
     found = sweep["series"]
     points = [point for one in found for point in one["points"]]
     ceilings = [one["cpu_limit_accounts_per_second"] for one in found if one["cpu_limit_accounts_per_second"]]
@@ -140,7 +140,7 @@ def sweep_chart(sweep: Mapping[str, Any]) -> str:
         enough = f"{number(one['best_accounts_per_second'])}/s; {one['enough_at_once']:,} is enough"
         body.append(_text(right + 36, top + 29 + 62 * index, enough, "note"))
     if ceilings:
-        # One line: the CPU an account costs does not depend on the endpoint's latency.
+        # One line for all: CPU per account does not depend on the endpoint's latency.
         ceiling = max(ceilings)
         body.append(f'<line x1="{left}" y1="{y(ceiling):.1f}" x2="{right}" y2="{y(ceiling):.1f}" class="cpu"/>')
         body.append(_text(left + 6, y(ceiling) - 7, f"one core's limit, {number(ceiling)}/s", "note"))

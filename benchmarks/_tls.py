@@ -1,4 +1,4 @@
-"""A certificate authority of our own for one run, so that TLS is real and trusts nothing else."""
+"""Certificate authority for one run of the TLS benchmark, the only one that the clients trust."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def make_certificates(folder: Path) -> tuple[Path, Path, Path]:
     """Write a CA certificate, and a certificate with its key for 127.0.0.1; return the three paths.
 
-    Needs the `cryptography` package. The keys are P-256, as AWS's endpoints offer, and live for a day.
+    Needs the package `cryptography`. The keys are P-256, as those of AWS's endpoints, and expire after a day.
     """
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization

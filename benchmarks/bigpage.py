@@ -1,13 +1,13 @@
-"""Does a big answer stop the event loop? 50 accounts answer at once, each with a page of 1,000 real-sized instances.
+"""Lag under big pages: do big answers stop the event loop? 50 answers at once, each with 1,000 real-sized instances.
 
-A page is 3.9 MB of XML. While it is parsed on the event loop, nothing else runs there: no other account's answer, no
-timer, no heartbeat. A coroutine that sleeps a millisecond at a time notes how late it wakes.
+A page is 3.9 MB of XML. While a client parses it on the event loop, nothing else runs there: no other answer, no timer.
+A coroutine that sleeps for one millisecond at a time measures how late it wakes.
 
 What would make the answer wrong:
-- a sampler that misses the stall: it notes the sleep that is under way when the work ends as well;
-- answers that are not understood: each must hold 1,000 instances of the account asked for;
-- the server's turn taken for the client's: it sits in another process, on another core if there is one; with one core
-  the two share it, and the lag holds the server's slices too.
+- a sampler that misses a stall: the sleep that is running when the work ends is counted as well;
+- answers that are not parsed: each must contain 1,000 instances of the right account;
+- CPU time of the server: the server runs in another process, on another core if there is one; with one core the lag
+  includes the server's time slices.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.server import CannedServer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_SECONDS_EACH: Final = 15.0
+_VARIANT_SECONDS: Final = 15.0
 VARIANT_NAMES: Final = ("asyncauth", "asyncauth_older", "stock", "raw")
 
 
@@ -33,9 +33,9 @@ def run(
     accounts: int = 50,
     instances: int = 1_000,
     runs: int = 3,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Measure the lag of the event loop while all pages arrive together, and the CPU that they cost."""
+    """Measure the lag of the event loop while all pages arrive together, and the CPU per page."""
     rows, problems = [], {}
     with CannedServer(instances=instances, detailed=True) as server:
         for name in variants:
@@ -46,7 +46,7 @@ def run(
             try:
                 results: list[dict[str, Any]] = []
                 while len(results) < min(runs, 2) or (
-                    len(results) < runs and sum(result["wall_seconds"] for result in results) < _SECONDS_EACH
+                    len(results) < runs and sum(result["wall_seconds"] for result in results) < _VARIANT_SECONDS
                 ):
                     results.append(
                         fleet.run_one(
@@ -61,7 +61,7 @@ def run(
                     )
             except ChildFailed as failure:
                 problems[name] = f"failed: {failure}"
-                say(f"  {name}: {failure}")
+                log(f"  {name}: {failure}")
                 continue
             lags = [result["loop_lag_ms"] for result in results]
             row = {
@@ -76,6 +76,6 @@ def run(
                 "peak_rss_mib": max(result["peak_rss_mib"] for result in results),
             }
             rows.append(row)
-            say(f"  {name:<15} p99 {row['lag_p99_ms']:.1f} ms, worst {row['lag_worst_ms']:.1f} ms")
+            log(f"  {name:<15} p99 {row['lag_p99_ms']:.1f} ms, worst {row['lag_worst_ms']:.1f} ms")
         page_bytes = server.stats()["page_bytes"]
     return {"accounts": accounts, "instances": instances, "page_bytes": page_bytes, "rows": rows, "problems": problems}

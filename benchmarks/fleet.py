@@ -1,18 +1,18 @@
-"""What does one more account cost? For each of N accounts: AssumeRole, then DescribeInstances (5 instances).
+"""Cost per account: what does one more account cost? For each: AssumeRole, then DescribeInstances (5 instances).
 
-Every variant does the same work against the same canned server, in a process of its own, 20 accounts at once, warmed
-by a few accounts that are not counted; the runs of the variants take turns, so a slow minute of the machine hits
-all. CPU is user and system time of that process alone.
+Every variant does the same work against the same canned server, in a process of its own, 20 accounts at once, after a
+warm-up with a few accounts that are not counted. The runs of the variants alternate, so that a slow minute of the
+machine affects all. CPU is the user and system time of the measured process.
 
 What would make the answer wrong:
-- a variant that answers for the wrong account: every answer's owner is compared with the account asked for, and a run
-  with one mistake is an error, not a row (the one variant that is wrong by design says so);
-- a signature that is wrong but that nobody looks at: before the runs each variant does a few accounts while the server
-  verifies every signature, which is too slow for the runs themselves;
-- work left out: the server's count of AssumeRole and DescribeInstances must be one per account;
-- a server that is the bottleneck: accounts per second would say nothing of the client. `server_busy` is shown;
-- set-up smeared over few accounts: it is measured apart, and is not in the CPU per account;
-- a busy machine: the spread of the runs is shown; compare ratios of one run, never numbers of two.
+- a variant that calls as the wrong account: every answer's owner is compared with the expected account, and a run with
+  one difference is an error, not a row (one variant calls as the wrong account on purpose; its label shows that);
+- wrong signatures: before the runs each variant does a few accounts while the server verifies every signature, which is
+  too slow for the runs themselves;
+- missing calls: the server must count one AssumeRole and one DescribeInstances per account;
+- a server that is the bottleneck: accounts per second would measure the server. `server_busy` is shown;
+- set-up spread over few accounts: it is measured separately, and is not in the CPU per account;
+- a busy machine: the spread of the runs is shown; compare ratios of one run, never figures of two.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 
 AT_ONCE: Final = 20
 _WARM_UP_FROM: Final = 900_000_000
-_SECONDS_FOR_REPEATS: Final = 60.0
-_VERIFIED: Final = 3
+_REPEAT_SECONDS: Final = 60.0
+_VERIFIED_ACCOUNTS: Final = 3
 
 
 class CrossedIdentity(AssertionError):
-    """An answer came from another account than the one asked for."""
+    """The owner of an answer is not the account of the call."""
 
 
 @dataclass(slots=True)
 class Check:
-    """Compares every answer with what was asked."""
+    """Comparison of every answer with the expected owner and number of instances."""
 
     instances: int
     expected_owner: Callable[[str], str]
@@ -57,17 +57,18 @@ class Check:
 
     def __call__(self, account: str, answer: Answer) -> None:
         if answer.owners != {self.expected_owner(account)}:
-            raise CrossedIdentity(f"asked for {account}, was answered for {', '.join(answer.owners) or 'nobody'}")
+            owners = ", ".join(sorted(answer.owners)) or "no account"
+            raise CrossedIdentity(f"the call was for {account}, the answer is of {owners}")
         if answer.instances != self.instances:
-            raise AssertionError(f"{account} has {self.instances} instances, the answer held {answer.instances}")
+            raise AssertionError(f"{account} has {self.instances} instances, the answer has {answer.instances}")
         if account in self.accounts:
             raise AssertionError(f"{account} was answered twice")
         self.accounts.add(account)
 
 
 def expected_owner(variant: Variant) -> Callable[[str], str]:
-    """Return whose instances a variant must get: the account's; the source's for the one that is wrong by design."""
-    return (lambda account: account) if variant.signs_as_asked else (lambda _account: SOURCE_ACCOUNT)
+    """Return the function of the expected owner: the account, or the source for the variant with the wrong identity."""
+    return (lambda account: account) if variant.has_right_identity else (lambda _account: SOURCE_ACCOUNT)
 
 
 def measure_variant(
@@ -78,10 +79,14 @@ def measure_variant(
     warm_up: int | None = None,
     lag_interval: float = 0.005,
 ) -> dict[str, Any]:
-    """Measure one variant in this process (a measured process: nothing of the library may be imported yet).
+    """Measure one variant in this process, which must not have imported the variant's library yet.
 
     Args:
-        warm_up: how many other accounts are done first; None: the variant's own number.
+        name: the variant.
+        accounts: number of accounts.
+        at_once: number of accounts at once.
+        instances: number of instances in every answer.
+        warm_up: number of other accounts before the measurement; None: the variant's own number.
         lag_interval: seconds between two samples of the event loop's lag.
     """
     variant = VARIANTS[name]
@@ -110,7 +115,7 @@ def measure_variant(
     def done(usage: Usage) -> None:
         result.update(_figures(accounts, usage, result.pop("_before"), control(port, "/__stats")))
         if len(check.accounts) != accounts + len(warm_ids):
-            raise AssertionError(f"asked for {accounts} accounts, {len(check.accounts) - len(warm_ids)} were answered")
+            raise AssertionError(f"{accounts} accounts expected, {len(check.accounts) - len(warm_ids)} were answered")
 
     async def on_the_loop() -> None:
         usage, setting_up = Usage(), Usage()
@@ -169,10 +174,10 @@ def run_one(
     timeout: float = 240.0,
     **options: float | None,
 ) -> dict[str, Any]:
-    """Measure a variant once, against a server that runs; `options` are those of `measure_variant`.
+    """Measure a variant once, against a running server; `options` are those of `measure_variant`.
 
     Raises:
-        ChildFailed: also when it answered for the wrong account, or asked STS another number of times than accounts.
+        ChildFailed: the process failed, an answer was of the wrong account, or a call was not made once per account.
     """
     server.reset()
     spec = {"name": variant.name, "accounts": accounts, **options}
@@ -195,18 +200,22 @@ def run(
     seconds: float,
     at_once: int = AT_ONCE,
     slow_up_to: int | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Measure every variant at every size, in turns, and return the rows.
+    """Measure every variant at every size, alternating, and return the rows.
 
-    Everything is measured once. What is short is then repeated, `runs` times or for a minute in all; what is long once
-    more at the end, the shortest first, so that each row has a spread. No third run begins that would pass `seconds`;
-    each row says its runs.
+    Everything is measured once. Short measurements are then repeated up to `runs` times, for a minute in total; long
+    ones once more at the end, the shortest first, so that each row has a spread. No third run begins that would end
+    after `seconds`. Each row contains its number of runs.
 
     Args:
-        runs: how often, at most.
-        seconds: when to stop repeating what was measured twice.
-        slow_up_to: for a quick look: variants that build clients do no more accounts than this.
+        variants: names of the variants.
+        sizes: numbers of accounts.
+        runs: number of runs at most.
+        seconds: time after which nothing is measured a third time.
+        at_once: number of accounts at once.
+        slow_up_to: largest number of accounts for variants that build clients, for a quick run; None: the variant's.
+        log: receives lines about the progress.
     """
     plan: list[_Job] = []
     problems: dict[str, str] = {}
@@ -222,10 +231,10 @@ def run(
         server.configure(verify=True)
         for variant in {job.variant.name: job.variant for job in plan}.values():
             try:
-                run_one(variant, _VERIFIED, server, at_once=2, warm_up=1)
+                run_one(variant, _VERIFIED_ACCOUNTS, server, at_once=2, warm_up=1)
             except ChildFailed as failure:
                 problems[variant.name] = f"failed with its signatures verified: {failure}"
-                say(f"  {variant.name}: {failure}")
+                log(f"  {variant.name}: {failure}")
         server.configure(verify=False)
 
         def measure_one(job: _Job) -> None:
@@ -236,19 +245,19 @@ def run(
                 result = run_one(job.variant, job.size, server, at_once=at_once)
             except ChildFailed as failure:
                 problems[job.variant.name] = f"failed: {failure}"
-                say(f"  {job.variant.name}: {failure}")
+                log(f"  {job.variant.name}: {failure}")
                 return
             job.took = time.perf_counter() - started
             job.results.append(result)
-            say(
+            log(
                 f"  {job.size:>6} accounts  {job.variant.name:<15} {result['cpu_ms_per_account']:8.2f} ms each"
                 f"  {result['accounts_per_second']:8.1f}/s  ({job.took:.0f} s)"
             )
 
         for number in range(runs):
-            # Backwards every other time, so no variant always runs in the wake of the same one.
+            # Reversed every other time, so that a variant does not always run after the same one.
             for job in plan if number % 2 == 0 else reversed(plan):
-                if not job.results or job.took * (len(job.results) + 1) <= _SECONDS_FOR_REPEATS:
+                if not job.results or job.took * (len(job.results) + 1) <= _REPEAT_SECONDS:
                     measure_one(job)
         if runs > 1:
             for job in sorted((job for job in plan if len(job.results) == 1), key=lambda job: job.took):
@@ -259,7 +268,7 @@ def run(
 
 @dataclass(slots=True)
 class _Job:
-    """One cell of the table: a variant, a number of accounts, and its runs so far."""
+    """Cell of the table: a variant, a number of accounts, and its runs so far."""
 
     variant: Variant
     size: int
@@ -268,7 +277,7 @@ class _Job:
 
 
 def summary(variant: Variant, size: int, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one row: medians of the runs, with the least and the most of CPU per account as its spread."""
+    """Return one row: medians of the runs, with minimum and maximum of CPU per account as its spread."""
 
     def median(key: str) -> float:
         return float(statistics.median(result[key] for result in results))
@@ -292,6 +301,6 @@ def summary(variant: Variant, size: int, results: Sequence[Mapping[str, Any]]) -
         "assume_role": median("assume_role"),
         "connections": {name: statistics.median(r["connections"][name] for r in results) for name in ("sts", "ec2")},
         "server_busy": median("server_busy"),
-        "signs_as_asked": variant.signs_as_asked,
+        "has_right_identity": variant.has_right_identity,
         "versions": results[0]["versions"],
     }

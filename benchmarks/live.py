@@ -1,13 +1,12 @@
-"""What does one live account session hold? Sessions with an EC2 client that was used once, all kept open.
+"""Memory per session: how much does one live account session hold? Each session has an EC2 client that was used once.
 
-A process of its own keeps n of them, then n more; the resident set may only have grown by the second n.
+A process of its own keeps n sessions open, then n more; the growth of its resident set by the second n is measured.
 
 What would make the answer wrong:
-- memory that garbage left behind and that the next session fills: nothing but the sessions is done in that process, and
-  the first n are not counted;
-- sessions that are not ready, or of the wrong account: each has assumed its role, built its client and had an answer
-  through it, whose owner is compared;
-- too few of them: pages are 4 KiB, so a thousand cheap ones are kept, but only eight of those that hold 20 MiB.
+- freed memory that the next session reuses: the process does nothing else, and the first n are not counted;
+- sessions that are not ready, or of the wrong account: each has assumed its role, built its client and received an
+  answer, whose owner is compared;
+- too few sessions: memory pages are 4 KiB, so 1,000 small sessions are kept, but only 8 of those with 20 MiB.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def measure_live(name: str, sessions: int) -> dict[str, Any]:
-    """Keep `sessions` and then as many again (in a measured process)."""
+    """Keep `sessions` sessions, then as many more, and return the growth (runs in a measured process)."""
     variant = VARIANTS[name]
     module = importlib.import_module(variant.path)
     ids = account_ids(2 * sessions)
@@ -58,12 +57,12 @@ def measure_live(name: str, sessions: int) -> dict[str, Any]:
 
     grown = asyncio.run(on_the_loop()) if variant.kind == "loop" else in_threads()
     if len(check.accounts) != len(ids):
-        raise AssertionError(f"{len(ids)} sessions were to be kept, {len(check.accounts)} were answered")
+        raise AssertionError(f"{len(ids)} sessions were expected, {len(check.accounts)} were answered")
     return {"variant": name, "sessions": sessions, "kib_per_session": grown * 1024 / sessions}
 
 
-def run(variants: Sequence[str], *, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Measure every variant that keeps sessions at all."""
+def run(variants: Sequence[str], *, log: Callable[[str], None] = print) -> dict[str, Any]:
+    """Measure every variant that has sessions."""
     rows, problems = [], {}
     with CannedServer() as server:
         for name in variants:
@@ -80,8 +79,8 @@ def run(variants: Sequence[str], *, say: Callable[[str], None] = print) -> dict[
                 )
             except ChildFailed as failure:
                 problems[name] = f"failed: {failure}"
-                say(f"  {name}: {failure}")
+                log(f"  {name}: {failure}")
                 continue
             rows.append(row)
-            say(f"  {name:<15} {row['kib_per_session']:,.1f} KiB")
+            log(f"  {name:<15} {row['kib_per_session']:,.1f} KiB")
     return {"rows": rows, "problems": problems}

@@ -1,13 +1,13 @@
-"""What do the small things cost: binding a client, a token that is cached, the import?
+"""Costs of single operations: what do binding a client, a cached token and the import cost?
 
-Each is done many times in one warm process; a client is bound through the public `session.client("ec2")`, entered and
-left, which is what a job does. Bytes are what Python allocated for clients of different accounts that all stay open.
+Each operation is repeated many times in one warm process. A client is bound through the public `session.client("ec2")`,
+entered and left, as in a job. Bytes are Python's allocations for clients of different accounts that all stay open.
 
 What would make the answer wrong:
-- a first time in the loop: models, classes and tables are made before (the first client of all costs some 200 ms);
-- one account's client bound again and again: the bytes are of clients of a thousand accounts;
-- a garbage collection in the middle: the median of several rounds is given;
-- an import that finds its modules loaded: every one is timed in an interpreter of its own, its byte code compiled.
+- a first call in the loop: models, classes and tables are made before (the very first client takes about 200 ms);
+- the client of one account bound again: the bytes are those of clients of 1,000 accounts;
+- a garbage collection during a round: the result is the median of several rounds;
+- an import whose modules are loaded already: each is timed in its own interpreter, with compiled byte code.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ async def _microseconds(call: Callable[[], Awaitable[object]], times: int, round
 
 
 def measure_asyncauth(accounts: int = 1_000, times: int = 2_000) -> dict[str, Any]:
-    """Measure asyncauth's small things (in a measured process)."""
+    """Measure the operations of asyncauth (runs in a measured process)."""
     return asyncio.run(_measure_asyncauth(accounts, times))
 
 
@@ -79,14 +79,14 @@ async def _measure_asyncauth(accounts: int, times: int) -> dict[str, Any]:
             for index, one in enumerate(sessions):
                 kept[index] = await stack.enter_async_context(one.client("ec2"))
             gc.collect()
-            # What the exit stack itself allocates is in it as well: about 200 bytes each.
+            # This includes about 200 bytes per client of the exit stack itself.
             result["bind_bytes"] = (tracemalloc.get_traced_memory()[0] - before) / accounts
             tracemalloc.stop()
         return result
 
 
 def measure_stock(times: int = 20) -> dict[str, float]:
-    """Measure what a stock session takes for a client that it built once before (in a measured process)."""
+    """Measure a stock session that builds the same client again (runs in a measured process)."""
     return asyncio.run(_measure_stock(times))
 
 
@@ -104,7 +104,7 @@ async def _measure_stock(times: int) -> dict[str, float]:
 
 
 def import_milliseconds(module: str, stack: Stack, times: int) -> float:
-    """Return the median time of an import in a fresh interpreter, in milliseconds; the first one is not counted."""
+    """Return the median time of an import in a new interpreter, in milliseconds; the first one is not counted."""
     python = interpreter(stack)
     assert python is not None
     code = f"import time; t = time.perf_counter(); import {module}; print((time.perf_counter() - t) * 1000)"
@@ -120,9 +120,9 @@ def import_milliseconds(module: str, stack: Stack, times: int) -> float:
 
 
 def run(
-    *, accounts: int = 1_000, times: int = 2_000, imports: int = 5, say: Callable[[str], None] = print
+    *, accounts: int = 1_000, times: int = 2_000, imports: int = 5, log: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Measure them all."""
+    """Measure all operations and imports."""
     result: dict[str, Any] = {"problems": {}}
     with CannedServer() as server:
         for function, arguments in (
@@ -133,12 +133,12 @@ def run(
                 result |= measure(f"benchmarks.micro:{function}", arguments, server.environment(), timeout=120)
             except ChildFailed as failure:
                 result["problems"][function] = f"failed: {failure}"
-                say(f"  {function}: {failure}")
+                log(f"  {function}: {failure}")
     result["import_ms"] = {
         module: import_milliseconds(module, stack, imports)
         for module, stack in _IMPORTS
         if not missing_packages(stack, (module.partition(".")[0],))
     }
-    say("  " + ", ".join(f"{name} {value:.1f}" for name, value in result.items() if isinstance(value, float)))
-    say("  " + ", ".join(f"import {name} {value:.0f} ms" for name, value in result["import_ms"].items()))
+    log("  " + ", ".join(f"{name} {value:.1f}" for name, value in result.items() if isinstance(value, float)))
+    log("  " + ", ".join(f"import {name} {value:.0f} ms" for name, value in result["import_ms"].items()))
     return result

@@ -1,13 +1,15 @@
-"""What does a page of instances cost to parse, and is the result the same? `python -m benchmarks.parse` tells.
+"""Cost of parsing a page of instances: how long do aiobotocore's parser and asyncauth's take for the same bytes?
 
-The same bytes go to aiobotocore's parser and to asyncauth's, in one process, in turns; no network, no event loop. Each
-figure is the least of many runs, for whatever else the machine does can only add to it.
+    python -m benchmarks.parse
+
+Both run in one process, alternating, without network or event loop. Each figure is the minimum of many runs, because
+other work of the machine can only add time.
 
 What would make the answer wrong:
-- results that are not equal: they are compared, order of keys included, before anything is measured;
-- a first time: shapes are compiled, and models read, before the clock starts;
-- the garbage of one parser collected on the other's time: collection is off meanwhile. That spares stock more, which
-  makes three times the objects.
+- results that are not equal: they are compared, including the order of keys, before anything is measured;
+- a first run: shapes are compiled, and models read, before the clock starts;
+- the garbage of one parser collected during the other's run: collection is off meanwhile. That favours stock, which
+  makes three times as many objects.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def parse(factory: Any, response: dict[str, Any], shape: Any) -> Any:
 
 
 def least_milliseconds(factories: list[Any], response: dict[str, Any], shape: Any, seconds: float) -> list[float]:
-    """Time each factory's parser in turns until `seconds` have passed; return the least of each."""
+    """Time each factory's parser, alternating, until `seconds` have passed; return the minimum of each."""
     least = [float("inf")] * len(factories)
     end = time.perf_counter() + seconds
     gc.disable()
@@ -51,7 +53,9 @@ def main() -> None:
     """Print a table of milliseconds per page."""
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--instances", type=int, nargs="*", default=[5, 100, 1_000])
-    options.add_argument("--seconds", type=float, default=8.0, help="how long to repeat each size")
+    options.add_argument(
+        "--seconds", type=float, default=8.0, help="how long to repeat each size (default: %(default)s)"
+    )
     chosen = options.parse_args()
     model = ServiceModel(Loader().load_service_model("ec2", "service-2"), "ec2")
     shape = model.operation_model("DescribeInstances").output_shape
@@ -61,7 +65,7 @@ def main() -> None:
         body = _bodies.describe_instances(count, detailed=True)
         response = {"body": body, "headers": {}, "status_code": 200}
         results = {repr(parse(factory, response, shape)) for factory in factories}
-        assert len(results) == 1, "the parsers do not agree"
+        assert len(results) == 1, "the results of the parsers differ"
         stock, fast = least_milliseconds(factories, response, shape, chosen.seconds)
         print(f"| {count:,} | {len(body) / 1e3:,.0f} | {stock:.2f} | {fast:.2f} | {fast / stock:.2f} |")
 

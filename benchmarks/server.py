@@ -1,13 +1,13 @@
-"""The canned server: bodies rendered ahead, so that what is measured is the client.
+"""Canned server: prepared bodies, so that the benchmarks measure the client.
 
-It answers `AssumeRole` for the account in the role's ARN, and `DescribeInstances` for the account *that signed*: the
-access key id and the session token each carry their account, and the answer's owner is the signer. A client that
-signs as one account for another gets the wrong owner back, and every benchmark checks the owner.
+It answers `AssumeRole` for the account in the role's ARN, and `DescribeInstances` for the account *that signed*: access
+key id and session token contain their account, and the answer's owner is the signer. A client that signs as the wrong
+account gets the wrong owner, and every benchmark checks the owner.
 
-    python -m benchmarks.server --measure      how many requests a second a core of it answers
+    python -m benchmarks.server --measure      requests a second that one core of it answers
 
-What would make a benchmark wrong is a server that is the bottleneck: `server_busy` in every result is the share of a
-core that it used, and a result above 0.8 is marked.
+A server that is the bottleneck would make a benchmark wrong: `server_busy` in every result is the share of a core that
+the server used, and a result above 0.8 is marked.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_MAX_REQUEST: Final = 65_536
+_MAX_REQUEST_BYTES: Final = 65_536
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _SIGNER = re.compile(rb"Credential=A[KS]IABNCH(\d{12})/")
 _TOKEN = re.compile(rb"(?i)\r\nx-amz-security-token: *BNCHTOKEN(\d{12})")
@@ -44,7 +44,7 @@ _ROLE = re.compile(rb"RoleArn=arn%3Aaws%3Aiam%3A%3A(\d{12})%3Arole")
 
 
 class _Listener:
-    """What is counted for one endpoint. Connections are counted after their TLS handshake, when there is one."""
+    """Counts of one endpoint. With TLS, connections are counted after their handshake."""
 
     def __init__(self) -> None:
         self.reset()
@@ -56,7 +56,7 @@ class _Listener:
 
 
 class _Server:
-    """The decisions: which bytes answer a request, and when they go out."""
+    """State and answers of the server."""
 
     def __init__(self, *, latency: float, instances: int, detailed: bool, verify: bool) -> None:
         self.listeners = {name: _Listener() for name in ("sts", "ec2")}
@@ -90,7 +90,7 @@ class _Server:
         if action == "GetCallerIdentity":
             return _http(200, self._identity.replace(_bodies.PLACEHOLDER, account))
         if b"AWSOrganizationsV20161128" in head:
-            # What a member account gets: tools fall back to the accounts they were given.
+            # The answer to a member account; tools then use the given accounts.
             text = b'{"__type":"AccessDeniedException","Message":"no access to Organizations here"}'
             return _http(400, text, b"application/x-amz-json-1.1")
         return _http(400, _bodies.refusal("InvalidAction", "the canned server does not know this action"))
@@ -143,7 +143,7 @@ def _http(status: int, body: bytes, content_type: bytes = b"text/xml;charset=UTF
 
 
 class _Connection(asyncio.Protocol):
-    """One kept-alive connection. Its client sends a request and waits for the answer: no client of ours pipelines."""
+    """Persistent connection of a client that waits for each answer; pipelining is not supported."""
 
     def __init__(self, server: _Server, listener: _Listener | None) -> None:
         self._server = server
@@ -168,7 +168,7 @@ class _Connection(asyncio.Protocol):
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             length = _LENGTH.search(self._buffer, 0, end + 2)
             total = end + 4 + (int(length[1]) if length else 0)
-            if total > _MAX_REQUEST:
+            if total > _MAX_REQUEST_BYTES:
                 self._transport.abort()
                 return
             if len(self._buffer) < total:
@@ -176,7 +176,7 @@ class _Connection(asyncio.Protocol):
             head, body = self._buffer[:end], self._buffer[end + 4 : total]
             self._buffer = self._buffer[total:]
             self._handle(head, body)
-        if len(self._buffer) > _MAX_REQUEST:
+        if len(self._buffer) > _MAX_REQUEST_BYTES:
             self._transport.abort()
 
     def _handle(self, head: bytes, body: bytes) -> None:
@@ -221,7 +221,7 @@ async def _serve(options: argparse.Namespace) -> None:
             await stack.enter_async_context(listening)
             ports[name] = listening.sockets[0].getsockname()[1]
         print(json.dumps(ports), flush=True)
-        # The parent's end of standard input closes however the parent ends, so no server outlives its benchmark.
+        # Standard input closes when the parent ends, whatever the reason, so no server outlives its benchmark.
         reader = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         with contextlib.suppress(TimeoutError):
@@ -229,14 +229,14 @@ async def _serve(options: argparse.Namespace) -> None:
 
 
 class CannedServer:
-    """The server as its parent sees it: a process of its own, started by `with`, stopped at its end.
+    """Canned server in a process of its own, started and stopped by `with`.
 
     Args:
-        latency: seconds that every answer waits.
-        instances: how many instances DescribeInstances answers.
-        detailed: instances as large as real ones (3.9 kB), not lean ones (1 kB).
-        verify: check every signature as well, which costs the server a third of its speed.
-        certificates: the paths of a CA, a certificate and its key; None serves plain HTTP.
+        latency: seconds before every answer.
+        instances: number of instances in an answer to DescribeInstances.
+        detailed: use instances of real size (3.9 kB) instead of small ones (1 kB).
+        verify: check every signature, which makes the server a third slower.
+        certificates: the paths of a CA, a certificate and its key; None: plain HTTP.
     """
 
     def __init__(
@@ -269,7 +269,7 @@ class CannedServer:
         line = self._process.stdout.readline()
         if not line:
             self.__exit__()
-            raise RuntimeError("the canned server did not start; what it said is above")
+            raise RuntimeError("the canned server did not start; its output is above")
         self.ports = json.loads(line)
         return self
 
@@ -278,7 +278,7 @@ class CannedServer:
             self._process.communicate(timeout=10)
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that lead every AWS SDK to this server, with the source's long-term keys."""
+        """Return the variables with which every AWS SDK calls this server, with the source's long-term keys."""
         scheme = "https" if self._certificates else "http"
         url = {name: f"{scheme}://127.0.0.1:{port}" for name, port in self.ports.items()}
         trust = {"AWS_CA_BUNDLE": str(self._certificates[0])} if self._certificates else {}
@@ -299,16 +299,16 @@ class CannedServer:
         return control(self.ports["control"], "/__stats")
 
     def reset(self) -> dict[str, Any]:
-        """Set the counts to nothing; connections that are open stay open and are not counted again."""
+        """Reset the counts; open connections stay open and are not counted again."""
         return control(self.ports["control"], "/__reset")
 
     def configure(self, **settings: float | bool) -> dict[str, Any]:
-        """Change `latency`, `instances`, `detailed` or `verify` for the requests to come."""
+        """Change `latency`, `instances`, `detailed` or `verify` from now on."""
         return control(self.ports["control"], "/__config", settings)
 
 
 def control(port: int, path: str, settings: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """Ask a canned server's control port, from whichever process."""
+    """Send a command to the control port of a canned server, from any process; return its counts."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("POST", path, json.dumps(settings) if settings else "")
@@ -322,9 +322,9 @@ def control(port: int, path: str, settings: Mapping[str, object] | None = None) 
 
 
 def measure(requests: int = 20_000, at_once: int = 16) -> dict[str, float]:
-    """Answer how fast the server is, with a client that does nothing but send the same bytes again.
+    """Measure the speed of the server, with a client that sends the same bytes again and again.
 
-    Returns requests per second of wall time, and per second of the server's own CPU time: the rate of one core.
+    Returns requests per second of wall time, and per second of the server's CPU time, which is the rate of one core.
     """
     account = _bodies.account_ids(1)[0]
     body = b"Action=DescribeInstances&Version=2016-11-15"
@@ -352,12 +352,12 @@ def measure(requests: int = 20_000, at_once: int = 16) -> dict[str, float]:
                 await reader.readexactly(size)
         writer.close()
 
-    async def everything(port: int) -> None:
+    async def all_requests(port: int) -> None:
         await asyncio.gather(*(one(port, requests // at_once) for _ in range(at_once)))
 
     with CannedServer() as server:
         before, started = server.stats()["cpu_seconds"], time.perf_counter()
-        asyncio.run(everything(server.ports["ec2"]))
+        asyncio.run(all_requests(server.ports["ec2"]))
         elapsed = time.perf_counter() - started
         after = server.stats()
     answered = after["requests"]["DescribeInstances"]
@@ -371,14 +371,16 @@ def measure(requests: int = 20_000, at_once: int = 16) -> dict[str, float]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until standard input closes or `--seconds` have passed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description="The canned AWS server.")
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds that every answer waits")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before every answer")
     parser.add_argument("--instances", type=int, default=5, help="instances per DescribeInstances answer")
     parser.add_argument("--detailed", action="store_true", help="instances of 3.9 kB instead of 1 kB")
     parser.add_argument("--verify", action="store_true", help="check every signature")
     parser.add_argument("--certificate", help="serve TLS with this certificate")
     parser.add_argument("--key", help="and this key")
-    parser.add_argument("--seconds", type=float, default=1800.0, help="stop after this long, whatever happens")
-    parser.add_argument("--measure", action="store_true", help="answer how fast it is, and end")
+    parser.add_argument(
+        "--seconds", type=float, default=1800.0, help="seconds after which the server stops (default: %(default)s)"
+    )
+    parser.add_argument("--measure", action="store_true", help="measure the speed of the server, and end")
     options = parser.parse_args(arguments)
     if options.measure:
         print(json.dumps(measure(), indent=2))

@@ -1,24 +1,24 @@
-"""How many accounts at once? Accounts per second over `max_at_once`, against latencies of 5, 50 and 200 ms.
+"""Sweep of `max_at_once`: how many accounts at once? Accounts per second, at latencies of 5, 50 and 200 ms.
 
-With little concurrency the waiting decides: each account waits for two answers, so k at once do k / (2 x latency) a
-second. With more the CPU of one event loop decides: that is the dashed line, by the least CPU that an account was seen
-to cost. It is drawn only where a point kept a core busy. Past the knee, more at once brings only longer queues.
+At low concurrency the latency is the limit: each account waits for two answers, so k at once do k / (2 x latency) a
+second. At high concurrency the CPU of one event loop is the limit: the dashed line, by the lowest measured CPU per
+account. It is drawn only if a point kept a core busy. Beyond the knee, more at once only makes queues longer.
 
     python -m benchmarks.sweep                                        against the canned server
     python -m benchmarks.sweep --accounts ids.txt --role audit        against AWS, with your ordinary credentials
     python -m benchmarks.sweep --endpoint-url http://127.0.0.1:5000 --accounts 200
 
-Against AWS it makes the calls that it announces, AssumeRole and one read-only call per account and point, and each
-point assumes the roles anew.
+Against AWS it makes the calls that it prints at the start: AssumeRole and one read-only call per account and point.
+Each point assumes the roles again.
 
 What would make the answer wrong:
-- connections and models made inside a short point: each point warms up first, and does not count that;
-- a point that ends while most of its accounts still wait: an account is let in when one of the `max_at_once` places is
-  free, for a number of seconds, and all that were let in are waited for;
-- cached tokens: each point has a pool of its own;
-- failures counted as throughput: only accounts that succeeded count; the failures are shown with their code, and
-  apart from them the accounts that were skipped;
-- a throttled endpoint: then the number found is the throttle's, not yours; look at the failures.
+- connections and models made during a short point: each point begins with a warm-up that is not counted;
+- a point that ends while most of its accounts wait: for some seconds an account is admitted whenever one of the
+  `max_at_once` permits is free, and the point ends when all admitted accounts have ended;
+- cached tokens: each point has its own pool;
+- failures counted as throughput: only accounts that succeeded count; failures are shown with their codes, and skipped
+  accounts with their reasons;
+- a throttled endpoint: then the result is the endpoint's rate limit; look at the failures.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 AT_ONCE: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 LATENCIES_MS: Final = (5, 50, 200)
 _KNEE: Final = 0.9
-#: From this share of a core on, a point was held back by the CPU and not by waiting.
+#: Share of a core above which the CPU, and not the latency, limits a point.
 _BUSY: Final = 0.85
 _OWN_SECONDS: Final = 5.0
 
@@ -65,15 +65,15 @@ def _job(call: str) -> Callable[[AccountSession], Awaitable[bool]]:
     return {"describe_instances": describe_instances, "get_caller_identity": get_caller_identity}[call]
 
 
-async def admitted(accounts: Iterable[str], seconds: float, places: asyncio.Semaphore) -> AsyncIterator[str]:
-    """Yield accounts, each when it has a place, until `seconds` have passed since the first was asked for.
+async def admitted(accounts: Iterable[str], seconds: float, permits: asyncio.Semaphore) -> AsyncIterator[str]:
+    """Yield accounts, each when it has a permit, until `seconds` have passed since the first.
 
-    Whoever reads an account's outcome releases its place. Without that a run would read hundreds of accounts ahead,
-    and all of them would have to be waited for.
+    The reader of an account's outcome releases its permit. Without permits a run would read hundreds of accounts ahead,
+    and the point would have to wait for all of them.
     """
     ends = time.perf_counter() + seconds
     for account in accounts:
-        await places.acquire()
+        await permits.acquire()
         if time.perf_counter() > ends:
             return
         yield account
@@ -89,10 +89,16 @@ async def measure_point(
     endpoint_url: str | None = None,
     call: str = "describe_instances",
 ) -> dict[str, Any]:
-    """Do the work with a fresh pool, for as many of `accounts` as get their turn, and return what came of it.
+    """Run the call in as many of `accounts` as are admitted, with a new pool, and return the figures.
 
     Args:
-        seconds: how long accounts are let in; those that are in have 30 more to end.
+        accounts: accounts to admit, in order.
+        warm_up: accounts of the warm-up, which is not counted.
+        max_at_once: number of accounts at once.
+        role: the role to assume.
+        seconds: how long accounts are admitted; admitted accounts have 30 more seconds to end.
+        endpoint_url: where all calls go; None: AWS.
+        call: the read-only call, `describe_instances` or `get_caller_identity`.
     """
     from asyncauth import SessionPool
 
@@ -100,25 +106,25 @@ async def measure_point(
     statuses: Counter[str] = Counter()
     codes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
-    places = asyncio.Semaphore(max_at_once)
+    permits = asyncio.Semaphore(max_at_once)
     wrong = 0
     async with SessionPool(role=role, endpoint_url=endpoint_url, max_at_once=max_at_once) as pool:
         await pool.map(job, warm_up, deadline=30.0)
         async with LoopLag(interval=0.02) as lag:
             with Usage() as usage:
-                let_in = admitted(accounts, seconds, places)
-                async with pool.as_completed(job, let_in, deadline=seconds + 30.0) as outcomes:
+                stream = admitted(accounts, seconds, permits)
+                async with pool.as_completed(job, stream, deadline=seconds + 30.0) as outcomes:
                     async for outcome in outcomes:
-                        places.release()
+                        permits.release()
                         statuses[outcome.status] += 1
                         if outcome.status == "succeeded":
                             wrong += not outcome.value
                         elif outcome.status == "skipped":
-                            reasons[outcome.reason or "no reason given"] += 1
+                            reasons[outcome.reason or "unknown reason"] += 1
                         else:
                             codes[outcome.error_code or type(outcome.error).__name__] += 1
     if wrong:
-        raise AssertionError(f"{wrong} accounts were answered for another account")
+        raise AssertionError(f"{wrong} accounts got the answer of another account")
     done = statuses["succeeded"]
     return {
         "max_at_once": max_at_once,
@@ -136,7 +142,7 @@ async def measure_point(
 
 
 def measure_latency(latency_ms: float, at_once: Sequence[int], seconds: float) -> dict[str, Any]:
-    """Sweep one latency of the canned server (in a measured process)."""
+    """Sweep one latency of the canned server (runs in a measured process)."""
     points = []
     for max_at_once in at_once:
         accounts = account_ids(20_000)
@@ -146,11 +152,11 @@ def measure_latency(latency_ms: float, at_once: Sequence[int], seconds: float) -
 
 
 def series(label: str, points: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the points and what they say: the best rate, the least `max_at_once` that nearly has it, the limit.
+    """Return the points with the best rate, the lowest `max_at_once` with 90 % of it, and the limit of one core.
 
-    The limit is what a core could do if every account cost what it did at the cheapest point. An overloaded point is
-    no measure of it, since its queues cost CPU too; nor is one that mostly waits, since the idle loop's own turns are
-    in it. None where no point kept a core busy: there the CPU was not what held it back.
+    The limit is the rate of a core at the lowest CPU per account of all points: the queues of an overloaded point cost
+    CPU, and so do the idle turns of the loop at a point that mostly waits. None if no point kept a core busy, because
+    then the CPU was not the limit.
     """
     best = max(point["accounts_per_second"] for point in points)
     enough = min(point["max_at_once"] for point in points if point["accounts_per_second"] >= _KNEE * best)
@@ -171,12 +177,15 @@ def run(
     latencies_ms: Sequence[float] = LATENCIES_MS,
     at_once: Sequence[int] = AT_ONCE,
     seconds: float = 2.5,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Sweep the canned server's latencies, each in a process of its own.
 
     Args:
-        seconds: how long each point lets accounts in.
+        latencies_ms: latencies of the canned server in milliseconds.
+        at_once: the values of `max_at_once`.
+        seconds: how long each point admits accounts.
+        log: receives lines about the progress.
     """
     swept, problems = [], {}
     for latency_ms in latencies_ms:
@@ -191,35 +200,35 @@ def run(
                 )
             except ChildFailed as failure:
                 problems[f"{latency_ms:g} ms"] = f"failed: {failure}"
-                say(f"  {latency_ms:g} ms: {failure}")
+                log(f"  {latency_ms:g} ms: {failure}")
                 continue
         swept.append(found)
-        say(
+        log(
             f"  {latency_ms:>4g} ms: {found['best_accounts_per_second']:.0f} accounts/s,"
-            f" {found['enough_at_once']} at once are enough"
+            f" {found['enough_at_once']} at once is enough"
         )
     return {"series": swept, "problems": problems}
 
 
 async def sweep_own(
-    accounts: Sequence[str], at_once: Sequence[int], *, say: Callable[[str], None] = print, **point: Any
+    accounts: Sequence[str], at_once: Sequence[int], *, log: Callable[[str], None] = print, **point: Any
 ) -> dict[str, Any]:
-    """Sweep the user's own endpoint or fleet, in this process, each account at most once per point."""
+    """Sweep the user's own endpoint or accounts, in this process, each account at most once per point."""
     points: list[dict[str, Any]] = []
     for max_at_once in at_once:
         if max_at_once > len(accounts):
-            say(f"  {max_at_once:,} at once needs more than {len(accounts):,} accounts; the sweep ends here")
+            log(f"  {max_at_once:,} at once needs more than {len(accounts):,} accounts; the sweep ends here")
             break
         found = await measure_point(accounts, accounts[:1], max_at_once, **point)
         if not found["succeeded"]:
-            raise SystemExit(f"not one account could be worked on: {found['codes'] or found['reasons']}")
+            raise SystemExit(f"no account succeeded: {found['codes'] or found['reasons']}")
         points.append(found)
-        say(
+        log(
             f"  {max_at_once:>5} at once: {found['accounts_per_second']:8.1f} accounts/s, {found['failed']} failed"
             f" {found['codes'] or ''}{_skipped(found)}"
         )
     if not points:
-        raise SystemExit(f"no number at once is within {len(accounts):,} accounts")
+        raise SystemExit(f"every value of --at-once is larger than the number of accounts, {len(accounts):,}")
     return {"series": [series("your endpoint", points)], "problems": {}}
 
 
@@ -228,7 +237,7 @@ def _skipped(point: Mapping[str, Any]) -> str:
 
 
 def read_accounts(text: str) -> list[str]:
-    """Return the accounts that `--accounts` means: that many made-up ids, or the lines of a file (`#` comments)."""
+    """Return the accounts of `--accounts`: generated ids for a number, or the lines of a file (`#` comments)."""
     if text.isdecimal() and len(text) < 12:
         return account_ids(int(text))
     lines = (line.partition("#")[0].strip() for line in Path(text).read_text(encoding="utf-8").splitlines())
@@ -236,20 +245,20 @@ def read_accounts(text: str) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Sweep, and write a table, JSON and a picture."""
+    """Sweep, print the table, and write it with JSON and a picture."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.sweep", description="Accounts per second over max_at_once."
     )
-    parser.add_argument("--endpoint-url", help="send every call there instead of to AWS")
+    parser.add_argument("--endpoint-url", help="send every call to this URL instead of AWS")
     parser.add_argument(
-        "--accounts", help="a file with an account id or role ARN per line, or how many made-up ids an endpoint gets"
+        "--accounts", help="a file with an account id or role ARN per line, or a number of generated ids"
     )
     parser.add_argument("--role", default=ROLE, help="the role to assume (default: %(default)s)")
     parser.add_argument("--call", choices=("describe_instances", "get_caller_identity"), default="describe_instances")
-    parser.add_argument("--at-once", help="the numbers to try, comma-separated (default: 1 to 1,000)")
+    parser.add_argument("--at-once", help="values of max_at_once, comma-separated (default: 1 to 1,000)")
     parser.add_argument("--latencies", help="milliseconds, comma-separated, for the canned server (default: 5,50,200)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter points")
-    parser.add_argument("--output", type=Path, help="where to write sweep.json, sweep.md and sweep.svg")
+    parser.add_argument("--output", type=Path, help="folder for sweep.json, sweep.md and sweep.svg")
     options = parser.parse_args(arguments)
     at_once = _numbers(options.at_once) or ([1, 10, 100] if options.quick else list(AT_ONCE))
     if options.accounts or options.endpoint_url:
@@ -257,8 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not accounts:
             parser.error("no accounts to sweep")
         print(
-            f"{len(at_once)} points, each {_OWN_SECONDS:g} s or {len(accounts):,} accounts, whatever comes first:\n"
-            f"AssumeRole and {options.call} for each, at {options.endpoint_url or 'AWS'}. Interrupt if it is too much.",
+            f"{len(at_once)} points, each {_OWN_SECONDS:g} s or {len(accounts):,} accounts, whichever ends first:\n"
+            f"AssumeRole and {options.call} for each, at {options.endpoint_url or 'AWS'}. Press Ctrl-C to cancel.",
             file=sys.stderr,
         )
         time.sleep(0 if options.endpoint_url else 3)

@@ -1,10 +1,9 @@
-"""Does every account cost a TLS handshake? 1,000 accounts, 200 at once, 30 ms of latency, over real TLS.
+"""TLS handshakes: does every account cost one? 1,000 accounts, 200 at once, 30 ms of latency, over real TLS.
 
 What would make the answer wrong:
-- a server that forgets connections: it counts one when its handshake is complete, over all of the process's life, the
-  warm-up included;
-- connections that are never reused because they are never idle: with 1,000 accounts, 200 at once, each is wanted again;
-- plain HTTP somewhere: both endpoints speak TLS only, and the only CA that is trusted is this run's own.
+- connections that are not counted: the server counts one when its handshake is complete, the warm-up included;
+- connections that are never reused because none is idle: with 1,000 accounts, 200 at once, each is needed again;
+- plain HTTP: both endpoints accept TLS only, and the only trusted CA is that of this run.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from benchmarks._variants import Variant
 
-#: The slow ones show the same with fewer: a handshake per account, at both endpoints or at one.
+#: Numbers of accounts of slow variants, enough to see a handshake per account, at both endpoints or at one.
 ACCOUNTS: Final = {"boto3_careful": 200, "aioboto3": 40}
 VARIANT_NAMES: Final = ("asyncauth", "stock", "raw", "boto3_careful", "aioboto3")
 
@@ -37,7 +36,7 @@ def run(
     at_once: int = 200,
     latency: float = 0.03,
     runs: int = 3,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Count the handshakes at each endpoint, `runs` times."""
     rows, problems = [], {}
@@ -46,25 +45,25 @@ def run(
         with CannedServer(latency=latency, certificates=certificates) as server:
             for name in variants:
                 variant = VARIANTS[name]
-                asked = min(accounts, ACCOUNTS.get(name, accounts))
+                given = min(accounts, ACCOUNTS.get(name, accounts))
                 if missing := missing_packages(variant.stack, variant.packages):
                     problems[name] = f"not run: {', '.join(missing)} not installed in its environment"
                     continue
                 try:
-                    results = [fleet.run_one(variant, asked, server, at_once=min(at_once, asked)) for _ in range(runs)]
+                    results = [fleet.run_one(variant, given, server, at_once=min(at_once, given)) for _ in range(runs)]
                 except ChildFailed as failure:
                     problems[name] = f"failed: {failure}"
-                    say(f"  {name}: {failure}")
+                    log(f"  {name}: {failure}")
                     continue
-                row = _row(variant, asked, min(at_once, asked), results)
+                row = _row(variant, given, min(at_once, given), results)
                 rows.append(row)
                 handshakes = row["handshakes"]
-                say(f"  {name:<15} {asked} accounts: {handshakes['sts']} handshakes at STS, {handshakes['ec2']} at EC2")
+                log(f"  {name:<15} {given} accounts: {handshakes['sts']} handshakes at STS, {handshakes['ec2']} at EC2")
     return {"latency_ms": latency * 1000, "rows": rows, "problems": problems}
 
 
 def _row(variant: Variant, accounts: int, at_once: int, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return medians of the runs, but of the handshakes the most: the promise is about each run."""
+    """Return medians of the runs; for the handshakes the maximum, because the promise holds for each run."""
     endpoints = ("sts", "ec2")
     return {
         "variant": variant.name,

@@ -1,9 +1,9 @@
-"""A CPU figure for every instance of a fleet, in as few calls as CloudWatch allows.
+"""Average CPU of every instance of a fleet, in as few calls as CloudWatch allows.
 
     ACCOUNTS="111111111111 222222222222" python examples/cloudwatch_metrics.py
 
-The naive way asks GetMetricStatistics once per instance. GetMetricData takes 500 queries in one call, so an account
-with 800 instances costs two calls, each of them paginated.
+The simple way calls GetMetricStatistics once per instance. GetMetricData accepts 500 queries in one call, so an account
+with 800 instances needs two calls, each of them paginated.
 """
 
 import asyncio

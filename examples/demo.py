@@ -1,8 +1,7 @@
-"""What `make demo` shows: the EC2 inventory of a simulated fleet, global and China, with one account that denies and
-one region that hangs.
+"""Demo of `make demo`: the EC2 inventory of a simulated fleet, global and China, with a denied account and a dead region.
 
-Fifty global accounts with two regions each and ten Chinese ones are simulated in a child process on 127.0.0.1. One
-run pulls the inventory of them all; what cannot be reached is said, and the rest is complete.
+A child process on 127.0.0.1 simulates 50 global accounts with two regions each, and 10 Chinese accounts. One run reads
+the inventory of all of them. Targets that cannot be reached are listed with their errors; the rest is complete.
 """
 
 import asyncio
@@ -16,14 +15,14 @@ from rich.table import Table
 from asyncauth import Account, AccountSession, Outcome, RefreshPolicy, SessionPool
 from asyncauth.testing import SimulatedFleet
 
-DENIES = "100000000007"
-HANGS = "ap-southeast-2"
-TIMEOUT = 8.0  # seconds per target; twenty at once, so that a slow machine is not taken for a hanging region
-AT_ONCE = 20
+DENIED_ACCOUNT = "100000000007"
+DEAD_REGION = "ap-southeast-2"
+TIMEOUT_SECONDS = 8.0  # per target; only 20 at once, so that targets do not time out on a slow machine
+MAX_AT_ONCE = 20
 
 
 def accounts() -> list[Account]:
-    regions = [("us-east-1", "eu-west-1")] * 30 + [("us-east-1", "us-west-2")] * 18 + [("us-east-1", HANGS)] * 2
+    regions = [("us-east-1", "eu-west-1")] * 30 + [("us-east-1", "us-west-2")] * 18 + [("us-east-1", DEAD_REGION)] * 2
     fleet = [Account(f"1{n:011d}", name=f"global-{n:02d}", regions=pair) for n, pair in enumerate(regions, 1)]
     china = [Account(f"2{n:011d}", partition="aws-cn", name=f"china-{n:02d}") for n in range(1, 11)]
     return fleet + [replace(account, regions=("cn-north-1",)) for account in china]
@@ -43,43 +42,45 @@ def table(outcomes: list[Outcome[Counter[str]]]) -> Table:
     for column in ("partition", "account", "name", "region"):
         shown.add_column(column)
     shown.add_column("instances", justify="right")
-    shown.add_column("types, or what went wrong", overflow="fold")
-    before = None
+    shown.add_column("types, or the error", overflow="fold")
+    previous = None
     for outcome in sorted(outcomes, key=lambda one: (one.account.partition, one.account.id, one.region_name)):
-        if before not in (None, outcome.account.partition):
+        if previous not in (None, outcome.account.partition):
             shown.add_section()
-        before = outcome.account.partition
-        what = " ".join(f"{name} x{count}" for name, count in sorted((outcome.value or {}).items()))
+        previous = outcome.account.partition
+        details = " ".join(f"{name} x{count}" for name, count in sorted((outcome.value or {}).items()))
         if not outcome.ok:
-            what = f"[red]{outcome.status} in {outcome.phase}: {outcome.error_code}[/red]"
+            details = f"[red]{outcome.status} in {outcome.phase}: {outcome.error_code}[/red]"
         count = str(sum(outcome.value.values())) if outcome.value is not None else "-"
         account = outcome.account
-        shown.add_row(account.partition, account.id, account.name, outcome.region_name, count, what)
+        shown.add_row(account.partition, account.id, account.name, outcome.region_name, count, details)
     return shown
 
 
 async def main() -> None:
     console = Console(width=None if Console().is_terminal else 120)
     console.print("starting a simulated fleet of 50 global and 10 Chinese accounts on 127.0.0.1 ...")
-    async with SimulatedFleet(accounts(), denied=[DENIES], instances_per_region=(1, 6), preload=("ec2",)) as fleet:
-        await fleet.fault("hang", service="ec2", region=HANGS)
+    async with SimulatedFleet(
+        accounts(), denied=[DENIED_ACCOUNT], instances_per_region=(1, 6), preload=("ec2",)
+    ) as fleet:
+        await fleet.fault("hang", service="ec2", region=DEAD_REGION)
         began = time.perf_counter()
         sources = {"aws": fleet.keys(), "aws-cn": fleet.keys("aws-cn")}
-        # The denied account is asked once for both its regions, however far apart these come up in the run.
+        # One AssumeRole for both regions of the denied account, even if they are far apart in the run.
         refresh = RefreshPolicy(denial_memory=(60, 60))
         async with SessionPool(sources=sources, endpoint_url=fleet.endpoint_url, refresh=refresh) as pool:
-            report = await pool.map(inventory, fleet.accounts, timeout=TIMEOUT, max_at_once=AT_ONCE)
+            report = await pool.map(inventory, fleet.accounts, timeout=TIMEOUT_SECONDS, max_at_once=MAX_AT_ONCE)
         seconds = time.perf_counter() - began
         assumed = (await fleet.counts()).calls("sts", "AssumeRole")
 
     console.print(table(list(report)))
     for outcome in report.failed:
         console.print(f"[red]{outcome.account.name} {outcome.region_name}[/red]: {outcome.error}", highlight=False)
-    reached = {outcome.account.id for outcome in report.succeeded}
+    reachable = {outcome.account.id for outcome in report.succeeded}
     failed = {outcome.account.id for outcome in report.failed}
     instances = sum(sum(counted.values()) for counted in report.values())
     console.print(
-        f"[bold]{len(reached)} accounts reached, {len(failed)} with failures; {instances} instances; "
+        f"[bold]{len(reachable)} accounts reached, {len(failed)} with failures; {instances} instances; "
         f"{assumed} AssumeRole calls for {len(fleet.accounts)} accounts; {seconds:.1f} seconds[/bold]",
         highlight=False,
     )

@@ -1,8 +1,8 @@
-"""The EC2 instances of a whole fleet, as the accounts finish.
+"""EC2 instances of a fleet, printed as the accounts finish.
 
     ACCOUNTS="111111111111 222222222222" REGIONS="us-east-1 eu-west-*" python examples/ec2_inventory.py
 
-One line per instance goes to standard output, so it can be piped; what failed, or was skipped, to standard error.
+Standard output has one line per instance, for use in a pipe; standard error has the failed and skipped targets.
 """
 
 import asyncio

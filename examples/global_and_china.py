@@ -1,9 +1,9 @@
-"""Both partitions in one run, each with its own source.
+"""Global and Chinese accounts in one run, each partition with its own source.
 
     ACCOUNTS="111111111111 arn:aws-cn:iam::333333333333:role/manage-role" python examples/global_and_china.py
 
-No credentials cross partitions: the profiles `global` and `china` of `~/.aws/config` hold one source each. The job is
-the same for both, and a region of the other partition is never tried.
+Credentials of one partition are unknown in the others, so the profiles `global` and `china` of `~/.aws/config` are the
+two sources. Both partitions have the same job, and regions of the other partition are never called.
 """
 
 import asyncio

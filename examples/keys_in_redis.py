@@ -1,8 +1,8 @@
-"""Base keys that are kept in Redis, and rotate: somebody writes fresh ones each hour, every reader finds them in time.
+"""Base keys in Redis that rotate: another program writes new keys every hour, and the pool reads them in time.
 
     REDIS_URL=redis://localhost:6379/0 ACCOUNTS="111111111111 222222222222" python examples/keys_in_redis.py
 
-With `--store` the keys that boto finds in the environment are first written to Redis, as whoever rotates them would.
+`--store` first writes the keys that botocore finds in the environment to Redis, like the program that rotates them.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ async def fetch_keys() -> Keys:
     async with Redis.from_url(REDIS_URL) as redis:
         kept = await redis.get(NAME)
     if kept is None:
-        raise LookupError(f"there are no keys in Redis under {NAME!r}")
+        raise LookupError(f"Redis has no keys under {NAME!r}")
     keys = json.loads(kept)
     return Keys(
         keys["access_key_id"],
         keys["secret_access_key"],
         keys["session_token"],
-        # The pool asks again before this end, in the background: from about minute 45 of an hour.
+        # The pool reads new keys in the background before this time: from about minute 45 of an hour.
         datetime.fromisoformat(keys["expiration"]),
     )
 
@@ -38,7 +38,7 @@ async def fetch_keys() -> Keys:
 async def store_keys() -> None:
     found = await get_session().get_credentials()
     if found is None:
-        raise SystemExit("boto finds no keys that could be stored")
+        raise SystemExit("botocore finds no keys in the environment")
     keys = await found.get_frozen_credentials()
     lifetime = timedelta(hours=1)
     kept = {
@@ -48,7 +48,7 @@ async def store_keys() -> None:
         "expiration": (datetime.now(UTC) + lifetime).isoformat(),
     }
     async with Redis.from_url(REDIS_URL) as redis:
-        # One value, so nobody reads half of the old keys with half of the new; and gone when the keys are.
+        # One value, so that no reader gets parts of the old and the new keys. It expires with the keys.
         await redis.set(NAME, json.dumps(kept), ex=lifetime)
 
 

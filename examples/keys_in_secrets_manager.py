@@ -1,13 +1,13 @@
-"""Base keys that are kept in Secrets Manager: what runs here may read one secret, and the keys in it may assume roles.
+"""Base keys in Secrets Manager: the program may read one secret, and the keys in it may assume the roles.
 
     SECRET_ID=base-keys ACCOUNTS="111111111111 222222222222" python examples/keys_in_secrets_manager.py
 
-With `--store` the keys that boto finds in the environment are first written to that secret, which a simulated fleet
-needs, since it starts without secrets:
+`--store` first writes the keys that botocore finds in the environment to that secret. A simulated fleet needs this,
+because it starts without secrets:
 
     python -m asyncauth.testing python examples/keys_in_secrets_manager.py --store
 
-The naive way reads the secret once at the start, and fails in the middle of the night that the keys are rotated.
+The simple way reads the secret once at the start, and fails when the keys are rotated.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ async def fetch_keys() -> Keys:
     return Keys(
         kept["access_key_id"],
         kept["secret_access_key"],
-        # The keys do not end by themselves, they are rotated. With an end an hour from now, the pool asks again in
-        # time to find the new ones while the old ones still work.
+        # The keys do not expire, they are rotated. With an expiration in an hour, the pool reads the secret again in
+        # time to get the new keys while the old ones still work.
         expiration=datetime.now(UTC) + timedelta(hours=1),
     )
 
@@ -40,7 +40,7 @@ async def store_keys() -> None:
     session = get_session()
     found = await session.get_credentials()
     if found is None:
-        raise SystemExit("boto finds no keys that could be stored")
+        raise SystemExit("botocore finds no keys in the environment")
     keys = await found.get_frozen_credentials()
     secret = json.dumps({"access_key_id": keys.access_key, "secret_access_key": keys.secret_key})
     async with session.create_client("secretsmanager") as secrets_manager:

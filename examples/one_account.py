@@ -1,9 +1,9 @@
-"""Await a session for one account, and use a client of it.
+"""Session of one account, and clients of it.
 
     python examples/one_account.py 111111111111
 
-The base credentials are whatever boto finds: environment, a profile, an instance role. From them the role
-`manage-role` is assumed in the account.
+The base credentials are those that botocore finds: environment, profile, instance role. With them the pool assumes the
+role `manage-role` in the account.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""The ways to do the same work, one module each: `AssumeRole`, then `DescribeInstances`, for every account.
+"""Variants of the same work, one module each: `AssumeRole`, then `DescribeInstances`, for every account.
 
-Each module has one `open_variant(at_once)`: a context manager (asynchronous for `loop` variants) that gives a
-`Running`. Imports of the measured libraries stay in that module, so that a process pays for its own only.
+Each module has a function `open_variant(at_once)`: a context manager (asynchronous for `loop` variants) that gives a
+`Running`. Only that module imports the measured library, so that a process measures one library.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    Seen = Callable[[str, "Answer"], None]
+    #: Receives the account and its answer.
+    Record = Callable[[str, "Answer"], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a variant must have understood of DescribeInstances' answer."""
+    """Parts of DescribeInstances' answer that a variant must have parsed."""
 
     owners: frozenset[str]
     instances: int
 
     @classmethod
     def of(cls, parsed: dict[str, Any]) -> Answer:
-        """Read it from what boto's family of clients returns."""
+        """Return the parts of an answer parsed by botocore."""
         reservations = parsed["Reservations"]
         return cls(
             frozenset(reservation["OwnerId"] for reservation in reservations),
@@ -33,34 +34,34 @@ class Answer:
 
 
 class LoopRunning(Protocol):
-    """A variant on the event loop, ready: its imports, source and shared clients exist."""
+    """Opened variant on the event loop: its imports, source and shared clients are ready."""
 
-    async def work(self, accounts: Sequence[str], seen: Seen) -> None:
-        """Do the work for every account, and tell `seen` each one's answer as it comes."""
+    async def work(self, accounts: Sequence[str], record: Record) -> None:
+        """Do the work for every account, and pass each answer to `record`."""
 
-    async def keep(self, accounts: Sequence[str], seen: Seen) -> None:
-        """Open a session with an EC2 client for every account, call once, tell `seen` each answer, keep all usable."""
+    async def keep(self, accounts: Sequence[str], record: Record) -> None:
+        """Open a session with an EC2 client for every account, call once, `record` the answer, keep all open."""
 
 
 class ThreadRunning(Protocol):
-    """The same in threads."""
+    """Opened variant in threads."""
 
-    def work(self, accounts: Sequence[str], seen: Seen) -> None:
-        """Do the work for every account, and tell `seen` each one's answer."""
+    def work(self, accounts: Sequence[str], record: Record) -> None:
+        """Do the work for every account, and pass each answer to `record`."""
 
-    def keep(self, accounts: Sequence[str], seen: Seen) -> None:
-        """Open a session with an EC2 client for every account, call once, tell `seen` each answer, keep all usable."""
+    def keep(self, accounts: Sequence[str], record: Record) -> None:
+        """Open a session with an EC2 client for every account, call once, `record` the answer, keep all open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One row of the table.
+    """Row of the table.
 
     Attributes:
-        largest: the most accounts it is asked for; past that, a run would take minutes to say the same again.
-        builds_clients: whether each account costs a client built anew, so that a run is long.
-        signs_as_asked: False for the one variant that is wrong by design.
-        live: how many sessions are kept to see what one holds; 0 when it keeps no session of an account.
+        largest: the largest number of accounts; with more, a run would take minutes for the same figure.
+        live: number of sessions to keep for the memory of one; 0 for a variant without sessions of accounts.
+        builds_clients: whether each account builds a new client, which makes runs long.
+        has_right_identity: False for the one variant that calls as the wrong account on purpose.
     """
 
     name: str
@@ -72,12 +73,12 @@ class Variant:
     stack: Literal["new", "aioboto3"] = "new"
     module: str = ""
     builds_clients: bool = False
-    signs_as_asked: bool = True
+    has_right_identity: bool = True
     warm_up: int = 5
 
     @property
     def path(self) -> str:
-        """The module that does it."""
+        """Module of the variant."""
         return f"benchmarks._variants.{self.module or self.name}"
 
 
@@ -103,7 +104,7 @@ _ALL = (
         ("aiobotocore",),
         largest=10_000,
         live=0,
-        signs_as_asked=False,
+        has_right_identity=False,
         warm_up=20,
     ),
     Variant(

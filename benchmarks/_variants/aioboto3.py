@@ -1,4 +1,4 @@
-"""aioboto3 as its readers write it: an STS client that all share, a session and a client per account."""
+"""aioboto3 as in most programs: one shared STS client, a session and a client per account."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks._variants import Answer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from benchmarks._variants import Seen
+    from benchmarks._variants import Record
 
 
 class Running:
@@ -36,22 +36,22 @@ class Running:
             aws_session_token=keys["SessionToken"],
         )
 
-    async def work(self, accounts: Sequence[str], seen: Seen) -> None:
+    async def work(self, accounts: Sequence[str], record: Record) -> None:
         waiting = iter(accounts)
 
         async def worker() -> None:
             for account in waiting:
                 session = await self._session(account)
                 async with session.client("ec2") as ec2:
-                    seen(account, Answer.of(await ec2.describe_instances()))
+                    record(account, Answer.of(await ec2.describe_instances()))
 
         await asyncio.gather(*(worker() for _ in range(self._at_once)))
 
-    async def keep(self, accounts: Sequence[str], seen: Seen) -> None:
+    async def keep(self, accounts: Sequence[str], record: Record) -> None:
         for account in accounts:
             session = await self._session(account)
             ec2 = await self._kept.enter_async_context(session.client("ec2"))
-            seen(account, Answer.of(await ec2.describe_instances()))
+            record(account, Answer.of(await ec2.describe_instances()))
             self._live.append((session, ec2))
 
 

@@ -1,4 +1,4 @@
-"""asyncauth: one pool, a job per account."""
+"""asyncauth with one pool and a job per account."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks._variants import Answer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from benchmarks._variants import Seen
+    from benchmarks._variants import Record
 
 
 async def job(session: AccountSession) -> Answer:
@@ -27,19 +27,19 @@ class Running:
         self.pool, self._at_once, self._kept = pool, at_once, kept
         self._live: list[object] = []
 
-    async def work(self, accounts: Sequence[str], seen: Seen) -> None:
+    async def work(self, accounts: Sequence[str], record: Record) -> None:
         async with self.pool.as_completed(job, accounts, max_at_once=self._at_once) as outcomes:
             async for outcome in outcomes:
                 if outcome.error is not None:
                     raise outcome.error
                 assert outcome.value is not None
-                seen(outcome.account.id, outcome.value)
+                record(outcome.account.id, outcome.value)
 
-    async def keep(self, accounts: Sequence[str], seen: Seen) -> None:
+    async def keep(self, accounts: Sequence[str], record: Record) -> None:
         for account in accounts:
             session = await self.pool.session(account)
             ec2 = await self._kept.enter_async_context(session.client("ec2"))
-            seen(account, Answer.of(await ec2.describe_instances()))
+            record(account, Answer.of(await ec2.describe_instances()))
             self._live.append((session, ec2))
 
 

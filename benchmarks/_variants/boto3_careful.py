@@ -1,4 +1,4 @@
-"""boto3 written with care: one session, one STS client, a client per account built under a lock and closed."""
+"""boto3 with care: one session, one STS client, a client per account that is built under a lock and closed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks._variants import Answer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from benchmarks._variants import Seen
+    from benchmarks._variants import Record
 
 
 class Running:
@@ -26,7 +26,7 @@ class Running:
         self._executor = executor
         self._session = boto3.Session()
         self._sts: Any = self._session.client("sts", config=Config(max_pool_connections=at_once))
-        self._building = threading.Lock()  # a session is not safe to build clients from in several threads
+        self._building = threading.Lock()  # a session is not thread-safe when it builds clients
         self._live: list[object] = []
 
     def _client(self, account: str) -> Any:
@@ -47,14 +47,14 @@ class Running:
         finally:
             ec2.close()
 
-    def work(self, accounts: Sequence[str], seen: Seen) -> None:
+    def work(self, accounts: Sequence[str], record: Record) -> None:
         for account, answer in self._executor.map(self._one, accounts):
-            seen(account, answer)
+            record(account, answer)
 
-    def keep(self, accounts: Sequence[str], seen: Seen) -> None:
+    def keep(self, accounts: Sequence[str], record: Record) -> None:
         for account in accounts:
             ec2 = self._client(account)
-            seen(account, Answer.of(ec2.describe_instances()))
+            record(account, Answer.of(ec2.describe_instances()))
             self._live.append(ec2)
 
 

@@ -1,4 +1,4 @@
-"""boto3 as most programs write it: an STS client that all share, a session and a client per account, in threads."""
+"""boto3 as in most programs: one shared STS client, a session and a client per account, in threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks._variants import Answer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from benchmarks._variants import Seen
+    from benchmarks._variants import Record
 
 
 class Running:
@@ -39,15 +39,15 @@ class Running:
         ec2: Any = self._session(account).client("ec2")
         return account, Answer.of(ec2.describe_instances())
 
-    def work(self, accounts: Sequence[str], seen: Seen) -> None:
+    def work(self, accounts: Sequence[str], record: Record) -> None:
         for account, answer in self._executor.map(self._one, accounts):
-            seen(account, answer)
+            record(account, answer)
 
-    def keep(self, accounts: Sequence[str], seen: Seen) -> None:
+    def keep(self, accounts: Sequence[str], record: Record) -> None:
         for account in accounts:
             session = self._session(account)
             ec2: Any = session.client("ec2")
-            seen(account, Answer.of(ec2.describe_instances()))
+            record(account, Answer.of(ec2.describe_instances()))
             self._live.append((session, ec2))
 
 

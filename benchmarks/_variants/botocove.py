@@ -1,8 +1,8 @@
-"""botocove: its decorator, with target ids given, from an account that may not list the organization.
+"""botocove with its decorator and given target ids, from an account without access to Organizations.
 
-That is its documented way without Organizations: it asks STS who it is, tries ListAccounts (the server refuses, as it
-would for a member account), and goes on with the ids it was given. Those calls, and the two clients that make them,
-stay in the figures: each run of the decorator pays them, whatever the number of accounts; at 10 accounts they show.
+This is its documented use without Organizations: it calls GetCallerIdentity and ListAccounts (which the server refuses,
+as for a member account), and continues with the given ids. Those calls, and the two clients for them, are part of the
+figures: each run of the decorator makes them, for any number of accounts; they are visible at 10 accounts.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from benchmarks._variants import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks._variants import Seen
+    from benchmarks._variants import Record
 
 
 class Running:
-    """A session to assume from."""
+    """Session with the source's keys."""
 
     def __init__(self, at_once: int) -> None:
         self._session, self._at_once = boto3.Session(), at_once
@@ -41,14 +41,14 @@ class Running:
         results: list[dict[str, Any]] = output["Results"]
         return results
 
-    def work(self, accounts: Sequence[str], seen: Seen) -> None:
+    def work(self, accounts: Sequence[str], record: Record) -> None:
         def job(session: Any) -> Answer:
             return Answer.of(session.client("ec2").describe_instances())
 
         for result in self._run(job, accounts):
-            seen(result["Id"], result["Result"])
+            record(result["Id"], result["Result"])
 
-    def keep(self, accounts: Sequence[str], seen: Seen) -> None:
+    def keep(self, accounts: Sequence[str], record: Record) -> None:
         def job(session: Any) -> Answer:
             ec2 = session.client("ec2")
             answer = Answer.of(ec2.describe_instances())
@@ -56,7 +56,7 @@ class Running:
             return answer
 
         for result in self._run(job, accounts):
-            seen(result["Id"], result["Result"])
+            record(result["Id"], result["Result"])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The limit in Python: aiohttp, botocore's signer, ElementTree. No retries, no model, no types but text."""
+"""Raw calls, the limit of Python: aiohttp, botocore's signer, ElementTree; without retries, models and types."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from benchmarks._variants import Answer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from benchmarks._variants import Seen
+    from benchmarks._variants import Record
 
 _STS = "{https://sts.amazonaws.com/doc/2011-06-15/}"
 _EC2 = "{http://ec2.amazonaws.com/doc/2016-11-15/}"
 
 
 def _tree(element: ET.Element, prefix: int) -> Any:
-    """Turn an element into text, a list of items or a dictionary: what a program could use, untyped."""
+    """Return an element as text, a list of items or a dictionary, with text as the only type of values."""
     if not len(element):
         return element.text or ""
     if element[0].tag[prefix:] == "item":
@@ -72,17 +72,17 @@ class Running:
             sum(len(reservation["instancesSet"]) for reservation in reservations),
         )
 
-    async def work(self, accounts: Sequence[str], seen: Seen) -> None:
+    async def work(self, accounts: Sequence[str], record: Record) -> None:
         waiting = iter(accounts)
 
         async def worker() -> None:
             for account in waiting:
-                seen(account, await self._one(account))
+                record(account, await self._one(account))
 
         await asyncio.gather(*(worker() for _ in range(self._at_once)))
 
-    async def keep(self, accounts: Sequence[str], seen: Seen) -> None:
-        raise NotImplementedError("it has no session of an account")
+    async def keep(self, accounts: Sequence[str], record: Record) -> None:
+        raise NotImplementedError("the variant has no sessions of accounts")
 
 
 @asynccontextmanager

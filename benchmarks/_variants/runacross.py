@@ -1,4 +1,4 @@
-"""runacross: its `map_accounts`, as its quickstart shows it."""
+"""runacross with its `map_accounts`, as in its quickstart."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from benchmarks._variants import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from benchmarks._variants import Seen
+    from benchmarks._variants import Record
 
 
 class Running:
-    """A session to assume from."""
+    """Role and session with the source's keys."""
 
     def __init__(self, at_once: int) -> None:
         self._auth, self._at_once = Role(ROLE, source_session=boto3.Session()), at_once
@@ -31,14 +31,14 @@ class Running:
                 raise RuntimeError(f"{result.account.id}: {result.phase}: {result.error}")
         return [(result.account.id, result.value) for result in results]
 
-    def work(self, accounts: Sequence[str], seen: Seen) -> None:
+    def work(self, accounts: Sequence[str], record: Record) -> None:
         def job(session: Any, _account: Any) -> Answer:
             return Answer.of(session.client("ec2").describe_instances())
 
         for account, answer in self._run(job, accounts):
-            seen(account, answer)
+            record(account, answer)
 
-    def keep(self, accounts: Sequence[str], seen: Seen) -> None:
+    def keep(self, accounts: Sequence[str], record: Record) -> None:
         def job(session: Any, _account: Any) -> Answer:
             ec2 = session.client("ec2")
             answer = Answer.of(ec2.describe_instances())
@@ -46,7 +46,7 @@ class Running:
             return answer
 
         for account, answer in self._run(job, accounts):
-            seen(account, answer)
+            record(account, answer)
 
 
 @contextmanager

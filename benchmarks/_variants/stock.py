@@ -1,6 +1,6 @@
-"""One stock aiobotocore client for everybody: the floor of the stack, and the wrong account.
+"""Stock aiobotocore client shared by all accounts, which calls as the wrong account: the cost of the calls alone.
 
-It assumes every role, then calls EC2 as the source. No program wants that; it is what the calls alone cost.
+It assumes every role, then calls EC2 as the source. This is not useful, but the lower limit for this stack.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks._variants import Answer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from benchmarks._variants import Seen
+    from benchmarks._variants import Record
 
 
 class Running:
@@ -27,19 +27,19 @@ class Running:
     def __init__(self, sts: Any, ec2: Any, at_once: int) -> None:
         self._sts, self._ec2, self._at_once = sts, ec2, at_once
 
-    async def work(self, accounts: Sequence[str], seen: Seen) -> None:
+    async def work(self, accounts: Sequence[str], record: Record) -> None:
         waiting = iter(accounts)
 
         async def worker() -> None:
             for account in waiting:
                 arn = f"arn:aws:iam::{account}:role/{ROLE}"
                 await self._sts.assume_role(RoleArn=arn, RoleSessionName="benchmark")
-                seen(account, Answer.of(await self._ec2.describe_instances()))
+                record(account, Answer.of(await self._ec2.describe_instances()))
 
         await asyncio.gather(*(worker() for _ in range(self._at_once)))
 
-    async def keep(self, accounts: Sequence[str], seen: Seen) -> None:
-        raise NotImplementedError("it has no session of an account")
+    async def keep(self, accounts: Sequence[str], record: Record) -> None:
+        raise NotImplementedError("the variant has no sessions of accounts")
 
 
 @asynccontextmanager
