@@ -1,8 +1,8 @@
-# Two commands on a bare clone: `make demo` and `make test`. Each sets up what it needs; a second run starts at once.
-# Only python3 (3.11 or newer, with venv) and make are assumed.
+# Commands on a new clone: `make demo` and `make test`. Each installs what it needs; a second run starts at once.
+# Requires only python3 (3.11 or newer, with venv) and make.
 
 PYTHON ?= python3
-# Trust what the machine trusts: behind a TLS-inspecting proxy uv's own bundle would not do.
+# Use the machine's CA certificates: uv's own bundle fails behind a proxy that inspects TLS.
 UV := UV_NATIVE_TLS=1 UV_LINK_MODE=copy .venv-uv/bin/uv --quiet
 NEWEST := .venv
 WITH_AIOBOTO3 := .venv-aioboto3
@@ -16,7 +16,7 @@ SWEEP_ARGS ?=
 demo: $(NEWEST)/.demo ## the EC2 inventory of a simulated fleet, global and China
 	$(NEWEST)/bin/python examples/demo.py
 
-test: test-newest test-aioboto3 ## all tests on the newest aiobotocore, then on the one that aioboto3 pins
+test: test-newest test-aioboto3 ## all tests on the newest aiobotocore, then on the one that aioboto3 requires
 
 test-newest: $(NEWEST)/.test
 	$(NEWEST)/bin/coverage erase
@@ -26,7 +26,7 @@ test-newest: $(NEWEST)/.test
 test-aioboto3: $(WITH_AIOBOTO3)/.test
 	$(WITH_AIOBOTO3)/bin/python -m pytest $(PYTEST_ARGS)
 
-check: $(NEWEST)/.check ## lint, format, types, import floors
+check: $(NEWEST)/.check ## lint, format, types, layers of imports
 	$(NEWEST)/bin/ruff check .
 	$(NEWEST)/bin/ruff format --check .
 	$(NEWEST)/bin/mypy
@@ -34,10 +34,10 @@ check: $(NEWEST)/.check ## lint, format, types, import floors
 	$(NEWEST)/bin/basedpyright
 	$(NEWEST)/bin/lint-imports
 
-bench: $(BENCH)/.ready $(BENCH)-aioboto3/.ready ## asyncauth beside its peers; writes benchmarks/results/
+bench: $(BENCH)/.ready $(BENCH)-aioboto3/.ready ## asyncauth compared with its peers; writes benchmarks/results/
 	$(BENCH)/bin/python -m benchmarks $(BENCH_ARGS)
 
-sweep: $(BENCH)/.ready ## accounts per second over max_at_once, against your own endpoint: SWEEP_ARGS="--endpoint-url ..."
+sweep: $(BENCH)/.ready ## accounts per second by max_at_once; SWEEP_ARGS="--endpoint-url ..." for your own endpoint
 	$(BENCH)/bin/python -m benchmarks.sweep $(SWEEP_ARGS)
 
 format: $(NEWEST)/.check
@@ -60,7 +60,7 @@ $(NEWEST)/.demo: $(NEWEST)/.made pyproject.toml
 	$(UV) pip install --python $(NEWEST)/bin/python --editable '.[cli,simulate]'
 	@touch $@
 
-# aioboto3 pins an older aiobotocore than the newest; it works on both, so here it comes without its dependencies.
+# aioboto3 requires an older aiobotocore, but works on the newest as well; it is installed without its dependencies.
 $(NEWEST)/.test: $(NEWEST)/.made pyproject.toml
 	$(UV) pip install --python $(NEWEST)/bin/python --editable '.[cli,simulate]' --group test
 	$(UV) pip install --python $(NEWEST)/bin/python --no-deps 'aioboto3>=15.5,<16' aiofiles
@@ -78,7 +78,7 @@ $(BENCH)/.ready: $(BENCH)/.made pyproject.toml
 	$(UV) pip install --python $(BENCH)/bin/python --editable . --group bench
 	@touch $@
 
-# aioboto3's pin keeps it out of the newest stack, so it has an environment of its own.
+# aioboto3 requires an older aiobotocore, so it has its own environment.
 $(BENCH)-aioboto3/.ready: $(BENCH)-aioboto3/.made pyproject.toml
 	$(UV) pip install --python $(BENCH)-aioboto3/bin/python --editable '.[aioboto3]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""Demo of `make demo`: the EC2 inventory of a simulated fleet, global and China, with a denied account and a dead region.
+"""Demo of `make demo`: EC2 inventory of a simulated fleet, global and China, with a denied account and a dead region.
 
 A child process on 127.0.0.1 simulates 50 global accounts with two regions each, and 10 Chinese accounts. One run reads
 the inventory of all of them. Targets that cannot be reached are listed with their errors; the rest is complete.
