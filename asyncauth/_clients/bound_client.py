@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from asyncauth._aws.error_codes import TOKEN_EXPIRED, TOKEN_INVALID
 from asyncauth._clients.identity import FactoryState, Signing, current_signing
-from asyncauth._models import Identity
+from asyncauth._models import CredentialsDue, Identity, permit_holder
 from asyncauth._runtime.loop_guard import running_loop
 
 if TYPE_CHECKING:
@@ -104,17 +104,25 @@ class BoundClient:
         state = self._factory_state
         if state.closed or running_loop() is not state.loop:
             state.check(self._identity.account_id)
-        repeated = dict(api_params)  # the handlers of the first attempt may change the original
-        rewind = _rewinder(repeated)
+        original = dict(api_params)  # handlers may change what they get
+        rewind = _rewinder(original)
         signing = Signing(self._identity)
         token = current_signing.set(signing)
+        may_repeat = True
         try:
-            return await self._call(operation_name, api_params)
-        except ClientError as error:
-            if not self._may_try_again(error, signing) or not rewind():
-                raise
-            # Through the hook again: a repetition inside it would hold its permit while it waits for a new token.
-            return await self._call(operation_name, repeated)
+            while True:
+                try:
+                    return await self._call(operation_name, api_params)
+                except ClientError as error:
+                    if not may_repeat or not self._may_try_again(error, signing) or not rewind():
+                        raise
+                    may_repeat = False
+                except CredentialsDue:
+                    # The hook gave its permit back. Without a hook the caller holds the permit, and gives that back.
+                    if self._call_hook is None or not rewind():
+                        raise
+                # Through the hook anew, which waits for a token before it needs a permit.
+                api_params = dict(original)
         finally:
             current_signing.reset(token)
 
@@ -129,7 +137,8 @@ class BoundClient:
 
     def _may_try_again(self, error: ClientError, signing: Signing) -> bool:
         code = error.response.get("Error", {}).get("Code")
-        if signing.access_key is None:
+        # A caller that holds the permit itself (AssumeRole) decides itself what follows from a refusal.
+        if signing.access_key is None or (self._call_hook is None and permit_holder.get() is not None):
             return False
         if code in TOKEN_INVALID:
             return self._identity.reject(signing.access_key, ambiguous=True)

@@ -1,5 +1,4 @@
-"""Construction of botocore clients: with placeholder credentials for a template, with an account's for an isolated
-client."""
+"""Construction of botocore clients, as a template of others or isolated for one account."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Cheap copies of an object: a generated class holds what all copies share, and each copy holds only its own
-attributes."""
+"""Cheap copies of an object: a generated class holds what all share, a copy only its own attributes."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncauth._errors import PoolClosed
+from asyncauth._models.identity import CredentialsDue, permit_holder
 from asyncauth._runtime.loop_guard import EventLoopGuard
 
 if TYPE_CHECKING:
@@ -65,7 +66,13 @@ class BoundCredentials:
         identity = self._identity
         if self._factory_state.closed:
             self._factory_state.check(identity.account_id)
-        frozen = await identity.get_frozen_credentials()
+        if permit_holder.get() is None:
+            frozen = await identity.get_frozen_credentials()
+        else:
+            held = identity.peek()
+            if held is None:
+                raise CredentialsDue
+            frozen = held
         signing = current_signing.get()
         if signing is not None and signing.identity is identity:
             signing.access_key = frozen.access_key

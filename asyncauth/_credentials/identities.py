@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Final
 from asyncauth._credentials.sources import Source, SourceFacts
 from asyncauth._errors import PoolClosed
 from asyncauth._models import Credentials
-from asyncauth._refresh import ExpiringSlot, RefreshAbandoned
+from asyncauth._refresh import RefreshAbandoned
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from asyncauth._credentials.role_slot import RoleSlot
 
-#: Seconds. A token of this age cannot have ended: the shortest that STS issues lasts three times as long.
-_YOUNG: Final = 300.0
+
+#: A token of this age cannot have ended: the shortest that STS issues lasts three times as long.
+_YOUNG_SECONDS: Final = 300.0
 
 
 class RoleIdentity:
@@ -25,7 +27,7 @@ class RoleIdentity:
     def __init__(
         self,
         key: Hashable,
-        slot: ExpiringSlot[Credentials],
+        slot: RoleSlot,
         *,
         region_name: str,
         account_id: str | None = None,
@@ -37,10 +39,10 @@ class RoleIdentity:
         self.account_id = account_id
         self.role_arn = role_arn
 
-    async def get_frozen_credentials(self) -> Credentials:
-        """Return credentials that are good now."""
+    async def get_frozen_credentials(self, *, deadline: float | None = None) -> Credentials:
+        """Return credentials that are good now; `deadline` as for `RoleSlot.get`."""
         try:
-            return await self.slot.get()
+            return await self.slot.get(deadline=deadline)
         except RefreshAbandoned:
             raise PoolClosed("the pool was closed while a role was being assumed", account=self.account_id) from None
 
@@ -53,7 +55,7 @@ class RoleIdentity:
         cached = self.slot.peek()
         if cached is None or cached.access_key_id != access_key_id:
             return True
-        if ambiguous and self.slot.age < _YOUNG:
+        if ambiguous and self.slot.age < _YOUNG_SECONDS:
             return False
         return self.slot.invalidate(cached)
 
@@ -65,29 +67,28 @@ class RoleIdentity:
 class BaseIdentity:
     """The base identity itself."""
 
-    __slots__ = ("_last", "_source", "account_id", "key")
+    __slots__ = ("_source", "account_id", "key")
 
     def __init__(self, source: Source, facts: SourceFacts) -> None:
         self._source = source
-        self._last: Credentials | None = None
         self.key: Hashable = ("source", facts.key)
         self.account_id: str | None = None
 
     async def get_frozen_credentials(self) -> Credentials:
-        """Return the source's credentials."""
-        self._last = await self._source.credentials()
-        return self._last
+        """Return the source's credentials; waits for a renewal that is under way."""
+        return await self._source.credentials()
 
     def peek(self) -> Credentials | None:
-        """Return the credentials that were served last; the source decides what is good at the next request."""
-        return self._last
+        """Return the source's credentials while they are good."""
+        return self._source.peek()
 
     def reject(self, access_key_id: str, /, *, ambiguous: bool = False) -> bool:
-        """Drop exactly the credentials with this key id."""
-        if self._last is None or self._last.access_key_id != access_key_id:
+        """Drop exactly the credentials with this key id. Where others dropped them before, another attempt helps."""
+        cached = self._source.peek()
+        if cached is None or cached.access_key_id != access_key_id:
             return True
-        return self._source.invalidate(self._last)
+        return self._source.invalidate(cached)
 
     def get_account_id(self) -> str | None:
-        """Return None: what account a source belongs to is not known without asking."""
+        """Return None: the account of a source is unknown without a request."""
         return self.account_id

@@ -1,28 +1,48 @@
-"""Who signs: the source itself, the source with MFA, or a role in an account, each with its expiring slot.
+"""Role credentials: finds or makes the slot of each role, and loads it by AssumeRole through every link before it.
 
-A role's slot is loaded through every link before it: source, MFA session, the roles of `via`, then the role itself.
+The links are the source, an MFA session, the roles of `via`, then the role itself. A link's credentials are resolved
+before the next link needs a permit, so no request waits for credentials while it holds one.
+
+What is retried at AssumeRole, and for how long: one loop, in `_load`.
+
+    what STS does                         next request after                        until
+    throttles                             back-off, and the rate limit's turn       no caller waits (`role_slot`)
+    breaks the connection, 5xx,           back-off                                  no caller waits
+    or an answer that cannot be read
+    hangs                                 4 s, on another connection, once          the load's time; then as above
+    is down (the breaker is open)         back-off; one probe for each pause        no caller waits
+    refuses the source's keys             a renewal of the source, if it has        the same keys come back
+                                          other keys then
+    anything else                         never
+
+Back-off before attempt n + 1: `0.25 * 2 ** (n - 1)` seconds, at most 8, times a random factor between 0.5 and 1.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
+
+import anyio
 
 from asyncauth._aws.partitions import get_partition
 from asyncauth._credentials.identities import BaseIdentity, RoleIdentity
+from asyncauth._credentials.role_slot import RoleSlot
 from asyncauth._credentials.sources import Source, SourceFacts
 from asyncauth._credentials.sts import assume_role, get_session_token, sts_region
 from asyncauth._credentials.sts_errors import StsRequest, is_final, is_worth_repeating, refuses_source
-from asyncauth._errors import AssumeRoleError, EndpointDown, RateLimited, SourceError
-from asyncauth._models import Account, Credentials, Identity, Role
-from asyncauth._refresh import Expiring, ExpiringSlot, RefreshPolicy
+from asyncauth._errors import AssumeRoleThrottled, AsyncAuthError, EndpointDown, SourceError
+from asyncauth._fanout import current_attempt
+from asyncauth._models import Account, Credentials, CredentialsDue, Identity, Role, permit_holder
+from asyncauth._refresh import Expiring, RefreshPolicy
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable, Hashable
 
+    from asyncauth._credentials.role_slot import Trouble
     from asyncauth._observability import Telemetry
     from asyncauth._runtime.clock import Clock
     from asyncauth.caches import TokenCache
@@ -31,22 +51,52 @@ T = TypeVar("T")
 
 logger: Final = logging.getLogger("asyncauth.tokens")
 
-#: Seconds before an AssumeRole is sent again, after a connection that broke or trouble of STS's own.
-_WAITS: Final = (0.2, 0.5)
+_BACK_OFF_SECONDS: Final = 0.25
+_MAX_BACK_OFF_SECONDS: Final = 8.0
+
+#: An AssumeRole without an answer for so long is sent again on another connection.
+_HANG_SECONDS: Final = 4.0
+
+
+#: A timer that fires so much too late is no evidence about STS: this process did not run.
+_LATE_SECONDS: Final = 1.0
+
+
+#: New keys of a link that STS refuses as well, so many times in one load, are not the cause.
+_MAX_RENEWALS: Final = 3
+
+
+class _KeysRenewedError(Exception):
+    """STS refused the keys of a link, which has others now."""
+
+    def __init__(self, refusal: SourceError) -> None:
+        super().__init__()
+        self.refusal = refusal
+
+
+class _LateTimerError(Exception):
+    """The time of a request was over when this process ran again; its answer may have come before that."""
 
 
 class RequestGuard(Protocol):
-    """What protects the STS endpoint that all accounts share: rate limits and a circuit breaker."""
+    """What protects the STS endpoint that all accounts share: a breaker and rate limits."""
 
     async def assume(
-        self, send: Callable[[], Awaitable[T]], *, account_id: str, region_name: str, source: Hashable
+        self,
+        send: Callable[[bool], Awaitable[T]],
+        *,
+        account_id: str,
+        region_name: str,
+        source: Hashable,
+        identity: Identity,
+        on_saturated: Callable[[], None],
     ) -> T:
-        """Send an AssumeRole, again while it is throttled; raises RateLimited or EndpointDown if it was not sent."""
+        """Send one AssumeRole; raises EndpointDown or CredentialsDue if nothing was sent."""
         ...
 
 
 class ResolvedSource(Protocol):
-    """A source that was resolved: what assumes the first role, and lends the STS clients for the others."""
+    """A source that was resolved: it assumes the first role, and provides the STS clients for the others."""
 
     source: Source
     facts: SourceFacts
@@ -58,7 +108,7 @@ class ResolvedSource(Protocol):
 
 
 class _Refusal(NamedTuple):
-    """That STS refused a source's keys, and until when that is believed."""
+    """A refusal of a source's keys by STS: it holds for these keys alone, until a moment."""
 
     keys: Credentials
     until: float
@@ -71,12 +121,12 @@ class RoleCredentials:
     Args:
         cache: keeps the slots.
         spawn: starts a refresh in the pool's task group.
-        gate: what stands around each AssumeRole.
-        telemetry: where tokens are counted for others to see, None: nowhere.
+        guard: what each AssumeRole passes.
+        telemetry: counts tokens for OpenTelemetry; None: nothing is counted.
 
     Attributes:
-        assumed, failed: AssumeRole calls that brought a token, and that did not.
-        refreshing: such calls under way.
+        assumed, failed: loads that brought a token, and loads that did not.
+        refreshing: loads under way.
     """
 
     def __init__(
@@ -95,7 +145,7 @@ class RoleCredentials:
         self._clock = clock
         self._random = random
         self._policy = policy
-        # Requests have their deadline in `_assume`; and where a person types a code, there is none.
+        # A load bounds each request by itself. Where a person types an MFA code there is no bound.
         self._slot_policy = replace(policy, load_timeout=None)
         self._guard = guard
         self._telemetry = telemetry
@@ -104,18 +154,22 @@ class RoleCredentials:
         self.assumed = self.failed = self.refreshing = 0
 
     def identity(self, source: ResolvedSource, account: Account, role: Role) -> RoleIdentity:
-        """Return who signs in `account` as `role`; nothing is called yet."""
-        region = _region(source, account)
+        """Return the identity of `role` in `account`; no request is sent yet."""
+        region, arn = _region(source, account), role.arn(account)
         key = _key(source, account, role)
 
-        async def load() -> Expiring[Credentials]:
-            return await self._assume(source, account, role, region)
+        def make() -> RoleSlot:
+            async def load() -> Expiring[Credentials]:
+                return await self._load(slot, source, account, role, region)
 
-        arn = role.arn(account)
-        return self._identity(key, self._slot(key, load, arn), region_name=region, account_id=account.id, role_arn=arn)
+            slot = self._new_slot(load, arn)
+            return slot
+
+        slot = cast("RoleSlot", self._cache.slot(key, make))
+        return self._identity(key, slot, region_name=region, account_id=account.id, role_arn=arn)
 
     def invalidate(self, source: ResolvedSource, account: Account, role: Role) -> bool:
-        """Drop a role's token, so that the next who needs it assumes the role anew; whether there was one."""
+        """Drop a role's token, so that the next use assumes the role anew; return whether there was one."""
         slot = self._cache.get(_key(source, account, role))
         return slot is not None and slot.invalidate()
 
@@ -123,66 +177,158 @@ class RoleCredentials:
         key = (source.identity.key, region, "mfa", role.mfa_serial, role.mfa_token)
 
         async def load() -> Expiring[Credentials]:
+            _leave_target()
             client = await source.sts_client(source.identity, region)
             return await get_session_token(client, role, clock=self._clock, label=source.source.label)
 
         name = f"MFA session of {source.source.label}"
-        return self._identity(key, self._slot(key, load, name), region_name=region)
+        slot = cast("RoleSlot", self._cache.slot(key, lambda: self._new_slot(load, name)))
+        return self._identity(key, slot, region_name=region)
 
-    def _identity(self, key: Hashable, slot: ExpiringSlot[Credentials], **fields: Any) -> RoleIdentity:
+    def _identity(self, key: Hashable, slot: RoleSlot, **fields: Any) -> RoleIdentity:
         # One object for all who hold it at the same time: clients keep an account's retry quota on it.
         identity = self._identities.get(key)
         if identity is None or identity.slot is not slot:
             identity = self._identities[key] = RoleIdentity(key, slot, **fields)
         return identity
 
-    async def _assume(self, source: ResolvedSource, account: Account, role: Role, region: str) -> Expiring[Credentials]:
-        """Load a role's slot: assume the role, as whoever is the link before it, and count how that went."""
-        who = self._link_before(source, role, region)
-        is_first = who is source.identity
-        if is_first:
-            await self._check_source(source, account, role, region)
+    def _new_slot(self, load: Callable[[], Awaitable[Expiring[Credentials]]], name: str) -> RoleSlot:
+        return RoleSlot(
+            load,
+            spawn=self._spawn,
+            clock=self._clock,
+            random=self._random,
+            policy=self._slot_policy,
+            is_denial=_is_final,
+            name=name,
+            load_seconds=self._policy.load_timeout,
+        )
+
+    # -- loads -------------------------------------------------------------------------------------------------
+
+    async def _load(
+        self, slot: RoleSlot, source: ResolvedSource, account: Account, role: Role, region: str
+    ) -> Expiring[Credentials]:
+        """Assume the role, again while STS is in trouble and a caller waits, and count how that ended."""
+        _leave_target()
+        is_refresh = slot.has_loaded
         self.refreshing += 1
         try:
-            token = await self._request_token(await source.sts_client(who, region), who.key, account, role)
+            token = await self._assume_patiently(slot, source, account, role, region)
         except Exception as error:
             self.failed += 1
-            if is_first and isinstance(error, SourceError) and refuses_source(error):
-                self._remember_refusal(source, region, error)
             if self._telemetry is not None:
                 self._telemetry.token("failed", account.partition, error)
             raise
         finally:
             self.refreshing -= 1
+            slot.end_trouble()
         self.assumed += 1
         if self._telemetry is not None:
-            slot = self._cache.get(_key(source, account, role))
-            before = slot is not None and slot.has_loaded
-            self._telemetry.token("refreshed" if before else "assumed", account.partition)
+            self._telemetry.token("refreshed" if is_refresh else "assumed", account.partition)
         logger.debug("assumed %s", role.arn(account), extra={"account": account.id, "region_name": region})
         return token
 
-    def _remember_refusal(self, source: ResolvedSource, region: str, error: SourceError) -> None:
-        keys = source.identity.peek()
-        if keys is not None:
-            until = self._clock.monotonic() + self._random.uniform(*self._policy.denial_memory)
-            self._refusals[source.identity.key, region] = _Refusal(keys, until, error)
+    async def _assume_patiently(
+        self, slot: RoleSlot, source: ResolvedSource, account: Account, role: Role, region: str
+    ) -> Expiring[Credentials]:
+        link = self._link_before(source, role, region)
+        attempts = renewals = 0
+        while True:
+            try:
+                if isinstance(link, RoleIdentity):
+                    await link.get_frozen_credentials(deadline=slot.wanted_until)
+                with anyio.CancelScope() as slot.idle_scope:
+                    return await self._assume(slot, source, link, account, role, region)
+                raise slot.gave_up()
+            except (CredentialsDue, _LateTimerError):
+                continue
+            except _KeysRenewedError as renewed:
+                renewals += 1
+                if renewals > _MAX_RENEWALS:
+                    raise renewed.refusal from renewed.refusal.__cause__
+                continue
+            except AsyncAuthError as error:
+                trouble = _trouble_of(error)
+                if trouble is None:
+                    raise
+                if slot.note_trouble(trouble, error) <= self._clock.monotonic():
+                    raise slot.gave_up() from error.__cause__
+            attempts += 1
+            back_off = min(_MAX_BACK_OFF_SECONDS, _BACK_OFF_SECONDS * 2.0 ** min(attempts - 1, 16))
+            with anyio.CancelScope() as slot.idle_scope:
+                await self._clock.sleep(back_off * self._random.uniform(0.5, 1.0))
+            if slot.idle_scope.cancelled_caught:
+                raise slot.gave_up()
 
-    async def _check_source(self, source: ResolvedSource, account: Account, role: Role, region: str) -> None:
-        """Refuse what STS refused just now for reasons of the source: ten thousand accounts need not all hear it there.
+    async def _assume(
+        self, slot: RoleSlot, source: ResolvedSource, link: Identity, account: Account, role: Role, region: str
+    ) -> Expiring[Credentials]:
+        """Send AssumeRole as the link before it, when the guard lets it through."""
+        keys = await link.get_frozen_credentials()
+        if link is source.identity:
+            self._check_refusal(source, keys, account, role, region)
+        client = await source.sts_client(link, region)
+        request = StsRequest.of(role, account, client.meta.region_name)
+
+        async def send(is_probe: bool) -> Expiring[Credentials]:
+            slot.idle_scope = None  # a request that was sent is waited for
+            return await self._send(slot, client, role, account, request, is_probe=is_probe)
+
+        def wait_for_saturated_limit() -> None:
+            slot.note_trouble("throttled", request.saturated())
+
+        try:
+            return await self._guard.assume(
+                send,
+                account_id=account.id,
+                region_name=request.region_name,
+                source=link.key,
+                identity=link,
+                on_saturated=wait_for_saturated_limit,
+            )
+        except EndpointDown as error:
+            raise request.endpoint_down(error) from error
+        except SourceError as error:
+            if not refuses_source(error) or not await self._has_other_keys(source, link, keys, region, error):
+                raise
+            raise _KeysRenewedError(error) from None
+
+    async def _send(
+        self, slot: RoleSlot, client: Any, role: Role, account: Account, request: StsRequest, *, is_probe: bool
+    ) -> Expiring[Credentials]:
+        """Send AssumeRole within the load's time; once more if it hangs, but for a probe, which is one request."""
+        limit = self._policy.load_timeout
+        first = limit if is_probe or (limit is not None and limit <= _HANG_SECONDS) else _HANG_SECONDS
+        rest = None if limit is None else limit - (first or 0.0)
+        for seconds in (first,) if first == limit else (first, rest):
+            if seconds is not first and not slot.is_wanted:
+                break
+            slot.requests += 1
+            began = self._clock.monotonic()
+            with self._clock.move_on_after(seconds):
+                return await assume_role(client, role, account, clock=self._clock)
+        if seconds is not None and self._clock.monotonic() - began > seconds + _LATE_SECONDS:
+            raise _LateTimerError
+        raise request.no_answer(limit)
+
+    def _check_refusal(
+        self, source: ResolvedSource, keys: Credentials, account: Account, role: Role, region: str
+    ) -> None:
+        """Refuse keys that STS refused just now, without a request: ten thousand accounts need not all send one.
 
         Raises:
-            SourceError: of the kind that was raised, with how it was worded; nothing was sent.
+            SourceError: of the type that STS's refusal had.
         """
         refusal = self._refusals.get((source.identity.key, region))
         if refusal is None:
             return
-        if self._clock.monotonic() >= refusal.until or await source.identity.get_frozen_credentials() != refusal.keys:
+        if self._clock.monotonic() >= refusal.until or keys != refusal.keys:
             self._refusals.pop((source.identity.key, region), None)
             return
         why = str(refusal.error).partition(": ")[2]
         raise type(refusal.error)(
-            f"cannot assume {role.arn(account)}: not asked, for just now {why}",
+            f"cannot assume {role.arn(account)}: not requested, because just now {why}",
             account=account.id,
             role_arn=role.arn(account),
             region_name=region,
@@ -190,37 +336,21 @@ class RoleCredentials:
             attempts=0,
         )
 
-    async def _request_token(
-        self, client: Any, source: Hashable, account: Account, role: Role
-    ) -> Expiring[Credentials]:
-        """Send AssumeRole when the gate lets it through, each request with its own deadline."""
-        request = StsRequest.of(role, account, client.meta.region_name)
+    async def _has_other_keys(
+        self, source: ResolvedSource, link: Identity, refused: Credentials, region: str, error: SourceError
+    ) -> bool:
+        """Whether a link has other keys than those that STS refused; a source's are remembered if not.
 
-        async def send() -> Expiring[Credentials]:
-            # Not around the wait for a turn: in a run of thousands that may well be longer.
-            with self._clock.move_on_after(self._policy.load_timeout):
-                return await self._send_with_retries(client, role, account)
-            raise request.no_answer(self._policy.load_timeout)
-
-        try:
-            return await self._guard.assume(
-                send, account_id=account.id, region_name=client.meta.region_name, source=source
-            )
-        except RateLimited as error:
-            raise request.throttled(error) from None
-        except EndpointDown as error:
-            raise request.endpoint_down(error) from None
-
-    async def _send_with_retries(self, client: Any, role: Role, account: Account) -> Expiring[Credentials]:
-        """Send AssumeRole, again if the connection broke or STS had trouble of its own; throttling is the gate's."""
-        for wait in _WAITS:
-            try:
-                return await assume_role(client, role, account, clock=self._clock)
-            except AssumeRoleError as error:
-                if not is_worth_repeating(error):
-                    raise
-            await self._clock.sleep(wait * self._random.uniform(0.5, 1.0))
-        return await assume_role(client, role, account, clock=self._clock)
+        Many loads can meet the same refusal; the first drops the keys, and all wait for the one renewal.
+        """
+        link.reject(refused.access_key_id)
+        if await link.get_frozen_credentials() != refused:
+            return True
+        if link is not source.identity:
+            return False
+        until = self._clock.monotonic() + self._random.uniform(*self._policy.denial_memory)
+        self._refusals[source.identity.key, region] = _Refusal(refused, until, error)
+        return False
 
     def _link_before(self, source: ResolvedSource, role: Role, region: str) -> Identity:
         if role.via:
@@ -237,21 +367,20 @@ class RoleCredentials:
             return self._mfa_identity(source, role, region)
         return source.identity
 
-    def _slot(
-        self, key: Hashable, load: Callable[[], Awaitable[Expiring[Credentials]]], name: str
-    ) -> ExpiringSlot[Credentials]:
-        def make() -> ExpiringSlot[Credentials]:
-            return ExpiringSlot(
-                load,
-                spawn=self._spawn,
-                clock=self._clock,
-                random=self._random,
-                policy=self._slot_policy,
-                is_denial=_is_final,
-                name=name,
-            )
 
-        return self._cache.slot(key, make)
+def _leave_target() -> None:
+    """Work for no target: a load's task inherits the context of the first caller, whose time is not that of all."""
+    current_attempt.set(None)
+    permit_holder.set(None)
+
+
+def _trouble_of(error: AsyncAuthError) -> Trouble | None:
+    """Return what kind of trouble an error is, of this role or of a link before it; None if repeating is no help."""
+    if isinstance(error, AssumeRoleThrottled):
+        return "throttled"
+    if isinstance(error.__cause__, EndpointDown):
+        return "down"
+    return "unanswered" if is_worth_repeating(error) else None
 
 
 def _region(source: ResolvedSource, account: Account) -> str:
@@ -259,25 +388,25 @@ def _region(source: ResolvedSource, account: Account) -> str:
 
 
 class _Key:
-    """Everything that changes a token: who asks, where, for what, with which parameters and along which chain.
+    """Everything that changes a token: source, region, account, role with its parameters, and chain.
 
     A role has many fields and a key is looked up often, so it is hashed once.
     """
 
-    __slots__ = ("_hash", "_resources")
+    __slots__ = ("_hash", "_parts")
 
     def __init__(self, *parts: Hashable) -> None:
-        self._resources = parts
+        self._parts = parts
         self._hash = hash(parts)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._hash == other._hash and self._resources == other._resources
+        return isinstance(other, _Key) and self._hash == other._hash and self._parts == other._parts
 
     def __repr__(self) -> str:
-        return f"<_Key {self._resources!r}>"
+        return f"<_Key {self._parts!r}>"
 
 
 def _key(source: ResolvedSource, account: Account, role: Role) -> Hashable:

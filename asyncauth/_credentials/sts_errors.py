@@ -67,7 +67,7 @@ def is_worth_repeating(error: AsyncAuthError) -> bool:
     cause = error.__cause__
     if isinstance(cause, ClientError):
         return int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
-    return isinstance(cause, BotoConnectionError | HTTPClientError)
+    return error.code == NO_ANSWER or isinstance(cause, BotoConnectionError | HTTPClientError)
 
 
 def is_final(error: Exception) -> bool:
@@ -93,15 +93,14 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
         "attempts": attempts_of(error),
     }
     what = f"cannot assume {fields['role_arn']}"
-    tries = "1 request" if fields["attempts"] == 1 else f"{fields['attempts']} requests"
     if code in DENIED:
         caller = caller_arn(str(error))
         to = f" to {caller}" if caller else ""
         return AssumeRoleDenied(f"{what}: STS answered {code}{to}. {_advice(error, role)}", **fields)
     if code in THROTTLED:
         return AssumeRoleThrottled(
-            f"{what}: STS throttled it ({code}) and {tries} did not get through; lower max_at_once, or "
-            "use another STS region",
+            f"{what}: STS throttles its caller ({code}); try again later, or use fewer accounts at once or another STS "
+            "region",
             **fields,
         )
     if code == "RegionDisabledException":
@@ -168,14 +167,12 @@ class StsRequest:
             **self._fields(down.code, 0),
         )
 
-    def throttled(self, exhausted: AsyncAuthError) -> AssumeRoleThrottled:
-        """Return the error of a request that was throttled too often, or not sent because STS throttles others."""
-        sent = exhausted.attempts or 0
-        tried = f"{sent} request{'s' if sent > 1 else ''} did not get through" if sent else "no request was sent"
+    def saturated(self) -> AssumeRoleThrottled:
+        """Return the error of a request that was not sent, because STS throttles all of them."""
         return AssumeRoleThrottled(
-            f"cannot assume {self.role_arn}: STS throttles its caller, and {tried} ({exhausted}); try again later, or "
-            "use another STS region",
-            **self._fields("Throttling", exhausted.attempts),
+            f"cannot assume {self.role_arn}: STS throttles its caller, and this was not requested; try again later, or "
+            "use fewer accounts at once or another STS region",
+            **self._fields("Throttling", 0),
         )
 
     def rejected(self, message: str) -> CredentialsRejected:

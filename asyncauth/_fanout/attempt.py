@@ -25,15 +25,17 @@ class Attempt:
         phase: `work` sets it as it proceeds ("credentials", then "job"), so that the result shows how far it came.
         deadline: when the target will be cancelled, on the run's monotonic clock; None if never.
         times_out_at: when the target's own `timeout` ends, whatever the run's deadline; None if never.
+        met_silence: `work` sets it when the timeout ended while a request had no answer for a second or more.
     """
 
-    __slots__ = ("deadline", "number", "phase", "times_out_at")
+    __slots__ = ("deadline", "met_silence", "number", "phase", "times_out_at")
 
     def __init__(self) -> None:
         self.number = 0
         self.phase: str | None = None
         self.deadline: float | None = None
         self.times_out_at: float | None = None
+        self.met_silence = False
 
     def is_timing_out(self, now: float) -> bool:
         """Whether the target's `timeout` has passed, so that a cancellation from now on is due to it."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from asyncauth._models.accounts import Account, AccountLike, Role, as_account, as_role
 from asyncauth._models.aws_limits import parse_role_arn, split_role
 from asyncauth._models.credentials import Credentials
-from asyncauth._models.identity import Identity
+from asyncauth._models.identity import CredentialsDue, Identity, permit_holder
 from asyncauth._models.source_spec import Keys, Profile
 
 __all__ = [
     "Account",
     "AccountLike",
     "Credentials",
+    "CredentialsDue",
     "Identity",
     "Keys",
     "Profile",
@@ -19,5 +20,6 @@ __all__ = [
     "as_account",
     "as_role",
     "parse_role_arn",
+    "permit_holder",
     "split_role",
 ]

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Protocol
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from asyncauth._models.credentials import Credentials
+
+
+class CredentialsDue(Exception):
+    """Raised where a request holds a permit and has no good credentials: it must give the permit back and wait outside.
+
+    What brings the credentials may need the same permit, so a request that waited in place could wait for itself.
+    """
+
+
+#: The request guard whose permit the running task holds. Set around each request, read by signers (which then raise
+#: CredentialsDue instead of waiting) and by the guard itself (a call within a call needs no second permit).
+permit_holder: Final[ContextVar[object | None]] = ContextVar("asyncauth_permit_holder", default=None)
 
 
 class Identity(Protocol):

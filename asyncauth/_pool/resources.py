@@ -16,6 +16,7 @@ from asyncauth._errors import PartitionMismatch
 from asyncauth._observability import open_telemetry
 from asyncauth._pool.active_source import ActiveSource
 from asyncauth._resilience import CircuitBreakers, RateLimit, RateLimiters, RequestGuard
+from asyncauth._runtime.stall_monitor import StallMonitor
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -74,12 +75,15 @@ class PoolResources:
         self.telemetry = telemetry = open_telemetry(clock=settings.clock)
         if telemetry is not None:
             flights.start_soon(telemetry.watch_loop)
-        on_waited = None if telemetry is None else telemetry.waited_for_rate_limit
+        stalls = StallMonitor()
+        flights.start_soon(stalls.watch)
+        waited = None if telemetry is None else telemetry.waited_for_rate_limit
         self.guard = RequestGuard(
-            RateLimiters(settings.rate_limits, clock=settings.clock, random=settings.random, on_waited=on_waited),
+            RateLimiters(settings.rate_limits, clock=settings.clock, on_waited=waited),
             CircuitBreakers(clock=settings.clock),
             settings.clock,
             telemetry,
+            stalls,
         )
         self.tokens = RoleCredentials(
             settings.cache,

@@ -145,10 +145,12 @@ class ExpiringSlot(Generic[T]):
                 one load get the same failure, each a copy of its own.
             RefreshAbandoned: the owner's task group ended meanwhile.
         """
-        token = self._token
-        if token is not None and self._now() < self._fresh_until:
-            return token.value
-        return await self._get_step_by_step()
+        fresh = self.fresh()
+        return await self._get_step_by_step() if fresh is None else fresh
+
+    def fresh(self) -> T | None:
+        """Return the value if it is not yet due for renewal, else None; starts nothing."""
+        return self._token.value if self._token is not None and self._now() < self._fresh_until else None
 
     def peek(self) -> T | None:
         """Return the value if it is good at this moment, else None. Never starts a flight."""

@@ -10,7 +10,7 @@ from asyncauth._resilience.token_bucket import TokenBucket
 
 @dataclass(frozen=True, slots=True)
 class AdaptiveRateConfig:
-    """How a bucket learns.
+    """How a bucket finds its rate.
 
     The defaults were chosen for STS by simulating services that allow 5 to 600 requests a second, with bursts of 5 of
     them to seconds' worth, sliding and calendar windows, at 5 to 200 ms; `tests/resilience/test_adaptive_bucket.py`
@@ -18,7 +18,7 @@ class AdaptiveRateConfig:
 
     Args:
         start: tokens a second before anything is known.
-        floor: never fewer tokens a second than this.
+        min_rate: never fewer tokens a second than this.
         growth: in slow start, what a granted answer adds to the rate, as a share of `start`. Answers are counted, not
             seconds, so a service is approached the more slowly the longer it takes to answer: whatever is in flight
             when throttling begins is lost.
@@ -27,13 +27,13 @@ class AdaptiveRateConfig:
         tolerance: the share of throttled answers that is no signal yet.
         window: how many answers are judged together, and at least `window_seconds` of them.
         urgent: so many throttled answers, and half of those seen, are judged at once.
-        volley: so many throttled among the last ten answers are, too, whatever was granted before them.
-        patience: seconds of nothing but throttled answers, and at least `patience_answers` of them, after which it is
-            no use to go on asking.
+        throttle_burst: so many throttled among the last ten answers are judged at once, too, whatever came before.
+        patience: seconds of nothing but throttled answers, and at least `patience_answers` of them, after which the
+            rate counts as saturated: more requests would not help.
     """
 
     start: float = 100.0
-    floor: float = 1.0
+    min_rate: float = 1.0
     growth: float = 0.025
     back_off: float = 0.7
     recovery: float = 2.0
@@ -41,7 +41,7 @@ class AdaptiveRateConfig:
     window: int = 30
     window_seconds: float = 0.25
     urgent: int = 4
-    volley: int = 8
+    throttle_burst: int = 8
     patience: float = 5.0
     patience_answers: int = 10
 
@@ -51,8 +51,8 @@ class Acquisition:
     """What a token is remembered by until its answer comes.
 
     Args:
-        window: the window of answers it belongs to; an answer to a request sent at an older rate says nothing new.
-        was_short: the rate was what held it back. Only then does its success say that more might be granted.
+        window: the window of answers it belongs to; an answer to a request sent at an older rate shows nothing new.
+        was_short: the rate was what held it back. Only then does its success show that more might be granted.
     """
 
     window: int
@@ -106,9 +106,9 @@ class _RateState:
 
 @dataclass(frozen=True, slots=True)
 class _UnconfirmedBackOff:
-    """A back-off that has yet to show that it helps: the pace before it, and what was throttled and granted then."""
+    """A back-off that has yet to show that it helps: the state before it, and what was throttled and granted then."""
 
-    pace: _RateState
+    state: _RateState
     share: float
     granted: float
 
@@ -148,140 +148,143 @@ class AdaptiveBucket(TokenBucket):
     *Slow start*, until throttling is met: each granted answer raises the rate by a little, so it doubles within some
     tenths of a second, and a service that has no limit in reach never is the slower for it. *Back-off*: when too many
     of a window's answers are throttled, the rate falls to 0.7 of what was granted. Only answers to what was sent since
-    the last judgement count, so that one volley lowers the rate once. *Recovery*: within two seconds the rate is back
-    at what was granted, stays near it for a while, and then climbs ever faster (the cubic curve of RFC 9438): a limit
-    that stands is rarely hit, and one that was raised is found.
+    the last judgement count, so that one burst of throttling lowers the rate once. *Recovery*: within two seconds the
+    rate is back at what was granted, stays near it for a while, and then climbs ever faster (the cubic curve of RFC
+    9438): a limit that stays is rarely hit, and one that was raised is found.
 
     Some throttling has nothing to do with the rate: an account that is throttled by itself, a service in trouble. It
     shows by staying as it is when the rate falls. Then the back-off is undone, and that share is taken as normal from
-    there on. Without that rule one account in twenty that is throttled brings the rate for all to its floor.
+    there on. Without that rule one account in twenty that is throttled brings the rate for all to its minimum.
 
-    Nothing but throttling for `AdaptiveRateConfig.patience` seconds means that more asking is no use; `is_saturated`
-    says so.
+    After nothing but throttling for `AdaptiveRateConfig.patience` seconds the bucket is saturated: more requests would
+    not help.
 
     Args:
-        learning: how.
+        config: how.
         now: seconds on a monotonic clock.
         ceiling: never more tokens a second than this.
     """
 
     __slots__ = (
         "_ceiling",
-        "_doubt",
-        "_dry_since",
+        "_config",
         "_falling",
         "_granted",
-        "_last",
-        "_learning",
-        "_normal",
-        "_pace",
-        "_row",
+        "_last_answer_at",
+        "_normal_share",
+        "_state",
+        "_throttled_in_a_row",
+        "_throttled_since",
+        "_unconfirmed",
         "_window",
     )
 
     def __init__(self, adaptive: AdaptiveRateConfig, now: float, *, ceiling: float = math.inf) -> None:
         start = min(adaptive.start, ceiling)
         super().__init__(start, _burst_of(start), now)
-        self._learning = adaptive
+        self._config = adaptive
         self._ceiling = ceiling
-        self._pace = _RateState(start)
+        self._state = _RateState(start)
         self._window = _Window(0)
-        self._doubt: _UnconfirmedBackOff | None = None
-        self._normal = 0.0
+        self._unconfirmed: _UnconfirmedBackOff | None = None
+        self._normal_share = 0.0
         self._falling = False
         self._granted = _LastSecond()
-        self._last = now
-        self._row = 0
-        self._dry_since = now
-        self._go_at(self._pace)
+        self._last_answer_at = now
+        self._throttled_in_a_row = 0
+        self._throttled_since = now
+        self._set_state(self._state)
 
     @property
     def is_settled(self) -> bool:
         """Whether throttling was met, so that the rate is a finding and no longer a guess."""
-        return self._pace.goal is not None
+        return self._state.goal is not None
 
-    def acquire(self, now: float, *, waited: bool) -> Acquisition:
+    def acquire(self, now: float, units: int = 1, *, waited: bool) -> Acquisition:
         """Take a token, and return what its answer is to be reported with."""
-        self.take(now)
+        self.take(now, units)
         return Acquisition(self._window.number, waited or self._level < self.burst / 2)
 
     def answered(self, acquisition: Acquisition, now: float, *, throttled: bool) -> None:
         """Learn from the answer to the request that was sent on `acquisition`."""
         if throttled:
-            self._dry_since = now if self._row == 0 else self._dry_since
-            self._row += 1
+            self._throttled_since = now if self._throttled_in_a_row == 0 else self._throttled_since
+            self._throttled_in_a_row += 1
         else:
             self._end_saturation()
             self._granted.add(now)
             if acquisition.was_short:
                 self._grow(now)
-        self._last = now
+        self._last_answer_at = now
         if acquisition.window == self._window.number:
             self._count(self._window, now, throttled=throttled)
 
     def is_saturated(self, now: float) -> bool:
-        """Whether there was nothing but throttling for so long that more asking is no use."""
-        return self._row >= self._learning.patience_answers and now - self._dry_since >= self._learning.patience
+        """Whether there was nothing but throttling for so long that more requests would not help."""
+        return (
+            self._throttled_in_a_row >= self._config.patience_answers
+            and now - self._throttled_since >= self._config.patience
+        )
 
     def _end_saturation(self) -> None:
-        if self._row >= self._learning.patience_answers and self.rate <= self._learning.floor:
+        if self._throttled_in_a_row >= self._config.patience_answers and self.rate <= self._config.min_rate:
             # What was granted while the service was in trouble is no measure of what it grants now.
-            self._go_at(_RateState(self._learning.start / 4))
-        self._row = 0
+            self._set_state(_RateState(self._config.start / 4))
+        self._throttled_in_a_row = 0
 
     def _grow(self, now: float) -> None:
-        pace, adaptive = self._pace, self._learning
-        if pace.goal is None:
-            self._go_at(_RateState(pace.rate + adaptive.start * adaptive.growth))
+        state, adaptive = self._state, self._config
+        if state.goal is None:
+            self._set_state(_RateState(state.rate + adaptive.start * adaptive.growth))
             return
         # A pause does not prove that more would be granted, so time counts only while answers keep coming.
-        climbed = pace.climbed + min(max(0.0, now - self._last), 0.5)
+        climbed = state.climbed + min(max(0.0, now - self._last_answer_at), 0.5)
         beyond = climbed / adaptive.recovery - 1
-        depth = pace.goal - pace.bottom if beyond < 0 else pace.goal * (1 - adaptive.back_off)
-        self._go_at(_RateState(max(pace.rate, pace.goal + depth * beyond**3), pace.goal, pace.bottom, climbed))
+        depth = state.goal - state.bottom if beyond < 0 else state.goal * (1 - adaptive.back_off)
+        self._set_state(_RateState(max(state.rate, state.goal + depth * beyond**3), state.goal, state.bottom, climbed))
 
     def _count(self, window: _Window, now: float, *, throttled: bool) -> None:
         if window.answers == 0:
             window.since = now
         window.add(throttled=throttled)
-        is_full = window.answers >= self._learning.window and now - window.since >= self._learning.window_seconds
-        is_urgent = window.throttled >= self._learning.urgent and window.share >= 0.5
-        if is_full or is_urgent or window.last_ten.bit_count() >= self._learning.volley:
+        is_full = window.answers >= self._config.window and now - window.since >= self._config.window_seconds
+        is_urgent = window.throttled >= self._config.urgent and window.share >= 0.5
+        if is_full or is_urgent or window.last_ten.bit_count() >= self._config.throttle_burst:
             self._judge(window, now, is_full=is_full)
             self._window = _Window(window.number + 1)
 
     def _judge(self, window: _Window, now: float, *, is_full: bool) -> None:
-        doubt, self._doubt = self._doubt, None
-        if doubt and is_full and self.rate <= doubt.granted and doubt.is_as_before(window):
-            self._normal = min(window.share, doubt.share)
-            self._go_at(doubt.pace)
-        elif window.share <= self._normal + self._learning.tolerance:
+        unconfirmed, self._unconfirmed = self._unconfirmed, None
+        if unconfirmed and is_full and self.rate <= unconfirmed.granted and unconfirmed.is_as_before(window):
+            self._normal_share = min(window.share, unconfirmed.share)
+            self._set_state(unconfirmed.state)
+        elif window.share <= self._normal_share + self._config.tolerance:
             self._falling = False
-            self._normal = min(self._normal, 0.95 * self._normal + 0.05 * window.share)
+            self._normal_share = min(self._normal_share, 0.95 * self._normal_share + 0.05 * window.share)
         elif is_full:
             granted = min(self.rate * max(1 - window.share, 0.5), window.granted / (now - window.since))
             if window.share < 0.3:
-                self._doubt = _UnconfirmedBackOff(self._pace, window.share, granted)
+                self._unconfirmed = _UnconfirmedBackOff(self._state, window.share, granted)
             self._back_off(granted, goal=granted)
         else:
             granted = self.rate * max(1 - window.recent_share, 0.5)
             self._back_off(granted, goal=self._goal_when_urgent(window, granted, now))
 
     def _goal_when_urgent(self, window: _Window, granted: float, now: float) -> float:
-        """A few answers tell to slow down, not to what; the last second knows more, unless it was full of the same."""
-        if self._falling and self._pace.goal is not None and window.granted < window.throttled:
-            return self._pace.goal
+        """Return the goal after few answers: they show that the rate is too high, the last second by how much."""
+        if self._falling and self._state.goal is not None and window.granted < window.throttled:
+            return self._state.goal
         return max(granted, min(self.rate, 0.8 * self._granted.count(now)))
 
     def _back_off(self, granted: float, *, goal: float) -> None:
         self._falling = True
-        bottom = max(self._learning.floor, granted * self._learning.back_off)
-        self._go_at(_RateState(bottom, goal, bottom))
+        bottom = max(self._config.min_rate, granted * self._config.back_off)
+        self._set_state(_RateState(bottom, goal, bottom))
         self._level = min(self._level, 0.0)
 
-    def _go_at(self, pace: _RateState) -> None:
-        self.rate = min(max(self._learning.floor, pace.rate), self._ceiling)
-        self._pace = replace(pace, rate=self.rate)
+    def _set_state(self, state: _RateState) -> None:
+        self.rate = min(max(self._config.min_rate, state.rate), self._ceiling)
+        self._state = replace(state, rate=self.rate)
         self.burst = _burst_of(self.rate)
         self._level = min(self._level, self.burst)
 

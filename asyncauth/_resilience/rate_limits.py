@@ -19,37 +19,31 @@ _PER: Final = ("account", "region", "action", "source")
 
 
 _SERVICE: Final = re.compile(r"[a-z][a-z0-9.-]*")
-
-
 _ACTION: Final = re.compile(r"[A-Z*?][A-Za-z0-9*?]*")
-
-
 _REGION: Final = re.compile(r"[a-z0-9*?-]+")
-
-
 _ACCOUNT: Final = re.compile(r"[0-9]{12}")
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """How much of a service a pool may use, beside what AWS itself refuses: to spare what others need too.
+    """A limit on the calls that a pool makes to a service, below AWS's own, to spare what other programs need.
 
     Args:
         service: boto's name of the service, as in `client("ec2")`.
-        per: what is counted by itself. `("account", "region")`, the default, is how AWS counts most of its own API
-            limits: each account in each region has the whole `rate`. `()` shares it among all of the pool's calls.
-            "action" and "source" (the base credentials) can be in it too.
+        per: what is counted separately. `("account", "region")`, the default, is how AWS counts most of its own API
+            limits: each account in each region has the whole `rate`. `()` shares it among all calls of the pool.
+            "action" and "source" (the base credentials) are possible, too.
         rate: requests a second; None: any number.
         burst: how many requests may go at once after a pause; None: as many as a second allows, at least one.
         action: only this operation, by AWS's name (`DescribeInstances`) or a pattern (`Describe*`); None: all.
         account: only in this account, by its 12 digits; None: in all.
         region: only in this region, or in those that a pattern matches (`us-*`); None: in all.
-        max_at_once: requests under way at the same time; None: any number.
+        max_at_once: requests in flight at the same time; None: any number.
 
     Every attempt that the pool sends counts; retries that botocore makes inside a call do not.
 
     Raises:
-        ConfigurationError: a value out of range, an action that is no AWS name, neither `rate` nor `max_at_once`.
+        ConfigurationError: a value out of range, an action that is not an AWS name, neither `rate` nor `max_at_once`.
 
     Example:
         RateLimit("ec2", rate=20, action="Describe*")
@@ -75,14 +69,14 @@ class RateLimit:
         if self.region is not None:
             _check_text("region", self.region, _REGION, "a region's name or a pattern, such as 'eu-west-1' or 'us-*'")
         if self.rate is None and self.max_at_once is None:
-            raise ConfigurationError(f"a Limit on {self.service!r} limits nothing; give it a rate or max_at_once")
+            raise ConfigurationError(f"a RateLimit on {self.service!r} limits nothing; give it a rate or max_at_once")
         if self.rate is not None and not (is_number(self.rate) and self.rate > 0):
             raise ConfigurationError(f"rate={self.rate!r} must be a number of requests a second, more than 0")
         for name in ("burst", "max_at_once"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         if self.burst is not None and self.rate is None:
-            raise ConfigurationError(f"burst={self.burst} says how a rate may be exceeded; give a rate with it")
+            raise ConfigurationError(f"burst={self.burst} is how far a rate may be exceeded; give a rate with it")
 
     def matches(self, action: str, account: str | None, region: str | None) -> bool:
         """Whether a request to this limit's service is one that it counts."""
@@ -101,27 +95,37 @@ def _check_per(per: object) -> tuple[Per, ...]:
     return cast("tuple[Per, ...]", names)
 
 
-def _check_text(parameter: str, value: object, pattern: re.Pattern[str], said_as: str) -> None:
+def _check_text(parameter: str, value: object, pattern: re.Pattern[str], description: str) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise ConfigurationError(f"{parameter}={value!r} must be {said_as}")
+        raise ConfigurationError(f"{parameter}={value!r} must be {description}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RateLimitRule:
-    """A limit with fixed figures or, where `adaptive` is given, one that finds its rate by being throttled.
+    """A limit with fixed figures or, with `adaptive`, one that finds its rate from which answers are throttled.
 
-    A learned rate never goes beyond `rate_limit.rate`, and what is throttled for good is refused at once for a while.
+    Args:
+        rate_limit: what is limited. A learned rate never exceeds `rate_limit.rate`.
+        adaptive: how the rate is learned; None: it is fixed.
+        waits_when_saturated: keep requests waiting while AWS throttles everything, and send probes at a low rate; the
+            caller bounds the wait. False refuses them for a while, with one probe after each pause.
     """
 
     rate_limit: RateLimit
     adaptive: AdaptiveRateConfig | None = None
+    waits_when_saturated: bool = False
 
 
-#: What all accounts of a pool share, so that a fan-out is what throttles itself there. The figures are AWS's, from the
-#: pages on the quotas of Organizations, Account Management (ListRegions: 5 a second, burst 5, per account) and IAM
-#: Identity Center (the portal: 20 a second). Where a quota differs from account to account, the rate is learned.
+#: Limits on the calls that AWS counts against one account whatever the target is, so that a fan-out would throttle
+#: itself. The figures are AWS's, from the pages on the quotas of Organizations, Account Management (ListRegions: 5 a
+#: second, burst 5, per account) and IAM Identity Center (the portal: 20 a second). Where a quota differs from account
+#: to account, the rate is learned.
 DEFAULT_RATE_LIMITS: Final = (
-    RateLimitRule(RateLimit("sts", per=("source", "region"), rate=10_000, action="AssumeRole"), AdaptiveRateConfig()),
+    RateLimitRule(
+        RateLimit("sts", per=("source", "region"), rate=10_000, action="AssumeRole"),
+        AdaptiveRateConfig(),
+        waits_when_saturated=True,
+    ),
     RateLimitRule(RateLimit("organizations", per=("source", "region"), rate=100), AdaptiveRateConfig(start=10)),
     RateLimitRule(RateLimit("sso", per=("source", "region"), rate=20), AdaptiveRateConfig(start=20)),
     RateLimitRule(RateLimit("account", per=("account", "region"), rate=5, burst=5, action="ListRegions")),
@@ -130,19 +134,19 @@ DEFAULT_RATE_LIMITS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class RateLimitStatistics:
-    """A snapshot of one line: one budget for one key.
+    """A snapshot of one queue: one limit for one key.
 
     Args:
-        limit: what it keeps.
-        key: what it keeps it for, in the order of `rate_limit.per`.
-        rate: requests a second that it lets through now; None: any number.
-        learned: whether that rate was found by being throttled.
-        running: requests under way.
-        waiting: requests in line.
+        rate_limit: the limit.
+        key: what is counted separately, in the order of `rate_limit.per`.
+        rate: requests a second now; None: any number.
+        learned: whether that rate was found from throttled answers.
+        running: requests in flight.
+        waiting: requests in the queue.
         admitted: requests let through so far.
         throttled: of those, how many AWS throttled.
-        refused: requests that were told that it is no use.
-        waited_seconds: the seconds that all of them spent in line.
+        refused: requests that were refused because everything was throttled.
+        waited_seconds: seconds that all requests together spent in the queue.
     """
 
     rate_limit: RateLimit
@@ -158,10 +162,10 @@ class RateLimitStatistics:
 
 
 def check_rate_limits(limits: Iterable[RateLimit]) -> tuple[RateLimit, ...]:
-    """Return the limits, if they are some.
+    """Return the limits as a tuple, after a check of their types.
 
     Raises:
-        ConfigurationError: they are no list, or something else is in it.
+        ConfigurationError: `limits` is no list, or holds something else.
     """
     if isinstance(limits, RateLimit | str) or not isinstance(limits, Iterable):
         raise ConfigurationError(

@@ -1,21 +1,22 @@
-"""Token buckets: one with a rate that is given, and one that learns its rate from which answers were throttled."""
+"""Token bucket: a rate, and what was saved up while no request came."""
 
 from __future__ import annotations
 
 from typing import Final
 
 #: A sleep that ends on time leaves the level a rounding error short of one token; waiting for that again would spin.
-_NEARLY: Final = 1e-6
+_ROUNDING: Final = 1e-6
 
 
 class TokenBucket:
-    """Hands out `rate` tokens a second, and saves up to `burst` of them while nobody asks; it starts full.
+    """Provides `rate` tokens a second, and saves up to `burst` of them while none is taken; it starts full.
 
-    It only does sums: whoever takes says what time it is, and waits outside.
+    It only calculates: the caller passes the time, and waits outside.
 
     Args:
         rate: tokens a second.
-        burst: how many may be taken at once after a pause, at least 1.
+        burst: how many can be taken at once after a pause, at least 1. A request for more waits for a full bucket,
+            and those after it wait until the debt is paid.
         now: seconds on a monotonic clock.
     """
 
@@ -27,24 +28,25 @@ class TokenBucket:
         self._level = burst
         self._at = now
 
-    def due_in(self, now: float) -> float:
-        """Return the seconds until a token is there; 0.0 when one can be taken now."""
+    def due_in(self, now: float, units: int = 1) -> float:
+        """Return the seconds until so many tokens are there; 0.0 when they can be taken now."""
         self._refill(now)
-        return 0.0 if self._level >= 1 - _NEARLY else (1 - self._level) / self.rate
+        wanted = min(units, self.burst)
+        return 0.0 if self._level >= wanted - _ROUNDING else (wanted - self._level) / self.rate
 
-    def take(self, now: float) -> None:
-        """Take a token; only after `due_in` said 0.0."""
+    def take(self, now: float, units: int = 1) -> None:
+        """Take tokens; only after `due_in` returned 0.0."""
         self._refill(now)
-        self._level -= 1
+        self._level -= units
 
-    def give_back(self) -> None:
-        """Return a token that was taken for nothing."""
-        self._level = min(self.burst, self._level + 1)
+    def give_back(self, units: int = 1) -> None:
+        """Return tokens that were taken for nothing."""
+        self._level = min(self.burst, self._level + units)
 
     def is_full(self, now: float) -> bool:
-        """Whether it remembers nothing that a new bucket would not."""
+        """Whether a new bucket would be no different."""
         self._refill(now)
-        return self._level >= self.burst - _NEARLY
+        return self._level >= self.burst - _ROUNDING
 
     def _refill(self, now: float) -> None:
         self._level = min(self.burst, self._level + max(0.0, now - self._at) * self.rate)

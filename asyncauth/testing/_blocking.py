@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from asyncauth.testing import _commands
 from asyncauth.testing._handles import BlockingFault
@@ -11,18 +11,26 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from asyncauth._models import Account, Keys
-    from asyncauth.testing._fleet import SimulatedFleet
+
+
+class Fleet(Protocol):
+    """A running fleet, as its controls need it."""
+
+    def find(self, account: Account | str) -> Account:
+        """Return the fleet's account with this id."""
+        ...
+
+    def management(self, partition: str = "aws") -> Account:
+        """Return the management account of a partition."""
+        ...
 
 
 class BlockingControls:
     """Controls of a running fleet for code without an event loop: the names of `SimulatedFleet`, not awaited."""
 
-    def __init__(self, fleet: SimulatedFleet) -> None:
+    def __init__(self, fleet: Fleet, address: _commands.Address) -> None:
         self._fleet = fleet
-
-    @property
-    def _address(self) -> _commands.Address:
-        return self._fleet._address  # noqa: SLF001 - part of SimulatedFleet, split off by its size
+        self._address = address
 
     def add_role(
         self,

@@ -208,7 +208,7 @@ class SimulatedFleet:
     @property
     def blocking(self) -> BlockingControls:
         """Same controls for code without an event loop."""
-        return BlockingControls(self)
+        return BlockingControls(self, self._address)
 
     def management(self, partition: str = "aws") -> Account:
         """Return a partition's management account, which contains the base identity."""

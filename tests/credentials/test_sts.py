@@ -131,8 +131,13 @@ def test_plain_http_to_another_machine_is_refused_unless_permitted(url: str) -> 
     ("error", "kind", "final", "text"),
     [
         (refused("AccessDenied"), AssumeRoleDenied, True, "trust policy"),
-        (refused("Throttling", 4), AssumeRoleThrottled, False, "5 requests did not get through"),
-        (refused("RequestLimitExceeded"), AssumeRoleThrottled, False, "1 request "),
+        (refused("Throttling", 4), AssumeRoleThrottled, False, "STS throttles its caller (Throttling)"),
+        (
+            refused("RequestLimitExceeded"),
+            AssumeRoleThrottled,
+            False,
+            "its caller (RequestLimitExceeded)",
+        ),
         (refused("RegionDisabledException"), RegionDisabled, True, "not active for account 123456789012"),
         (refused("ExpiredToken"), SourceExpired, True, "the source's own session ran out"),
         (refused("ExpiredTokenException"), SourceExpired, True, "renew it"),

@@ -32,6 +32,7 @@ from asyncauth import (
     SourceError,
     SourceExpired,
 )
+from asyncauth._credentials import role_credentials
 from asyncauth.testing import FakeClock, SimulatedFleet
 from tests.support.fleets import pool_over, who_am_i
 
@@ -98,8 +99,12 @@ class TestSessions:
         assert len(sessions) == 1000
         assert await assume_role_calls(fleet) == 100
 
-    async def test_cancelled_waiters_do_not_cancel_the_call(self, fleet: SimulatedFleet) -> None:
+    async def test_cancelled_waiters_do_not_cancel_the_call(
+        self, fleet: SimulatedFleet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Nine of ten waiters are cancelled, the first among them: one call per account still serves the tenth."""
+        monkeypatch.setattr(role_credentials, "_HANG_SECONDS", 60.0)  # on a slow machine a hang would be repeated
+        slow = RefreshPolicy(load_timeout=60.0)
         accounts = [account for account in fleet.accounts if account.partition == "aws"]
         survivors = []
 
@@ -108,7 +113,7 @@ class TestSessions:
                 session = await pool.session(account)
                 survivors.append(session.account.id)
 
-        async with pool_over(fleet) as pool, anyio.create_task_group() as group:
+        async with pool_over(fleet, refresh=slow) as pool, anyio.create_task_group() as group:
             await open_session(accounts.pop(), None)  # few requests at a time go to an endpoint that has never answered
             fault = await fleet.fault("hang", service="sts", action="AssumeRole")
             scopes = []
@@ -478,13 +483,13 @@ class TestErrors:
             (SourceError, "SignatureDoesNotMatch")
         }
         assert all(isinstance(one.error, SourceError) and one.error.account == one.account.id for one in report)
-        unsent = [one for one in report if "not asked, for just now STS refused the source" in str(one.error)]
+        unsent = [one for one in report if "not requested, because just now STS refused the source" in str(one.error)]
         calls = await assume_role_calls(fleet)
         assert calls <= 5
         assert len(unsent) == 80 - calls
 
-    async def test_a_refused_source_is_tried_again(self, fleet: SimulatedFleet) -> None:
-        """Other keys are tried at once, and the same keys after the refusal's memory has ended."""
+    async def test_a_refused_source_is_renewed_and_tried_again(self, fleet: SimulatedFleet) -> None:
+        """Other keys are tried at once, and the same keys after the memory of the refusal has ended."""
         secrets = iter(["wrong", fleet.keys().secret_access_key])
 
         async def fetch() -> Keys:
@@ -497,10 +502,7 @@ class TestErrors:
                 await pool.session(fleet.accounts[0])
             assert await pool.session(fleet.accounts[1])
         async with SessionPool(source=fetch, endpoint_url=fleet.endpoint_url) as pool:
-            with pytest.raises(SourceError):
-                await pool.session(fleet.accounts[0])
-            active = await pool._open_resources().get_source("aws")
-            active.source.invalidate(await active.source.credentials())  # as their expiration does
+            assert await pool.session(fleet.accounts[0])
             assert await pool.session(fleet.accounts[1])
 
     async def test_a_denial_is_remembered(self, fleet: SimulatedFleet, account: Account) -> None:
@@ -529,7 +531,7 @@ class TestErrors:
         """The error has the code of the transport's error."""
         keys = Keys("AKIAIOSFODNN7EXAMPLE", "secret")
         async with SessionPool(sources={account.partition: keys}, endpoint_url="http://127.0.0.1:9") as pool:
-            with pytest.raises(AssumeRoleError, match="no answer from STS") as refused:
+            with pytest.raises(AssumeRoleError, match="did not answer|no answer") as refused:
                 await pool.session(account)
 
         assert refused.value.code == "EndpointConnectionError"

@@ -91,7 +91,7 @@ def fan_out(
     seed: int = 0,
     most_seconds: float = 900,
 ) -> Result:
-    """Ask `service` once for each account through one bucket; what is throttled goes to its end."""
+    """Send a request for each account to `service` through one bucket; what is throttled goes to the end."""
     bucket, random, result = AdaptiveBucket(AdaptiveRateConfig(), 0.0), Random(seed), Result()
     events: list[tuple[float, int, tuple[object, ...]]] = []
     order = itertools.count()
@@ -181,7 +181,7 @@ def test_a_service_without_a_limit_in_reach_costs_nothing_but_the_start() -> Non
 
 
 def test_a_service_that_always_throttles_is_soon_left_alone() -> None:
-    """Within six seconds it is known that asking is no use, after less than one request for each of 200 accounts."""
+    """Within six seconds the rate is saturated, after less than one request for each of 200 accounts."""
 
     class Never:
         def grants(self, now: float) -> bool:
@@ -232,7 +232,7 @@ def test_a_limit_that_is_lowered_is_kept() -> None:
 
 
 def test_one_volley_of_throttled_answers_lowers_the_rate_once() -> None:
-    """Answers to what was sent before the rate fell say nothing about the rate it fell to."""
+    """Answers to what was sent before the rate fell show nothing about the new rate."""
     bucket = AdaptiveBucket(AdaptiveRateConfig(), 0.0)
     draws = [bucket.acquire(0.0, waited=True) for _ in range(10)]
 
@@ -292,7 +292,7 @@ def test_a_rate_that_was_not_used_does_not_grow() -> None:
 
 
 def test_the_rate_never_leaves_its_bounds() -> None:
-    """Neither endless success nor endless throttling moves it past ceiling and floor."""
+    """Neither endless success nor endless throttling moves it past its bounds."""
     bucket = AdaptiveBucket(AdaptiveRateConfig(start=10), 0.0, ceiling=20)
     now = 0.0
     for _ in range(200):
@@ -347,13 +347,13 @@ def test_a_bucket_never_exceeds_its_rate(rate: float, burst: int, pauses: list[f
 @settings(max_examples=150, deadline=None)
 @given(rate=st.floats(0.5, 500), burst=st.integers(1, 50), now=st.floats(0, 1e7))
 def test_a_token_is_there_when_it_was_said_to_be(rate: float, burst: int, now: float) -> None:
-    """Whoever sleeps exactly as long as `due_in` says finds a token, on any clock."""
+    """After a sleep of exactly `due_in` a token is there, on any clock."""
     bucket = TokenBucket(rate, burst, now)
     for _ in range(burst + 3):
         due_in = bucket.due_in(now)
         now += due_in
 
-        # A clock of seconds since 1970 cannot tell less than a microsecond.
+        # A clock of seconds since 1970 does not resolve less than a microsecond.
         assert bucket.due_in(now) <= 1e-6
         bucket.take(now)
 

@@ -1,10 +1,13 @@
-"""Circuits on a fake clock: what a dead endpoint costs, who waits, who is told, and how it comes back."""
+"""Circuit breakers on a fake clock: the cost of a dead endpoint, waiting, refusals, probes, and recovery."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
 from random import Random
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncauth._errors import ConfigurationError, EndpointDown
-from asyncauth._resilience.circuit_breaker import _MOST_KNOWN, CircuitBreakerPolicy, CircuitBreakers, describe
+from asyncauth._resilience.circuit_breaker import _MAX_BREAKERS, CircuitBreakerPolicy, CircuitBreakers, describe
 from asyncauth.testing import FakeClock
 from tests.support.clock import run_clock, settle
 
@@ -41,12 +44,21 @@ class AccessDenied(Exception):
     pass
 
 
-def is_down(error: Exception) -> bool | None:
-    return {ConnectTimeout: True, AccessDenied: False}.get(type(error))
+async def call(breakers: CircuitBreakers, key: Hashable, send: Callable[[], Awaitable[Any]]) -> Any:
+    """Send a request through a breaker; a timeout is a failure, a denial an answer, anything else shows nothing."""
+    with await breakers.acquire(key) as permit:
+        try:
+            return await send()
+        except ConnectTimeout as error:
+            permit.failed(type(error).__name__)
+            raise
+        except AccessDenied:
+            permit.succeeded()
+            raise
 
 
 class Endpoint:
-    """Answers in 50 ms, or not at all: then whoever asks gives up after five seconds."""
+    """An endpoint that answers in 50 ms, or not at all: then a request times out after five seconds."""
 
     def __init__(self, clock: FakeClock, *, dead: bool = False) -> None:
         self._clock = clock
@@ -69,7 +81,7 @@ class Endpoint:
 
 
 async def test_a_black_hole_costs_five_timeouts_not_five_hundred(clock: FakeClock) -> None:
-    """Of 500 requests, 100 at once, five time out; all others are told why within those same five seconds."""
+    """Of 500 requests, 100 at once, five time out; all others fail within those same five seconds, with the reason."""
     breakers = CircuitBreakers(clock=clock)
     endpoint = Endpoint(clock, dead=True)
     ends: list[Exception] = []
@@ -78,7 +90,7 @@ async def test_a_black_hole_costs_five_timeouts_not_five_hundred(clock: FakeCloc
     async def worker() -> None:
         for _ in todo:
             try:
-                await breakers.call(EC2, endpoint.ask, is_down=is_down)
+                await call(breakers, EC2, endpoint.ask)
             except (ConnectTimeout, EndpointDown) as error:
                 ends.append(error)
 
@@ -98,7 +110,7 @@ async def test_a_black_hole_costs_five_timeouts_not_five_hundred(clock: FakeCloc
     assert (refused[0].region_name, refused[0].code, refused[0].attempts) == ("eu-west-1", "ConnectTimeout", 0)
 
 
-async def test_an_endpoint_is_entered_gently_until_it_has_answered(clock: FakeClock) -> None:
+async def test_a_breaker_is_half_open_until_the_first_answer(clock: FakeClock) -> None:
     """Five requests go first; with the first answer all others follow at once."""
     breakers = CircuitBreakers(clock=clock)
     endpoint = Endpoint(clock)
@@ -119,11 +131,11 @@ async def test_an_endpoint_is_entered_gently_until_it_has_answered(clock: FakeCl
 
 
 async def _ask(breakers: CircuitBreakers, endpoint: Endpoint) -> None:
-    await breakers.call(EC2, endpoint.ask, is_down=is_down)
+    await call(breakers, EC2, endpoint.ask)
 
 
 async def test_three_regions_run_at_full_speed_beside_a_dead_one(clock: FakeClock) -> None:
-    """500 accounts in four regions, 100 at once: asking `allowed_in_flight` first, none is lost to the dead one."""
+    """500 accounts in four regions, 100 at once: with `allowed_in_flight`, none is lost to the dead one."""
     breakers = CircuitBreakers(clock=clock)
     endpoints = {region: Endpoint(clock, dead=region == "ap-south-1") for region in REGIONS}
     waiting = dict.fromkeys(REGIONS, 500)
@@ -132,20 +144,20 @@ async def test_three_regions_run_at_full_speed_beside_a_dead_one(clock: FakeCloc
     changed = anyio.Event()
     began = clock.monotonic()
 
-    def ring(_: object = None) -> None:
+    def wake(_: object = None) -> None:
         changed.set()
 
     async def target(region: str) -> None:
         error: type[Exception] | None = None
         try:
-            await breakers.call(region, endpoints[region].ask, is_down=is_down)
+            await call(breakers, region, endpoints[region].ask)
         except (ConnectTimeout, EndpointDown) as raised:
             error = type(raised)
         running[region] -= 1
         ended[region].append((clock.monotonic() - began, error))
-        ring()
+        wake()
 
-    unsubscribe = breakers.subscribe(ring)
+    unsubscribe = breakers.subscribe(wake)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(run_clock, clock)
         async with anyio.create_task_group() as targets:
@@ -178,15 +190,16 @@ async def test_three_regions_run_at_full_speed_beside_a_dead_one(clock: FakeCloc
 
 
 async def test_answers_of_any_kind_keep_it_open(clock: FakeClock) -> None:
-    """A denial is an answer, an error that says nothing is no failure, and only failures in a row count."""
+    """A denial is an answer, an unrelated error is no failure, and only failures in a row count."""
     breakers = CircuitBreakers(clock=clock)
 
     async def fail_with(error: Exception) -> None:
         async def send() -> None:
             raise error
 
+        clock.advance(1)
         with pytest.raises(type(error)):
-            await breakers.call(EC2, send, is_down=is_down)
+            await call(breakers, EC2, send)
 
     for _ in range(4):
         await fail_with(ConnectTimeout())
@@ -204,8 +217,8 @@ async def test_answers_of_any_kind_keep_it_open(clock: FakeClock) -> None:
         await fail_with(ConnectTimeout())
 
 
-async def test_after_a_pause_one_request_sees_whether_it_is_back(clock: FakeClock) -> None:
-    """The others are still refused; its answer opens the door for everybody."""
+async def test_after_a_pause_one_probe_goes(clock: FakeClock) -> None:
+    """The others are still refused; its answer closes the breaker for all."""
     breakers = CircuitBreakers(clock=clock)
     endpoint = Endpoint(clock)
     for _ in range(5):
@@ -218,7 +231,7 @@ async def test_after_a_pause_one_request_sees_whether_it_is_back(clock: FakeCloc
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_ask, breakers, endpoint)
         await settle()
-        with pytest.raises(EndpointDown, match="it is being tried now"):
+        with pytest.raises(EndpointDown, match="a probe is in flight"):
             await _ask(breakers, endpoint)
         probing = breakers.allowed_in_flight(EC2)
         clock.advance(0.05)
@@ -235,7 +248,7 @@ async def _wait(clock: FakeClock, function: object, *arguments: object) -> None:
         clock.advance(0.05)
 
 
-async def test_a_probe_that_fails_shuts_it_for_longer(clock: FakeClock) -> None:
+async def test_a_probe_that_fails_keeps_it_open_for_longer(clock: FakeClock) -> None:
     """15 seconds become 30, 60, at most 300; one request goes each time."""
     breakers = CircuitBreakers(clock=clock)
     for _ in range(5):
@@ -246,14 +259,14 @@ async def test_a_probe_that_fails_shuts_it_for_longer(clock: FakeClock) -> None:
         while breakers.refusal(EC2) is not None:
             clock.advance(1)
         pauses.append(clock.monotonic() - shut_at)
-        async with breakers.enter(EC2) as permit:
+        with await breakers.acquire(EC2) as permit:
             permit.failed("ConnectTimeout")
 
     assert pauses == [15, 30, 60, 120, 240, 300, 300]
 
 
-async def test_a_probe_that_is_cancelled_leaves_the_try_to_the_next(clock: FakeClock) -> None:
-    """A request that ends without a word about the endpoint uses nothing up."""
+async def test_a_cancelled_probe_leaves_the_probe_to_the_next(clock: FakeClock) -> None:
+    """A request that shows nothing about the endpoint uses nothing up."""
     breakers = CircuitBreakers(clock=clock)
     for _ in range(5):
         breakers.failed(EC2, "ConnectTimeout")
@@ -276,12 +289,12 @@ async def test_failures_of_what_was_sent_before_do_not_lengthen_the_pause(clock:
         breakers.failed(EC2, "ReadTimeout")
         clock.advance(0.01)
 
-    clock.advance(14.1)
+    clock.advance(14.4)
     assert breakers.refusal(EC2) is None
 
 
-async def test_a_late_answer_opens_it_again(clock: FakeClock) -> None:
-    """Whoever was under way when it was shut, and is answered, proves that it is up."""
+async def test_a_late_answer_closes_it_again(clock: FakeClock) -> None:
+    """An answer to a request that was in flight when the breaker opened shows that the endpoint is up."""
     breakers = CircuitBreakers(clock=clock)
     for _ in range(5):
         breakers.failed(EC2, "ReadTimeout")
@@ -292,8 +305,8 @@ async def test_a_late_answer_opens_it_again(clock: FakeClock) -> None:
     assert breakers.open_endpoints() == {}
 
 
-async def test_a_single_failure_makes_entering_gentle_again_until_the_next_answer(clock: FakeClock) -> None:
-    """While nobody knows whether it dies, no more than five go in; an answer settles it."""
+async def test_a_single_failure_makes_it_half_open_until_the_next_answer(clock: FakeClock) -> None:
+    """While the state is unknown, no more than five are in flight; an answer settles it."""
     breakers = CircuitBreakers(clock=clock)
     breakers.succeeded(EC2)
     before = breakers.allowed_in_flight(EC2)
@@ -306,7 +319,7 @@ async def test_a_single_failure_makes_entering_gentle_again_until_the_next_answe
 
 
 async def test_endpoints_know_nothing_of_each_other(clock: FakeClock) -> None:
-    """A dead endpoint shuts neither another service in its region nor its service elsewhere."""
+    """A dead endpoint opens neither the breaker of another service in its region nor of its service elsewhere."""
     breakers = CircuitBreakers(clock=clock)
     for _ in range(5):
         breakers.failed(EC2, "ConnectTimeout")
@@ -316,8 +329,8 @@ async def test_endpoints_know_nothing_of_each_other(clock: FakeClock) -> None:
     assert breakers.refusal(("ec2", "us-east-1")) is None
 
 
-async def test_listeners_hear_when_the_answer_to_places_changes(clock: FakeClock) -> None:
-    """First answer, first failure, shut, open: each is told once, and no listener is called after it left."""
+async def test_listeners_are_called_when_the_state_changes(clock: FakeClock) -> None:
+    """First answer, first failure, open, closed: one call each, and none after the end of the subscription."""
     breakers = CircuitBreakers(clock=clock)
     heard: list[tuple[object, int | None]] = []
     unsubscribe = breakers.subscribe(lambda key: heard.append((key, breakers.allowed_in_flight(key))))
@@ -326,6 +339,7 @@ async def test_listeners_hear_when_the_answer_to_places_changes(clock: FakeClock
         breakers.succeeded(EC2)
     for _ in range(7):
         breakers.failed(EC2, "ReadTimeout")
+        clock.advance(1)
     breakers.succeeded(EC2)
     unsubscribe()
     breakers.failed(EC2, "ReadTimeout")
@@ -333,9 +347,9 @@ async def test_listeners_hear_when_the_answer_to_places_changes(clock: FakeClock
     assert heard == [(EC2, None), (EC2, 4), (EC2, 0), (EC2, None)]
 
 
-async def test_shutting_and_opening_are_logged_once(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
-    """A warning when it is shut, a line when it answers again, each with the region in `extra`."""
-    caplog.set_level(logging.INFO, "asyncauth.breaker")
+async def test_opening_and_closing_are_logged_once(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """A warning when it opens, a line when it answers again, each with the region in `extra`."""
+    caplog.set_level(logging.INFO, "asyncauth.circuit_breaker")
     breakers = CircuitBreakers(clock=clock)
     for _ in range(8):
         breakers.failed(EC2, "ReadTimeout")
@@ -349,11 +363,11 @@ async def test_shutting_and_opening_are_logged_once(clock: FakeClock, caplog: py
     assert {record.region_name for record in caplog.records} == {"eu-west-1"}  # type: ignore[attr-defined]
 
 
-async def test_only_the_first_word_on_a_permit_counts(clock: FakeClock) -> None:
+async def test_only_the_first_report_of_a_permit_counts(clock: FakeClock) -> None:
     """A request that failed and whose body then ends well has failed."""
     breakers = CircuitBreakers(clock=clock)
     for _ in range(5):
-        async with breakers.enter(EC2) as permit:
+        with await breakers.acquire(EC2) as permit:
             permit.failed("ReadTimeout")
             permit.succeeded()
 
@@ -361,44 +375,41 @@ async def test_only_the_first_word_on_a_permit_counts(clock: FakeClock) -> None:
 
 
 async def test_a_cancelled_waiter_leaves_its_place_to_the_next(clock: FakeClock) -> None:
-    """Who is cancelled while waiting is passed over."""
+    """A waiter that is cancelled is passed over."""
     breakers = CircuitBreakers(CircuitBreakerPolicy(half_open_max=1), clock=clock)
     entered: list[int] = []
     scopes = [anyio.CancelScope() for _ in range(2)]
 
     async def ask(number: int) -> None:
-        with scopes[number]:
-            async with breakers.enter(EC2):
-                entered.append(number)
+        with scopes[number], await breakers.acquire(EC2):
+            entered.append(number)
 
-    first = breakers.enter(EC2)
-    await first.__aenter__()
+    first = await breakers.acquire(EC2)
     async with anyio.create_task_group() as tasks:
         for number in range(2):
             tasks.start_soon(ask, number)
             await settle()
         scopes[0].cancel()
         await settle()
-        await first.__aexit__(ValueError, ValueError(), None)
+        first.__exit__(ValueError, ValueError(), None)
 
     assert entered == [1]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_cancelled_at_the_very_moment_of_being_let_in_gives_the_place_back(clock: FakeClock) -> None:
-    """asyncio's own `Task.cancel` can hit who was just let in: the place then goes to the next, at once."""
+async def test_cancelled_at_the_moment_of_its_turn_gives_the_place_back(clock: FakeClock) -> None:
+    """asyncio's own `Task.cancel` can hit a waiter that was just released: its place then goes to the next, at once."""
     breakers = CircuitBreakers(CircuitBreakerPolicy(half_open_max=1), clock=clock)
     entered: list[int] = []
 
     async def ask(number: int) -> None:
-        async with breakers.enter(EC2):
+        with await breakers.acquire(EC2):
             entered.append(number)
 
-    first = breakers.enter(EC2)
-    await first.__aenter__()
+    first = await breakers.acquire(EC2)
     tasks = [asyncio.create_task(ask(number)) for number in range(2)]
     await settle()
-    await first.__aexit__(ValueError, ValueError(), None)
+    first.__exit__(ValueError, ValueError(), None)
     tasks[0].cancel()
     await settle()
 
@@ -412,11 +423,11 @@ async def test_cancelled_at_the_very_moment_of_being_let_in_gives_the_place_back
     [
         ({"failures": 0}, "failures=0"),
         ({"half_open_max": 0}, "half_open_max=0"),
-        ({"pause": 0}, "pause=0"),
-        ({"longest_pause": -1}, "longest_pause=-1"),
+        ({"pause_seconds": 0}, "pause_seconds=0"),
+        ({"max_pause_seconds": -1}, "max_pause_seconds=-1"),
     ],
 )
-def test_a_policy_that_cannot_be_is_refused_at_the_door(arguments: dict[str, int], message: str) -> None:
+def test_a_policy_out_of_range_is_refused(arguments: dict[str, int], message: str) -> None:
     """Each mistake is named with the parameter and its value."""
     with pytest.raises(ConfigurationError, match=message):
         CircuitBreakerPolicy(**arguments)
@@ -454,7 +465,7 @@ def test_nobody_is_lost_whatever_the_endpoint_does(backend: str, seed: int, aliv
             await clock.sleep(random.random())
             breaker = breakers._breaker(EC2)
             try:
-                async with breakers.enter(EC2) as permit:
+                with await breakers.acquire(EC2) as permit:
                     assert breaker._answered or running < 5
                     try:
                         await send()
@@ -467,7 +478,7 @@ def test_nobody_is_lost_whatever_the_endpoint_does(backend: str, seed: int, aliv
         ended.append(number)
 
     async def main() -> None:
-        breakers = CircuitBreakers(CircuitBreakerPolicy(pause=0.5), clock=clock)
+        breakers = CircuitBreakers(CircuitBreakerPolicy(pause_seconds=0.5), clock=clock)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run_clock, clock)
             async with anyio.create_task_group() as asking:
@@ -496,16 +507,16 @@ async def test_endpoints_of_clients_own_are_forgotten_when_there_are_too_many(cl
     breakers.succeeded(EC2)
     for _ in range(5):
         breakers.failed(own(-1), "ConnectTimeoutError")
-    async with breakers.enter(own(-2)):
+    with await breakers.acquire(own(-2)):
         for number in range(10_000):
             breakers.succeeded(own(number)) if number % 2 else breakers.failed(own(number), "ConnectTimeoutError")
             breakers.allowed_in_flight(own(0))
 
-        assert len(breakers._breakers) <= _MOST_KNOWN + 512
+        assert len(breakers._breakers) <= _MAX_BREAKERS + 512
         assert breakers.is_closed("eu-west-1")
         assert breakers.is_closed(EC2)
         assert breakers.refusal(own(-1)) is not None
-        assert breakers.allowed_in_flight(own(0)) == 4  # asked for again and again
+        assert breakers.allowed_in_flight(own(0)) == 4  # used again and again
         assert breakers._breakers[own(-2)].running == 1
     assert breakers._breakers[own(-2)].running == 0
 
@@ -527,3 +538,61 @@ async def test_those_that_cannot_be_forgotten_are_not_looked_over_for_each_that_
 
     assert len(breakers._breakers) == 10_000
     assert looks < 20
+
+
+async def test_failures_of_a_closed_breaker_that_end_together_are_one_observation(clock: FakeClock) -> None:
+    """A load balancer that resets a hundred connections, : half-open, until one answer closes it."""
+    breakers = CircuitBreakers(clock=clock)
+    breakers.succeeded(EC2)
+
+    for _ in range(100):
+        breakers.failed(EC2, "ConnectionClosedError")
+        clock.advance(0.002)
+    unsure = breakers.state(EC2)
+    breakers.succeeded(EC2)
+
+    assert unsure == "half-open"
+    assert breakers.state(EC2) == "closed"
+
+
+async def test_a_slow_endpoint_is_never_opened_by_timeouts_alone(clock: FakeClock) -> None:
+    """Timeouts beside answers make it half-open, with one request at a time, and no more."""
+    breakers = CircuitBreakers(clock=clock)
+    breakers.succeeded(EC2)
+
+    for _ in range(50):
+        breakers.failed(EC2, "ReadTimeoutError", is_slow=True)
+        clock.advance(1)
+
+    assert breakers.state(EC2) == "half-open"
+    assert breakers.allowed_in_flight(EC2) == 1
+
+
+async def test_a_request_that_waited_elsewhere_looks_again_before_it_goes(clock: FakeClock) -> None:
+    """Its breaker may have opened meanwhile; a probe goes all the same."""
+    breakers = CircuitBreakers(clock=clock)
+    breakers.succeeded(EC2)
+    with suppress(EndpointDown), await breakers.acquire(EC2) as permit:
+        for _ in range(5):
+            breakers.failed(EC2, "ConnectTimeout")
+            clock.advance(1)
+        with pytest.raises(EndpointDown):
+            permit.check()
+        raise EndpointDown
+    clock.advance(20)
+
+    with await breakers.acquire(EC2) as probe:
+        probe.check()
+
+    assert probe.is_probe
+
+
+async def test_a_discarded_endpoint_is_new(clock: FakeClock) -> None:
+    """Its failures are forgotten; one that is unknown can be discarded, too."""
+    breakers = CircuitBreakers(clock=clock)
+    breakers.failed(EC2, "ConnectTimeout")
+
+    breakers.discard(EC2)
+    breakers.discard("unknown")
+
+    assert (breakers.failures(EC2), breakers.state(EC2)) == (0, "half-open")

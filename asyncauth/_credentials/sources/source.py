@@ -106,6 +106,10 @@ class Source:
         except RefreshError as error:
             raise SourceError(f"{error}", code=type(error).__name__) from error
 
+    def peek(self) -> Credentials | None:
+        """Return the cached credentials while they are good, without waiting."""
+        return self._slot.peek()
+
     async def facts(self) -> SourceFacts:
         """Return the facts of the source, and resolve it first if necessary. Raises as `credentials` does."""
         return (await self._resolved()).facts
