@@ -83,11 +83,8 @@ class BaseIdentity:
         return self._source.peek()
 
     def reject(self, access_key_id: str, /, *, ambiguous: bool = False) -> bool:
-        """Drop exactly the credentials with this key id. Where others dropped them before, another attempt helps."""
-        cached = self._source.peek()
-        if cached is None or cached.access_key_id != access_key_id:
-            return True
-        return self._source.invalidate(cached)
+        """Drop exactly the credentials with this key id."""
+        return self._source.reject(access_key_id)
 
     def get_account_id(self) -> str | None:
         """Return None: the account of a source is unknown without a request."""

@@ -286,12 +286,51 @@ async def test_keys_without_expiration_are_fetched_once() -> None:
         clock.advance(365 * 86_400)
         await source.credentials()
         calls_before = store.calls
-        dropped = source.invalidate(first), source.invalidate(first)
+        source.reject(first.access_key_id)
         second = await source.credentials()
 
     assert calls_before == 1
-    assert dropped == (True, False)
     assert (first.access_key_id, second.access_key_id) == (ID, OTHER_ID)
+
+
+async def test_rejections_of_the_same_keys_share_one_renewal() -> None:
+    """Keys that AWS rejects again while they are renewed, or after that, cause no second load."""
+    store = KeyStore(Keys(ID, SECRET), Keys(OTHER_ID, SECRET))
+    async with open_source(store.fetch) as source:
+        await source.credentials()
+        before_the_renewal = source.reject(ID), source.reject(ID)
+        second = await source.credentials()
+        after_the_renewal = source.reject(ID)
+        third = await source.credentials()
+
+    assert (before_the_renewal, after_the_renewal) == ((True, True), True)
+    assert second == third
+    assert store.calls == 2
+
+
+async def test_keys_that_a_load_returned_again_are_not_loaded_at_each_rejection() -> None:
+    """If a load after a rejection returns the same keys, the next load is a few seconds later."""
+    clock, store = FakeClock(), KeyStore(Keys(ID, SECRET))
+    async with open_source(store.fetch, clock=clock) as source:
+        await source.credentials()
+        source.reject(ID)
+        await source.credentials()
+        at_once = source.reject(ID)
+        clock.advance(RefreshPolicy().denial_memory[1])
+        later = source.reject(ID)
+        await source.credentials()
+
+    assert (at_once, later) == (False, True)
+    assert store.calls == 3
+
+
+async def test_rejected_explicit_keys_are_not_tried_again() -> None:
+    """Explicit keys cannot be renewed, so another attempt after a rejection makes no sense."""
+    async with open_source(Keys(ID, SECRET)) as source:
+        await source.credentials()
+
+        assert source.reject(ID) is False
+        assert (await source.credentials()).access_key_id == ID
 
 
 async def test_keys_with_expiration_are_fetched_again_before_they_expire() -> None:
@@ -427,6 +466,60 @@ async def test_a_sessions_failure_is_an_error_of_the_source() -> None:
     async with open_source(AioSession(profile="nope")) as source:
         with pytest.raises(ConfigurationError, match="'nope'"):
             await source.credentials()
+
+
+@pytest.fixture
+def rotated_file(write: Callable[[str, str], None]) -> Callable[[str], None]:
+    """Return a function that writes a key id to the credentials file."""
+
+    def rotate(key_id: str) -> None:
+        write(".aws/credentials", f"[p]\naws_access_key_id = {key_id}\naws_secret_access_key = {SECRET}\n")
+
+    rotate(ID)
+    return rotate
+
+
+async def test_a_sessions_chain_is_resolved_again_after_a_rejection(rotated_file: Callable[[str], None]) -> None:
+    """A session keeps the keys of a file that was rewritten; after a rejection the source reads the new ones."""
+    third_id = "AKIAIOSFODNN7THIRD00"
+    async with open_source(AioSession(profile="p")) as source:
+        found = [(await source.credentials()).access_key_id]
+        for key_id in (OTHER_ID, third_id):
+            rotated_file(key_id)
+            source.reject(found[-1])
+            found.append((await source.credentials()).access_key_id)
+
+    assert found == [ID, OTHER_ID, third_id]
+
+
+async def test_a_sessions_explicit_keys_are_not_replaced_by_those_of_its_chain(
+    rotated_file: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rejected keys that the user set on a session stay its keys, although the session's chain has other ones."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", OTHER_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    session = AioSession(profile="p")
+    session.set_credentials("AKIAIOSFODNN7SETBYME", SECRET)
+    async with open_source(session) as source:
+        source.reject((await source.credentials()).access_key_id)
+
+        assert (await source.credentials()).access_key_id == "AKIAIOSFODNN7SETBYME"
+
+
+async def test_keys_that_the_user_sets_on_a_session_replace_those_of_its_chain(
+    rotated_file: Callable[[str], None],
+) -> None:
+    """After a renewal through the session's chain, keys that the user sets on the session are used."""
+    session = AioSession(profile="p")
+    async with open_source(session) as source:
+        source.reject((await source.credentials()).access_key_id)
+        rotated_file(OTHER_ID)
+        renewed = (await source.credentials()).access_key_id
+        session.set_credentials("AKIAIOSFODNN7SETBYME", SECRET)
+        source.reject(renewed)
+        explicit = (await source.credentials()).access_key_id
+
+    assert (renewed, explicit) == (OTHER_ID, "AKIAIOSFODNN7SETBYME")
 
 
 class Renewing:
@@ -589,7 +682,7 @@ async def test_a_file_is_read_once_until_aws_rejects_its_keys(write: Callable[[s
         write(".aws/credentials", f"[p]\naws_access_key_id = {OTHER_ID}\naws_secret_access_key = {SECRET}\n")
         clock.advance(86_400)
         same = await source.credentials()
-        source.invalidate(first)
+        source.reject(first.access_key_id)
         second = await source.credentials()
 
     assert [each.access_key_id for each in (first, same, second)] == [ID, ID, OTHER_ID]
@@ -639,7 +732,7 @@ async def test_a_rejected_role_token_is_assumed_anew(wire: Wire, write: Callable
     """When AWS rejects a role profile's token, the role is assumed again, although botocore has it as valid."""
     write(".aws/config", ROLE_PROFILE)
     async with open_source(Profile("p")) as source:
-        source.invalidate(await source.credentials())
+        source.reject((await source.credentials()).access_key_id)
         await source.credentials()
 
     assert wire.count("AssumeRole") == 2
@@ -657,10 +750,10 @@ async def test_a_rejection_during_a_renewal_is_kept(wire: Wire, write: Callable[
         clock.advance(420)
         await source.credentials()
         await anyio.to_thread.run_sync(wire.arrived.wait, 10)
-        source.invalidate(first)
+        source.reject(first.access_key_id)
         wire.guard.set()
         await source.credentials()
-        source.invalidate(await source.credentials())
+        source.reject((await source.credentials()).access_key_id)
         await source.credentials()
 
     assert {request.name for request in wire.requests} == {ROLE}

@@ -90,9 +90,10 @@ class ChainOrigin:
             raise result
         return result
 
-    def invalidate(self) -> None:
+    def invalidate(self) -> bool:
         """Read the files again at the next load."""
         self._invalidations += 1
+        return True
 
     def _resolve(self) -> Loaded | AsyncAuthError:
         """Run in the thread. An error is returned: raised, it would keep this frame's locals, which are secret."""

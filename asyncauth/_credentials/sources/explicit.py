@@ -41,8 +41,9 @@ class _ExplicitOrigin:
         self._key = key
         self._configuration: Configuration | None = None
 
-    def invalidate(self) -> None:
-        """Do nothing: no credentials are kept between loads."""
+    def invalidate(self) -> bool:
+        """Return True: no credentials are kept between loads."""
+        return True
 
     def _open(self) -> AioSession:
         return open_session(None)
@@ -91,6 +92,10 @@ class KeysOrigin(_ExplicitOrigin):
         key = ("keys", fingerprint(keys.access_key_id))
         super().__init__(f"keys ...{keys.access_key_id[-4:]}", request, clock, key)
         self._keys = keys
+
+    def invalidate(self) -> bool:
+        """Return False: another load returns the same keys."""
+        return False
 
     async def load(self) -> Loaded:
         """Return the keys until they expire."""
@@ -145,12 +150,23 @@ class CallableOrigin(_ExplicitOrigin):
 class SessionOrigin(_ExplicitOrigin):
     """The user's aiobotocore session, whose credentials object renews itself.
 
-    After AWS rejected its credentials they are read from the session again; the session decides whether they are new.
+    A session resolves its credentials once and keeps them. So after AWS rejected them, and if the user has not set
+    other ones, the session's own chain is resolved again. Its result is used only if the same provider found it: keys
+    that the user set on the session must not give way to those of another identity.
     """
 
     def __init__(self, session: AioSession, request: SourceRequest, *, clock: Clock) -> None:
         super().__init__(f"the {type(session).__name__}", request, clock, ("session", object()))
         self._session = session
+        self._last_key_id: str | None = None
+        self._rejected_key_id: str | None = None
+        #: The session's credentials object, and the one that replaces it since a rejection.
+        self._renewed: tuple[Any, Any] | None = None
+
+    def invalidate(self) -> bool:
+        """Resolve the session's chain at the next load, unless the session has other keys by then."""
+        self._rejected_key_id = self._last_key_id
+        return True
 
     def _open(self) -> AioSession:
         return self._session
@@ -165,10 +181,11 @@ class SessionOrigin(_ExplicitOrigin):
 
     async def _read_credentials(self, configuration: Configuration) -> Loaded | AsyncAuthError:
         try:
-            credentials = await self._session.get_credentials()
+            credentials = await self._credentials_object()
             if credentials is None:
                 return NoSourceCredentials(f"{self.label} that was given as source has no credentials")
             frozen: Any = await credentials.get_frozen_credentials()
+            self._last_key_id = frozen.access_key
             now = self._clock.monotonic()
             lifetime = seconds_left(credentials)
         except AsyncAuthError as error:
@@ -179,6 +196,19 @@ class SessionOrigin(_ExplicitOrigin):
             return SourceExpired(f"the credentials of {self.label} that was given as source have expired")
         found = Credentials(frozen.access_key, frozen.secret_key, frozen.token, getattr(frozen, "account_id", None))
         return self._loaded(found, lifetime, now, configuration, "session")
+
+    async def _credentials_object(self) -> Any:
+        own = await self._session.get_credentials()
+        current = self._renewed[1] if self._renewed is not None and self._renewed[0] is own else own
+        if current is None or self._rejected_key_id is None:
+            return current
+        if (await current.get_frozen_credentials()).access_key != self._rejected_key_id:
+            return current
+        found = await self._session.get_component("credential_provider").load_credentials()
+        if found is None or found.method != getattr(own, "method", None):
+            return current
+        self._renewed = own, found
+        return found
 
 
 def _credentials(keys: Keys) -> Credentials:

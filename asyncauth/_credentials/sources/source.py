@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -56,8 +57,12 @@ class Origin(Protocol):
         """Resolve the credentials, or renew them; only one load runs at a time."""
         ...
 
-    def invalidate(self) -> None:
-        """Resolve from the start at the next load: AWS rejected the credentials of this origin."""
+    def invalidate(self) -> bool:
+        """Resolve from the start at the next load: AWS rejected the credentials of this origin.
+
+        Returns:
+            Whether another load may return other credentials.
+        """
         ...
 
 
@@ -81,7 +86,13 @@ class Source:
     ) -> None:
         self.label = origin.label
         self._origin = origin
+        self._clock = clock
+        self._random = random
+        self._denial_memory_seconds = policy.denial_memory
         self._loaded: Loaded | None = None
+        #: The credentials that AWS rejected last, and until when it is known that a load returns them again.
+        self._rejected: Credentials | None = None
+        self._known_unchanged_until = -math.inf
         self._slot = ExpiringSlot(
             self._load,
             spawn=spawn,
@@ -126,15 +137,24 @@ class Source:
         """Whether a load of the origin runs now."""
         return self._slot.refreshing
 
-    def invalidate(self, rejected: Credentials) -> bool:
-        """Drop credentials that AWS rejected, if they are still the cached ones; return whether they were.
+    def reject(self, access_key_id: str) -> bool:
+        """Drop the credentials with this key id, which AWS rejected, if they are still the cached ones.
 
         The next call resolves the source from the start, files included, and so finds keys that were rotated on disk.
+        All callers whose requests were signed with the same keys share that one load.
+
+        Returns:
+            Whether another attempt may be signed with other keys: these were dropped now or before and are being
+            renewed, or they have been replaced. False if a load since the last rejection returned the same keys;
+            that is known for a few seconds (`RefreshPolicy.denial_memory`), then they are dropped again.
         """
-        dropped = self._slot.invalidate(rejected)
-        if dropped:
-            self._origin.invalidate()
-        return dropped
+        cached = self._slot.peek()
+        if cached is None or cached.access_key_id != access_key_id:
+            return True
+        if self._clock.monotonic() < self._known_unchanged_until or not self._origin.invalidate():
+            return False
+        self._rejected = cached
+        return self._slot.invalidate(cached)
 
     async def _resolved(self) -> Loaded:
         if self._loaded is None:
@@ -143,7 +163,11 @@ class Source:
         return self._loaded
 
     async def _load(self) -> Expiring[Credentials]:
+        rejected = self._rejected  # before the load: one that began earlier may have read the keys before they changed
         self._loaded = await self._origin.load()
+        if rejected is not None and self._loaded.credentials.value == rejected:
+            seconds = self._random.uniform(*self._denial_memory_seconds)
+            self._known_unchanged_until = self._clock.monotonic() + seconds
         return self._loaded.credentials
 
     def __repr__(self) -> str:
