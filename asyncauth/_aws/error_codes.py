@@ -57,20 +57,18 @@ TOKEN_INVALID: Final = frozenset({"InvalidToken"})
 #: Every code that an expired token can cause.
 EXPIRED: Final = TOKEN_EXPIRED | TOKEN_INVALID
 
-#: STS rejects the keys that signed, for every role.
-SOURCE_REFUSED: Final = frozenset(
-    {
-        "AuthFailure",
-        "IncompleteSignature",
-        "InvalidAccessKeyId",
-        "InvalidClientTokenId",
-        "MissingAuthenticationToken",
-        "OptInRequired",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "UnrecognizedClientException",
-    }
-)
+#: The key id that signed does not exist: deleted, rotated, mistyped, or of another partition.
+KEYS_UNKNOWN: Final = frozenset({"InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException"})
+
+#: STS refuses the keys that signed, whatever role was requested.
+SOURCE_REFUSED: Final = KEYS_UNKNOWN | {
+    "AuthFailure",
+    "IncompleteSignature",
+    "MissingAuthenticationToken",
+    "OptInRequired",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+}
 
 #: Answers that do not change with another request (the list is in the refresh specification of AWS's SDKs).
 FINAL: Final = frozenset(

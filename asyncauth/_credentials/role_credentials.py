@@ -32,7 +32,7 @@ from asyncauth._credentials.identities import BaseIdentity, RoleIdentity
 from asyncauth._credentials.role_slot import RoleSlot
 from asyncauth._credentials.sources import Source, SourceFacts
 from asyncauth._credentials.sts import assume_role, get_session_token, sts_region
-from asyncauth._credentials.sts_errors import StsRequest, is_final, is_worth_repeating, refuses_source
+from asyncauth._credentials.sts_errors import StsRequest, is_final, is_worth_repeating, refuses_source, rejects_keys
 from asyncauth._errors import AssumeRoleThrottled, AsyncAuthError, EndpointDown, SourceError
 from asyncauth._fanout import current_attempt
 from asyncauth._models import Account, Credentials, CredentialsDue, Identity, Role, permit_holder
@@ -290,9 +290,14 @@ class RoleCredentials:
         except EndpointDown as error:
             raise request.endpoint_down(error) from error
         except SourceError as error:
-            if not refuses_source(error) or not await self._has_other_keys(source, link, keys, region, error):
+            if not refuses_source(error):
                 raise
-            raise _KeysRenewedError(error) from None
+            if rejects_keys(error) and await self._has_other_keys(link, keys):
+                raise _KeysRenewedError(error) from None
+            if link is source.identity:
+                until = self._clock.monotonic() + self._random.uniform(*self._policy.denial_memory)
+                self._refusals[link.key, region] = _Refusal(keys, until, error)
+            raise
 
     async def _send(
         self, slot: RoleSlot, client: Any, role: Role, account: Account, request: StsRequest, *, is_probe: bool
@@ -336,21 +341,12 @@ class RoleCredentials:
             attempts=0,
         )
 
-    async def _has_other_keys(
-        self, source: ResolvedSource, link: Identity, refused: Credentials, region: str, error: SourceError
-    ) -> bool:
-        """Whether a link has other keys than those that STS refused; a source's are remembered if not.
+    async def _has_other_keys(self, link: Identity, refused: Credentials) -> bool:
+        """Whether a link has other keys than those that STS refused, after a renewal if there can be one.
 
         Many loads can meet the same refusal; the first drops the keys, and all wait for the one renewal.
         """
-        link.reject(refused.access_key_id)
-        if await link.get_frozen_credentials() != refused:
-            return True
-        if link is not source.identity:
-            return False
-        until = self._clock.monotonic() + self._random.uniform(*self._policy.denial_memory)
-        self._refusals[source.identity.key, region] = _Refusal(refused, until, error)
-        return False
+        return link.reject(refused.access_key_id) and await link.get_frozen_credentials() != refused
 
     def _link_before(self, source: ResolvedSource, role: Role, region: str) -> Identity:
         if role.via:

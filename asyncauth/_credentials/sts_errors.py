@@ -19,6 +19,7 @@ from asyncauth._aws.error_codes import (
     DENIED,
     EXPIRED,
     FINAL,
+    KEYS_UNKNOWN,
     NO_ANSWER,
     NO_MORE_FILES,
     SOURCE_REFUSED,
@@ -80,6 +81,11 @@ def is_final(error: Exception) -> bool:
 def refuses_source(error: SourceError) -> bool:
     """Whether STS refused the source's credentials, whatever role was requested."""
     return error.code in (SOURCE_REFUSED | EXPIRED)
+
+
+def rejects_keys(error: SourceError) -> bool:
+    """Whether the keys that signed have expired or were deleted, so that the source may have other ones by now."""
+    return error.code in (KEYS_UNKNOWN | EXPIRED)
 
 
 def explain(error: Exception, role: Role, account: Account, region_name: str | None) -> AsyncAuthError:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiobotocore.session import AioSession
 
-from asyncauth import Keys, Profile, SessionPool
+from asyncauth import Keys, Profile, RefreshPolicy, SessionPool, SourceError
 from asyncauth.testing import SimulatedFleet
 from tests.support.fleets import who_am_i
 from tests.support.wire.files import env_of, keys_in
@@ -116,6 +116,49 @@ async def test_a_callables_new_keys_serve_all_accounts_that_were_refused(
 
     assert_all_succeeded(report, COUNT - 1)
     assert service.fetches == 2
+
+
+@pytest.mark.parametrize("code", ["InvalidClientTokenId", "UnrecognizedClientException"])
+async def test_keys_that_were_deleted_are_renewed(
+    fleet: SimulatedFleet, accounts: list[Account], partition: str, code: str
+) -> None:
+    """Keys that STS no longer knows (they were rotated) are renewed once as expired ones are."""
+    service = KeyService(fleet, partition)
+    faults = []
+
+    async def fetch() -> Keys:
+        for fault in faults:
+            await fault.remove()
+        return await service.fetch()
+
+    async with SessionPool(sources={partition: fetch}, endpoint_url=fleet.endpoint_url) as pool:
+        await pool.session(accounts[0])
+        faults.append(await fleet.fault("error", service="sts", action="AssumeRole", code=code, status=403))
+        report = await pool.map(who_am_i, accounts[1:], regions=[account_region(partition)])
+
+    assert_all_succeeded(report, COUNT - 1)
+    assert service.fetches == 2
+
+
+async def test_keys_that_the_source_returns_again_are_refused_without_requests(
+    fleet: SimulatedFleet, accounts: list[Account], partition: str
+) -> None:
+    """If the source has no other keys, it is loaded once more, and the refusal is remembered for these keys."""
+    service = KeyService(fleet, partition)
+    keys = await service.issue()
+
+    async def fetch() -> Keys:
+        service.fetches += 1
+        return keys
+
+    policy = RefreshPolicy(denial_memory=(60.0, 60.0))
+    async with SessionPool(sources={partition: fetch}, endpoint_url=fleet.endpoint_url, refresh=policy) as pool:
+        await fleet.fault("error", service="sts", action="AssumeRole", code="InvalidClientTokenId", status=403)
+        report = await pool.map(who_am_i, accounts, regions=[account_region(partition)], max_at_once=5)
+
+    assert {(type(outcome.error), outcome.error_code) for outcome in report} == {(SourceError, "InvalidClientTokenId")}
+    assert service.fetches == 2
+    assert (await fleet.counts()).calls("sts", "AssumeRole") <= 5
 
 
 def publish_in_file(keys: Keys) -> None:
