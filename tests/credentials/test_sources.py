@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import random
 import re
+import subprocess
+import sys
 import threading
 import traceback
 from contextlib import asynccontextmanager
@@ -425,16 +428,15 @@ def shown(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-async def test_sources_resolve_on_trio_too(wire: Wire, write: Callable[[str, str], None], anyio_backend: str) -> None:
-    """Keys, a callable and a role profile resolve on trio as on asyncio: none of them needs aiohttp."""
-    write(".aws/config", ROLE_PROFILE)
+async def test_keys_and_callables_resolve_on_trio_too(anyio_backend: str) -> None:
+    """Keys and a callable resolve on trio as on asyncio: neither needs aiohttp."""
     store = KeyStore(Keys(ID, SECRET))
     found = []
-    for spec in (Keys(ID, SECRET), store.fetch, Profile("p")):
+    for spec in (Keys(ID, SECRET), store.fetch):
         async with open_source(spec) as source:
             found.append((await source.credentials()).access_key_id)
 
-    assert found == [ID, ID, key_id_for(ROLE)]
+    assert found == [ID, ID]
 
 
 # -- explicit sessions -------------------------------------------------------------------------------------------------
@@ -650,6 +652,85 @@ async def test_a_load_that_hangs_leaves_one_thread_which_the_next_load_joins(
     assert (
         threads <= 4
     )  # the stub's connection, the chain's thread, and the thread of this test that waited for the stub
+
+
+class HangingProcess:
+    """A command that does not end before the test: it reads from a pipe.
+
+    Args:
+        pipe: path of the pipe.
+    """
+
+    def __init__(self, pipe: Path) -> None:
+        os.mkfifo(pipe)
+        self._pipe = pipe
+        self._writer: int | None = None
+        self.command = f"cat {pipe}"
+
+    def is_running(self) -> bool:
+        """Return whether the command reads from the pipe, and keep it there."""
+        if self._writer is None:
+            with contextlib.suppress(OSError):  # it has not opened the pipe
+                self._writer = os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK)
+        return self._writer is not None
+
+    def end(self) -> None:
+        """End the command."""
+        if self.is_running():
+            assert self._writer is not None
+            os.close(self._writer)
+
+
+@pytest.fixture
+def hanging_process(tmp_path: Path) -> Iterator[HangingProcess]:
+    process = HangingProcess(tmp_path / "pipe")
+    yield process
+    process.end()
+
+
+@pytest.mark.parametrize(
+    ("config", "profile"),
+    [
+        pytest.param("[profile p]\ncredential_process = {command}\n", "p", id="its own"),
+        (f"[profile p]\nrole_arn = {ROLE}\nsource_profile = q\n[profile q]\ncredential_process = {{command}}\n", "q"),
+    ],
+)
+async def test_the_error_of_a_load_that_takes_too_long_names_the_credential_process(
+    write: Callable[[str, str], None], hanging_process: HangingProcess, config: str, profile: str
+) -> None:
+    """A `credential_process` that does not end is named when the load times out, also that of a source profile."""
+    write(".aws/config", config.format(command=hanging_process.command))
+    clock = FakeClock()
+    async with open_source(Profile("p"), clock=clock) as source, anyio.create_task_group() as callers:
+
+        async def call() -> None:
+            with pytest.raises(SourceError, match=rf"within 60 s; the credential_process of profile '{profile}'"):
+                await source.credentials()
+
+        callers.start_soon(call)
+        while clock.next_timer is None or not hanging_process.is_running():
+            await anyio.lowlevel.checkpoint()
+        clock.advance(INTERACTIVE_LOAD_TIMEOUT_SECONDS)
+
+
+def test_a_credential_process_that_does_not_end_does_not_keep_the_interpreter(
+    write: Callable[[str, str], None], hanging_process: HangingProcess
+) -> None:
+    """After its run has ended, a program exits although its `credential_process` still runs."""
+    write(".aws/config", f"[profile p]\nregion = us-east-1\ncredential_process = {hanging_process.command}\n")
+    program = (
+        "import asyncio\n"
+        "from asyncauth import SessionPool\n"
+        "async def job(session): pass\n"
+        "async def main():\n"
+        "    async with SessionPool(profile='p') as pool:\n"
+        "        print((await pool.map(job, ['111111111111'], timeout=0.5))[0].status)\n"
+        "asyncio.run(main())\n"
+    )
+    # If the interpreter waits for the thread, it waits forever, and this is the end of the test.
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert (done.returncode, done.stdout) == (0, "timed_out\n"), done.stderr
 
 
 async def _expect_timeout(source: Source) -> None:
@@ -977,7 +1058,7 @@ async def test_a_worker_thread_raises_pool_closed_when_its_task_group_ends() -> 
 
     async with anyio.create_task_group() as callers:
         async with anyio.create_task_group() as flights:
-            callers.start_soon(wait, WorkerThread(call, flights.start_soon))
+            callers.start_soon(wait, WorkerThread("test", call, flights.start_soon))
             await anyio.to_thread.run_sync(arrived.wait, 10)
             flights.cancel_scope.cancel()
         held.set()

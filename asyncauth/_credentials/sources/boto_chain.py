@@ -15,6 +15,7 @@ from asyncauth._aws.plain_http import refuse_plain_http
 from asyncauth._credentials.sources.configuration import (
     Configuration,
     SourceRequest,
+    find_process_profile,
     fingerprint,
     open_session,
     read_configuration,
@@ -78,9 +79,12 @@ class ChainOrigin:
         self._request = request
         self._clock = clock
         self._allow_http = allow_http
-        self._worker: WorkerThread[Loaded | AsyncAuthError] = WorkerThread(self._resolve, spawn)
+        self._worker: WorkerThread[Loaded | AsyncAuthError] = WorkerThread(
+            f"asyncauth {self.label}", self._resolve, spawn
+        )
         self._resolved: _ResolvedChain | None = None
         self._invalidations = 0
+        self._process_profile: str | None = None
         self._key: Hashable = None
 
     async def load(self) -> Loaded:
@@ -94,6 +98,14 @@ class ChainOrigin:
         """Read the files again at the next load."""
         self._invalidations += 1
         return True
+
+    def describe_timeout(self) -> str | None:
+        """Return the profile's setting that may take too long: a `credential_process`, also of a source profile."""
+        if self._process_profile is None:
+            return None
+        return (
+            f"the credential_process of profile {self._process_profile!r} may not have ended; run that command yourself"
+        )
 
     def _resolve(self) -> Loaded | AsyncAuthError:
         """Run in the thread. An error is returned: raised, it would keep this frame's locals, which are secret."""
@@ -117,6 +129,7 @@ class ChainOrigin:
     def _open(self) -> tuple[Session, Configuration]:
         configuration = read_configuration(open_session(self._profile), self._request, self.label)
         session = Session(profile=self._profile)
+        self._process_profile = find_process_profile(session)
         set_region(session, configuration)
         if not self._allow_http:
             session.register("before-send", self._refuse_plain_http)

@@ -79,6 +79,19 @@ def set_region(session: Session, configuration: Configuration) -> None:
         session.set_config_variable("region", region_name)
 
 
+def find_process_profile(session: Session) -> str | None:
+    """Return the first profile with a `credential_process`: the session's own, or the source profiles behind it."""
+    profiles: Mapping[str, Any] = session.full_config.get("profiles", {})
+    name = session.profile or "default"
+    visited: set[str] = set()
+    while name in profiles and name not in visited:
+        visited.add(name)
+        if "credential_process" in profiles[name]:
+            return name
+        name = profiles[name].get("source_profile")
+    return None
+
+
 def _partition_of(region_name: str | None, label: str) -> str | None:
     if region_name is None:
         return None

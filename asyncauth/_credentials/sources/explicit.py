@@ -45,6 +45,10 @@ class _ExplicitOrigin:
         """Return True: no credentials are kept between loads."""
         return True
 
+    def describe_timeout(self) -> str | None:
+        """Return None: the label names all that a load waits for."""
+        return None
+
     def _open(self) -> AioSession:
         return open_session(None)
 

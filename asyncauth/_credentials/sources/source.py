@@ -65,6 +65,10 @@ class Origin(Protocol):
         """
         ...
 
+    def describe_timeout(self) -> str | None:
+        """Return the probable cause of a load that takes too long, for its error; None if unknown."""
+        ...
+
 
 class Source:
     """Base credentials of one origin.
@@ -115,7 +119,9 @@ class Source:
         except RefreshAbandoned as error:
             raise PoolClosed(f"the pool was closed while {self.label} was being resolved") from error
         except RefreshError as error:
-            raise SourceError(f"{error}", code=type(error).__name__) from error
+            cause = self._origin.describe_timeout() if isinstance(error, TimeoutError) else None
+            message = f"{error}; {cause}" if cause else f"{error}"
+            raise SourceError(message, code=type(error).__name__) from error
 
     def peek(self) -> Credentials | None:
         """Return the cached credentials while they are good, without waiting."""
