@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import random
 import re
 import subprocess
 import sys
 import threading
 import traceback
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +25,7 @@ from botocore.exceptions import ProfileNotFound, ReadTimeoutError
 from botocore.session import Session
 
 from asyncauth import SessionPool
-from asyncauth._credentials.sources import SourceIgnoredWarning, choose_source, make_source
+from asyncauth._credentials.sources import SourceIgnoredWarning, choose_source
 from asyncauth._credentials.sources.boto_chain import INTERACTIVE_LOAD_TIMEOUT_SECONDS
 from asyncauth._credentials.sources.errors import ErrorContext, explain
 from asyncauth._credentials.sources.expiry import LEASE_SECONDS, seconds_left
@@ -42,43 +40,19 @@ from asyncauth._errors import (
 )
 from asyncauth._models import Keys, Profile
 from asyncauth._refresh.slot import RefreshPolicy
-from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth.testing._clock import FakeClock
+from tests.support.sources import open_source, write_home_file
 from tests.support.wire.stubs import SECRET, Wire, key_id_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from asyncauth._credentials.sources import Source, SourceSpec
-    from asyncauth._runtime.clock import Clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
 
 ID = "AKIAIOSFODNN7EXAMPLE"
 OTHER_ID = "AKIAI44QH8DHBEXAMPLE"
-
-
-@asynccontextmanager
-async def open_source(
-    spec: SourceSpec, *, clock: Clock = SYSTEM_CLOCK, policy: RefreshPolicy | None = None, **options: Any
-) -> AsyncIterator[Source]:
-    """Yield a source whose loads end with the block; an exception of the block is raised unchanged."""
-    failed: Exception | None = None
-    async with anyio.create_task_group() as flights:
-        try:
-            yield make_source(
-                spec,
-                spawn=flights.start_soon,
-                clock=clock,
-                random=random.Random(1),
-                policy=policy or RefreshPolicy(),
-                **options,
-            )
-        except Exception as error:
-            failed = error
-        flights.cancel_scope.cancel()
-    if failed is not None:
-        raise failed
 
 
 @pytest.fixture
@@ -95,12 +69,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
 def write() -> Callable[[str, str], None]:
     """Return a function that writes a file below the home directory."""
 
-    def write(name: str, content: str) -> None:
-        path = Path(os.environ["HOME"]) / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(content)
-
-    return write
+    return write_home_file
 
 
 ROLE = "arn:aws:iam::222222222222:role/reader"

@@ -21,7 +21,7 @@ from asyncauth._credentials.sources.configuration import (
     read_configuration,
     set_region,
 )
-from asyncauth._credentials.sources.errors import ErrorContext, explain
+from asyncauth._credentials.sources.errors import ErrorContext, check_keys, explain
 from asyncauth._credentials.sources.expiry import seconds_left
 from asyncauth._credentials.sources.not_found import no_credentials_found
 from asyncauth._credentials.sources.source import Loaded, SourceFacts
@@ -114,11 +114,11 @@ class ChainOrigin:
         context = ErrorContext(self.label, self._profile)
         try:
             session, configuration = self._open() if resolved is None else (resolved.session, resolved.configuration)
-            context = ErrorContext(self.label, session.profile)
+            context = ErrorContext(self.label, session.profile)  # AWS_PROFILE is known now
             credentials = session.get_credentials() if resolved is None else resolved.credentials
             if credentials is None:
                 return no_credentials_found(session, self.label)
-            loaded = self._read(credentials, configuration)
+            loaded = self._read(credentials, configuration, context)
         except Exception as error:  # noqa: BLE001 - every error becomes one of asyncauth's, without secrets
             # A session that found no credentials is not kept: a file that is corrected must be read again.
             return error if isinstance(error, AsyncAuthError) else explain(error, context)
@@ -139,8 +139,11 @@ class ChainOrigin:
         """Check each request that the chain sends; botocore alone knows the places where an endpoint can be set."""
         refuse_plain_http(request.url, event_name.split(".")[1])
 
-    def _read(self, credentials: Any, configuration: Configuration) -> Loaded | AsyncAuthError:
+    def _read(self, credentials: Any, configuration: Configuration, context: ErrorContext) -> Loaded | AsyncAuthError:
         frozen = credentials.get_frozen_credentials()
+        invalid = check_keys(frozen.access_key, frozen.secret_key, context)
+        if invalid is not None:
+            return invalid
         now = self._clock.monotonic()
         lifetime = seconds_left(credentials)
         if lifetime is not None and lifetime <= 0:

@@ -6,12 +6,14 @@ most messages here name the kind of the error only, and the original error is no
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from asyncauth._aws.error_codes import EXPIRED, attempts_of
+from asyncauth._credentials.sources.provider_errors import describe_provider_error
 from asyncauth._errors import ConfigurationError, SourceError, SourceExpired
 from asyncauth._runtime.exceptions import strip_frame_locals
 
@@ -40,6 +42,9 @@ def explain(error: Exception, context: ErrorContext) -> AsyncAuthError:
     for kind in type(error).__mro__:
         if kind.__name__ in _EXPLANATIONS:
             return _EXPLANATIONS[kind.__name__](error, context)
+    provider_error = describe_provider_error(error)
+    if provider_error is not None:
+        return _source_error(provider_error, error, context)
     if isinstance(error, OSError):
         description = error.strerror or type(error).__name__
         file = f" {error.filename!r}" if error.filename else ""
@@ -104,11 +109,25 @@ def available_profiles() -> list[str]:
         return []
 
 
+#: Settings that each value of `credential_source` lacks when it finds nothing.
+_CREDENTIAL_SOURCES: Final[Mapping[str, str]] = {
+    "Environment": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set",
+    "Ec2InstanceMetadata": (
+        "EC2's metadata service gave no keys (not on EC2, no instance profile, or AWS_EC2_METADATA_DISABLED is set)"
+    ),
+    "EcsContainer": "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI and AWS_CONTAINER_CREDENTIALS_FULL_URI are not set",
+}
+
+
 def _retrieval(error: Exception, context: ErrorContext) -> AsyncAuthError:
     provider = getattr(error, "kwargs", {}).get("provider", "a provider")
+    if provider in _CREDENTIAL_SOURCES:
+        return _source_error(
+            f"its credential_source {provider} found no keys: {_CREDENTIAL_SOURCES[provider]}", error, context
+        )
     if provider == "custom-process":
         return _source_error(
-            "the profile's credential_process failed or printed an unusable answer (not shown, it may hold "
+            "its credential_process failed or printed an unusable answer (not shown, it may hold "
             "secrets); run that command yourself: it must exit with 0 and print JSON with Version 1, AccessKeyId and "
             "SecretAccessKey",
             error,
@@ -145,9 +164,11 @@ def _login_failed(error: Exception, context: ErrorContext) -> AsyncAuthError:
 
 def _still_expired(error: Exception, context: ErrorContext) -> AsyncAuthError:
     if "still expired" in str(error):
+        variable = "AWS_CREDENTIAL_EXPIRATION"
+        hint = f" ({variable} is the end of those in the environment)" if variable in os.environ else ""
         return _expired(
             "the credentials that boto found have expired, and another load returns the same ones; renew them where "
-            "they are stored (AWS_CREDENTIAL_EXPIRATION is the end of those in the environment)",
+            f"they are stored{hint}",
             error,
             context,
         )
@@ -191,6 +212,24 @@ def _config_file(error: Exception, context: ErrorContext) -> AsyncAuthError:
     )
 
 
+def _metadata_endpoint(error: Exception, context: ErrorContext) -> AsyncAuthError:
+    return ConfigurationError(
+        f"{context.label}: the address of EC2's metadata service is not valid; correct or unset "
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT and AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE, or the settings "
+        "ec2_metadata_service_endpoint and ec2_metadata_service_endpoint_mode",
+        code=type(error).__name__,
+    )
+
+
+def check_keys(access_key_id: object, secret_access_key: object, context: ErrorContext) -> SourceError | None:
+    """Return the error of keys that cannot sign, as a `credential_process` may print them; None if they can."""
+    for name, value in (("access key id", access_key_id), ("secret access key", secret_access_key)):
+        if not isinstance(value, str) or not value:
+            problem = "empty" if value == "" or value is None else "not a text"
+            return SourceError(f"{context.label}: the {name} is {problem}; correct it where the source reads it")
+    return None
+
+
 def _unreachable(error: Exception, context: ErrorContext) -> AsyncAuthError:
     url = getattr(error, "kwargs", {}).get("endpoint_url", "its endpoint")
     return _source_error(
@@ -211,6 +250,8 @@ _EXPLANATIONS: Final[Mapping[str, Callable[[Exception, ErrorContext], AsyncAuthE
     "LoginError": _login_failed,
     "RefreshWithMFAUnsupportedError": _mfa,
     "MissingDependencyException": _missing_dependency,
+    "InvalidIMDSEndpointError": _metadata_endpoint,
+    "InvalidIMDSEndpointModeError": _metadata_endpoint,
     "InvalidConfigError": _quoted,
     "PartialCredentialsError": _quoted,
     "UnknownCredentialError": _quoted,

@@ -15,7 +15,7 @@ from asyncauth._credentials.sources.configuration import (
     open_session,
     read_configuration,
 )
-from asyncauth._credentials.sources.errors import ErrorContext, explain
+from asyncauth._credentials.sources.errors import ErrorContext, check_keys, explain
 from asyncauth._credentials.sources.expiry import seconds_left
 from asyncauth._credentials.sources.source import Loaded, SourceFacts
 from asyncauth._errors import AsyncAuthError, NoSourceCredentials, SourceError, SourceExpired
@@ -190,6 +190,9 @@ class SessionOrigin(_ExplicitOrigin):
                 return NoSourceCredentials(f"{self.label} that was given as source has no credentials")
             frozen: Any = await credentials.get_frozen_credentials()
             self._last_key_id = frozen.access_key
+            invalid = check_keys(frozen.access_key, frozen.secret_key, ErrorContext(self.label, None))
+            if invalid is not None:
+                return invalid
             now = self._clock.monotonic()
             lifetime = seconds_left(credentials)
         except AsyncAuthError as error:

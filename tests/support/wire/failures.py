@@ -223,6 +223,31 @@ def web_identity_token_that_is_refused(world: World, home: Path) -> Failure:
     )
 
 
+def mfa_without_a_terminal(world: World, home: Path, partition: str) -> Failure:
+    """A process of its own has no terminal."""
+    return Failure(
+        "SourceError",
+        ["profile 'p': its mfa_serial needs a code, and there is no terminal", "Role(mfa_serial=, mfa_token=)"],
+        files={
+            ".aws/config": f"[profile p]\nrole_arn = {world.role('with-mfa', partition)}\nsource_profile = base\n"
+            f"mfa_serial = arn:{partition}:iam::222222222222:mfa/user\n",
+            ".aws/credentials": keys_in("base", world.user("with-mfa", partition)),
+        },
+        source={"profile": "p"},
+        own_process=True,
+    )
+
+
+@failure
+def mfa_without_a_terminal_in_the_global_partition(world: World, home: Path) -> Failure:
+    return mfa_without_a_terminal(world, home, "aws")
+
+
+@failure
+def mfa_without_a_terminal_in_china(world: World, home: Path) -> Failure:
+    return mfa_without_a_terminal(world, home, "aws-cn")
+
+
 @failure
 def container_that_refuses(world: World, home: Path) -> Failure:
     return Failure(

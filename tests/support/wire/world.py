@@ -106,6 +106,8 @@ class World:
             [sys.executable, "-W", "error", str(_PROBE), json.dumps(sources)],
             env=clean | {"HOME": str(home), "PYTHONPATH": str(_ROOT)} | self.environ() | env,
             cwd=home,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # no terminal
             capture_output=True,
             text=True,
             timeout=60,
