@@ -28,6 +28,26 @@ def refuse_plain_http(url: str, what: str, *, region_name: str | None = None) ->
         )
 
 
+def check_endpoint_url(name: str, url: object) -> None:
+    """Refuse an endpoint that is not a URL of http or https.
+
+    Args:
+        name: name of the parameter, variable or setting, for the message.
+        url: the endpoint. User and password in it, and its query, are not quoted.
+
+    Raises:
+        ConfigurationError: it has another scheme or none, or no host.
+    """
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else None
+    except ValueError:
+        parts = None
+    if parts is not None and parts.scheme in {"http", "https"} and parts.hostname:
+        return
+    quoted = url.rpartition("@")[2].partition("?")[0][:80] if isinstance(url, str) else url
+    raise ConfigurationError(f"{name} is {quoted!r}: an endpoint must begin with http:// or https:// and name a host")
+
+
 def is_loopback(url: str) -> bool:
     """Whether the host of a URL is this machine."""
     host = urlsplit(url).hostname or ""

@@ -15,7 +15,8 @@ import anyio.to_thread
 from anyio.from_thread import BlockingPortal
 
 from asyncauth._aws.log_redaction import redact_botocore_logs
-from asyncauth._aws.partitions import get_partition, is_pattern
+from asyncauth._aws.partitions import get_partition
+from asyncauth._aws.plain_http import check_endpoint_url
 from asyncauth._clients import check_open_files
 from asyncauth._credentials import sts_region
 from asyncauth._credentials.sources import choose_source
@@ -114,6 +115,9 @@ class SessionPool:
         random: random_module.Random | None = None,
     ) -> None:
         check_count("max_at_once", max_at_once)
+        if endpoint_url is not None:
+            check_endpoint_url("endpoint_url", endpoint_url)
+        self._max_at_once = max_at_once
         self.role = as_role(role)
         self._settings = Settings(
             sources=_by_partition(sources, choose_source(source=source, keys=keys, profile=profile)),
