@@ -9,14 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from botocore.session import Session
-
 from asyncauth._aws.plain_http import refuse_plain_http
 from asyncauth._credentials.sources.configuration import (
     Configuration,
     SourceRequest,
-    find_process_profile,
     fingerprint,
+    open_blocking_session,
     open_session,
     read_configuration,
     set_region,
@@ -24,6 +22,7 @@ from asyncauth._credentials.sources.configuration import (
 from asyncauth._credentials.sources.errors import ErrorContext, check_keys, explain
 from asyncauth._credentials.sources.expiry import seconds_left
 from asyncauth._credentials.sources.not_found import no_credentials_found
+from asyncauth._credentials.sources.settings import describe_slow_setting
 from asyncauth._credentials.sources.source import Loaded, SourceFacts
 from asyncauth._credentials.sources.worker_thread import WorkerThread
 from asyncauth._errors import AsyncAuthError, SourceExpired
@@ -32,6 +31,8 @@ from asyncauth._refresh import Expiring
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
+
+    from botocore.session import Session
 
     from asyncauth._runtime.clock import Clock
 
@@ -84,7 +85,7 @@ class ChainOrigin:
         )
         self._resolved: _ResolvedChain | None = None
         self._invalidations = 0
-        self._process_profile: str | None = None
+        self._slow_setting: str | None = None
         self._key: Hashable = None
 
     async def load(self) -> Loaded:
@@ -100,12 +101,8 @@ class ChainOrigin:
         return True
 
     def describe_timeout(self) -> str | None:
-        """Return the profile's setting that may take too long: a `credential_process`, also of a source profile."""
-        if self._process_profile is None:
-            return None
-        return (
-            f"the credential_process of profile {self._process_profile!r} may not have ended; run that command yourself"
-        )
+        """Return the setting that may take too long: a `credential_process` or an MFA code; None if there is none."""
+        return self._slow_setting
 
     def _resolve(self) -> Loaded | AsyncAuthError:
         """Run in the thread. An error is returned: raised, it would keep this frame's locals, which are secret."""
@@ -128,8 +125,8 @@ class ChainOrigin:
 
     def _open(self) -> tuple[Session, Configuration]:
         configuration = read_configuration(open_session(self._profile), self._request, self.label)
-        session = Session(profile=self._profile)
-        self._process_profile = find_process_profile(session)
+        session = open_blocking_session(self._profile)
+        self._slow_setting = describe_slow_setting(session)
         set_region(session, configuration)
         if not self._allow_http:
             session.register("before-send", self._refuse_plain_http)

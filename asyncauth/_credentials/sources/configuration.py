@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from aiobotocore.session import AioSession
+from botocore.session import Session
 
 from asyncauth._aws.partitions import get_partition, partition_of_region
+from asyncauth._credentials.sources.settings import check_settings, prepare_session, settled_profile
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import parse_role_arn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from botocore.session import Session
 
 _IDENTITY_SETTINGS: Final = ("role_arn", "sso_account_id", "sso_role_name", "login_session")
 
@@ -47,7 +47,12 @@ class Configuration:
 
 def open_session(profile: str | None) -> AioSession:
     """Return a new session for `profile`; None: the default profile, or the one in AWS_PROFILE."""
-    return AioSession(profile=profile)
+    return prepare_session(AioSession(profile=settled_profile(profile)))
+
+
+def open_blocking_session(profile: str | None) -> Session:
+    """Return a new session of synchronous botocore, as `open_session` does."""
+    return prepare_session(Session(profile=settled_profile(profile)))
 
 
 def read_configuration(session: AioSession, request: SourceRequest, label: str) -> Configuration:
@@ -57,10 +62,11 @@ def read_configuration(session: AioSession, request: SourceRequest, label: str) 
     SDKs read, is not part of it.
 
     Raises:
-        ConfigurationError: the region is in no partition that botocore's data knows.
+        ConfigurationError: the region is in no partition that botocore's data knows, or a setting cannot be read.
         botocore.exceptions.BotoCoreError: a file cannot be read, or the profile does not exist.
     """
-    region_name = request.region_name or session.get_config_variable("region")
+    check_settings(session, label)
+    region_name = request.region_name or session.get_config_variable("region") or None
     profile: Mapping[str, Any] = session.get_scoped_config()
     partition = request.partition or _partition_of(region_name, label) or _partition_of_role(profile)
     identity = tuple(str(profile[name]) for name in _IDENTITY_SETTINGS if name in profile)
@@ -77,19 +83,6 @@ def set_region(session: Session, configuration: Configuration) -> None:
         region_name = get_partition(configuration.partition).default_region
     if region_name is not None:
         session.set_config_variable("region", region_name)
-
-
-def find_process_profile(session: Session) -> str | None:
-    """Return the first profile with a `credential_process`: the session's own, or the source profiles behind it."""
-    profiles: Mapping[str, Any] = session.full_config.get("profiles", {})
-    name = session.profile or "default"
-    visited: set[str] = set()
-    while name in profiles and name not in visited:
-        visited.add(name)
-        if "credential_process" in profiles[name]:
-            return name
-        name = profiles[name].get("source_profile")
-    return None
 
 
 def _partition_of(region_name: str | None, label: str) -> str | None:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.session import Session
 
 from asyncauth._aws.error_codes import EXPIRED, attempts_of
 from asyncauth._credentials.sources.provider_errors import describe_provider_error
+from asyncauth._credentials.sources.settings import misnamed_section
 from asyncauth._errors import ConfigurationError, SourceError, SourceExpired
 from asyncauth._runtime.exceptions import strip_frame_locals
 
@@ -89,8 +91,8 @@ def _quoted(error: Exception, context: ErrorContext) -> AsyncAuthError:
 
 def _profile_not_found(error: Exception, context: ErrorContext) -> AsyncAuthError:
     name = getattr(error, "kwargs", {}).get("profile", context.profile)
-    known = available_profiles()
-    profiles = f"there are {', '.join(known)}" if known else "there are no profiles at all"
+    known, correction = _available_profiles(name)
+    profiles = correction or (f"there are {', '.join(known)}" if known else "there are no profiles at all")
     return ConfigurationError(
         f"{context.label}: the profile {name!r} is neither in the config file nor in the credentials file; {profiles}"
         " (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE set the files and the profile)",
@@ -98,15 +100,13 @@ def _profile_not_found(error: Exception, context: ErrorContext) -> AsyncAuthErro
     )
 
 
-def available_profiles() -> list[str]:
-    """Return the names of all profiles; none if the files cannot be read."""
-    from botocore.session import Session
-
+def _available_profiles(name: str | None) -> tuple[list[str], str | None]:
+    """Return the names of all profiles, and how to correct a section of the name; none if the files are unreadable."""
     try:
         session = Session()
-        return sorted(session.available_profiles)
+        return sorted(session.available_profiles), misnamed_section(session, name or "")
     except (BotoCoreError, OSError, UnicodeDecodeError):
-        return []
+        return [], None
 
 
 #: Settings that each value of `credential_source` lacks when it finds nothing.

@@ -1,0 +1,166 @@
+"""Checks of boto's settings before they are used: each mistake is an error that names variable, file or profile."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from botocore.configprovider import ChainProvider, ConstantProvider, InstanceVarProvider
+
+from asyncauth._aws.plain_http import check_endpoint_url
+from asyncauth._errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from botocore.session import Session
+
+SessionType = TypeVar("SessionType", bound="Session")
+
+#: Settings that botocore converts to a whole number, and their variables.
+_NUMBERS: Final[Mapping[str, str]] = {
+    "max_attempts": "AWS_MAX_ATTEMPTS",
+    "metadata_service_timeout": "AWS_METADATA_SERVICE_TIMEOUT",
+    "metadata_service_num_attempts": "AWS_METADATA_SERVICE_NUM_ATTEMPTS",
+}
+
+#: Endpoints that credentials come from; those of other services are botocore's affair when a client is made.
+_ENDPOINT_VARIABLES: Final = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_STS",
+    "AWS_ENDPOINT_URL_SSO",
+    "AWS_ENDPOINT_URL_SSO_OIDC",
+    "AWS_ENDPOINT_URL_SIGNIN",
+)
+
+#: Settings whose values hold no space, so that a space and a comment sign begin a comment.
+_WITHOUT_SPACES: Final = (
+    "region",
+    "role_arn",
+    "credential_source",
+    "mfa_serial",
+    "role_session_name",
+    "endpoint_url",
+    "sso_session",
+    "sso_account_id",
+    "sso_region",
+    "sso_start_url",
+)
+_COMMENT: Final = re.compile(r"\s[#;]")
+
+
+def settled_profile(profile: str | None) -> str | None:
+    """Return the profile to use: `profile`, else that of the variables; an empty variable counts as unset."""
+    return profile or os.environ.get("AWS_DEFAULT_PROFILE") or os.environ.get("AWS_PROFILE") or None
+
+
+def prepare_session(session: SessionType) -> SessionType:
+    """Return a session whose profile and region count as unset where their variables are empty."""
+    # Not `session.profile`, which keeps the first value that it returns.
+    if session.get_config_variable("profile") == "":
+        _set_default(session, "profile", None)
+    if session.get_config_variable("region") == "":
+        _set_default(session, "region", session.get_scoped_config().get("region"))
+    return session
+
+
+def _set_default(session: Session, name: str, value: str | None) -> None:
+    """Let a setting have `value` unless `set_config_variable` sets another one; its variable is not read."""
+    providers = [InstanceVarProvider(name, session), ConstantProvider(value)]
+    session.get_component("config_store").set_config_provider(name, ChainProvider(providers))
+
+
+def check_settings(session: Session, label: str) -> None:
+    """Refuse settings that botocore cannot read.
+
+    Raises:
+        ConfigurationError: a number that is none, an endpoint without a scheme, or a comment after a value.
+    """
+    for name, variable in _NUMBERS.items():
+        _check_number(session, name, variable, label)
+    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
+        for variable in _ENDPOINT_VARIABLES:
+            if os.environ.get(variable):
+                check_endpoint_url(f"{label}: the variable {variable}", os.environ[variable])
+    profiles: Mapping[str, Mapping[str, Any]] = session.full_config.get("profiles", {})
+    for name in _chain_of_profiles(session, profiles):
+        _check_profile(name, profiles, label)
+
+
+def _check_number(session: Session, name: str, variable: str, label: str) -> None:
+    try:
+        session.get_config_variable(name)
+    except ValueError:
+        value = os.environ.get(variable)
+        if value is None:
+            where, value = f"the setting {name} of profile {_profile(session)!r}", session.get_scoped_config().get(name)
+        else:
+            where = f"the variable {variable}"
+        problem = "is empty" if value == "" else f"is {value!r}"
+        raise ConfigurationError(f"{label}: {where} {problem}, it must be a whole number or unset") from None
+
+
+def _check_profile(name: str, profiles: Mapping[str, Mapping[str, Any]], label: str) -> None:
+    profile = profiles[name]
+    for setting in _WITHOUT_SPACES:
+        value = profile.get(setting)
+        if isinstance(value, str) and _COMMENT.search(value):
+            raise _comment(name, setting, value, label)
+    source = profile.get("source_profile")
+    if isinstance(source, str) and source not in profiles and _COMMENT.search(source):
+        raise _comment(name, "source_profile", source, label)
+    endpoint = profile.get("endpoint_url")
+    if isinstance(endpoint, str) and endpoint:
+        check_endpoint_url(f"{label}: the setting endpoint_url of profile {name!r}", endpoint)
+
+
+def _comment(profile: str, setting: str, value: str, label: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{label}: in profile {profile!r} the setting {setting} is {value[:80]!r}: a comment after a value is part of "
+        "the value; put it on a line of its own"
+    )
+
+
+def _chain_of_profiles(session: Session, profiles: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the names of the session's profile and of the source profiles behind it, as far as they exist."""
+    name: Any = _profile(session)
+    visited: set[str] = set()
+    while isinstance(name, str) and name in profiles and name not in visited:
+        visited.add(name)
+        yield name
+        name = profiles[name].get("source_profile")
+
+
+def describe_slow_setting(session: Session) -> str | None:
+    """Return which setting of the session's profile, or of the source profiles behind it, may take forever to load."""
+    profiles: Mapping[str, Mapping[str, Any]] = session.full_config.get("profiles", {})
+    for name in _chain_of_profiles(session, profiles):
+        if "credential_process" in profiles[name]:
+            return f"the credential_process of profile {name!r} may not have ended; run that command yourself"
+        if "mfa_serial" in profiles[name]:
+            return (
+                f"the code for the mfa_serial of profile {name!r} may not have been typed; it can also be given "
+                "through Role(mfa_serial=, mfa_token=)"
+            )
+    return None
+
+
+def misnamed_section(session: Session, name: str) -> str | None:
+    """Return how to correct the section of a profile whose `profile ` prefix is missing or must not be there.
+
+    In the config file a profile's section has the prefix, except for the default profile; in the credentials file none
+    has it.
+    """
+    config = session.full_config
+    if name != "default" and name in config and isinstance(config[name], dict) and name != "profiles":
+        path = session.get_config_variable("config_file")
+        return f"{path} has a section [{name}]; in that file it must be [profile {name}]"
+    if f"profile {name}" in config.get("profiles", {}):
+        path = session.get_config_variable("credentials_file")
+        return f"{path} has a section [profile {name}]; in that file it must be [{name}]"
+    return None
+
+
+def _profile(session: Session) -> str:
+    return session.profile or "default"
