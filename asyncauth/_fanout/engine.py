@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from anyio.abc import TaskGroup
+
     from asyncauth._runtime.clock import Clock
 
 __all__ = ["Attempt", "FanOut", "Group", "SkipTarget", "TargetResult", "fan_out"]
@@ -183,6 +185,10 @@ class FanOut(Generic[K, T]):
         self._offered = 0
         self._skip_rest: str | None = None
         self._fatal: BaseException | None = None
+        self._stop_error: Exception | None = None
+        self._stop_reason: str | None = None
+        self._ended: anyio.Event | None = None
+        self._stopped = False
         self._entered = self._finished = False
 
     @property
@@ -200,6 +206,32 @@ class FanOut(Generic[K, T]):
         self._admission.reconsider()
         if self._entered:
             self._wake.set()
+
+    def stop(self, error: Exception, *, reason: str) -> None:
+        """End the run from outside of its block: cancel its targets, and settle those that did not begin as cancelled.
+
+        The stream gives the answers that are unread, then raises `error`; if all targets are settled already, it ends
+        as if there had been no stop. A run that was not entered does not change.
+
+        Args:
+            error: what the stream raises at its end.
+            reason: the reason of the cancelled targets.
+        """
+        if self._ended is None or self._stopped:
+            return
+        self._stopped = True
+        if not self._finished:
+            self._stop_error, self._stop_reason = error, reason
+        self._stop_scope.cancel()
+
+    async def wait_ended(self) -> None:
+        """Wait until no target runs any more; return at once for a run that was not entered."""
+        if self._ended is not None:
+            await self._ended.wait()
+
+    def is_running(self, attempt: Attempt | None) -> bool:
+        """Whether an attempt belongs to a target that runs now."""
+        return any(target.attempt is attempt for target in self._running.values())
 
     @property
     def counts(self) -> Mapping[Status, int]:
@@ -224,10 +256,12 @@ class FanOut(Generic[K, T]):
         self._deadline = None if self._limits.deadline is None else self._started_at + self._limits.deadline
         # Before any task starts: what a listener raises here (KeyboardInterrupt) must leave no task behind.
         self._results.emit(RunStarted(self._producer.total))
+        # Around the targets and not around the body of the block, which `stop` does not cancel.
+        self._stop_scope = anyio.CancelScope()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tasks.start_soon(self._read)
-        self._tasks.start_soon(self._pump)
+        self._ended = anyio.Event()
+        self._tasks.start_soon(self._pump, self._ended)
         if self._deadline is not None:
             self._tasks.start_soon(self._end_at, self._deadline)
         if self._deadline is not None or self._limits.timeout is not None:
@@ -249,6 +283,8 @@ class FanOut(Generic[K, T]):
             swallowed = False
         finally:
             self._close()
+            if self._producer.error is not None:
+                logger.warning("the run was left before its producer's error could be raised: %r", self._producer.error)
         if self._fatal is not None:
             raise self._fatal
         if swallowed and exc is not None:
@@ -259,14 +295,12 @@ class FanOut(Generic[K, T]):
     def _close(self) -> None:
         until = self._clock.monotonic() + CLOSE_TIMEOUT_SECONDS
         for target in [*self._running.values(), *self._admission.drain()]:
-            self._settle(target, "cancelled")
+            self._settle(target, "cancelled", reason=self._stop_reason)
         for target in map(self._next_target, self._producer.rest()):
-            self._settle(target, "cancelled")
+            self._settle(target, "cancelled", reason=self._stop_reason)
             if self._clock.monotonic() > until:
                 break
         self._finish()
-        if self._producer.error is not None:
-            logger.warning("the run was left before its producer's error could be raised: %r", self._producer.error)
 
     def _abort(self, error: BaseException) -> None:
         """Stop the run. Leaving the block raises `error`."""
@@ -303,16 +337,31 @@ class FanOut(Generic[K, T]):
 
     # The pump.
 
-    async def _pump(self) -> None:
-        # One task spawns all others. A target spawned by the task of another target would inherit its context.
-        while True:
-            for target in self._admit():
-                self._tasks.start_soon(self._run, target)
-            if self._producer.ended and not self._admission.waiting and not self._running:
-                self._finish()
-            if self._admission.runs_low:
-                self._window_low.set()
-            await self._wake.wait()
+    async def _pump(self, ended: anyio.Event) -> None:
+        # One task spawns all the others: spawned by whoever made room for it, a target would inherit his context.
+        try:
+            with self._stop_scope:
+                async with anyio.create_task_group() as workers:
+                    workers.start_soon(self._read)
+                    await self._start_targets(workers)
+            self._close()  # reached if `stop` has cancelled the targets
+        finally:
+            ended.set()
+
+    async def _start_targets(self, workers: TaskGroup) -> None:
+        try:
+            while True:
+                for target in self._admit():
+                    workers.start_soon(self._run, target)
+                if self._producer.ended and not self._admission.waiting and not self._running:
+                    self._finish()
+                if self._admission.runs_low:
+                    self._room.set()
+                await self._wake.wait()
+        finally:
+            if not self._stopped:
+                # The block is being left, or code outside of the run has cancelled this task: the body must not go on.
+                self._tasks.cancel_scope.cancel()
 
     def _admit(self) -> list[_Target[K]]:
         """Return the targets that start now, and record results for those that never will."""
@@ -371,7 +420,7 @@ class FanOut(Generic[K, T]):
             if target.scope.cancelled_caught:
                 self._time_out(target)
         except self._cancelled:
-            self._settle(target, "cancelled", error=target.last_error)
+            self._settle(target, "cancelled", error=target.last_error, reason=self._stop_reason)
             raise
         except Exception as error:  # noqa: BLE001 - raised by the callable of `retry.errors`
             self._settle(target, "failed", error=strip_frame_locals(error))
@@ -496,7 +545,7 @@ class FanOut(Generic[K, T]):
         """Return the next result. After the last, raise the producer's error, if there is one."""
         while not self._results.unread:
             if self._finished:
-                error, self._producer.error = self._producer.error, None
+                error, self._producer.error = self._producer.error or self._stop_error, None
                 raise StopAsyncIteration if error is None else error
             await self._results.changed.wait()
         was_full = self._results.is_full

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import random as random_module
 from collections import Counter
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack
 from weakref import WeakSet
 
 import anyio
-import anyio.to_thread
-from anyio.from_thread import BlockingPortal
 
 from asyncauth._aws.log_redaction import redact_botocore_logs
-from asyncauth._aws.partitions import get_partition
+from asyncauth._aws.partitions import get_partition, is_pattern
 from asyncauth._aws.plain_http import check_endpoint_url
 from asyncauth._clients import check_open_files
 from asyncauth._credentials import sts_region
@@ -23,13 +21,14 @@ from asyncauth._credentials.sources import choose_source
 from asyncauth._errors import ConfigurationError, LongTermCredentialsError, PoolClosed
 from asyncauth._fanout import FailureMode, Retry, Status
 from asyncauth._models import Account, Keys, Profile, Role, as_account, as_role
-from asyncauth._pool.resources import PoolResources, Settings
+from asyncauth._pool.resources import PoolResources, Settings, open_resources
 from asyncauth._pool.statistics import Statistics
 from asyncauth._refresh import RefreshPolicy
 from asyncauth._resilience import RateLimit, check_rate_limits
 from asyncauth._runs import DEFAULT_RETRY, Coverage, Report, Run, RunKeywords, RunOptions, Targets, coverage
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.loop_guard import EventLoopGuard
+from asyncauth._runtime.owner_task import OwnerTask
 from asyncauth._runtime.validation import check_count
 from asyncauth._session import AccountClientLease, AccountSession
 from asyncauth.caches import MemoryTokenCache
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aiobotocore.config import AioConfig
-    from anyio.abc import TaskGroup
 
     from asyncauth._credentials.sources import SourceSpec
     from asyncauth._models import AccountLike
@@ -53,13 +51,17 @@ T = TypeVar("T")
 
 logger: Final = logging.getLogger("asyncauth.pool")
 
+#: The reason of targets that were cancelled because their pool was closed.
+POOL_CLOSED: Final = "the pool was closed"
+
 
 class SessionPool:
     """Sessions for any number of AWS accounts, from base credentials that are found once.
 
     The role is assumed once per account, however many tasks need it; tokens are renewed before they expire. Open the
-    pool with `async with`, and leave it in the same task: that stops and closes everything it started. It belongs to
-    the event loop that it was opened on; threads use `session.boto3()`.
+    pool with `async with`, or with `open()` and `aclose()`, which can be called in different tasks: a fixture, a
+    notebook, the start and stop hooks of a web framework. Closing it stops and closes everything it started. It belongs
+    to the asyncio event loop that it was opened on; threads use `session.boto3()`.
 
     Args:
         role: the role to assume in each account that has none of its own: a `Role`, or a role's name.
@@ -135,8 +137,8 @@ class SessionPool:
             # Jitter spreads load and keeps no secret.
             random=random or random_module.Random(),  # noqa: S311
         )
-        self._state = "never opened"
-        self._stack = AsyncExitStack()
+        self._state: Literal["never opened", "opening", "open", "closing", "closed"] = "never opened"
+        self._owner: OwnerTask[PoolResources] | None = None
         self._resources: PoolResources | None = None
         self._loop_guard: EventLoopGuard | None = None
         self._runs: WeakSet[Run[Any]] = WeakSet()
@@ -144,58 +146,109 @@ class SessionPool:
 
     # -- life cycle ----------------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> Self:
+        """Open the pool on the running event loop; `async with` does the same. No AWS call is made.
+
+        A task of the pool owns everything that it starts, so `aclose` can be called in another task than this. A caller
+        that is cancelled leaves a closed pool.
+
+        Returns:
+            The pool itself.
+
+        Raises:
+            ConfigurationError: the pool is open already, or the event loop is not asyncio's.
+            PoolClosed: the pool is closed; a pool can be opened once.
+        """
+        if self._state in ("closing", "closed"):
+            raise PoolClosed(f"a pool can be opened once, and this one is {self._state}; make another SessionPool")
         if self._state != "never opened":
-            raise PoolClosed(
-                f"a pool can be opened once, and this one is {self._state} already; make another SessionPool"
+            raise ConfigurationError(f"a pool can be opened once, and this one is {self._state} already")
+        loop_guard = EventLoopGuard()
+        if loop_guard.loop is None:
+            raise ConfigurationError(
+                "a SessionPool needs an asyncio event loop, and this code runs on another one, such as trio; start the "
+                'program with asyncio.run(main()), or anyio.run(main, backend="asyncio")'
             )
-        self._loop_guard = EventLoopGuard()
-        self._opened_in_task = anyio.get_current_task().id
+        self._loop_guard = loop_guard
+        self._state = "opening"
         redact_botocore_logs()
         too_few_files = check_open_files(self._settings.max_at_once)
         if too_few_files is not None:
             logger.warning("%s", too_few_files)
-        async with AsyncExitStack() as stack:
-            # Closed in the opposite order: first the requests of threads, then the refreshes, then the connections.
-            connections = await stack.enter_async_context(AsyncExitStack())
-            flights = await stack.enter_async_context(_flights())
-            portal = await stack.enter_async_context(_portal())
-            resources = self._resources = PoolResources(
-                self._settings, flights, portal, self._check_open, self._loop_guard
-            )
-            connections.push_async_callback(resources.close_clients)
-            stack.push_async_callback(anyio.to_thread.run_sync, resources.credential_server.close)
-            self._stack = stack.pop_all()
+        self._owner = OwnerTask(self._open_parts(loop_guard), name="asyncauth pool")
+        try:
+            self._resources = await self._owner.start()
+        except BaseException:
+            self._state = "closed"
+            raise
+        if self._state != "opening":
+            raise PoolClosed("this pool was closed while it was being opened")
         self._state = "open"
         return self
+
+    async def aclose(self) -> None:
+        """Close the pool: stop its runs and refreshes, and close its connections; leaving `async with` does the same.
+
+        Runs under way in other tasks are cancelled. Their unfinished targets have the status `cancelled`, and the
+        reader of a run gets PoolClosed after the last outcome. Calling this again does nothing, or waits for the end
+        of closing. Cancelling the caller does not interrupt closing; the cancellation is raised at the end. A pool that
+        was never opened is closed as well, and can no longer be opened.
+
+        Raises:
+            ConfigurationError: another event loop is running than the pool's, or a job closes the pool that runs it.
+        """
+        if self._owner is None or self._loop_guard is None or self._state == "closed":
+            self._state = "closed"
+            return
+        self._loop_guard.check_loop()
+        if any(run.is_running_this_task() for run in self._runs):
+            raise ConfigurationError("a job cannot close the pool that runs it: closing waits for the end of all jobs")
+        self._state = "closing"
+        try:
+            await self._owner.stop()
+        finally:
+            self._state = "closed"
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
-        assert self._loop_guard is not None
-        self._loop_guard.check_loop()
-        self._state = "closed"
-        if anyio.get_current_task().id != self._opened_in_task:
-            assert self._resources is not None
-            await self._resources.close_clients()
-            raise ConfigurationError(
-                "this pool was left in another task than the one that opened it; its connections are closed. Open and "
-                "leave it in one task: an `async with` around its use, and anyio's plugin for pytest fixtures"
-            )
-        # The parts do not get the exception of the body: a task group would wrap it in a group.
-        await self._stack.aclose()
+        await self.aclose()
+
+    @asynccontextmanager
+    async def _open_parts(self, loop_guard: EventLoopGuard) -> AsyncIterator[PoolResources]:
+        async with open_resources(self._settings, self._check_open, loop_guard) as resources:
+            try:
+                yield resources
+            finally:
+                # It is still open if the owner task was cancelled, which asyncio.run does at the end of its event loop.
+                self._state = "closing"
+                await self._stop_runs()
+
+    async def _stop_runs(self) -> None:
+        runs = list(self._runs)
+        for run in runs:
+            run.stop(PoolClosed("the pool was closed before this run had ended"), reason=POOL_CLOSED)
+        with anyio.CancelScope(shield=True):
+            for run in runs:
+                await run.wait_stopped()
 
     def _check_open(self) -> PoolResources:
         if self._state != "open" or self._resources is None:
-            hint = "" if self._state == "closed" else "; use it inside `async with SessionPool(...) as pool`"
-            raise PoolClosed(f"this pool {'is' if self._state == 'closed' else 'was'} {self._state}{hint}")
+            if self._state == "never opened":
+                raise PoolClosed(
+                    "this pool was never opened; use it inside `async with SessionPool(...) as pool`, or after "
+                    "`await pool.open()`"
+                )
+            raise PoolClosed(f"this pool is {self._state}")
         return self._resources
 
     def _open_resources(self) -> PoolResources:
-        resources = self._check_open()
-        assert self._loop_guard is not None
-        self._loop_guard.check_loop()
-        return resources
+        if self._loop_guard is not None and self._state != "closed":
+            self._loop_guard.check_loop()
+        return self._check_open()
 
     # -- sessions and clients ------------------------------------------------------------------------------------
 
@@ -378,6 +431,7 @@ class SessionPool:
             options,
             role=self.role,
             session=self.session,
+            check_open=self._check_open,
             guard=resources.guard,
             default_max_at_once=settings.max_at_once,
             counts=self._counts,
@@ -485,27 +539,6 @@ class SessionPool:
 
     def _targets_now(self) -> tuple[int, int]:
         return sum(run.running for run in self._runs), sum(run.waiting for run in self._runs)
-
-
-@asynccontextmanager
-async def _flights() -> AsyncIterator[TaskGroup]:
-    """Own the task group of refreshes; leaving cancels those under way and waits for their end."""
-    async with anyio.create_task_group() as group:
-        try:
-            yield group
-        finally:
-            group.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def _portal() -> AsyncIterator[BlockingPortal]:
-    """Own the portal for calls of threads; leaving cancels the calls that still wait."""
-    async with BlockingPortal() as portal:
-        try:
-            yield portal
-        finally:
-            with anyio.CancelScope(shield=True):
-                await portal.stop(cancel_remaining=True)
 
 
 def _by_partition(sources: Mapping[str, SourceSpec] | None, single: SourceSpec) -> dict[str | None, SourceSpec]:

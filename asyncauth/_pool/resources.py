@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
+import anyio.to_thread
 from aiobotocore.config import AioConfig
+from anyio.from_thread import BlockingPortal
 
 from asyncauth._bridges import CredentialServer
 from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, ClientStatistics
@@ -19,11 +22,10 @@ from asyncauth._resilience import CircuitBreakers, RateLimit, RateLimiters, Requ
 from asyncauth._runtime.stall_monitor import StallMonitor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
     from random import Random
 
     from anyio.abc import TaskGroup
-    from anyio.from_thread import BlockingPortal
 
     from asyncauth._credentials.sources import SourceSpec
     from asyncauth._refresh import RefreshPolicy
@@ -186,3 +188,40 @@ class PoolResources:
             portal=self.portal,
             credential_server=self.credential_server,
         )
+
+
+@asynccontextmanager
+async def open_resources(
+    settings: Settings, check_open: Callable[[], object], loop_guard: EventLoopGuard
+) -> AsyncIterator[PoolResources]:
+    """Open the resources of a pool, and close them in the opposite order."""
+    async with AsyncExitStack() as stack:
+        # Closed first are the requests of threads and subprocesses, then the refreshes, then the connections.
+        connections = await stack.enter_async_context(AsyncExitStack())
+        flights = await stack.enter_async_context(_flights())
+        portal = await stack.enter_async_context(_portal())
+        resources = PoolResources(settings, flights, portal, check_open, loop_guard)
+        connections.push_async_callback(resources.close_clients)
+        stack.push_async_callback(anyio.to_thread.run_sync, resources.credential_server.close)
+        yield resources
+
+
+@asynccontextmanager
+async def _flights() -> AsyncIterator[TaskGroup]:
+    """Own the task group of refreshes; leaving cancels those under way and waits for their end."""
+    async with anyio.create_task_group() as group:
+        try:
+            yield group
+        finally:
+            group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _portal() -> AsyncIterator[BlockingPortal]:
+    """Own the portal for calls of threads; leaving cancels the calls that still wait."""
+    async with BlockingPortal() as portal:
+        try:
+            yield portal
+        finally:
+            with anyio.CancelScope(shield=True):
+                await portal.stop(cancel_remaining=True)

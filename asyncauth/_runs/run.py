@@ -65,6 +65,7 @@ class Run(Generic[T]):
         *,
         role: Role,
         session: Callable[[Account, str], Awaitable[AccountSession]],
+        check_open: Callable[[], object],
         guard: RequestGuard,
         default_max_at_once: int,
         counts: Counter[Status],
@@ -79,6 +80,7 @@ class Run(Generic[T]):
         self._targets = targets
         self._role = role
         self._session = session
+        self._check_open = check_open
         self._region_admission = RegionAdmission(guard, clock)
         self._confirm = options.confirm
         self._dry_run = options.dry_run
@@ -125,9 +127,22 @@ class Run(Generic[T]):
         """Number of targets that were read from the accounts and have not started."""
         return self._results.waiting
 
+    def is_running_this_task(self) -> bool:
+        """Whether the current task is that of a target of this run, or was started by it."""
+        return self._results.is_running(current_attempt.get())
+
+    def stop(self, error: Exception, *, reason: str) -> None:
+        """Cancel the targets; the stream gives the outcomes that are unread, then raises `error`."""
+        self._results.stop(error, reason=reason)
+
+    async def wait_stopped(self) -> None:
+        """Wait until no target runs any more."""
+        await self._results.wait_ended()
+
     # -- the block -----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        self._check_open()
         if self._confirm:
             plan = Plan.of(self._targets.all(), self._role, dry_run=self._dry_run)
             self._refused = None if await is_confirmed(self._confirm, plan) else NOT_CONFIRMED
@@ -146,6 +161,7 @@ class Run(Generic[T]):
                 helpers.start_soon(self._display.keep_updated)
             stack.callback(self._region_admission.subscribe(self._results.reconsider))
             stack.enter_context(raised_gc_threshold(_YOUNG_CONTAINERS))
+            self._check_open()  # the pool may have been closed during the waits above
             await self._results.__aenter__()
             self._stack = stack.pop_all()
             self._entered = True

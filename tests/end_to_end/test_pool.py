@@ -682,18 +682,6 @@ class TestLifeCycle:
             warnings.simplefilter("ignore", ResourceWarning)  # the closed loop has left connections open
             await anyio.to_thread.run_sync(run_twice)
 
-    async def test_leaving_in_another_task_closes_the_connections(
-        self, fleet: SimulatedFleet, account: Account
-    ) -> None:
-        """Fixtures of some test frameworks enter and leave in different tasks: that is refused."""
-        pool = await asyncio.create_task(pool_over(fleet).__aenter__())
-        session = await pool.session(account)
-
-        with pytest.raises(ConfigurationError, match="in another task than the one that opened it"):
-            await pool.__aexit__(None, None, None)
-        with pytest.raises(PoolClosed):
-            await who_am_i(session)
-
     async def test_the_exception_of_the_body_stays_itself(self, fleet: SimulatedFleet, account: Account) -> None:
         """The body's exception is not wrapped in a group, also with a refresh under way, which ends with the pool."""
         await fleet.fault("hang", service="sts", action="AssumeRole")
