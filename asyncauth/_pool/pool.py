@@ -31,7 +31,6 @@ from asyncauth._runtime.loop_guard import EventLoopGuard
 from asyncauth._runtime.owner_task import OwnerTask
 from asyncauth._runtime.validation import check_count
 from asyncauth._session import AccountClientLease, AccountSession
-from asyncauth.caches import MemoryTokenCache
 
 if TYPE_CHECKING:
     import os
@@ -79,7 +78,7 @@ class SessionPool:
             sake of others who use the same accounts. STS, Organizations, the Identity Center portal and ListRegions
             always have a limit.
         refresh: when tokens are renewed, and what happens if that fails; None: `RefreshPolicy()`.
-        token_cache: where tokens are kept; None: a `MemoryTokenCache`.
+        token_cache: where tokens outlive the pool, for the next one; None: tokens end with the pool.
         config: the `AioConfig` that the configuration of every client is merged into; None: aiobotocore's default.
         verify: a CA bundle's path, or False for no verification, as in boto; None: boto's configuration.
         clock: the source of all time, for tests.
@@ -130,7 +129,7 @@ class SessionPool:
             allow_http_sts=allow_http_sts,
             rate_limits=check_rate_limits(rate_limits),
             policy=_check_policy(refresh),
-            cache=MemoryTokenCache() if token_cache is None else _check_cache(token_cache),
+            cache=_check_cache(token_cache),
             config=config,
             verify=verify,
             clock=clock,
@@ -520,7 +519,7 @@ class SessionPool:
             targets=MappingProxyType(dict(self._counts)),
             targets_running=running,
             targets_waiting=waiting,
-            tokens_cached=self._settings.cache.count_good(),
+            tokens_cached=resources.slots.count_valid(),
             tokens_refreshing=resources.tokens.refreshing,
             tokens_assumed=resources.tokens.assumed,
             tokens_failed=resources.tokens.failed,
@@ -534,7 +533,7 @@ class SessionPool:
         if self._state != "open" or self._resources is None:
             return f"<SessionPool {self.role.name!r} [{self._state}]>"
         running, waiting = self._targets_now()
-        tokens = f"{self._settings.cache.count_good()} cached, {self._resources.tokens.refreshing} refreshing"
+        tokens = f"{self._resources.slots.count_valid()} cached, {self._resources.tokens.refreshing} refreshing"
         return f"<SessionPool {self.role.name!r} [targets: {running} running, {waiting} waiting | tokens: {tokens}]>"
 
     def _targets_now(self) -> tuple[int, int]:
@@ -559,9 +558,9 @@ def _check_policy(refresh: RefreshPolicy | None) -> RefreshPolicy:
     return refresh or RefreshPolicy()
 
 
-def _check_cache(cache: TokenCache) -> TokenCache:
-    missing = [name for name in ("slot", "get", "discard", "clear", "count_good") if not hasattr(cache, name)]
-    if missing:
+def _check_cache(cache: TokenCache | None) -> TokenCache | None:
+    missing = [name for name in ("load", "store", "discard", "lock") if not hasattr(cache, name)]
+    if cache is not None and missing:
         raise ConfigurationError(
             f"token_cache= must be a TokenCache, such as MemoryTokenCache(); a {type(cache).__name__} has no "
             f"{', no '.join(missing)}"

@@ -13,7 +13,7 @@ from anyio.from_thread import BlockingPortal
 
 from asyncauth._bridges import CredentialServer
 from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, ClientStatistics
-from asyncauth._credentials import RoleCredentials
+from asyncauth._credentials import RoleCredentials, TokenSlots
 from asyncauth._credentials.sources import make_source
 from asyncauth._errors import PartitionMismatch
 from asyncauth._observability import open_telemetry
@@ -46,7 +46,7 @@ class Settings:
     allow_http_sts: bool
     rate_limits: tuple[RateLimit, ...]
     policy: RefreshPolicy
-    cache: TokenCache
+    cache: TokenCache | None
     config: AioConfig | None
     verify: bool | str | None
     clock: Clock
@@ -87,8 +87,11 @@ class PoolResources:
             telemetry,
             stalls,
         )
+        self.slots = TokenSlots(
+            settings.cache, endpoint_url=settings.endpoint_url, clock=settings.clock, policy=settings.policy
+        )
         self.tokens = RoleCredentials(
-            settings.cache,
+            self.slots,
             guard=self.guard,
             telemetry=telemetry,
             spawn=self._spawn,
@@ -202,6 +205,7 @@ async def open_resources(
         portal = await stack.enter_async_context(_portal())
         resources = PoolResources(settings, flights, portal, check_open, loop_guard)
         connections.push_async_callback(resources.close_clients)
+        connections.push_async_callback(resources.slots.aclose)
         stack.push_async_callback(anyio.to_thread.run_sync, resources.credential_server.close)
         yield resources
 

@@ -190,6 +190,13 @@ class ExpiringSlot(Generic[T]):
         return self._token is not None and self._now() < self._ends
 
     @property
+    def is_disposable(self) -> bool:
+        """Whether a new slot would act the same: no usable value, no load, no waiter and no remembered failure."""
+        now = self._now()
+        remembers = now < max(self._back_off.not_before, self._back_off.denied_until)
+        return not (self._usable(now) or self.refreshing or self.waiting or remembers)
+
+    @property
     def has_loaded(self) -> bool:
         """Whether a load ever returned a value."""
         return self._token is not None

@@ -1,8 +1,8 @@
-"""Token caches: the places where a pool keeps its tokens between calls."""
+"""Token caches: the places where tokens outlive a pool."""
 
 from __future__ import annotations
 
 from asyncauth.caches.memory import MemoryTokenCache
-from asyncauth.caches.protocol import TokenCache
+from asyncauth.caches.protocol import CachedToken, TokenCache, TokenKey
 
-__all__ = ["MemoryTokenCache", "TokenCache"]
+__all__ = ["CachedToken", "MemoryTokenCache", "TokenCache", "TokenKey"]

@@ -1,43 +1,51 @@
-"""Memory token cache: keeps a bounded number of tokens, and evicts the least recently used first.
-
-A cache keeps slots, not values: a slot has the expiration of its value and renews it. The pool makes the key of a slot.
-It holds everything that changes the token (the source, the STS region, partition, account and role with all
-parameters), so two callers with different tokens never share a slot.
-"""
+"""Memory token cache: keeps a bounded number of tokens, and evicts the least recently used first."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import asynccontextmanager
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
+
+import anyio
 
 from asyncauth._runtime.validation import check_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import AsyncIterator
 
-    from asyncauth._refresh import ExpiringSlot
+    from asyncauth.caches.protocol import CachedToken, TokenKey
 
 __all__ = ["MemoryTokenCache"]
 
-#: How many busy slots one insertion skips. Without a limit, each insertion into a cache of busy slots visits all.
+#: How many locked tokens one insertion skips. Without a limit, each insertion into a cache of locked tokens visits all.
 _MAX_SKIPPED: Final = 32
 
 
 class MemoryTokenCache:
-    """Token cache in the memory of this process.
+    """Token cache in the memory of this process, for pools that follow one another or are open at the same time.
+
+    An open pool keeps the tokens that it uses, whatever the size of its cache; the cache serves the next pool. Pools on
+    several event loops, in several threads, can share it: each loop refreshes a token once.
 
     Args:
         max_size: how many tokens are kept at most; one more evicts the least recently used. A token that is being
-            renewed or waited for is never evicted, so the cache exceeds the bound while more than that are in use.
+            refreshed is not evicted, so the cache exceeds the bound while more than that are refreshed at once.
 
     Attributes:
-        hits, misses, evictions: calls of `slot` that found a slot, and that made one; evicted slots.
+        hits, misses, evictions: loads that found a token, loads that found none, and evicted tokens.
 
     Raises:
         ConfigurationError: `max_size` is not an integer from 1 on.
 
     Example:
-        SessionPool("manage-role", token_cache=MemoryTokenCache(max_size=500))
+        CACHE = MemoryTokenCache()
+
+        async def invocation() -> None:
+            async with SessionPool("manage-role", token_cache=CACHE) as pool:
+                ...
     """
 
     def __init__(self, max_size: int = 10_000) -> None:
@@ -45,58 +53,80 @@ class MemoryTokenCache:
         self.max_size = max_size
         self.hits = self.misses = self.evictions = 0
         # From the least to the most recently used.
-        self._slots: OrderedDict[Hashable, ExpiringSlot[Any]] = OrderedDict()
+        self._tokens: OrderedDict[TokenKey, CachedToken] = OrderedDict()
+        # A lock belongs to one event loop, and must not keep it alive.
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[TokenKey, _KeyLock]] = WeakKeyDictionary()
+        self._mutex = Lock()
 
-    def slot(self, key: Hashable, make: Callable[[], ExpiringSlot[Any]]) -> ExpiringSlot[Any]:
-        """Return the slot for `key`, made by `make()` if there is none; it becomes the most recently used one."""
-        slot = self._slots.get(key)
-        if slot is not None:
-            self.hits += 1
-            self._slots.move_to_end(key)
-            return slot
-        slot = make()
-        self.misses += 1
-        self._evict()
-        self._slots[key] = slot
-        return slot
+    async def load(self, key: TokenKey) -> CachedToken | None:
+        """Return the stored token, which may have expired; None if there is none. It becomes the most recently used."""
+        with self._mutex:
+            token = self._tokens.get(key)
+            if token is None:
+                self.misses += 1
+            else:
+                self.hits += 1
+                self._tokens.move_to_end(key)
+            return token
 
-    def get(self, key: Hashable) -> ExpiringSlot[Any] | None:
-        """Return the slot for `key` if there is one, without counting as a use of it."""
-        return self._slots.get(key)
+    async def store(self, key: TokenKey, token: CachedToken) -> None:
+        """Store a token in place of any other for this key, as the most recently used one."""
+        with self._mutex:
+            self._tokens[key] = token
+            self._tokens.move_to_end(key)
+            self._evict(key)
 
-    def discard(self, key: Hashable) -> bool:
-        """Remove a slot with its value; return whether there was one. Holders of the slot can go on using it."""
-        return self._slots.pop(key, None) is not None
+    async def discard(self, key: TokenKey) -> None:
+        """Remove the token for this key, if there is one."""
+        with self._mutex:
+            self._tokens.pop(key, None)
 
-    def clear(self) -> None:
-        """Remove all slots."""
-        self._slots.clear()
+    @asynccontextmanager
+    async def lock(self, key: TokenKey) -> AsyncIterator[None]:
+        """Admit one refresh of a token at a time on this event loop."""
+        with self._mutex:
+            locks = self._locks.setdefault(asyncio.get_running_loop(), {})
+            lock = locks.setdefault(key, _KeyLock())
+            lock.users += 1
+        try:
+            async with lock.lock:
+                yield
+        finally:
+            with self._mutex:
+                lock.users -= 1
+                if not lock.users:
+                    del locks[key]
 
-    def count_good(self) -> int:
-        """Return how many slots hold a valid value now; a slot that remembers a denial holds none."""
-        return sum(slot.has_value for slot in self._slots.values())
-
-    def _evict(self) -> None:
-        visits_left = min(_MAX_SKIPPED, len(self._slots))
-        while len(self._slots) >= self.max_size and visits_left:
-            key, slot = next(iter(self._slots.items()))
-            if slot.refreshing or slot.waiting:
+    def _evict(self, stored: TokenKey) -> None:
+        visits_left = min(_MAX_SKIPPED, len(self._tokens))
+        while len(self._tokens) > self.max_size and visits_left:
+            key = next(iter(self._tokens))
+            if key == stored or any(key in locks for locks in self._locks.values()):
                 # It is in use, so not the least recently used one. The next insertion does not visit it again.
-                self._slots.move_to_end(key)
+                self._tokens.move_to_end(key)
                 visits_left -= 1
             else:
-                del self._slots[key]
+                del self._tokens[key]
                 self.evictions += 1
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return len(self._tokens)
 
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._slots
+    def __contains__(self, key: object) -> bool:
+        return key in self._tokens
 
     def __repr__(self) -> str:
-        refreshing = sum(slot.refreshing for slot in self._slots.values())
         return (
-            f"<MemoryTokenCache [{len(self)} of {self.max_size} cached, {refreshing} refreshing | "
+            f"<MemoryTokenCache [{len(self)} of {self.max_size} cached | "
             f"{self.hits} hits, {self.misses} misses, {self.evictions} evictions]>"
         )
+
+
+class _KeyLock:
+    """Lock for one key, with the number of tasks that hold it or wait for it."""
+
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = anyio.Lock()
+        self.users = 0

@@ -1,206 +1,202 @@
-"""Memory token cache: bounded, evicts the least recently used first, and never a slot that is waited for."""
+"""Memory token cache: bounded, evicts the least recently used token first, and admits one refresh at a time."""
 
 from __future__ import annotations
 
-from random import Random
+import asyncio
+import gc
+import pickle
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
-from asyncauth._errors import ConfigurationError
-from asyncauth._refresh.slot import Expiring, ExpiringSlot
-from asyncauth.caches import MemoryTokenCache, TokenCache
-from asyncauth.testing import FakeClock
+from asyncauth import ConfigurationError, Role
+from asyncauth._models import Credentials
+from asyncauth.caches import CachedToken, MemoryTokenCache, TokenCache, TokenKey
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.anyio
 
-
-class Slots:
-    """Makes slots whose loads wait for `guard`, and counts them."""
-
-    def __init__(self, owner: anyio.abc.TaskGroup) -> None:
-        self.owner = owner
-        self.clock = FakeClock()
-        self.guard = anyio.Event()
-        self.made = 0
-
-    def make(self) -> ExpiringSlot[str]:
-        self.made += 1
-        return ExpiringSlot(self.load, spawn=self.owner.start_soon, clock=self.clock, random=Random(1), name="slot")
-
-    async def load(self) -> Expiring[str]:
-        await self.guard.wait()
-        return Expiring("secret-token", 3600.0, self.clock.monotonic())
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
 
-@pytest.fixture
-async def slots() -> AsyncIterator[Slots]:
-    async with anyio.create_task_group() as owner:
-        yield Slots(owner)
-        owner.cancel_scope.cancel()
+def key(name: str, partition: str = "aws") -> TokenKey:
+    return TokenKey(("source", "a"), "us-east-1", partition, "123456789012", Role(name))
 
 
-async def settle() -> None:
-    for _ in range(10):
-        await anyio.lowlevel.checkpoint()
+def token(number: int = 0) -> CachedToken:
+    return CachedToken(Credentials(f"ASIAIOSFODNN{number:04}", SECRET, "token"), 1000.0, 4600.0)
 
 
-async def test_one_slot_per_key(slots: Slots) -> None:
-    """A key has one slot, which is made at its first use."""
+async def names(cache: MemoryTokenCache, candidates: str) -> str:
+    return "".join(name for name in candidates if key(name) in cache)
+
+
+async def idle() -> None:
+    await anyio.wait_all_tasks_blocked()
+
+
+async def test_a_token_is_loaded_as_it_was_stored() -> None:
+    """A key has the last token that was stored, until it is discarded."""
     cache: TokenCache = MemoryTokenCache()
-    first = cache.slot(("a", 1), slots.make)
+    assert await cache.load(key("a")) is None
+    await cache.store(key("a"), token(1))
+    await cache.store(key("a"), token(2))
 
-    assert cache.slot(("a", 1), slots.make) is first
-    assert cache.slot(("a", 2), slots.make) is not first
-    assert cache.get(("a", 1)) is first
-    assert cache.get("b") is None
-    assert slots.made == 2
+    assert await cache.load(key("a")) == token(2)
+    assert await cache.load(key("b")) is None
+    await cache.discard(key("a"))
+    await cache.discard(key("a"))
+    assert await cache.load(key("a")) is None
 
 
-async def test_least_recently_used_is_evicted(slots: Slots) -> None:
-    """A full cache evicts the least recently used slot; `get` does not count as a use."""
+async def test_the_least_recently_used_is_evicted() -> None:
+    """Loading and storing count as uses; asking whether there is a token does not."""
     cache = MemoryTokenCache(max_size=3)
-    for key in ("a", "b", "c", "a"):
-        cache.slot(key, slots.make)
-    cache.get("b")
-    cache.slot("d", slots.make)
+    for name in "abc":
+        await cache.store(key(name), token())
+    await cache.load(key("a"))
+    assert key("b") in cache
+    await cache.store(key("d"), token())
 
-    assert [key for key in "abcd" if key in cache] == ["a", "c", "d"]
-    assert (cache.hits, cache.misses, cache.evictions) == (1, 4, 1)
-
-
-async def test_busy_slots_stay(slots: Slots) -> None:
-    """A slot that is being loaded or waited for is not evicted, even beyond the bound; once idle it can be."""
-    cache = MemoryTokenCache(max_size=2)
-    for key in range(5):
-        slots.owner.start_soon(cache.slot(key, slots.make).get)
-        await settle()
-    assert len(cache) == 5
-    assert cache.evictions == 0
-    slots.guard.set()
-    await settle()
-    cache.slot(5, slots.make)
-
-    assert len(cache) == 2
-    assert 5 in cache
+    assert await names(cache, "abcd") == "acd"
+    assert (cache.hits, cache.misses, cache.evictions) == (1, 0, 1)
 
 
-async def test_slots_in_a_pause_stay(slots: Slots) -> None:
-    """A slot whose callers wait between two attempts is not evicted."""
-
-    async def fail() -> Expiring[str]:
-        raise OSError("no route")
-
+async def test_a_token_that_is_being_refreshed_stays() -> None:
+    """A locked token is not evicted, even beyond the bound, and neither is one whose lock is waited for."""
     cache = MemoryTokenCache(max_size=1)
-    slots.guard.set()
-    slot = cache.slot("a", slots.make)
-    await slot.get()
-    slots.clock.advance(3600)
-    slot.load = fail
-    slots.owner.start_soon(slot.get)
-    await settle()
-    assert not slot.refreshing
-    cache.slot("b", slots.make)
+    release = anyio.Event()
 
-    assert "a" in cache
+    async def refresh(name: str) -> None:
+        async with cache.lock(key(name)):
+            await cache.store(key(name), token())
+            await release.wait()
+
+    async with anyio.create_task_group() as group:
+        for name in "aab":
+            group.start_soon(refresh, name)
+        await idle()
+        await cache.store(key("c"), token())
+        assert await names(cache, "abc") == "abc"
+        release.set()
+    await cache.store(key("d"), token())
+
+    assert await names(cache, "abcd") == "d"
 
 
-def test_a_cache_of_busy_slots_is_not_searched() -> None:
-    """If all slots are busy, an insertion visits a few of them and lets the cache grow."""
-    visited = 0
+async def test_a_cache_of_locked_tokens_is_not_searched() -> None:
+    """If all tokens are locked, an insertion visits a few of them and lets the cache grow."""
+    cache = MemoryTokenCache(max_size=10)
+    visits = 0
 
-    class Busy:
-        waiting = 0
-
-        @property
-        def refreshing(self) -> bool:
-            nonlocal visited
-            visited += 1
+    class Locked(dict[TokenKey, object]):
+        def __contains__(self, _: object) -> bool:
+            nonlocal visits
+            visits += 1
             return True
 
-    cache = MemoryTokenCache(max_size=10)
-    for key in range(200):
-        cache.slot(key, Busy)  # type: ignore[arg-type]  # the only attributes that an eviction reads
-    visited = 0
-    cache.slot("one more", Busy)  # type: ignore[arg-type]
+    cache._locks[asyncio.get_running_loop()] = Locked()  # type: ignore[assignment]
+    for number in range(200):
+        await cache.store(key(f"role-{number}"), token())
+    visits = 0
+    await cache.store(key("another"), token())
 
-    assert visited == 32
+    assert visits <= 32
     assert len(cache) == 201
 
 
-async def test_the_new_slot_stays(slots: Slots) -> None:
-    """A new slot is never evicted by its own insertion, even in a cache of one."""
+async def test_the_new_token_stays() -> None:
+    """A new token is never evicted by its own insertion, even in a cache of one whose only token is locked."""
     cache = MemoryTokenCache(max_size=1)
-    slots.owner.start_soon(cache.slot("a", slots.make).get)
-    await settle()
-    slot = cache.slot("b", slots.make)
+    async with cache.lock(key("a")):
+        await cache.store(key("a"), token())
+        await cache.store(key("b"), token())
 
-    assert cache.get("b") is slot
-    assert len(cache) == 2
+        assert len(cache) == 2
 
 
-async def test_discard_and_clear(slots: Slots) -> None:
-    """A discarded slot leaves the cache, and goes on working for its holders."""
+async def test_a_lock_admits_one_at_a_time() -> None:
+    """Of one key; other keys have locks of their own. A cancelled holder or waiter releases it."""
     cache = MemoryTokenCache()
-    slot = cache.slot("a", slots.make)
-    cache.slot("b", slots.make)
-    assert cache.discard("a")
-    assert not cache.discard("a")
-    assert len(cache) == 1
-    cache.clear()
-    assert len(cache) == 0
-    slots.guard.set()
+    inside = most = 0
 
-    assert await slot.get() == "secret-token"
-    assert cache.slot("a", slots.make) is not slot
+    async def hold(name: str) -> None:
+        nonlocal inside, most
+        async with cache.lock(key(name)):
+            inside += 1
+            most = max(most, inside)
+            try:
+                await anyio.lowlevel.checkpoint()
+            finally:
+                inside -= 1
 
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(hold, "a")
+    assert most == 1
 
-async def test_a_store_is_read_before_the_source(slots: Slots) -> None:
-    """A cache that keeps values elsewhere wraps the load of its slots; the rules of the slots stay the same."""
-    stored: dict[object, Expiring[str]] = {}
-
-    class StoringCache(MemoryTokenCache):
-        def slot(self, key, make):  # type: ignore[no-untyped-def]
-            def make_with_store() -> ExpiringSlot[str]:
-                slot = make()
-                load_from_source = slot.load
-
-                async def load() -> Expiring[str]:
-                    if key not in stored:
-                        stored[key] = await load_from_source()
-                    return stored[key]
-
-                slot.load = load
-                return slot
-
-            return super().slot(key, make_with_store)
-
-    slots.guard.set()
-    for _ in range(2):
-        cache: TokenCache = StoringCache()
-        assert await cache.slot("a", slots.make).get() == "secret-token"
-
-    assert slots.made == 2
-    assert len(stored) == 1
+    async with cache.lock(key("a")):
+        async with anyio.create_task_group() as group:
+            group.start_soon(hold, "a")
+            await idle()
+            group.cancel_scope.cancel()
+        await hold("b")
+    await hold("a")
+    assert list(cache._locks.values()) == [{}]
 
 
-async def test_repr(slots: Slots) -> None:
-    """The repr has counters, and neither keys nor values."""
+async def test_it_can_be_shared_by_event_loops() -> None:
+    """A lock that is held on one loop does not block another; a closed loop is not kept alive."""
+    cache = MemoryTokenCache()
+
+    async def refresh() -> None:
+        async with cache.lock(key("a")):
+            await cache.store(key("a"), token())
+
+    async with cache.lock(key("a")):
+        await anyio.to_thread.run_sync(lambda: asyncio.run(refresh()))
+    gc.collect()
+
+    assert await cache.load(key("a")) == token()
+    assert len(cache._locks) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: TokenKey(("source", "b"), "us-east-1", "aws", "123456789012", Role("a")),
+        lambda: TokenKey(("source", "a"), "eu-west-1", "aws", "123456789012", Role("a")),
+        lambda: TokenKey(("source", "a"), "us-east-1", "aws-cn", "123456789012", Role("a")),
+        lambda: TokenKey(("source", "a"), "us-east-1", "aws", "210987654321", Role("a")),
+        lambda: TokenKey(("source", "a"), "us-east-1", "aws", "123456789012", Role("a", external_id="other")),
+        lambda: TokenKey(("source", "a"), "us-east-1", "aws", "123456789012", Role("a"), "http://127.0.0.1:9"),
+    ],
+)
+def test_everything_that_changes_a_token_is_in_its_key(change: Callable[[], TokenKey]) -> None:
+    """Source, region, partition, account, role and endpoint distinguish tokens; equal parts have equal keys."""
+    assert change() != key("a")
+    assert (key("a"), hash(key("a"))) == (key("a"), hash(key("a")))
+
+
+async def test_no_secret_is_shown_or_pickled() -> None:
+    """The reprs have neither keys nor tokens, and a token cannot be pickled."""
     cache = MemoryTokenCache(max_size=100)
-    slots.owner.start_soon(cache.slot("key", slots.make).get)
-    cache.slot("key", slots.make)
-    await settle()
+    await cache.load(key("a"))
+    await cache.store(key("a"), token())
+    await cache.load(key("a"))
 
-    assert repr(cache) == "<MemoryTokenCache [1 of 100 cached, 1 refreshing | 1 hits, 1 misses, 0 evictions]>"
+    assert repr(cache) == "<MemoryTokenCache [1 of 100 cached | 1 hits, 1 misses, 0 evictions]>"
+    assert SECRET not in repr(token())
+    with pytest.raises(TypeError, match="holds secrets"):
+        pickle.dumps(token())
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, "10", None, True])
-def test_size_is_checked(size: object) -> None:
+def test_the_size_is_checked(size: object) -> None:
     """A size that is not an integer from 1 on is refused."""
     with pytest.raises(ConfigurationError, match="max_size"):
         MemoryTokenCache(max_size=size)  # type: ignore[arg-type]
