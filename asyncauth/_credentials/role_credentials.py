@@ -27,7 +27,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from asyncauth._aws.partitions import get_partition
+from asyncauth._aws.partitions import get_partition, partition_of_region
 from asyncauth._credentials.identities import BaseIdentity, RoleIdentity
 from asyncauth._credentials.role_slot import RoleSlot
 from asyncauth._credentials.sources import Source, SourceFacts
@@ -37,15 +37,16 @@ from asyncauth._errors import AssumeRoleThrottled, AsyncAuthError, EndpointDown,
 from asyncauth._fanout import current_attempt
 from asyncauth._models import Account, Credentials, CredentialsDue, Identity, Role, permit_holder
 from asyncauth._refresh import Expiring, RefreshPolicy
+from asyncauth.caches import TokenKey
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable, Hashable
 
     from asyncauth._credentials.role_slot import Trouble
+    from asyncauth._credentials.token_slots import TokenSlots
     from asyncauth._observability import Telemetry
     from asyncauth._runtime.clock import Clock
-    from asyncauth.caches import TokenCache
 
 T = TypeVar("T")
 
@@ -119,7 +120,7 @@ class RoleCredentials:
     """The slots of roles, found by everything that changes their token, and loaded through every link.
 
     Args:
-        cache: keeps the slots.
+        slots: the slots of the pool.
         spawn: starts a refresh in the pool's task group.
         guard: what each AssumeRole passes.
         telemetry: counts tokens for OpenTelemetry; None: nothing is counted.
@@ -131,7 +132,7 @@ class RoleCredentials:
 
     def __init__(
         self,
-        cache: TokenCache,
+        slots: TokenSlots,
         *,
         guard: RequestGuard,
         telemetry: Telemetry | None,
@@ -140,7 +141,7 @@ class RoleCredentials:
         random: random.Random,
         policy: RefreshPolicy,
     ) -> None:
-        self._cache = cache
+        self._slots = slots
         self._spawn = spawn
         self._clock = clock
         self._random = random
@@ -165,16 +166,16 @@ class RoleCredentials:
             slot = self._new_slot(load, arn)
             return slot
 
-        slot = cast("RoleSlot", self._cache.slot(key, make))
+        slot = cast("RoleSlot", self._slots.slot(key, make))
         return self._identity(key, slot, region_name=region, account_id=account.id, role_arn=arn)
 
     def invalidate(self, source: ResolvedSource, account: Account, role: Role) -> bool:
         """Drop a role's token, so that the next use assumes the role anew; return whether there was one."""
-        slot = self._cache.get(_key(source, account, role))
-        return slot is not None and slot.invalidate()
+        return self._slots.invalidate(_key(source, account, role))
 
     def _mfa_identity(self, source: ResolvedSource, role: Role, region: str) -> RoleIdentity:
-        key = (source.identity.key, region, "mfa", role.mfa_serial, role.mfa_token)
+        device = Role(mfa_serial=role.mfa_serial, mfa_token=role.mfa_token)
+        key = TokenKey(source.identity.key, region, partition_of_region(region).name, None, device)
 
         async def load() -> Expiring[Credentials]:
             _leave_target()
@@ -182,7 +183,7 @@ class RoleCredentials:
             return await get_session_token(client, role, clock=self._clock, label=source.source.label)
 
         name = f"MFA session of {source.source.label}"
-        slot = cast("RoleSlot", self._cache.slot(key, lambda: self._new_slot(load, name)))
+        slot = cast("RoleSlot", self._slots.slot(key, lambda: self._new_slot(load, name)))
         return self._identity(key, slot, region_name=region)
 
     def _identity(self, key: Hashable, slot: RoleSlot, **fields: Any) -> RoleIdentity:
@@ -383,30 +384,8 @@ def _region(source: ResolvedSource, account: Account) -> str:
     return sts_region(get_partition(account.partition), source.facts.region_name)
 
 
-class _Key:
-    """Everything that changes a token: source, region, account, role with its parameters, and chain.
-
-    A role has many fields and a key is looked up often, so it is hashed once.
-    """
-
-    __slots__ = ("_hash", "_parts")
-
-    def __init__(self, *parts: Hashable) -> None:
-        self._parts = parts
-        self._hash = hash(parts)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._hash == other._hash and self._parts == other._parts
-
-    def __repr__(self) -> str:
-        return f"<_Key {self._parts!r}>"
-
-
-def _key(source: ResolvedSource, account: Account, role: Role) -> Hashable:
-    return _Key(source.identity.key, _region(source, account), account.partition, account.id, role)
+def _key(source: ResolvedSource, account: Account, role: Role) -> TokenKey:
+    return TokenKey(source.identity.key, _region(source, account), account.partition, account.id, role)
 
 
 def _is_final(error: Exception) -> bool:
