@@ -356,7 +356,7 @@ class FanOut(Generic[K, T]):
                 if self._producer.ended and not self._admission.waiting and not self._running:
                     self._finish()
                 if self._admission.runs_low:
-                    self._room.set()
+                    self._window_low.set()
                 await self._wake.wait()
         finally:
             if not self._stopped:

@@ -17,12 +17,12 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from asyncauth import Account, AssumeRoleDenied, AssumeRoleError, AssumeRoleThrottled, RefreshPolicy, Role, SourceError
 from asyncauth._credentials.role_credentials import RoleCredentials
 from asyncauth._credentials.sources.source import SourceFacts
+from asyncauth._credentials.token_slots import TokenSlots
 from asyncauth._fanout.attempt import Attempt, current_attempt
 from asyncauth._models import Credentials, permit_holder
 from asyncauth._resilience.circuit_breaker import CircuitBreakers
 from asyncauth._resilience.rate_limiter import RateLimiters
 from asyncauth._resilience.request_guard import RequestGuard
-from asyncauth.caches import MemoryTokenCache
 from asyncauth.testing import FakeClock
 from tests.support.clock import running_clock
 
@@ -169,7 +169,7 @@ class World:
         self.base = base
         self.guard = RequestGuard(RateLimiters(clock=clock), CircuitBreakers(clock=clock), clock)
         self.roles = RoleCredentials(
-            MemoryTokenCache(),
+            TokenSlots(None, endpoint_url=None, clock=clock, policy=RefreshPolicy()),
             guard=self.guard,
             telemetry=None,
             spawn=tasks.start_soon,

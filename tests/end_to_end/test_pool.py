@@ -531,7 +531,7 @@ class TestErrors:
         """The error has the code of the transport's error."""
         keys = Keys("AKIAIOSFODNN7EXAMPLE", "secret")
         async with SessionPool(sources={account.partition: keys}, endpoint_url="http://127.0.0.1:9") as pool:
-            with pytest.raises(AssumeRoleError, match="did not answer|no answer") as refused:
+            with pytest.raises(AssumeRoleError, match=r"did not answer|no answer") as refused:
                 await pool.session(account)
 
         assert refused.value.code == "EndpointConnectionError"
