@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from asyncauth._models.source_spec import Keys, _last_four, _Secret
+from asyncauth._models.source_spec import Keys, _hide_fields, _last_four, _Secret
 
 
+@_hide_fields
 @dataclass(frozen=True, slots=True, repr=False)
 class Credentials(_Secret):
     """The keys that sign a request, with their expiration.

@@ -4,22 +4,45 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import NoReturn, Self, TypeVar
 
 from asyncauth._errors import ConfigurationError
 
+T = TypeVar("T")
+
 
 class _Secret:
-    """Base of classes that hold secrets: instances cannot be pickled or copied by `copy`."""
+    """Base of classes that hold secrets: instances are not pickled, and a copy is the instance itself."""
 
     __slots__ = ()
 
-    def __reduce__(self) -> NoReturn:
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError(
             f"{type(self).__name__} holds secrets and is not pickled; give the other process its own source"
         )
 
+    def __copy__(self) -> Self:
+        return self
 
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+def _hide_fields(kind: type[T]) -> type[T]:
+    """Remove what `dataclasses.asdict`, `astuple`, `replace` and `copy.replace` read the fields of a class by.
+
+    All of these raise TypeError then. `asdict` of a dataclass that has such an object as a field keeps the object.
+    """
+    del kind.__dataclass_fields__  # type: ignore[attr-defined]  # the decorator below has set it
+    kind.__getstate__ = kind.__replace__ = _refuse_fields  # type: ignore[method-assign, attr-defined]
+    return kind
+
+
+def _refuse_fields(self: object, **_: object) -> NoReturn:
+    raise TypeError(f"{type(self).__name__} holds secrets; read its attributes by their names")
+
+
+@_hide_fields
 @dataclass(frozen=True, slots=True, repr=False)
 class Keys(_Secret):
     """Explicit keys: the long-term keys of a user, or temporary keys with their session token.
