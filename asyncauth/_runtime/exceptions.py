@@ -7,8 +7,11 @@ account's session. An outcome that keeps the exception as it is would keep crede
 from __future__ import annotations
 
 import math
+from asyncio import IncompleteReadError
+from enum import Enum
+from json import JSONDecodeError
 from types import FunctionType, TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 E = TypeVar("E", bound=BaseException)
+
+# Keys that hold no other object.
+_PLAIN_TYPES = (str, bytes, int, float, type(None), Enum)
 
 # A shared error (one failed refresh, raised in every task that waited for it) grows by the frames of each task. A
 # traceback with more entries than this keeps those of the first task only.
@@ -52,10 +58,14 @@ def being_cancelled() -> bool:
 
 
 def strip_frame_locals(error: E, *, skip: int = 0) -> E:
-    """Return `error` itself, with the local variables removed from its tracebacks.
+    """Return `error` itself, without the local variables of its tracebacks and the objects that it failed on.
 
-    The tracebacks of its causes, contexts and group members lose theirs too. `traceback.format_exception` prints the
-    same file, line and function for each entry, without the marks under the expression.
+    Its causes, contexts and group members, and exceptions among its arguments and attributes, lose theirs too.
+    `traceback.format_exception` prints the same messages, and the same file, line and function for each entry, without
+    the marks under the expression.
+
+    The objects are those that the interpreter and the standard library put on an exception: `AttributeError.obj` is
+    the client with the misspelt method, `UnicodeDecodeError.object` the body that could not be decoded.
 
     `traceback.clear_frames` is not used. Up to Python 3.12, clearing the frame of a suspended coroutine closes that
     coroutine, and an error that tasks share has frames of tasks that continue. No frame is changed here; the traceback
@@ -65,7 +75,8 @@ def strip_frame_locals(error: E, *, skip: int = 0) -> E:
         error: the exception; it is changed in place.
         skip: the number of outermost entries of its own traceback to leave out.
     """
-    for each in _related(error):
+    for each in related(error):
+        _release_objects(each)
         entries = _entries(each.__traceback__)[skip if each is error else 0 :]
         if len(entries) > MAX_TRACEBACK_ENTRIES:
             entries = [entry for entry in entries if _is_empty(entry.tb_frame)] or entries
@@ -99,18 +110,65 @@ def copy_to_raise(error: E) -> E:
     return copied.with_traceback(error.__traceback__)
 
 
-def _related(error: BaseException) -> Iterator[BaseException]:
+def related(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, its causes, contexts and group members, and the exceptions among its arguments and attributes."""
     seen: set[int] = set()
-    todo: list[BaseException | None] = [error]
+    todo: list[object] = [error]
     while todo:
         each = todo.pop()
-        if each is None or id(each) in seen:
+        if not isinstance(each, BaseException) or id(each) in seen:
             continue
         seen.add(id(each))
-        todo += [each.__cause__, each.__context__]
+        todo += [each.__cause__, each.__context__, *each.args]
         if isinstance(each, BaseExceptionGroup):
             todo += each.exceptions
+        for attribute in vars(each).values():
+            # botocore keeps what it formats its messages with, the transport's error too, in a dict.
+            todo += attribute.values() if type(attribute) is dict else [attribute]
         yield each
+
+
+def _release_objects(error: BaseException) -> None:
+    """Remove live objects and quoted content from an exception of the standard library; its message stays."""
+    if isinstance(error, AttributeError):
+        AttributeError.obj.__set__(error, None)  # type: ignore[attr-defined]  # a frozen class refuses assignment
+    elif type(error) in (KeyError, LookupError):
+        error.args = tuple(each if _is_plain(each) else _Printed(each) for each in error.args)
+    elif isinstance(error, StopIteration) and error.value is not None:
+        error.value, error.args = None, ()
+    elif isinstance(error, UnicodeError) and hasattr(error, "object"):
+        _release_text(error)
+    elif isinstance(error, JSONDecodeError):
+        error.doc = ""
+    elif isinstance(error, IncompleteReadError):
+        error.partial = b""
+
+
+def _release_text(error: Any) -> None:
+    # The message shows the character at `start` if that one alone is wrong; positions stay, so the length does.
+    text, start, end = error.object, error.start, error.end
+    filler = b"?" if isinstance(text, bytes) else "?"
+    error.object = filler * start + (text[start:end] if end == start + 1 else filler * (end - start))
+    error.args = tuple(error.object if argument is text else argument for argument in error.args)
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, _PLAIN_TYPES) or (type(value) is tuple and all(map(_is_plain, value)))
+
+
+class _Printed:
+    """Stand-in for the key of a KeyError: prints as the key did, and references nothing."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, key: object) -> None:
+        try:
+            self._text = repr(key)
+        except Exception:  # noqa: BLE001 - the class of a key may do anything when it is printed
+            self._text = f"<{type(key).__name__}>"
+
+    def __repr__(self) -> str:
+        return self._text
 
 
 def _entries(traceback: TracebackType | None) -> list[TracebackType]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import asyncauth
 from asyncauth._runtime.exceptions import MAX_TRACEBACK_ENTRIES, being_cancelled, strip_frame_locals, to_exception
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class Secret:
@@ -246,3 +247,109 @@ async def test_interrupts_and_exits_are_raised_again(raised: BaseException) -> N
         to_exception(raised)
 
     assert again.value is raised
+
+
+def failing(failure: Callable[[Secret], object]) -> Callable[[Secret], BaseException]:
+    def raised(secret: Secret) -> BaseException:
+        try:
+            failure(secret)
+        except BaseException as error:
+            return error
+        raise AssertionError
+
+    return raised
+
+
+def stop_iteration(secret: Secret) -> None:
+    def generator() -> Iterator[None]:
+        yield from ()
+        return secret
+
+    next(generator())
+
+
+class HoldingError(Exception):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__("holds another")
+        self.kwargs = {"error": error}
+
+
+HOLDERS: dict[str, Callable[[Secret], BaseException]] = {
+    "AttributeError": failing(lambda secret: secret.misspelt),  # type: ignore[attr-defined]
+    "KeyError": failing(lambda secret: {}[secret]),
+    "StopIteration": failing(stop_iteration),
+}
+
+
+@pytest.mark.parametrize("raised", HOLDERS.values(), ids=HOLDERS.keys())
+@pytest.mark.parametrize("where", ["itself", "cause", "context", "member", "argument", "attribute"])
+def test_a_stripped_error_keeps_no_object_that_it_failed_on(
+    raised: Callable[[Secret], BaseException], where: str
+) -> None:
+    """The error, its causes, contexts, members, arguments and attributes release the object; the message stays."""
+    secret = Secret()
+    watched = weakref.ref(secret)
+    inner = error = raised(secret)
+    before = repr(inner) if isinstance(inner, StopIteration) else str(inner)
+    if where == "member":
+        error = BaseExceptionGroup("several", [inner])
+    elif where == "attribute":
+        error = HoldingError(inner)
+    elif where != "itself":
+        error = ValueError(*[inner] * (where == "argument"))
+        error.__cause__, error.__context__ = [inner, None][where != "cause"], [inner, None][where != "context"]
+    del secret
+
+    strip_frame_locals(error)
+
+    gc.collect()
+    assert watched() is None
+    if not isinstance(inner, StopIteration):
+        assert str(inner) == before
+
+
+BODY = "<SecretAccessKey>marked-secret</SecretAccessKey>"
+
+QUOTING: dict[str, Callable[[], object]] = {
+    "decode one byte": lambda: (BODY.encode() + b"\xff" + BODY.encode()).decode(),
+    "decode two bytes": lambda: (BODY.encode() + b"\xf0\x9f\x98").decode(),
+    "encode": lambda: (BODY + "\u20ac" + BODY).encode("ascii"),
+    "encode two": lambda: (BODY + "\u20ac\u20ac" + BODY).encode("ascii"),
+    "json": lambda: json.loads(BODY),
+    "incomplete read": lambda: (_ for _ in ()).throw(asyncio.IncompleteReadError(BODY.encode(), 100)),
+}
+
+
+@pytest.mark.parametrize("failure", QUOTING.values(), ids=QUOTING.keys())
+def test_a_stripped_error_keeps_no_text_that_it_failed_on(failure: Callable[[], object]) -> None:
+    """An error of decoding keeps its message and its position, and not the body."""
+    error = failing(lambda _: failure())(Secret())
+    before = str(error)
+
+    strip_frame_locals(error)
+
+    assert str(error) == before
+    held = [*error.args, *(getattr(error, name) for name in dir(error) if not name.startswith("__"))]
+    assert "marked-secret" not in repr(held)
+
+
+@dataclass(frozen=True)
+class FrozenAttributeError(AttributeError):
+    code: str
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def test_plain_keys_stay_and_hostile_ones_cause_no_error() -> None:
+    """A KeyError keeps a key of plain values, and any class of error or key can be stripped."""
+    plain, hostile = KeyError(("123456789012", 7, None)), KeyError(Unprintable())
+    frozen = failing(lambda secret: (_ for _ in ()).throw(FrozenAttributeError("code")))(Secret())
+
+    for error in (plain, hostile, frozen):
+        strip_frame_locals(error)
+
+    assert plain.args == (("123456789012", 7, None),)
+    assert str(hostile) == "<Unprintable>"
