@@ -1,11 +1,35 @@
-"""Plain-http check: credentials are sent over https, or not beyond this machine."""
+"""URLs and credentials: which endpoint may be sent credentials, and URLs without the secrets in them."""
 
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
+import re
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
 
 from asyncauth._errors import ConfigurationError
+
+#: A password may hold an `@`, so the last one before the path ends the part.
+_USER_IN_URL: Final = re.compile(r"(?<=://)[^/\s'\"<>?#]*@")
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without user name, password, query and fragment; `***` marks what was removed.
+
+    A text that is no URL is returned with everything up to its last `@` removed.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"***@{url.rpartition('@')[2]}" if "@" in url else url
+    user, at, host = parts.netloc.rpartition("@")
+    query = "***" if parts.query or parts.fragment else ""
+    return urlunsplit((parts.scheme, f"***{at}{host}" if user or at else host, parts.path, query, ""))
+
+
+def mask_urls(text: str) -> str:
+    """Return a text with `***` in place of the user names and passwords of URLs in it."""
+    return _USER_IN_URL.sub("***@", text)
 
 
 def refuse_plain_http(url: str, what: str, *, region_name: str | None = None) -> None:
