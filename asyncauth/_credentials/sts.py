@@ -6,34 +6,23 @@ import inspect
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-)
+from botocore.exceptions import BotoCoreError, ClientError
 
 from asyncauth._aws.error_codes import attempts_of, error_code
 from asyncauth._aws.plain_http import refuse_plain_http
-from asyncauth._credentials.sts_errors import StsRequest, explain
-from asyncauth._errors import (
-    ConfigurationError,
-    CredentialsRejected,
-    SourceError,
-)
+from asyncauth._credentials.sts_errors import StsRequest, explain, is_parser_error, without_body
+from asyncauth._errors import AssumeRoleError, AsyncAuthError, ConfigurationError, SourceError
 from asyncauth._models import Account, Credentials, Role
 from asyncauth._refresh import Expiring
-from asyncauth._runtime.exceptions import strip_frame_locals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asyncauth._aws.partitions import Partition
     from asyncauth._runtime.clock import Clock
-
-
-_CHECK_PROXY: Final = "check whether a proxy answered instead of STS"
 
 
 def sts_region(partition: Partition, source_region: str | None) -> str:
@@ -97,9 +86,14 @@ async def assume_role(client: Any, role: Role, account: Account, *, clock: Clock
     request, requested_at = StsRequest.of(role, account, client.meta.region_name), clock.monotonic()
     try:
         read = _read(await client.assume_role(**assume_role_parameters(role, account)), request, requested_at, clock)
-    except (ClientError, BotoCoreError) as error:
-        raise explain(error, role, account, client.meta.region_name) from strip_frame_locals(error)
-    if isinstance(read, CredentialsRejected):
+    except Exception as error:
+        if not is_parser_error(error):
+            if isinstance(error, ClientError | BotoCoreError):
+                raise explain(error, role, account, client.meta.region_name) from without_body(error)
+            raise
+        read = request.unreadable(type(error).__name__)
+    # Raised outside of the handler: the parser's error quotes the response with its keys, and would be the context.
+    if isinstance(read, AsyncAuthError):
         raise read
     return read
 
@@ -111,7 +105,7 @@ async def get_session_token(client: Any, role: Role, *, clock: Clock, label: str
     (IAM user guide, "Configuring MFA-protected API access").
 
     Raises:
-        SourceError: STS refused the code or the device, or the source's keys are temporary.
+        SourceError: STS refused the code or the device, the source's keys are temporary, or the response is unusable.
     """
     assert role.mfa_token is not None
     token = role.mfa_token()
@@ -124,23 +118,32 @@ async def get_session_token(client: Any, role: Role, *, clock: Clock, label: str
         read = _read(
             await client.get_session_token(SerialNumber=role.mfa_serial, TokenCode=token), request, requested_at, clock
         )
-    except (ClientError, BotoCoreError) as error:
-        code = error_code(error)
-        raise SourceError(
-            f"{label}: GetSessionToken with MFA device {role.mfa_serial} was refused ({code}); check the code, the "
-            "device, and that the source's keys are a user's long-term ones",
-            code=code,
-            region_name=client.meta.region_name,
-            attempts=attempts_of(error),
-        ) from strip_frame_locals(error)
-    if isinstance(read, CredentialsRejected):
-        raise read
+    except Exception as error:
+        if not is_parser_error(error):
+            if isinstance(error, ClientError | BotoCoreError):
+                raise _refused_session(error, role, label, client.meta.region_name) from without_body(error)
+            raise
+        read = request.unreadable(type(error).__name__)
+    if isinstance(read, AsyncAuthError):
+        # A code is valid once, so the request is not repeated with it.
+        raise SourceError(f"{label}: {read}", code=read.code, region_name=client.meta.region_name, attempts=1)
     return read
+
+
+def _refused_session(error: Exception, role: Role, label: str, region_name: str) -> SourceError:
+    code = error_code(error)
+    return SourceError(
+        f"{label}: GetSessionToken with MFA device {role.mfa_serial} was refused ({code}); check the code, the device, "
+        "and that the source's keys are a user's long-term ones",
+        code=code,
+        region_name=region_name,
+        attempts=attempts_of(error),
+    )
 
 
 def _read(
     response: Mapping[str, Any], request: StsRequest, requested_at: float, clock: Clock
-) -> Expiring[Credentials] | CredentialsRejected:
+) -> Expiring[Credentials] | AssumeRoleError:
     """Return the credentials in STS's response, or the error of one that cannot be used.
 
     The error is returned, not raised, because the local variables of this frame hold the secrets.
@@ -152,10 +155,10 @@ def _read(
             fields["AccessKeyId"], fields["SecretAccessKey"], fields["SessionToken"], request.account_id, expiration
         )
         account_id = response["AssumedRoleUser"]["Arn"].split(":")[4] if request.role_arn else request.account_id
-    except (KeyError, IndexError, AttributeError, TypeError):
-        return request.rejected(f"STS's response lacks a part of the credentials; {_CHECK_PROXY}")
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, OverflowError):
+        return request.unreadable("a part of the credentials is missing")
     if not all((credentials.access_key_id, credentials.secret_access_key, credentials.session_token)):
-        return request.rejected(f"STS's response has empty credentials; {_CHECK_PROXY}")
+        return request.unreadable("the credentials are empty")
     if account_id != request.account_id:
         return request.rejected(f"requested account {request.account_id}, but STS answered with account {account_id}")
     lifetime = (expiration - _responded_at(response, clock)) / timedelta(seconds=1)
@@ -174,6 +177,6 @@ def _read_date(text: str | None) -> datetime | None:
     # A fan-out gets some hundred responses a second, all with the same date.
     try:
         dated = parsedate_to_datetime(text)  # type: ignore[arg-type]  # None is refused as a TypeError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return dated if dated.tzinfo else dated.replace(tzinfo=UTC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import (
@@ -40,6 +41,7 @@ from asyncauth._errors import (
     SourceExpired,
 )
 from asyncauth._models import Account, Role
+from asyncauth._runtime.exceptions import strip_frame_locals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,12 +65,43 @@ _HINTS: Final[Mapping[str, str]] = {
 }
 
 
+#: The code of a response that is not one of STS: botocore's class for it, as for all errors without a code of AWS.
+UNREADABLE: Final = "ResponseParserError"
+
+_PARSER_MODULES: Final = frozenset({"botocore.parsers", "aiobotocore.parsers"})
+
+
 def is_worth_repeating(error: AsyncAuthError) -> bool:
-    """Whether another request may succeed: the connection broke, or STS had an internal error."""
+    """Whether another request may succeed: the connection broke, the response was unreadable, or STS had an error."""
+    if error.code == UNREADABLE:
+        return True
     cause = error.__cause__
     if isinstance(cause, ClientError):
         return int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
     return error.code == NO_ANSWER or isinstance(cause, BotoConnectionError | HTTPClientError)
+
+
+def is_parser_error(error: BaseException) -> bool:
+    """Whether an error was raised while botocore parsed a response. Such an error may quote the whole response.
+
+    The class does not decide: besides ResponseParserError, a parser raises ValueError, KeyError, UnicodeDecodeError and
+    AttributeError for responses that it does not expect.
+    """
+    return any(frame.f_globals.get("__name__") in _PARSER_MODULES for frame, _ in walk_tb(error.__traceback__))
+
+
+def without_body(error: Exception) -> Exception:
+    """Return `error` itself, stripped for keeping; of a ClientError only the error that STS returned stays.
+
+    A gateway can return a body that holds keys with an error's status; botocore puts all of it into the response.
+    """
+    if isinstance(error, ClientError):
+        response: Any = error.response
+        kept = {name: response[name] for name in ("Error", "ResponseMetadata") if name in response}
+        if isinstance(kept.get("Error"), dict):
+            kept["Error"] = {name: kept["Error"][name] for name in ("Type", "Code", "Message") if name in kept["Error"]}
+        error.response = kept
+    return strip_frame_locals(error)
 
 
 def is_final(error: Exception) -> bool:
@@ -179,6 +212,15 @@ class StsRequest:
             f"cannot assume {self.role_arn}: STS throttles its caller, and this was not requested; try again later, or "
             "use fewer accounts at once or another STS region",
             **self._fields("Throttling", 0),
+        )
+
+    def unreadable(self, detail: str) -> AssumeRoleError:
+        """Return the error of a response that is not one of STS, without any part of the response."""
+        what = f"cannot assume {self.role_arn}" if self.role_arn else "no session token"
+        return AssumeRoleError(
+            f"{what}: the response cannot be read as one of STS in {self.region_name} ({detail}); check whether a "
+            "proxy or a gateway answered instead of STS",
+            **self._fields(UNREADABLE, 1),
         )
 
     def rejected(self, message: str) -> CredentialsRejected:
