@@ -17,7 +17,7 @@ from functools import lru_cache
 from inspect import currentframe
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from asyncauth._aws.plain_http import mask_urls
+from asyncauth._aws.plain_http import mask_urls, without_secrets
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -69,15 +69,16 @@ _BOTO3_MODULES: Final = (
     "s3.inject",
     "s3.transfer",
 )
-#: Below botocore, the HTTP libraries that print URLs or headers.
+#: Below botocore, the HTTP libraries that print URLs or headers. aiobotocore's httpx is httpx2 in newer versions.
 _HTTP_LOGGERS: Final = (
     "urllib3.connectionpool",
     "httpx",
-    "httpcore.connection",
-    "httpcore.http11",
-    "httpcore.http2",
-    "httpcore.proxy",
-    "httpcore.socks",
+    "httpx2",
+    *(
+        f"{package}.{name}"
+        for package in ("httpcore", "httpcore2")
+        for name in ("connection", "http11", "http2", "proxy", "socks")
+    ),
 )
 LOGGERS_WITH_SECRETS: Final = (
     "botocore",
@@ -86,9 +87,19 @@ LOGGERS_WITH_SECRETS: Final = (
     *(f"{package}.{name}" for package in ("boto3", "aioboto3") for name in _BOTO3_MODULES),
     *_HTTP_LOGGERS,
 )
-#: These print endpoints as they were configured, with the query.
-_LOGGERS_OF_ENDPOINTS: Final = frozenset(
-    {"aiobotocore.client", "aiobotocore.regions", "botocore.client", "botocore.discovery", "botocore.regions"}
+#: These print URLs, whose query can be that of `endpoint_url`, or have the signature and token of a presigned request.
+_LOGGERS_OF_URLS: Final = frozenset(
+    {
+        "aiobotocore.client",
+        "aiobotocore.discovery",
+        "aiobotocore.regions",
+        "botocore.client",
+        "botocore.discovery",
+        "botocore.regions",
+        "httpx",
+        "httpx2",
+        "urllib3.connectionpool",
+    }
 )
 
 _MASK: Final = "***"
@@ -117,9 +128,11 @@ _NAMED_VALUE: Final = re.compile(
 )
 #: Operations on secrets, by the names of their structures: API Gateway's CreateApiKeyRequest has a mere `value`.
 _IS_ABOUT_SECRETS: Final = re.compile(r"(?i)(?:secret|password|credential|api_?key|access_?key|private_?key|token)")
-_QUERY: Final = re.compile(r"(?<=://)([^\s'\"?#]*)[?#][^\s'\"]*")
-#: The error of an unreadable response quotes the response on the next line.
-_QUOTED_RESPONSE: Final = re.compile(r"(invalid XML received\. Further retries may succeed:\n).*")
+_QUERY: Final = re.compile(r"(?<=[^\s'\"])[?#][^\s'\",]+")
+#: The third line of a request to be signed is its query.
+_CANONICAL_QUERY: Final = re.compile(r"\A(CanonicalRequest:\n.*\n.*\n).+")
+#: Errors of parsers quote what they read as a bytes literal: botocore's the whole body, those of HTTP a line.
+_BYTES_LITERAL: Final = re.compile(r"""(?s)\bb(?P<quote>['"])(?:\\.|(?!(?P=quote))[^\\])*(?P=quote)""")
 
 
 class RedactSecrets(logging.Filter):
@@ -139,7 +152,7 @@ class RedactSecrets(logging.Filter):
         if not isinstance(record.exc_info, tuple) or record.exc_info[1] is None:
             return
         formatted = logging.Formatter().formatException(record.exc_info)
-        redacted = redact(_QUOTED_RESPONSE.sub(rf"\1{_MASK}", formatted))
+        redacted = redact_error(formatted)
         if redacted != formatted:
             record.exc_info, record.exc_text = None, redacted
 
@@ -147,6 +160,11 @@ class RedactSecrets(logging.Filter):
 def redact(text: str) -> str:
     """Return `text` with `***` in place of values that are named like a secret, and of passwords in URLs."""
     return mask_urls(_NAMED_VALUE.sub(_masked, text))
+
+
+def redact_error(text: str) -> str:
+    """Return the message of an error or a traceback redacted, also without the bytes that the error quotes."""
+    return redact(_BYTES_LITERAL.sub(f"b'{_MASK}'", text))
 
 
 def redact_botocore_logs() -> None:
@@ -168,9 +186,12 @@ def _redact_record(record: logging.LogRecord, message: str) -> str:
             message = str(record.msg) % (model, _redact_request(request, model.input_shape))
     elif record.name.endswith(".parsers") and message.startswith("Response body:"):
         return _redact_body(message, arguments)
-    elif record.name in _LOGGERS_OF_ENDPOINTS:
-        message = _QUERY.sub(rf"\1?{_MASK}", message)
-    return redact(message)
+    elif record.name in _LOGGERS_OF_URLS or message.startswith("Sending http request"):
+        message = _QUERY.sub(f"?{_MASK}", message)
+    elif record.name.endswith(".auth"):
+        message = _CANONICAL_QUERY.sub(rf"\1{_MASK}", message)
+    # httpcore prints the error of a malformed response, which quotes it.
+    return redact_error(message) if ".failed exception=" in message else redact(message)
 
 
 # -- requests and responses, by the service's model ------------------------------------------------------------------
@@ -227,7 +248,9 @@ def _is_secret(name: str, shape: Any) -> bool:
 
 def _redact_request(request: dict[str, Any], shape: Any) -> dict[str, Any]:
     secret = _secret_members(shape)
-    shown = {**request, "context": _plain_values(request.get("context"))}
+    # The URL repeats the query, and has that of `endpoint_url`.
+    shown = {**request, "url": without_secrets(str(request.get("url", "")))}
+    shown["context"] = _plain_values(request.get("context"))
     body = request.get("body")
     if isinstance(body, dict) and not secret.whole_body:
         # The query protocol writes a nested member as `Parent.member.1.Child`.

@@ -5,26 +5,20 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from asyncauth._errors import ConfigurationError
 
 #: A password may hold an `@`, so the last one before the path ends the part.
 _USER_IN_URL: Final = re.compile(r"(?<=://)[^/\s'\"<>?#]*@")
+_USER: Final = re.compile(r"\A(.*?://)?[^/]*@")
 
 
 def without_secrets(url: str) -> str:
-    """Return a URL without user name, password, query and fragment; `***` marks what was removed.
-
-    A text that is no URL is returned with everything up to its last `@` removed.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return f"***@{url.rpartition('@')[2]}" if "@" in url else url
-    user, at, host = parts.netloc.rpartition("@")
-    query = "***" if parts.query or parts.fragment else ""
-    return urlunsplit((parts.scheme, f"***{at}{host}" if user or at else host, parts.path, query, ""))
+    """Return a URL without user name, password, query and fragment; `***` marks what was removed."""
+    # Not by urlsplit, which finds no user in a URL that is malformed or has no scheme.
+    base, *rest = re.split("[?#]", url, maxsplit=1)
+    return _USER.sub(r"\1***@", base) + ("?***" if rest and rest[0] else "")
 
 
 def mask_urls(text: str) -> str:

@@ -10,7 +10,7 @@ from aiobotocore.config import AioConfig
 
 from asyncauth._aws.error_codes import attempts_of, error_code
 from asyncauth._aws.partitions import get_partition, partition_of_region
-from asyncauth._aws.plain_http import is_loopback
+from asyncauth._aws.plain_http import is_loopback, without_secrets
 from asyncauth._bridges import CredentialServer
 from asyncauth._clients import ClientFactory, settings_key
 from asyncauth._credentials import BaseIdentity, check_sts_endpoint, sts_region
@@ -189,7 +189,7 @@ class ActiveSource:
                 "requests to STS of %s go to %s instead of AWS's own endpoint (set by endpoint_url, AWS_ENDPOINT_URL "
                 "or AWS_ENDPOINT_URL_STS)",
                 region_name,
-                url,
+                without_secrets(url),
                 extra={"region_name": region_name},
             )
         self._logged_overrides.add(url)

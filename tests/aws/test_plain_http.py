@@ -21,7 +21,9 @@ SECRET = "marked"
         (f"https://gateway/?key={SECRET}", "https://gateway/?***"),
         (f"https://gateway/#{SECRET}", "https://gateway/?***"),
         (f"http://user:{SECRET}@[::1]:80/?a={SECRET}", "http://***@[::1]:80/?***"),
-        (f"http://user:{SECRET}@[::1", "***@[::1"),
+        (f"http://user:{SECRET}@[::1", "http://***@[::1"),
+        (f"user:{SECRET}@gateway:80/path", "***@gateway:80/path"),
+        ("https://gateway/path@x", "https://gateway/path@x"),
         ("", ""),
     ],
 )
