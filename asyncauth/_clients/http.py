@@ -13,10 +13,11 @@ import aiohttp
 import anyio
 import anyio.to_thread
 from aiobotocore.httpsession import AIOHTTPSession
-from botocore.exceptions import HTTPClientError
+from botocore.exceptions import BotoCoreError
 from botocore.httpsession import ProxyConfiguration, get_cert_path
 
 from asyncauth._clients.config import freeze
+from asyncauth._clients.transport_errors import strip_request
 from asyncauth._errors import PoolClosed
 
 if TYPE_CHECKING:
@@ -74,9 +75,8 @@ class SharedSession:
             await self._open()
         try:
             response = await super().send(request)  # type: ignore[misc]  # the other base is aiobotocore's
-        except HTTPClientError as error:
-            # The request is signed and carries the session token; code that keeps the error must not keep it.
-            error.request = error.response = None
+        except BotoCoreError as error:
+            strip_request(error)
             raise
         if request.stream_output and isinstance(response.raw, aiohttp.ClientResponse):
             self._bodies.add(response.raw)
