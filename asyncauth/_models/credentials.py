@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from asyncauth._models.source_spec import Keys, _hide_fields, _last_four, _Secret
 
@@ -15,6 +16,9 @@ class Credentials(_Secret):
 
     Compared by value: when AWS rejects credentials, exactly those are dropped from a cache. They also have botocore's
     attribute names (`access_key`, `secret_key`, `token`), which botocore's signers read.
+
+    Attributes:
+        derived_keys: signing keys that were derived from the secret, by scope. Kept here, they end with it.
     """
 
     access_key_id: str
@@ -22,6 +26,7 @@ class Credentials(_Secret):
     session_token: str | None = None
     account_id: str | None = field(default=None, compare=False)
     expiration: datetime | None = field(default=None, compare=False)
+    derived_keys: dict[str, Any] = field(default_factory=dict, compare=False, init=False)
 
     @property
     def access_key(self) -> str:

@@ -23,6 +23,8 @@ __all__ = ["FastSigV4Auth", "FastSigning"]
 
 _NOT_SIGNED: Final = frozenset(SIGNED_HEADERS_BLACKLIST)
 _MAX_URLS: Final = 512
+#: Scopes for one set of credentials: a day has one for each region and service.
+_MAX_KEYS: Final = 512
 
 #: Each ASCII character as a form encodes it.
 _QUOTED: Final = {code: quote_plus(chr(code)) for code in range(128)}
@@ -43,35 +45,10 @@ _PLAIN: Final = _plain_kinds()
 class FastSigning:
     """Mixin for a request signer, before aiobotocore's class in the bases: makes plain signatures on the fast path."""
 
-    #: The key derived last. It is valid for a day, as long as the credentials stay the same.
-    derived: DerivedKey | None = None
-
     async def get_auth_instance(self, *args: Any, **kwargs: Any) -> Any:
         """Return the object that signs one request, as in botocore."""
         auth = await super().get_auth_instance(*args, **kwargs)  # type: ignore[misc]  # the next base is aiobotocore's
-        return FastSigV4Auth(auth, self) if type(auth) in _PLAIN else auth
-
-
-class DerivedKey:
-    """Key derived for a scope: a day, a region and a service."""
-
-    __slots__ = ("_key", "_scope", "_secret_key")
-
-    def __init__(self, secret_key: str, scope: str) -> None:
-        self._secret_key = secret_key
-        self._scope = scope
-        key = f"AWS4{secret_key}".encode()
-        for part in scope.split("/"):
-            key = hmac.digest(key, part.encode(), sha256)
-        self._key = key
-
-    def serves(self, secret_key: str, scope: str) -> bool:
-        """Return whether this is the key for these arguments."""
-        return self._scope == scope and self._secret_key == secret_key
-
-    def sign(self, text: str) -> str:
-        """Return the signature of a text, in hexadecimal."""
-        return hmac.digest(self._key, text.encode(), sha256).hex()
+        return FastSigV4Auth(auth) if type(auth) in _PLAIN else auth
 
 
 class FastSigV4Auth(SigV4Auth):
@@ -79,17 +56,15 @@ class FastSigV4Auth(SigV4Auth):
 
     Args:
         auth: botocore's object for the same request; it signs requests that are not plain.
-        signer: the signer, which keeps the derived key.
     """
 
     _region_name: str
     _service_name: str
     credentials: Any
 
-    def __init__(self, auth: Any, signer: FastSigning) -> None:
+    def __init__(self, auth: Any) -> None:
         super().__init__(auth.credentials, auth._service_name, auth._region_name)
         self._auth = auth
-        self._signer = signer
 
     def add_auth(self, request: Any) -> None:
         """Sign a request: set its `X-Amz-Date`, `X-Amz-Security-Token` and `Authorization`."""
@@ -118,19 +93,30 @@ class FastSigV4Auth(SigV4Auth):
             ]
         )
         scope = f"{timestamp[:8]}/{self._region_name}/{self._service_name}/aws4_request"
-        signature = self._key(scope).sign(
-            f"AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
-        )
+        text = f"AWS4-HMAC-SHA256\n{timestamp}\n{scope}\n{sha256(canonical.encode()).hexdigest()}"
+        signature = hmac.digest(_signing_key(self.credentials, scope), text.encode(), sha256).hex()
         request.headers["Authorization"] = (
             f"AWS4-HMAC-SHA256 Credential={self.credentials.access_key}/{scope}, "
             f"SignedHeaders={';'.join(names)}, Signature={signature}"
         )
 
-    def _key(self, scope: str) -> DerivedKey:
-        secret_key, derived = self.credentials.secret_key, self._signer.derived
-        if derived is None or not derived.serves(secret_key, scope):
-            derived = self._signer.derived = DerivedKey(secret_key, scope)
-        return derived
+
+def _signing_key(credentials: Any, scope: str) -> bytes:
+    """Return the key that is derived from a secret for a scope: a day, a region and a service.
+
+    It is kept with the credentials: it serves for a day, and is released with them.
+    """
+    keys: dict[str, bytes] | None = getattr(credentials, "derived_keys", None)
+    key = None if keys is None else keys.get(scope)
+    if key is None:
+        key = f"AWS4{credentials.secret_key}".encode()
+        for part in scope.split("/"):
+            key = hmac.digest(key, part.encode(), sha256)
+        if keys is not None:
+            if len(keys) >= _MAX_KEYS:
+                keys.clear()
+            keys[scope] = key
+    return key
 
 
 def _plain_body(request: Any) -> bytes | None:

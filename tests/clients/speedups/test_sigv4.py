@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hmac
 import importlib
 import io
 import logging
@@ -21,7 +22,8 @@ from hypothesis import strategies as st
 
 from asyncauth._clients import ClientFactory
 from asyncauth._clients.speedups import sigv4
-from asyncauth._clients.speedups.sigv4 import _MAX_URLS, FastSigning, FastSigV4Auth, _known_urls
+from asyncauth._clients.speedups.sigv4 import _MAX_KEYS, _MAX_URLS, FastSigning, FastSigV4Auth, _known_urls
+from asyncauth._models import Credentials
 from tests.support.clients import ALICE, FakeIdentity, serving
 
 pytestmark = [pytest.mark.botocore, pytest.mark.anyio]
@@ -34,12 +36,8 @@ def _second_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_: NOW)
 
 
-#: One for all tests, so that each request meets the key cached for another.
-SIGNER = FastSigning()
-
-
 def fast(*arguments: Any) -> FastSigV4Auth:
-    return FastSigV4Auth(SigV4Auth(*arguments), SIGNER)
+    return FastSigV4Auth(SigV4Auth(*arguments))
 
 
 def signed(auth_class: Any, arguments: dict[str, Any], context: dict[str, Any], token: str | None) -> object:
@@ -140,7 +138,8 @@ def test_any_request_is_signed_as_by_botocore(
 def test_a_key_is_derived_again_after_any_change(secrets: list[str], region: str, service: str, day: int) -> None:
     """After a change of credentials, day, region or service the signature is botocore's."""
     for secret in secrets:
-        credentials = ReadOnlyCredentials("AKIAEXAMPLE", secret, None)
+        credentials = Credentials("AKIAEXAMPLE", secret)
+        fast(credentials, "sts", "eu-west-1").add_auth(plain_request())
         signatures = []
         with pytest.MonkeyPatch.context() as monkeypatch:
             monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda *_: NOW.replace(day=day))
@@ -153,15 +152,27 @@ def test_a_key_is_derived_again_after_any_change(secrets: list[str], region: str
 
 
 def test_a_key_is_derived_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the same credentials, the second request derives no key."""
-    arguments = (ReadOnlyCredentials("AKIAEXAMPLE", "secret", None), "sts", "eu-west-1")
+    """With the same credentials, the second request needs no new key."""
+    arguments = (Credentials("AKIAEXAMPLE", "secret"), "sts", "eu-west-1")
     fast(*arguments).add_auth(plain_request())
-    monkeypatch.setattr(sigv4, "DerivedKey", None)
+    digests: list[object] = []
+    digest = hmac.digest
+    monkeypatch.setattr(sigv4.hmac, "digest", lambda *of: digests.append(of) or digest(*of))
     request = plain_request()
 
     fast(*arguments).add_auth(request)
 
     assert "Authorization" in request.headers
+    assert len(digests) == 1
+
+
+def test_the_keys_of_credentials_are_bounded() -> None:
+    """Keys that live for months do not collect one derived key for each day, region and service."""
+    credentials = Credentials("AKIAEXAMPLE", "secret")
+    for number in range(2 * _MAX_KEYS):
+        fast(credentials, f"service-{number}", "eu-west-1").add_auth(plain_request())
+
+    assert len(credentials.derived_keys) <= _MAX_KEYS
 
 
 @given(st.dictionaries(words, st.one_of(words, st.integers(), st.booleans(), st.none(), st.lists(words)), max_size=4))
@@ -220,7 +231,7 @@ class Signer(FastSigning, AioRequestSigner):
     pass
 
 
-class Credentials:
+class Provider:
     async def get_frozen_credentials(self) -> ReadOnlyCredentials:
         return ReadOnlyCredentials("AKIAEXAMPLE", "secret", None)
 
@@ -244,7 +255,7 @@ async def test_a_handler_after_the_signer_finds_the_fields_of_the_form() -> None
 async def test_only_plain_v4_is_replaced(version: str, replaced: bool) -> None:
     """botocore signs URLs, S3 requests and older signatures; v4 is replaced, with and without awscrt."""
     events = AioHierarchicalEmitter()
-    signer = Signer("id", "eu-west-1", "ec2", version, Credentials(), events)
+    signer = Signer("id", "eu-west-1", "ec2", version, Provider(), events)
 
     auth = await signer.get_auth_instance("ec2", "eu-west-1", version)
 
