@@ -210,6 +210,8 @@ class ClientFactory:
         with anyio.CancelScope(shield=True):
             await self._connections.aclose()
         self._templates.clear()
+        # A session that was handed over can hold credentials of its own.
+        self._given_session = self._session = None
 
     def statistics(self) -> ClientStatistics:
         """Return the counters and gauges of this moment."""

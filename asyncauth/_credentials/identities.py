@@ -34,13 +34,15 @@ class RoleIdentity:
         role_arn: str | None = None,
     ) -> None:
         self.key = key
-        self.slot = slot
+        self.slot: RoleSlot | None = slot
         self.region_name = region_name
         self.account_id = account_id
         self.role_arn = role_arn
 
     async def get_frozen_credentials(self, *, deadline: float | None = None) -> Credentials:
         """Return credentials that are good now; `deadline` as for `RoleSlot.get`."""
+        if self.slot is None:
+            raise PoolClosed("the pool is closed, and released its credentials", account=self.account_id)
         try:
             return await self.slot.get(deadline=deadline)
         except RefreshAbandoned:
@@ -48,12 +50,16 @@ class RoleIdentity:
 
     def peek(self) -> Credentials | None:
         """Return the cached credentials while they are good."""
-        return self.slot.peek()
+        return None if self.slot is None else self.slot.peek()
+
+    def close(self) -> None:
+        """Release the credentials: the pool is closed, but clients and sessions reference this object."""
+        self.slot = None
 
     def reject(self, access_key_id: str, /, *, ambiguous: bool = False) -> bool:
         """Drop exactly the credentials with this key id."""
-        cached = self.slot.peek()
-        if cached is None or cached.access_key_id != access_key_id:
+        cached = self.peek()
+        if self.slot is None or cached is None or cached.access_key_id != access_key_id:
             return True
         if ambiguous and self.slot.age < _YOUNG_SECONDS:
             return False
@@ -70,21 +76,27 @@ class BaseIdentity:
     __slots__ = ("_source", "account_id", "key")
 
     def __init__(self, source: Source, facts: SourceFacts) -> None:
-        self._source = source
+        self._source: Source | None = source
         self.key: Hashable = ("source", facts.key)
         self.account_id: str | None = None
 
     async def get_frozen_credentials(self) -> Credentials:
         """Return the source's credentials; waits for a renewal that is under way."""
+        if self._source is None:
+            raise PoolClosed("the pool is closed, and released its credentials")
         return await self._source.credentials()
 
     def peek(self) -> Credentials | None:
         """Return the source's credentials while they are good."""
-        return self._source.peek()
+        return None if self._source is None else self._source.peek()
+
+    def close(self) -> None:
+        """Release the credentials: the pool is closed, but clients and sessions reference this object."""
+        self._source = None
 
     def reject(self, access_key_id: str, /, *, ambiguous: bool = False) -> bool:
         """Drop exactly the credentials with this key id."""
-        return self._source.reject(access_key_id)
+        return self._source is None or self._source.reject(access_key_id)
 
     def get_account_id(self) -> str | None:
         """Return None: the account of a source is unknown without a request."""

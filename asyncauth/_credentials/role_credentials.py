@@ -23,7 +23,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, cast
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 import anyio
 
@@ -151,6 +151,8 @@ class RoleCredentials:
         self._guard = guard
         self._telemetry = telemetry
         self._identities: WeakValueDictionary[Hashable, RoleIdentity] = WeakValueDictionary()
+        # An identity whose slot left the cache is in use by its clients, but no longer in `_identities`.
+        self._all_identities: WeakSet[RoleIdentity] = WeakSet()
         self._refusals: dict[Hashable, _Refusal] = {}
         self.assumed = self.failed = self.refreshing = 0
 
@@ -173,6 +175,12 @@ class RoleCredentials:
         """Drop a role's token, so that the next use assumes the role anew; return whether there was one."""
         return self._slots.invalidate(_key(source, account, role))
 
+    def close(self) -> None:
+        """Release the credentials of every identity that is referenced: sessions and clients outlive the pool."""
+        for identity in list(self._all_identities):
+            identity.close()
+        self._refusals.clear()
+
     def _mfa_identity(self, source: ResolvedSource, role: Role, region: str) -> RoleIdentity:
         device = Role(mfa_serial=role.mfa_serial, mfa_token=role.mfa_token)
         key = TokenKey(source.identity.key, region, partition_of_region(region).name, None, device)
@@ -191,6 +199,7 @@ class RoleCredentials:
         identity = self._identities.get(key)
         if identity is None or identity.slot is not slot:
             identity = self._identities[key] = RoleIdentity(key, slot, **fields)
+            self._all_identities.add(identity)
         return identity
 
     def _new_slot(self, load: Callable[[], Awaitable[Expiring[Credentials]]], name: str) -> RoleSlot:

@@ -179,6 +179,12 @@ class ActiveSource:
         region = sts_region(partition, self.facts.region_name)
         await self.clients.warm(service_name, region, endpoint_url=self.endpoint_url)
 
+    def close(self) -> None:
+        """Release the credentials: sessions reference this object when the pool is closed."""
+        self.identity.close()
+        self.source.close()
+        self._sts_clients.clear()
+
     def _check_endpoint(self, url: str, region_name: str) -> None:
         if url in self._logged_overrides:
             return

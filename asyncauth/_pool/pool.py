@@ -6,6 +6,7 @@ import logging
 import random as random_module
 from collections import Counter
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack
 from weakref import WeakSet
@@ -218,13 +219,16 @@ class SessionPool:
 
     @asynccontextmanager
     async def _open_parts(self, loop_guard: EventLoopGuard) -> AsyncIterator[PoolResources]:
-        async with open_resources(self._settings, self._check_open, loop_guard) as resources:
-            try:
-                yield resources
-            finally:
-                # It is still open if the owner task was cancelled, which asyncio.run does at the end of its event loop.
-                self._state = "closing"
-                await self._stop_runs()
+        try:
+            async with open_resources(self._settings, self._check_open, loop_guard) as resources:
+                try:
+                    yield resources
+                finally:
+                    # Still open if the owner task was cancelled, which asyncio.run does at the end of its event loop.
+                    self._state = "closing"
+                    await self._stop_runs()
+        finally:
+            self._release()
 
     async def _stop_runs(self) -> None:
         runs = list(self._runs)
@@ -233,6 +237,14 @@ class SessionPool:
         with anyio.CancelScope(shield=True):
             for run in runs:
                 await run.wait_stopped()
+
+    def _release(self) -> None:
+        """Release every secret: a closed pool is often referenced for long, by a report's session or a test."""
+        if self._resources is not None:
+            self._resources.release()
+        # A cache that was given belongs to the caller, and keeps its tokens.
+        self._settings = replace(self._settings, sources={}, cache=None)
+        self._resources = None
 
     def _check_open(self) -> PoolResources:
         if self._state != "open" or self._resources is None:

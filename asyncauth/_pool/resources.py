@@ -136,6 +136,12 @@ class PoolResources:
         """Return the counters of each source's client factory, by the source's label."""
         return {source.source.label: source.clients.statistics() for source in self._active.values()}
 
+    def release(self) -> None:
+        """Release every credential: sessions and clients that are referenced when the pool is closed hold none."""
+        self.tokens.close()
+        for source in self._active.values():
+            source.close()
+
     async def close_clients(self) -> None:
         """Close every connection."""
         with anyio.CancelScope(shield=True):

@@ -89,7 +89,7 @@ class Source:
         policy: RefreshPolicy,
     ) -> None:
         self.label = origin.label
-        self._origin = origin
+        self._origin: Origin | None = origin
         self._clock = clock
         self._random = random
         self._denial_memory_seconds = policy.denial_memory
@@ -97,7 +97,7 @@ class Source:
         #: The credentials that AWS rejected last, and until when it is known that a load returns them again.
         self._rejected: Credentials | None = None
         self._known_unchanged_until = -math.inf
-        self._slot = ExpiringSlot(
+        self._slot: ExpiringSlot[Credentials] | None = ExpiringSlot(
             self._load,
             spawn=spawn,
             clock=clock,
@@ -114,18 +114,24 @@ class Source:
             NoSourceCredentials, SourceExpired, SourceError: there are none; the message names the remedy.
             ConfigurationError: the requested profile or region does not exist.
         """
+        if self._slot is None:
+            raise PoolClosed(f"the pool is closed, and released the credentials of {self.label}")
         try:
             return await self._slot.get()
         except RefreshAbandoned as error:
             raise PoolClosed(f"the pool was closed while {self.label} was being resolved") from error
         except RefreshError as error:
-            cause = self._origin.describe_timeout() if isinstance(error, TimeoutError) else None
+            cause = (
+                (None if self._origin is None else self._origin.describe_timeout())
+                if isinstance(error, TimeoutError)
+                else None
+            )
             message = f"{error}; {cause}" if cause else f"{error}"
             raise SourceError(message, code=type(error).__name__) from error
 
     def peek(self) -> Credentials | None:
         """Return the cached credentials while they are good, without waiting."""
-        return self._slot.peek()
+        return None if self._slot is None else self._slot.peek()
 
     async def facts(self) -> SourceFacts:
         """Return the facts of the source, and resolve it first if necessary. Raises as `credentials` does."""
@@ -141,7 +147,11 @@ class Source:
     @property
     def refreshing(self) -> bool:
         """Whether a load of the origin runs now."""
-        return self._slot.refreshing
+        return self._slot is not None and self._slot.refreshing
+
+    def close(self) -> None:
+        """Release the credentials and their origin; the label stays."""
+        self._origin = self._loaded = self._slot = self._rejected = None
 
     def reject(self, access_key_id: str) -> bool:
         """Drop the credentials with this key id, which AWS rejected, if they are still the cached ones.
@@ -154,8 +164,8 @@ class Source:
             renewed, or they have been replaced. False if a load since the last rejection returned the same keys;
             that is known for a few seconds (`RefreshPolicy.denial_memory`), then they are dropped again.
         """
-        cached = self._slot.peek()
-        if cached is None or cached.access_key_id != access_key_id:
+        cached = self.peek()
+        if self._slot is None or self._origin is None or cached is None or cached.access_key_id != access_key_id:
             return True
         if self._clock.monotonic() < self._known_unchanged_until or not self._origin.invalidate():
             return False
@@ -169,12 +179,16 @@ class Source:
         return self._loaded
 
     async def _load(self) -> Expiring[Credentials]:
-        rejected = self._rejected  # before the load: one that began earlier may have read the keys before they changed
-        self._loaded = await self._origin.load()
-        if rejected is not None and self._loaded.credentials.value == rejected:
+        # Read before the load: one that began earlier may have read the keys before they changed.
+        origin, rejected = self._origin, self._rejected
+        if origin is None:
+            raise PoolClosed(f"the pool is closed, and released the credentials of {self.label}")
+        loaded = await origin.load()
+        if rejected is not None and loaded.credentials.value == rejected:
             seconds = self._random.uniform(*self._denial_memory_seconds)
             self._known_unchanged_until = self._clock.monotonic() + seconds
-        return self._loaded.credentials
+        self._loaded = None if self._origin is None else loaded
+        return loaded.credentials
 
     def __repr__(self) -> str:
         method = "not resolved yet" if self._loaded is None else self._loaded.facts.method
