@@ -6,6 +6,7 @@ from asyncauth._clients.config import settings_key
 from asyncauth._clients.factory import ClientFactory, ClientStatistics
 from asyncauth._clients.open_files import CONNECTIONS_EACH, check_open_files
 from asyncauth._clients.parsing.factory import fast_parser_factory
+from asyncauth._clients.transport_errors import strip_request
 
 __all__ = [
     "CONNECTIONS_EACH",
@@ -14,4 +15,5 @@ __all__ = [
     "check_open_files",
     "fast_parser_factory",
     "settings_key",
+    "strip_request",
 ]

@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 _HTTPX_PACKAGES: Final = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "h11", "h2"})
 
 
-def strip_request(error: BotoCoreError) -> None:
+def strip_request(error: BaseException) -> None:
     """Remove from a failed request's error, and from its chain, what may hold credentials; classes and errno stay.
 
     A signed request carries the session token in its headers, and botocore and aiohttp keep it on their errors. With a
     proxy, aiohttp's errors have the proxy's URL with its password, and the error of a malformed response quotes it.
 
     Args:
-        error: botocore's error; it is changed in place.
+        error: botocore's error, or one whose chain has one; it is changed in place. Others are left as they are.
     """
     errors = list(related(error))
+    if not any(isinstance(each, BotoCoreError) for each in errors):
+        return
     for each in errors:
         _strip_transport_error(each)
     for each in errors:

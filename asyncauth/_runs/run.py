@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 
 from asyncauth._aws.error_codes import error_code
+from asyncauth._clients import strip_request
 from asyncauth._errors import AssumeRoleDenied, ConfigurationError, EndpointDown, TargetTimeout
 from asyncauth._fanout import Group, SkipTarget, current_attempt, fan_out
 from asyncauth._observability import Display, choose_display
@@ -234,6 +235,7 @@ class Run(Generic[T]):
                 raise ConfigurationError(self._flaw)
             return await answer
         except Exception as error:
+            strip_request(error)  # of a session of a bridge, whose transport is not the pool's
             attempt.phase = "region"
             reason = await skip_reason_for_error(session, error)
             if reason is not None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import anyio.to_thread
 import pytest
+from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError
 
-from asyncauth import Account, Keys, PoolClosed, Role, SessionPool
+from asyncauth import Account, AccountSession, Keys, PoolClosed, Role, SessionPool
 from asyncauth.testing import SimulatedFleet
 from tests.support.fleets import who_am_i
 from tests.support.references import reachable
+from tests.support.stuck_server import stuck_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,6 +97,34 @@ async def test_no_secret_is_reachable_from_a_closed_pool(
         assert secrets_in([account_session], secrets)
 
     assert secrets_in(kept, secrets) == []
+
+
+@pytest.mark.parametrize("library", ["aiobotocore", "boto3"])
+async def test_an_outcome_of_a_bridges_session_keeps_no_request(
+    fleet: SimulatedFleet, partition: str, library: str
+) -> None:
+    """botocore and the HTTP library put the signed request on the error of a connection that broke."""
+    async with stuck_server("hangs up") as server:
+
+        async def with_aiobotocore(session: AccountSession) -> None:
+            async with session.aiobotocore().create_client("sts", endpoint_url=server.url, config=once) as sts:
+                await sts.get_caller_identity()
+
+        def with_boto3(session: AccountSession) -> None:
+            session.boto3().client("sts", endpoint_url=server.url, config=once).get_caller_identity()
+
+        async def in_a_thread(session: AccountSession) -> None:
+            await anyio.to_thread.run_sync(with_boto3, session)
+
+        once = AioConfig(retries={"total_max_attempts": 1})
+        account = next(account for account in fleet.accounts if account.partition == partition)
+        async with SessionPool(sources={partition: fleet.keys(partition)}, endpoint_url=fleet.endpoint_url) as pool:
+            token = await (await pool.session(account)).credentials()
+            secrets = [token.secret_access_key, str(token.session_token)]
+            report = await pool.map(with_aiobotocore if library == "aiobotocore" else in_a_thread, [account])
+
+    assert isinstance(report[0].error, BotoCoreError)
+    assert secrets_in([report], secrets) == []
 
 
 async def test_what_a_closed_pool_returned_raises_pool_closed(fleet: SimulatedFleet, partition: str) -> None:
