@@ -21,14 +21,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
-
-import anyio
 
 from asyncauth._refresh.backoff import BackOff
 from asyncauth._refresh.policy import RefreshPolicy
 from asyncauth._runtime.exceptions import copy_to_raise, strip_frame_locals, to_exception
+from asyncauth._runtime.single_flight import Flight
 
 if TYPE_CHECKING:
     import random as random_module
@@ -133,7 +131,9 @@ class ExpiringSlot(Generic[T]):
         self._token: Expiring[T] | None = None
         # Moments on the monotonic clock.
         self._fresh_until = self._mandatory_from = self._ends = -math.inf
-        self._flight: _Flight[T] | None = None
+        self._flight: Flight[None] | None = None
+        #: A value that was dropped after the current flight began, so that flight must not restore it.
+        self._dropped: Expiring[T] | None = None
         self._back_off = BackOff(policy, random, name)
         self.loads = self.failures = self.denials = self.served_through_failure = self.waiting = 0
 
@@ -175,8 +175,7 @@ class ExpiringSlot(Generic[T]):
             return False
         self._fresh_until = self._mandatory_from = self._ends = -math.inf
         self._back_off.end_pause()
-        if self._flight is not None:
-            self._flight.rejected = token
+        self._dropped = token
         return True
 
     @property
@@ -216,7 +215,7 @@ class ExpiringSlot(Generic[T]):
     async def _get_step_by_step(self) -> T:
         patience = self._policy.patience
         give_up = math.inf if patience is None else self._now() + patience
-        seen: _Flight[T] | None = None
+        seen: Flight[None] | None = None
         while True:
             step = self._decide(self._now(), seen, give_up)
             if step.launch is not None:
@@ -228,14 +227,14 @@ class ExpiringSlot(Generic[T]):
             self.waiting += 1
             try:
                 if step.join is not None:
-                    await step.join.done.wait()
+                    await step.join.wait()
                     seen = step.join
                 else:
                     await self._clock.sleep(step.pause)
             finally:
                 self.waiting -= 1
 
-    def _decide(self, now: float, seen: _Flight[T] | None, give_up: float) -> _Step[T]:
+    def _decide(self, now: float, seen: Flight[None] | None, give_up: float) -> _Step[T]:
         """Return what a caller does now.
 
         A caller that has waited takes any good value, even one in its mandatory window. Otherwise, if a load takes
@@ -253,7 +252,8 @@ class ExpiringSlot(Generic[T]):
         has_waited, launch = seen is not None, None
         due = now >= max(self._fresh_until, self._back_off.not_before)
         if due and self._flight is None and not (usable and has_waited):
-            launch = self._flight = _Flight()
+            launch = self._flight = Flight(self._refresh)
+            self._dropped = None
         if usable and (has_waited or self._flight is None or now < self._mandatory_from):
             self.served_through_failure += self._back_off.error is not None
             return _Step(launch, serve=self._token)
@@ -263,31 +263,35 @@ class ExpiringSlot(Generic[T]):
             return _Step(error=self._back_off.error)
         return _Step(pause=min(self._back_off.not_before, give_up) - now)
 
-    def _error_to_raise(self, now: float, seen: _Flight[T] | None, *, usable: bool) -> Exception | None:
+    def _error_to_raise(self, now: float, seen: Flight[None] | None, *, usable: bool) -> Exception | None:
         if usable and not self._policy.deny_with_valid_token:
             return None
         if now < self._back_off.denied_until:
             return self._back_off.denial
-        if seen is not None and (seen.final or self._token is None):
+        if seen is None:
+            return None
+        if seen.is_abandoned:
+            return RefreshAbandoned(f"{self.name}: the refresh was cancelled, its owner is closing or closed")
+        if seen.error is not None and (self._token is None or self._is_denial(seen.error)):
             return seen.error
         return None
 
     # -- flights ---------------------------------------------------------------------------------------------------
 
-    def _launch(self, flight: _Flight[T]) -> None:
+    def _launch(self, flight: Flight[None]) -> None:
         try:
-            self._spawn(partial(self._fly, flight))
+            self._spawn(flight.fly)
         except BaseException:
-            self._abandon(flight)
+            self._flight = None
+            flight.abandon()
             raise
 
-    async def _fly(self, flight: _Flight[T]) -> None:
+    async def _refresh(self) -> None:
         try:
-            while not self._land(flight, await self._load_once()):
+            while not self._land(await self._load_once()):
                 pass
         finally:
-            if self._flight is flight:
-                self._abandon(flight)
+            self._flight = None
 
     async def _load_once(self) -> Expiring[T] | Exception:
         self.loads += 1
@@ -301,19 +305,22 @@ class ExpiringSlot(Generic[T]):
             return strip_frame_locals(to_exception(raised))
         return LoadTimeout(f"{self.name}: no answer within {limit:g} s")
 
-    def _land(self, flight: _Flight[T], result: Expiring[T] | Exception) -> bool:
-        """Apply the result of a load to the slot; return False if the flight must load again."""
+    def _land(self, result: Expiring[T] | Exception) -> bool:
+        """Apply the result of a load to the slot, and raise it if it is a failure.
+
+        Returns:
+            Whether the flight ends; if not, it must load again.
+        """
         now = self._now()
         error = result if isinstance(result, Exception) else self._find_flaw(result, now)
         if error is not None:
-            self._fail(flight, error, now)
-            return True
+            self._record_failure(error, now)
+            raise error
         assert isinstance(result, Expiring)
-        if flight.rejected is not None and flight.rejected.value == result.value:
-            flight.rejected = None
+        if self._dropped is not None and self._dropped.value == result.value:
+            self._dropped = None
             return False
         self._accept(result, now)
-        self._end(flight)
         return True
 
     def _find_flaw(self, result: object, now: float) -> UnusableResult | None:
@@ -337,26 +344,15 @@ class ExpiringSlot(Generic[T]):
         self._fresh_until = obtained_at + self._policy.fresh_for(lifetime, self._random)
         self._back_off.succeeded()
 
-    def _fail(self, flight: _Flight[T], error: Exception, now: float) -> None:
+    def _record_failure(self, error: Exception, now: float) -> None:
         denied = self._is_denial(error)
         self.denials += denied
         self.failures += not denied
         left = None if self._token is None else self._ends - now
         self._back_off.failed(error, now, denied=denied, left=left, until_mandatory=self._mandatory_from - now)
-        self._end(flight, error, final=denied)
 
     def _usable(self, now: float) -> bool:
         return self._token is not None and (now < self._ends or self._policy.serve_expired)
-
-    def _abandon(self, flight: _Flight[T]) -> None:
-        error = RefreshAbandoned(f"{self.name}: the refresh was cancelled, its owner is closing or closed")
-        self._end(flight, error, final=True)
-
-    def _end(self, flight: _Flight[T], error: Exception | None = None, *, final: bool = False) -> None:
-        flight.error = error
-        flight.final = final
-        self._flight = None
-        flight.done.set()
 
     def __repr__(self) -> str:
         flight = ", refreshing" if self.refreshing else ""
@@ -373,25 +369,11 @@ class ExpiringSlot(Generic[T]):
         return f"{window}, {self._ends - now:.0f} s left"
 
 
-class _Flight(Generic[T]):
-    """One refresh under way, and how it ended."""
-
-    __slots__ = ("done", "error", "final", "rejected")
-
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        self.error: Exception | None = None
-        #: Another flight would not help: this one was denied, or its owner has ended.
-        self.final = False
-        #: The value that was dropped after this flight began, so this flight must not restore it.
-        self.rejected: Expiring[T] | None = None
-
-
 class _Step(NamedTuple, Generic[T]):
     """What a caller does now: `launch` a flight if there is one, then one of the other four."""
 
-    launch: _Flight[T] | None = None
+    launch: Flight[None] | None = None
     serve: Expiring[T] | None = None
     error: Exception | None = None
-    join: _Flight[T] | None = None
+    join: Flight[None] | None = None
     pause: float = 0.0

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from random import Random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self
 
 import anyio
@@ -415,16 +416,17 @@ async def test_a_caller_waits_for_one_flight_only(rig: Rig) -> None:
     """A caller that has waited for a flight is served, even if another caller has started the next one."""
     rig.source.lifetime, rig.source.takes = 2, 1.9
     callers = await rig.call(3)
-    end = rig.slot._end
+    flight = rig.slot._flight
+    assert flight is not None
+    ended = flight._ended
 
-    def end_and_begin(*args: Any) -> None:
-        rig.slot._end = end
-        end(*args)
+    def end_and_begin() -> None:
+        ended.set()
         step = rig.slot._decide(rig.clock.monotonic(), None, math.inf)
         assert step.launch is not None
         rig.slot._launch(step.launch)
 
-    rig.slot._end = end_and_begin
+    flight._ended = SimpleNamespace(set=end_and_begin, is_set=ended.is_set, wait=ended.wait)  # type: ignore[assignment]
     await rig.advance(1.9)
 
     assert rig.slot.refreshing
@@ -435,14 +437,14 @@ async def test_loop_stalled_past_the_end(rig: Rig) -> None:
     """If the event loop stalls until the loaded value has ended, its waiters wait for another flight."""
     rig.source.lifetime, rig.source.takes = 2, 1
     callers = await rig.call(2)
-    end = rig.slot._end
+    accept = rig.slot._accept
 
-    def stall(*args: Any, **options: Any) -> None:
-        end(*args, **options)
+    def stall(*args: Any) -> None:
+        accept(*args)
         rig.clock.advance(2)
-        rig.slot._end = end
+        rig.slot._accept = accept  # type: ignore[method-assign]
 
-    rig.slot._end = stall
+    rig.slot._accept = stall  # type: ignore[method-assign]
     await rig.advance(1)
     await rig.advance(1)
 
