@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, Unpack
 
 import anyio
@@ -20,6 +21,7 @@ from asyncauth._clients.template import ClientTemplate
 from asyncauth._errors import PoolClosed
 from asyncauth._models import Identity
 from asyncauth._runtime.clock import SYSTEM_CLOCK
+from asyncauth._runtime.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -86,16 +88,6 @@ class _ClientSpec(NamedTuple):
 _OPTION_NAMES: Final = ("service_name", "region_name", "endpoint_url", "verify", "use_ssl", "api_version")
 
 
-class _Flight:
-    """A template that is being built; tasks that need the same template wait for `done`."""
-
-    __slots__ = ("done", "error")
-
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        self.error: Exception | None = None
-
-
 class ClientFactory:
     """Makes clients for one source. After the first client of a kind, each further one costs about a method call.
 
@@ -134,8 +126,8 @@ class ClientFactory:
         self._connections = Connections()
         self._states = RetryStates(clock)
         self._templates: OrderedDict[Hashable, ClientTemplate] = OrderedDict()
-        self._flights: dict[Hashable, _Flight] = {}
-        # One at a time: building holds the interpreter's lock, and botocore's sessions are not safe for threads.
+        self._builds: SingleFlight[ClientTemplate] = SingleFlight()
+        # One at a time: building is bound by the interpreter's lock, and botocore's sessions are not safe for threads.
         self._builder = anyio.CapacityLimiter(1)
         self._isolated_leases = LeaseCount()
         self._built = self._evicted = self._bound = self._isolated = 0
@@ -245,32 +237,15 @@ class ClientFactory:
         return _ClientSpec((values, config_key(config)), values, config)
 
     async def _template(self, spec: _ClientSpec) -> ClientTemplate:
-        while (template := self._templates.get(spec.key)) is None:
-            flight = self._flights.get(spec.key)
-            if flight is None:
-                return await self._build_shared(spec)
-            await flight.done.wait()
-            if flight.error is not None:
-                raise flight.error
-            # Otherwise the template exists now, or the building task was cancelled before it began and this task tries
-            # next.
-        return template
+        template = self._templates.get(spec.key)
+        return template or await self._builds.run(spec.key, partial(self._build_shared, spec))
 
     async def _build_shared(self, spec: _ClientSpec) -> ClientTemplate:
-        flight = self._flights[spec.key] = _Flight()
-        try:
-            template: ClientTemplate = await self._in_thread(lambda: self._build_template(spec))
-            self._built += 1
-            self._evict()
-            self._templates[spec.key] = template
-        except Exception as error:
-            flight.error = error
-            raise
-        else:
-            return template
-        finally:
-            del self._flights[spec.key]
-            flight.done.set()
+        template: ClientTemplate = await self._in_thread(lambda: self._build_template(spec))
+        self._built += 1
+        self._evict()
+        self._templates[spec.key] = template
+        return template
 
     async def _in_thread(self, build: Callable[[], Any]) -> Any:
         built = await anyio.to_thread.run_sync(build, limiter=self._builder)
