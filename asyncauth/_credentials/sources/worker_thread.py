@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-import anyio
-
-from asyncauth._errors import PoolClosed
 from asyncauth._runtime.daemon_thread import run_in_daemon_thread
+from asyncauth._runtime.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 T = TypeVar("T")
-
-
-class _Call(Generic[T]):
-    __slots__ = ("done", "result")
-
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        self.result: T | None = None
 
 
 class WorkerThread(Generic[T]):
@@ -39,10 +30,8 @@ class WorkerThread(Generic[T]):
     def __init__(
         self, name: str, call: Callable[[], T], spawn: Callable[[Callable[[], Awaitable[None]]], None]
     ) -> None:
-        self._name = name
-        self._call = call
-        self._spawn = spawn
-        self._running: _Call[T] | None = None
+        self._in_thread = partial(run_in_daemon_thread, call, name=name)
+        self._single_flight: SingleFlight[T] = SingleFlight(spawn, name="the resolution of its source")
 
     async def run(self) -> T:
         """Return the result of the call that runs, or of one that is started now.
@@ -50,19 +39,4 @@ class WorkerThread(Generic[T]):
         Raises:
             PoolClosed: the task group of `spawn` ended before the call returned.
         """
-        running = self._running
-        if running is None:
-            running = _Call()
-            self._spawn(lambda: self._work(running))
-            self._running = running
-        await running.done.wait()
-        if running.result is None:
-            raise PoolClosed("the pool was closed while its source was being resolved")
-        return running.result
-
-    async def _work(self, running: _Call[T]) -> None:
-        try:
-            running.result = await run_in_daemon_thread(self._call, name=self._name)
-        finally:
-            self._running = None
-            running.done.set()
+        return await self._single_flight.run(None, self._in_thread)
