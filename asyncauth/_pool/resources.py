@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -19,6 +20,7 @@ from asyncauth._errors import PartitionMismatch
 from asyncauth._observability import open_telemetry
 from asyncauth._pool.active_source import ActiveSource
 from asyncauth._resilience import CircuitBreakers, RateLimit, RateLimiters, RequestGuard
+from asyncauth._runtime.single_flight import SingleFlight
 from asyncauth._runtime.stall_monitor import StallMonitor
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ class PoolResources:
         self._check_open = check_open
         self._loop_guard = loop_guard
         self._active: dict[str | None, ActiveSource] = {}
-        self._opening = anyio.Lock()
+        self._opening: SingleFlight[ActiveSource] = SingleFlight(self._spawn, name="the resolution of its source")
 
     def active_source(self, partition: str) -> ActiveSource | None:
         """Return the source for a partition if it was used already, else None."""
@@ -118,12 +120,7 @@ class PoolResources:
             SourceError: there are no credentials.
         """
         key = self._key_of(partition, account)
-        source = self._active.get(key)
-        if source is None:
-            async with self._opening:
-                source = self._active.get(key)
-                if source is None:
-                    source = self._active[key] = await self._open(key)
+        source = self._active.get(key) or await self._opening.run(key, partial(self._open, key))
         source.check_partition(partition, account)
         return source
 
@@ -186,7 +183,7 @@ class PoolResources:
             verify=settings.verify,
             clock=settings.clock,
         )
-        return ActiveSource(
+        active = self._active[key] = ActiveSource(
             source,
             facts,
             clients,
@@ -197,6 +194,7 @@ class PoolResources:
             portal=self.portal,
             credential_server=self.credential_server,
         )
+        return active
 
 
 @asynccontextmanager
