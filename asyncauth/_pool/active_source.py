@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio
 from aiobotocore.config import AioConfig
 
 from asyncauth._aws.error_codes import attempts_of, error_code
@@ -18,9 +18,10 @@ from asyncauth._errors import PartitionMismatch, SourceError
 from asyncauth._models import Account
 from asyncauth._resilience import EndpointScope, RequestGuard
 from asyncauth._runtime.exceptions import strip_frame_locals
+from asyncauth._runtime.single_flight import SingleFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from anyio.from_thread import BlockingPortal
 
@@ -45,6 +46,7 @@ class ActiveSource:
         endpoint_url: replaces every endpoint of its clients; None: AWS's endpoints.
         allow_http_sts: allow STS over plain http on another machine.
         check_open: raises PoolClosed when the pool is not open.
+        spawn: starts a task that outlives the caller, in the pool's task group.
         portal, credential_server: how threads and subprocesses get credentials.
     """
 
@@ -58,6 +60,7 @@ class ActiveSource:
         endpoint_url: str | None,
         allow_http_sts: bool,
         check_open: Callable[[], object],
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
         portal: BlockingPortal,
         credential_server: CredentialServer,
     ) -> None:
@@ -76,7 +79,7 @@ class ActiveSource:
         self._account: Account | None = None
         #: Clients that sign as the source, by region: they send every AssumeRole of a run, and derive their key once.
         self._sts_clients: dict[str, Any] = {}
-        self._account_lock = anyio.Lock()
+        self._account_flight: SingleFlight[Account] = SingleFlight(spawn, name="GetCallerIdentity")
 
     def check_open(self) -> None:
         """Raise PoolClosed unless the pool is open."""
@@ -147,25 +150,27 @@ class ActiveSource:
             PartitionMismatch: they belong to another partition.
         """
         self.check_partition(partition)
-        async with self._account_lock:
-            if self._account is None:
-                client = await self.sts_client(self.identity, region_name)
-                try:
-                    caller = await client.get_caller_identity()
-                except Exception as error:
-                    code = error_code(error)
-                    if code is None:
-                        raise
-                    raise SourceError(
-                        f"{self.source.label}: AWS refused its credentials ({code}) in GetCallerIdentity",
-                        code=code,
-                        region_name=region_name,
-                        attempts=attempts_of(error),
-                    ) from strip_frame_locals(error)
-                self._account = Account(caller["Account"], partition=caller["Arn"].split(":")[1])
-        self.learn_partition(self._account.partition)
+        call = partial(self._identify, region_name)
+        account = self._account = self._account or await self._account_flight.run(None, call)
+        self.learn_partition(account.partition)
         self.check_partition(partition)
-        return self._account
+        return account
+
+    async def _identify(self, region_name: str) -> Account:
+        client = await self.sts_client(self.identity, region_name)
+        try:
+            caller = await client.get_caller_identity()
+        except Exception as error:
+            code = error_code(error)
+            if code is None:
+                raise
+            raise SourceError(
+                f"{self.source.label}: AWS refused its credentials ({code}) in GetCallerIdentity",
+                code=code,
+                region_name=region_name,
+                attempts=attempts_of(error),
+            ) from strip_frame_locals(error)
+        return Account(caller["Account"], partition=caller["Arn"].split(":")[1])
 
     async def _bind(self, identity: Identity, service_name: str, region_name: str, **options: Any) -> Any:
         if self.endpoint_url is not None and options.get("endpoint_url") is None:

@@ -191,6 +191,7 @@ class PoolResources:
             endpoint_url=settings.endpoint_url,
             allow_http_sts=settings.allow_http_sts,
             check_open=self._check_open,
+            spawn=self._spawn,
             portal=self.portal,
             credential_server=self.credential_server,
         )
