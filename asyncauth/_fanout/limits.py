@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 from asyncauth._errors import ConfigurationError
@@ -138,4 +139,5 @@ class Limits:
                 f"failure_tolerance={self.failure_tolerance!r} is a fraction, but the number of targets is not "
                 f"known beforehand: give a count, or a list of targets instead of an iterator"
             )
-        return math.floor(self.failure_tolerance * total)
+        # In decimal arithmetic, as the fraction is written: 0.29 * 100 is 28.999999999999996 in binary.
+        return math.floor(Decimal(repr(self.failure_tolerance)) * total)

@@ -133,6 +133,12 @@ def test_a_wait_is_between_zero_and_a_doubling_limit(attempt: int, initial: floa
         (0.0, 1_000, 0),
         (1.0, 7, 7),
         (0.5, 0, 0),
+        # Not exact in binary floating point: 0.29 * 100 is 28.999999999999996.
+        (0.29, 100, 29),
+        (0.58, 100, 58),
+        (0.07, 100, 7),
+        (0.1, 30, 3),
+        (1e-05, 100_000, 1),
     ],
 )
 def test_a_fraction_is_rounded_down_to_a_count(
@@ -140,6 +146,14 @@ def test_a_fraction_is_rounded_down_to_a_count(
 ) -> None:
     """A fraction is rounded down to a whole number of targets, as StackSets rounds a percentage of accounts."""
     assert Limits(failure_tolerance=tolerance).tolerated_failures(total) == expected
+
+
+@given(hundredths=st.integers(0, 100), hundreds=st.integers(0, 1_000))
+def test_a_fraction_of_hundreds_is_exact(hundredths: int, hundreds: int) -> None:
+    """n hundredths of a multiple of 100 targets are a whole number, and exactly that number may fail."""
+    limits = Limits(failure_tolerance=float(f"{hundredths / 100:.2f}"))
+
+    assert limits.tolerated_failures(100 * hundreds) == hundredths * hundreds
 
 
 def test_a_fraction_of_an_unknown_number_is_refused() -> None:
