@@ -27,7 +27,8 @@ from asyncauth._fanout.limits import Limits
 from asyncauth._fanout.producer import Producer
 from asyncauth._fanout.results import ResultBuffer, TargetResult, logger
 from asyncauth._runtime.clock import SYSTEM_CLOCK
-from asyncauth._runtime.exceptions import strip_frame_locals, to_exception
+from asyncauth._runtime.exceptions import being_cancelled, strip_frame_locals, to_exception
+from asyncauth._runtime.native_cancellation import clear_native_cancellation
 from asyncauth._runtime.validation import check_count
 from asyncauth._runtime.wakeup import AutoResetEvent
 
@@ -324,6 +325,7 @@ class FanOut(Generic[K, T]):
         except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt and the like: the block raises it
             self._abort(error)
         self._wake.set()
+        await clear_native_cancellation()
 
     async def _offer(self, target: K) -> None:
         self._admission.offer(self._next_target(target))
@@ -419,9 +421,8 @@ class FanOut(Generic[K, T]):
                 await self._try(target)
             if target.scope.cancelled_caught:
                 self._time_out(target)
-        except self._cancelled:
-            self._settle(target, "cancelled", error=target.last_error, reason=self._stop_reason)
-            raise
+        except self._cancelled as cancelled:
+            self._end_cancelled(target, cancelled)
         except Exception as error:  # noqa: BLE001 - raised by the callable of `retry.errors`
             self._settle(target, "failed", error=strip_frame_locals(error))
         except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt and the like: the block raises it
@@ -429,6 +430,18 @@ class FanOut(Generic[K, T]):
         finally:
             self._admission.release(target)
             self._wake.set()
+        await clear_native_cancellation()
+
+    def _end_cancelled(self, target: _Target[K], cancelled: BaseException) -> None:
+        if being_cancelled():
+            self._settle(target, "cancelled", error=target.last_error, reason=self._stop_reason)
+            raise cancelled
+        # The run goes on, so the cancellation must not end this task: anyio would cancel all others with it.
+        if target.scope is not None and target.scope.cancel_called:
+            # The scope does not swallow its cancellation if the job has cancelled its own task, too.
+            self._time_out(target)
+        else:
+            self._settle(target, "failed", error=strip_frame_locals(to_exception(cancelled)))
 
     async def _try(self, target: _Target[K]) -> None:
         attempt = target.attempt
@@ -436,7 +449,10 @@ class FanOut(Generic[K, T]):
             attempt.number += 1
             attempt.phase = None
             try:
-                value = await self._work(target.target, attempt)
+                try:
+                    value = await self._work(target.target, attempt)
+                finally:
+                    await clear_native_cancellation()
             except SkipTarget as skip:
                 cause = strip_frame_locals(skip.__cause__) if isinstance(skip.__cause__, Exception) else None
                 return self._settle(target, "skipped", error=cause, reason=skip.reason)

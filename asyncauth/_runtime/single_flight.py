@@ -13,6 +13,7 @@ import anyio
 
 from asyncauth._errors import PoolClosed
 from asyncauth._runtime.exceptions import copy_to_raise, strip_frame_locals, to_exception
+from asyncauth._runtime.native_cancellation import clear_native_cancellation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
@@ -45,6 +46,7 @@ class Flight(Generic[T]):
             self.error = strip_frame_locals(to_exception(raised))
         finally:
             self._ended.set()
+        await clear_native_cancellation()
 
     def abandon(self) -> None:
         """End a flight whose task could not be started."""

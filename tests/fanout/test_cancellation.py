@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -84,6 +85,52 @@ async def first_three_then_hang(target: int) -> int:
     if target >= 3:
         await anyio.sleep_forever()
     return target
+
+
+def current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+async def leaves_a_pending_cancellation() -> None:
+    current_task().cancel()
+
+
+async def cancels_and_uncancels() -> None:
+    current_task().cancel()
+    current_task().uncancel()
+
+
+async def swallows_its_cancellation() -> None:
+    current_task().cancel()
+    with suppress(asyncio.CancelledError):
+        await asyncio.sleep(0)
+
+
+async def raises_with_a_pending_cancellation() -> None:
+    current_task().cancel()
+    raise ValueError
+
+
+async def is_cancelled_inside_a_timeout() -> None:
+    async with asyncio.timeout(60):
+        current_task().cancel()
+        await asyncio.sleep(0)
+
+
+async def is_timed_out_by_asyncio() -> None:
+    async with asyncio.timeout(0):
+        await anyio.sleep_forever()
+
+
+async def is_timed_out_by_asyncio_after_a_swallowed_cancellation() -> None:
+    await swallows_its_cancellation()
+    await is_timed_out_by_asyncio()
+
+
+async def waits_too_long_for_a_task() -> None:
+    await asyncio.wait_for(anyio.sleep_forever(), 0)
 
 
 class TestLeaving:
@@ -381,6 +428,103 @@ class TestNativeCancellation:
 
         watched.check()
         assert watched.statuses == {"succeeded": COUNT - 1, "failed": 1}
+
+    @pytest.mark.parametrize(
+        ("job", "status", "error"),
+        [
+            (leaves_a_pending_cancellation, "succeeded", None),
+            (cancels_and_uncancels, "succeeded", None),
+            (swallows_its_cancellation, "succeeded", None),
+            (raises_with_a_pending_cancellation, "failed", ValueError),
+            (is_cancelled_inside_a_timeout, "failed", RuntimeError),
+            (is_timed_out_by_asyncio, "failed", TimeoutError),
+            (is_timed_out_by_asyncio_after_a_swallowed_cancellation, "failed", TimeoutError),
+            (waits_too_long_for_a_task, "failed", TimeoutError),
+        ],
+    )
+    @pytest.mark.parametrize("attempts", [1, 3])
+    async def test_cancellation_inside_a_job_stays_inside(
+        self, job: Any, status: str, error: type[Exception] | None, attempts: int
+    ) -> None:
+        """A job that cancels its own task, by itself or by `asyncio.timeout`, affects its own result only.
+
+        The other targets go on, and an `asyncio.timeout` around the run raises TimeoutError.
+        """
+
+        async def work(target: int) -> None:
+            await (job() if target == 0 else anyio.sleep_forever())
+
+        retry = Retry(attempts=attempts, errors=Exception, wait_initial=0)
+        watched = Watched(limits=Limits(max_at_once=5, retry=retry), shuffle=False)
+
+        async def caller() -> None:
+            async with asyncio.timeout(None) as timeout, watched.run(work) as results:
+                await anext(results)
+                await idle()
+                assert watched.alive == 5
+                timeout.reschedule(asyncio.get_running_loop().time())
+                await anyio.sleep_forever()
+
+        with pytest.raises(TimeoutError):
+            await asyncio.create_task(caller())
+
+        watched.check()
+        assert watched.statuses == Counter({status: 1}) + Counter({"cancelled": COUNT - 1})
+        assert type(watched.results[0].error) is (type(None) if error is None else error)
+        assert watched.results[0].attempts == (1 if error is None else attempts)
+
+    @pytest.mark.parametrize("limit", ["timeout", "deadline"])
+    async def test_a_job_that_swallowed_its_cancellation_times_out(self, limit: str) -> None:
+        """A job that hangs after it swallowed its own cancellation is timed out, not cancelled; the run goes on."""
+        clock = FakeClock()
+
+        async def work(target: int) -> None:
+            await swallows_its_cancellation()
+            await anyio.sleep_forever()
+
+        watched = Watched(clock=clock, limits=Limits(max_at_once=COUNT, **{limit: 5.0}), window=None)
+        async with watched.run(work) as results:
+            await idle()
+            clock.advance(5)
+            await results.collect()
+
+        watched.check()
+        assert watched.statuses == {"timed_out": COUNT}
+
+    async def test_a_target_cancelled_between_attempts_fails(self) -> None:
+        """If other code cancels the task of a target that waits for its next attempt, the run goes on."""
+        clock = FakeClock()
+        tasks: list[asyncio.Task[Any]] = []
+
+        async def work(target: int) -> int:
+            if target == 0:
+                tasks.append(current_task())
+                raise OSError
+            return target
+
+        watched = Watched(clock=clock, limits=Limits(max_at_once=5, retry=Retry(errors=OSError)), shuffle=False)
+        async with watched.run(work) as results:
+            await idle()
+            tasks[0].cancel()
+            await results.collect()
+
+        watched.check()
+        assert watched.statuses == {"succeeded": COUNT - 1, "failed": 1}
+
+    async def test_a_producer_that_cancels_its_own_task_is_read_to_its_end(self) -> None:
+        """A producer that leaves a cancellation on its task does not end the run."""
+
+        async def listing() -> AsyncIterator[int]:
+            for target in range(COUNT):
+                yield target
+            current_task().cancel()
+
+        watched = Watched()
+        async with watched.run(quick, listing()) as results:
+            await results.collect()
+
+        watched.check()
+        assert watched.statuses == {"succeeded": COUNT}
 
     async def test_a_job_that_awaits_something_cancelled_has_failed(self) -> None:
         """Awaiting a future that other code cancelled is an error of the job."""

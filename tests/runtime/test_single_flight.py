@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -206,6 +207,26 @@ async def test_a_call_may_end_inside_spawn() -> None:
     single_flight: SingleFlight[str] = SingleFlight(eager)
 
     assert [await single_flight.run("a", call) for _ in range(2)] == ["result"] * 2
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_call_that_cancels_its_own_task_affects_no_other() -> None:
+    """A call that leaves a cancellation on its task returns its result, and the task group goes on."""
+
+    async def call() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        return "result"
+
+    async with anyio.create_task_group() as tasks:
+        rig = Rig(tasks, tasks.start_soon)
+        [other] = await rig.add(1)
+        assert await rig.single_flight.run("b", call) == "result"
+        await idle()
+        await rig.end("other")
+
+    assert other.outcome == "other"
 
 
 Step: TypeAlias = tuple[str, Any]
