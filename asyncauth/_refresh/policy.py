@@ -23,6 +23,14 @@ _ADVISORY: Final[tuple[tuple[float, float], ...]] = (
     (math.inf, 60 * 60),
 )
 
+_FLAGS: Final = (
+    "serve_expired",
+    "deny_with_valid_token",
+    "refresher_waits",
+    "cap_windows",
+    "invalidate_ends_pause",
+)
+
 #: A token is fresh for at least this share of its lifetime. Without it, a 300-second token would never be fresh.
 _MIN_FRESH_SHARE: Final = 0.5
 #: The same limit for an explicit `advisory_window`: a token is renewed at most ten times in its lifetime.
@@ -38,19 +46,24 @@ class RefreshPolicy:
     With the defaults a one-hour token is renewed in the background between minute 41 and 45. If that fails, the next
     attempt follows some minutes later, and from minute 59 on callers wait for the one refresh.
 
-    Two defaults differ from the SDKs' specification, because a run over many accounts lasts minutes, not days:
-    `serve_expired` is False, since AWS refuses a role's token past its end, and five to ten minutes until the next
-    attempt would make the account unreachable for the whole run; `deny_with_valid_token` is False, since AWS decides at
-    the call whether a token is revoked, not the refresh. `specification()` returns the SDKs' choices.
+    `specification()` returns the choices of the SDKs' specification. The defaults differ from it in six fields, since a
+    run over many accounts lasts minutes, not days:
+
+    - `serve_expired` is False: AWS refuses a role's token past its end, and five to ten minutes until the next attempt
+      would make the account unreachable for the whole run.
+    - `deny_with_valid_token` is False: AWS decides at the call whether a token is revoked, not the refresh.
+    - `refresher_waits` is False: no caller waits while a good token is cached.
+    - `cap_windows` is True: without it a token of up to 300 seconds is refreshed at every use, and one of up to 60
+      makes every caller wait.
+    - `invalidate_ends_pause` is True: a rejected token is not served, so a pause would only delay its replacement.
+    - `jitter` is 0.25: ten thousand tokens of one run are not renewed in the same second.
 
     Args:
         advisory_window: seconds before the end from which a token is renewed in the background. None depends on the
-            lifetime: 5 minutes for up to 20 minutes, 15 minutes for less than 90, else one hour, and at most half of
-            the lifetime. An explicit number replaces that table, up to nine tenths of the lifetime; 0 disables it.
-        mandatory_window: seconds before the end from which callers wait for the renewal; at most a tenth of the
-            lifetime.
-        jitter: share of the advisory window, 0 to 1, by which it may begin earlier, drawn for each token, so that ten
-            thousand tokens of one run are not renewed in the same second.
+            lifetime: 5 minutes for up to 20 minutes, 15 minutes for less than 90, else one hour. An explicit number
+            replaces that table; 0 disables the window.
+        mandatory_window: seconds before the end from which callers wait for the renewal.
+        jitter: share of the advisory window, 0 to 1, by which it may begin earlier, drawn for each token.
         load_timeout: seconds that one load may take; None for no limit.
         failure_pause: (shortest, longest) seconds without a call to the source after a failed renewal of a token that
             is still good. Unless expired tokens are served, the pause ends where the mandatory window begins.
@@ -62,6 +75,11 @@ class RefreshPolicy:
         denial_memory: (shortest, longest) seconds for which a denial is raised again without a call to the source.
         serve_expired: serve an expired or rejected token while its renewal fails.
         deny_with_valid_token: raise a denial even while the cached token is good, instead of serving it to its end.
+        refresher_waits: in the advisory window, the one caller that starts the renewal waits for the new token, or for
+            the denial; all others get the cached token at once.
+        cap_windows: limit the advisory window to half of the lifetime, an explicit one to nine tenths, and the
+            mandatory window to a tenth.
+        invalidate_ends_pause: a rejected token ends the pause after a failed renewal.
 
     Raises:
         ConfigurationError: (a ValueError) a number out of range.
@@ -77,6 +95,9 @@ class RefreshPolicy:
     denial_memory: tuple[float, float] = (1.0, 5.0)
     serve_expired: bool = False
     deny_with_valid_token: bool = False
+    refresher_waits: bool = False
+    cap_windows: bool = True
+    invalidate_ends_pause: bool = True
 
     def __post_init__(self) -> None:
         check_seconds("advisory_window", self.advisory_window, zero=True, optional=True)
@@ -88,14 +109,21 @@ class RefreshPolicy:
         _check_range("denial_memory", self.denial_memory, zero=True)
         if not is_number(self.jitter) or not 0 <= self.jitter <= 1:
             raise ConfigurationError(f"jitter={self.jitter!r} must be a share from 0 to 1")
-        for name in ("serve_expired", "deny_with_valid_token"):
+        for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name}={getattr(self, name)!r} must be True or False")
 
     @classmethod
     def specification(cls) -> Self:
-        """Return the policy of AWS's SDKs: expired tokens are served while a refresh fails, denials raised at once."""
-        return cls(jitter=0.0, serve_expired=True, deny_with_valid_token=True)
+        """Return the policy of AWS's SDKs, in the fields that the specification defines."""
+        return cls(
+            jitter=0.0,
+            serve_expired=True,
+            deny_with_valid_token=True,
+            refresher_waits=True,
+            cap_windows=False,
+            invalidate_ends_pause=False,
+        )
 
     def fresh_for(self, lifetime: float, random: Random) -> float:
         """Return how many seconds a token is fresh. After that it is renewed, at first in the background."""
@@ -105,14 +133,18 @@ class RefreshPolicy:
             window, min_fresh = next(window for longest, window in _ADVISORY if lifetime <= longest), _MIN_FRESH_SHARE
         else:
             window, min_fresh = self.advisory_window, _MIN_FRESH_SHARE_EXPLICIT
-        window = min(window, lifetime * (1 - min_fresh)) * (1 + random.uniform(0, self.jitter))
-        return min(max(lifetime - window, lifetime * _MIN_FRESH_SHARE_EXPLICIT), self.served_at_once_for(lifetime))
+        if self.cap_windows:
+            window = min(window, lifetime * (1 - min_fresh))
+        window *= 1 + random.uniform(0, self.jitter)
+        shortest = lifetime * _MIN_FRESH_SHARE_EXPLICIT if self.cap_windows else 0.0
+        return min(max(lifetime - window, shortest), self.served_at_once_for(lifetime))
 
     def served_at_once_for(self, lifetime: float) -> float:
         """Return how many seconds a token is served without waiting. After that callers wait for its renewal."""
         if math.isinf(lifetime):
             return math.inf
-        return lifetime - min(self.mandatory_window, lifetime * _MAX_MANDATORY_SHARE)
+        longest = lifetime * _MAX_MANDATORY_SHARE if self.cap_windows else lifetime
+        return lifetime - min(self.mandatory_window, longest)
 
     def pause_with_good_token(self, until_mandatory: float, random: Random) -> float:
         """Return how many seconds not to call the source after a failure while the cached token is good."""

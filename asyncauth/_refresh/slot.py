@@ -7,7 +7,8 @@ nothing, so each decision is atomic and needs no lock; the work that they return
 A call to `get`, case by case:
 
     fresh                     serve the value, at once
-    advisory window           start one flight in the background; serve the good value, at once
+    advisory window           start one flight in the background; serve the good value, at once (with
+                              `RefreshPolicy.refresher_waits` the caller that starts the flight waits for it)
     mandatory window, ended,  wait for the one flight and decide again; a caller that has waited takes any good value
     or nothing loaded yet
     a failed flight           is the same failure for all callers that waited for it:
@@ -174,7 +175,8 @@ class ExpiringSlot(Generic[T]):
         if rejected is not None and rejected is not token.value and rejected != token.value:
             return False
         self._fresh_until = self._mandatory_from = self._ends = -math.inf
-        self._back_off.end_pause()
+        if self._policy.invalidate_ends_pause:
+            self._back_off.end_pause()
         self._dropped = token
         return True
 
@@ -254,7 +256,8 @@ class ExpiringSlot(Generic[T]):
         if due and self._flight is None and not (usable and has_waited):
             launch = self._flight = Flight(self._refresh)
             self._dropped = None
-        if usable and (has_waited or self._flight is None or now < self._mandatory_from):
+        waits = now >= self._mandatory_from or (launch is not None and self._policy.refresher_waits)
+        if usable and (has_waited or self._flight is None or not waits):
             self.served_through_failure += self._back_off.error is not None
             return _Step(launch, serve=self._token)
         if self._flight is not None:
@@ -270,10 +273,10 @@ class ExpiringSlot(Generic[T]):
             return self._back_off.denial
         if seen is None:
             return None
-        if seen.is_abandoned:
-            return RefreshAbandoned(f"{self.name}: the refresh was cancelled, its owner is closing or closed")
         if seen.error is not None and (self._token is None or self._is_denial(seen.error)):
             return seen.error
+        if seen.is_abandoned and not usable:
+            return RefreshAbandoned(f"{self.name}: the refresh was cancelled, its owner is closing or closed")
         return None
 
     # -- flights ---------------------------------------------------------------------------------------------------
