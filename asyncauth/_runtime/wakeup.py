@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import anyio
+import anyio.lowlevel
 
 
 class AutoResetEvent:
@@ -23,6 +24,8 @@ class AutoResetEvent:
 
     async def wait(self) -> None:
         """Wait until the next `set`; return at once if one is pending."""
+        # anyio delivers a cancellation only while a task waits, and never to a waiter whose event is set each time.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         event = self._event
         await event.wait()
         # Of several waiters only the first replaces the event. The second would replace the one on which the first may
