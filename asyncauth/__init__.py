@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from asyncauth._errors import ConfigurationError as ConfigurationError
     from asyncauth._errors import CredentialsRejected as CredentialsRejected
     from asyncauth._errors import EndpointDown as EndpointDown
+    from asyncauth._errors import JobExited as JobExited
     from asyncauth._errors import LongTermCredentialsError as LongTermCredentialsError
     from asyncauth._errors import NoSourceCredentials as NoSourceCredentials
     from asyncauth._errors import PartitionMismatch as PartitionMismatch
@@ -70,6 +71,7 @@ _EXPORTS = {
         "ConfigurationError",
         "CredentialsRejected",
         "EndpointDown",
+        "JobExited",
         "LongTermCredentialsError",
         "NoSourceCredentials",
         "PartitionMismatch",

@@ -13,6 +13,7 @@
     |   |-- RegionDisabled
     |   `-- CredentialsRejected
     |-- TargetTimeout (also TimeoutError)
+    |-- JobExited
     |-- EndpointDown
     |-- RateLimited
     `-- PoolClosed
@@ -117,6 +118,22 @@ class CredentialsRejected(AssumeRoleError):
 
 class TargetTimeout(AsyncAuthError, TimeoutError):
     """A target did not finish within its timeout or the run's deadline; the message carries the number of seconds."""
+
+
+class JobExited(AsyncAuthError):
+    """A job called `sys.exit()`. That ends its target, not the program.
+
+    Args:
+        message: the call.
+        exit_code: the status with which the program would have exited: 0 for `sys.exit()`, 1 for `sys.exit("text")`.
+        fields: as for `AsyncAuthError`.
+    """
+
+    exit_code: int
+
+    def __init__(self, message: str = "", *, exit_code: int = 0, **fields: Any) -> None:
+        super().__init__(message, **fields)
+        self.exit_code = exit_code
 
 
 class EndpointDown(AsyncAuthError):

@@ -25,6 +25,7 @@ def test_the_classes_have_the_documented_bases() -> None:
         "RegionDisabled": ("AssumeRoleError",),
         "CredentialsRejected": ("AssumeRoleError",),
         "TargetTimeout": ("AsyncAuthError", "TimeoutError"),
+        "JobExited": ("AsyncAuthError",),
         "EndpointDown": ("AsyncAuthError",),
         "RateLimited": ("AsyncAuthError",),
         "PoolClosed": ("AsyncAuthError",),
@@ -55,3 +56,11 @@ def test_copies_and_pickles_keep_the_fields(duplicate: object) -> None:
         1,
     )
     assert other.__notes__ == ["note"]
+
+
+@pytest.mark.parametrize("through", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_the_exit_code_survives_copies_and_pickles(through: object) -> None:
+    """JobExited keeps its exit code and its other fields."""
+    other = through(_errors.JobExited("exit", exit_code=3, account="123456789012"))  # type: ignore[operator]
+
+    assert (str(other), other.exit_code, other.account) == ("exit", 3, "123456789012")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import anyio
 import anyio.lowlevel
 
-from asyncauth._errors import TargetTimeout
+from asyncauth._errors import JobExited, TargetTimeout
 from asyncauth._fanout.admission import Admission, Candidate, Group
 from asyncauth._fanout.attempt import Attempt, SkipTarget
 from asyncauth._fanout.events import Event, RunFinished, RunStarted, Status, TargetRetried, TargetStarted
@@ -29,6 +29,7 @@ from asyncauth._fanout.results import ResultBuffer, TargetResult, logger
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.exceptions import being_cancelled, strip_frame_locals, to_exception
 from asyncauth._runtime.native_cancellation import clear_native_cancellation
+from asyncauth._runtime.signals import raised_by_signal_handler
 from asyncauth._runtime.validation import check_count
 from asyncauth._runtime.wakeup import AutoResetEvent
 
@@ -456,8 +457,8 @@ class FanOut(Generic[K, T]):
             except SkipTarget as skip:
                 cause = strip_frame_locals(skip.__cause__) if isinstance(skip.__cause__, Exception) else None
                 return self._settle(target, "skipped", error=cause, reason=skip.reason)
-            except BaseException as raised:  # noqa: BLE001 - `to_exception` raises again what is no failure
-                error = target.last_error = strip_frame_locals(to_exception(raised), skip=1)
+            except BaseException as raised:  # noqa: BLE001 - what is no failure of this target is raised again
+                error = target.last_error = strip_frame_locals(_to_failure(raised), skip=1)
             else:
                 return self._settle(target, "succeeded", value=value)
             # Work that is cancelled may raise another error while it cleans up; it still counts as cancelled.
@@ -591,3 +592,14 @@ class FanOut(Generic[K, T]):
         if self._entered:
             self._wake.set()
         return results
+
+
+def _to_failure(raised: BaseException) -> Exception:
+    """Return the failure of a target that `raised` is, or raise it again: a cancellation, KeyboardInterrupt."""
+    if not isinstance(raised, SystemExit) or raised_by_signal_handler(raised):
+        return to_exception(raised)
+    status = 0 if raised.code is None else raised.code if isinstance(raised.code, int) else 1
+    argument = "" if raised.code is None else repr(raised.code)
+    error = JobExited(f"the job called sys.exit({argument})", exit_code=status)
+    error.__cause__ = strip_frame_locals(raised, skip=1)
+    return error

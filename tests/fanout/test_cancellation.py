@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import signal
 import subprocess
 import sys
 import textwrap
+import traceback
 from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 
 import asyncauth
+from asyncauth._errors import JobExited
 from asyncauth._fanout.engine import fan_out
 from asyncauth._fanout.limits import Limits, Retry
 from asyncauth.testing import FakeClock
@@ -597,10 +602,15 @@ class TestNativeCancellation:
 
 
 class TestExits:
-    @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-    @pytest.mark.parametrize("where", ["job", "producer", "async producer", "report"])
+    @pytest.mark.parametrize(
+        ("error", "where"),
+        [
+            (KeyboardInterrupt, "job"),
+            *itertools.product([KeyboardInterrupt, SystemExit], ["producer", "async producer", "report"]),
+        ],
+    )
     async def test_an_exit_ends_the_run(self, error: type[BaseException], where: str) -> None:
-        """The block raises the same KeyboardInterrupt or SystemExit, after all tasks have ended."""
+        """KeyboardInterrupt anywhere, or SystemExit outside of a job, ends all tasks and is raised by the block."""
         raised = error()
         watched = Watched(shuffle=False)
 
@@ -639,6 +649,77 @@ class TestExits:
         assert watched.alive == 0
         if where == "job":
             watched.check()
+
+    @pytest.mark.parametrize(
+        ("arguments", "exit_code", "message"),
+        [
+            ((), 0, "the job called sys.exit()"),
+            ((0,), 0, "the job called sys.exit(0)"),
+            ((2,), 2, "the job called sys.exit(2)"),
+            (("no such bucket",), 1, "the job called sys.exit('no such bucket')"),
+        ],
+    )
+    @pytest.mark.parametrize("in_thread", [False, True])
+    async def test_an_exit_in_a_job_fails_its_target(
+        self, arguments: tuple[Any, ...], exit_code: int, message: str, in_thread: bool
+    ) -> None:
+        """`sys.exit` in one job, or in a thread that it waits for, is a JobExited; the other targets go on."""
+
+        async def job(target: int) -> int:
+            secret = "hunter2"  # noqa: F841
+            if target == 3:
+                await anyio.to_thread.run_sync(sys.exit, *arguments) if in_thread else sys.exit(*arguments)
+            return target
+
+        watched = Watched()
+        async with watched.run(job) as results:
+            error = (await results.collect())[3].error
+
+        watched.check()
+        assert watched.statuses == {"succeeded": COUNT - 1, "failed": 1}
+        assert isinstance(error, JobExited)
+        assert (error.exit_code, str(error)) == (exit_code, message)
+        shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+        assert "in job" in shown
+        assert "hunter2" not in shown
+
+    async def test_an_exit_is_retried_like_any_error(self) -> None:
+        """`Retry.errors` can select JobExited."""
+        calls = []
+
+        async def job(target: int) -> None:
+            calls.append(target)
+            if len(calls) == 1:
+                sys.exit(75)
+
+        watched = Watched(limits=Limits(retry=Retry(errors=JobExited, wait_initial=0)))
+        async with watched.run(job, [0]) as results:
+            await results.collect()
+
+        watched.check(count=1)
+        assert watched.statuses == {"succeeded": 1}
+        assert len(calls) == 2
+
+    async def test_an_exit_of_a_signal_handler_ends_the_run(self) -> None:
+        """SystemExit of a signal handler that interrupts a job is meant for the program, not for the target."""
+
+        def stop(*_: object) -> None:
+            sys.exit(143)
+
+        async def job(target: int) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+        before = signal.signal(signal.SIGTERM, stop)
+        watched = Watched()
+        try:
+            with pytest.raises(SystemExit) as raised:
+                async with watched.run(job) as results:
+                    await results.collect()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+        assert raised.value.code == 143
+        watched.check()
 
     def test_ctrl_c_records_every_target(self, anyio_backend: str) -> None:
         """After SIGINT during a thousand targets each has a result, and only KeyboardInterrupt is raised."""
