@@ -49,7 +49,8 @@ T = TypeVar("T")
 
 # How long after its deadline a target is checked, and how long it then has to end after it was cancelled.
 CANCEL_GRACE_SECONDS = 0.05
-# How long leaving a run may take to record results for targets that were never read.
+# How long leaving a run may take to record results for targets that were never read; how long a producer without a
+# known end is read on after the failure tolerance was exceeded.
 CLOSE_TIMEOUT_SECONDS = 0.5
 
 TOLERANCE_REACHED = "failure tolerance reached"
@@ -98,7 +99,8 @@ def fan_out(
             and is called again as `limits.retry` decides. It can raise `SkipTarget`.
         targets: any iterable or async iterable, of any length. At most `window` are read ahead. An async iterable with
             `aclose` is closed when the run ends. If it raises, the targets read before still get their results; then
-            iterating the stream raises that error.
+            iterating the stream raises that error. Without a known length it is read no further once the deadline has
+            passed, or 0.5 s after the failure tolerance was exceeded.
         limits: see `Limits`; its per-account and per-region numbers take effect through `groups`.
         groups: limits on targets that share something.
         clock: the only source of time.
@@ -191,6 +193,7 @@ class FanOut(Generic[K, T]):
         self._stop_reason: str | None = None
         self._ended: anyio.Event | None = None
         self._stopped = False
+        self._leaving_producer = False
         self._entered = self._finished = False
 
     @property
@@ -341,7 +344,7 @@ class FanOut(Generic[K, T]):
     # The pump.
 
     async def _pump(self, ended: anyio.Event) -> None:
-        # One task spawns all the others: spawned by whoever made room for it, a target would inherit his context.
+        # One task spawns all others. A target spawned by the task of another target would inherit its context.
         try:
             with self._stop_scope:
                 async with anyio.create_task_group() as workers:
@@ -356,6 +359,9 @@ class FanOut(Generic[K, T]):
             while True:
                 for target in self._admit():
                     workers.start_soon(self._run, target)
+                if self._skip_rest is not None and not (self._producer.is_finite or self._leaving_producer):
+                    self._leaving_producer = True
+                    workers.start_soon(self._leave_producer)
                 if self._producer.ended and not self._admission.waiting and not self._running:
                     self._finish()
                 if self._admission.runs_low:
@@ -495,6 +501,11 @@ class FanOut(Generic[K, T]):
             # It may continue for any time, past the deadline.
             self._producer.stop()
         self._wake.set()
+
+    async def _leave_producer(self) -> None:
+        # A listing that ends soon still gets a result for each of its targets; an endless one must not keep the run.
+        await self._clock.sleep(CLOSE_TIMEOUT_SECONDS)
+        self._producer.stop()
 
     async def _time_out_unresponsive(self) -> None:
         """Record a timeout for targets that do not end when cancelled (a thread, a shield).

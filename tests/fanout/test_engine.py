@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from asyncauth._fanout.engine import Attempt, FanOut
+    from asyncauth._fanout.limits import FailureMode
 
 pytestmark = pytest.mark.anyio
 
@@ -927,8 +928,54 @@ class TestTolerance:
 
         assert statuses(collected) == ["skipped"] * 10 + ["timed_out"] * 2 + ["skipped"] * 8
 
+    @pytest.mark.parametrize("kind", ["generator", "async generator", "async generator that waits"])
+    @pytest.mark.parametrize("mode", ["strict", "soft"])
+    async def test_an_endless_producer_is_left_after_the_tolerance(
+        self, clock: FakeClock, kind: str, mode: FailureMode
+    ) -> None:
+        """0.5 s after the tolerance was exceeded a producer without a known end is left; its targets have results."""
+        read = []
+
+        def endless() -> Iterator[int]:
+            for target in itertools.count():
+                read.append(target)
+                yield target
+
+        async def endless_async() -> AsyncIterator[int]:
+            for target in endless():
+                await (clock.sleep(0.1) if "waits" in kind else anyio.lowlevel.checkpoint())
+                yield target
+
+        events: list[Any] = []
+        run = fan_out(
+            self.fail,
+            endless() if kind == "generator" else endless_async(),
+            limits=Limits(max_at_once=3, failure_tolerance=1, failure_mode=mode),
+            clock=clock,
+            window=5,
+            on_event=[events.append],
+        )
+        results: list[TargetResult[int, None]] = []
+        async with run as stream, anyio.create_task_group() as tasks:
+
+            async def consume() -> None:
+                results.extend([result async for result in stream])
+
+            tasks.start_soon(consume)
+            for _ in range(500):
+                await anyio.lowlevel.checkpoint()
+                clock.advance(0.01)
+                if isinstance(events[-1], RunFinished):
+                    break
+            assert isinstance(events[-1], RunFinished)
+
+        assert {result.index for result in results} >= set(range(len(read) - 1))
+        assert {result.status for result in results} == {"failed", "skipped"}
+        assert len([result for result in results if result.status == "failed"]) <= 4
+        assert events[-1].complete is False
+
     async def test_targets_read_after_the_tolerance_are_skipped_too(self) -> None:
-        """Accounts that are listed after the tolerance was exceeded get a skipped result, too."""
+        """Accounts that a listing returns soon after the tolerance was exceeded get a skipped result, too."""
 
         async def listing() -> AsyncIterator[int]:
             for target in range(50):
