@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError
 from botocore.httpsession import ProxyConfiguration, get_cert_path
 
 from asyncauth._clients.config import freeze
+from asyncauth._clients.connection_reuse import check_aiohttp_connections, check_httpcore_connections
 from asyncauth._clients.transport_errors import strip_request
 from asyncauth._errors import PoolClosed
 
@@ -29,6 +30,8 @@ _contexts_lock: Final = threading.Lock()
 
 _classes: Final[dict[type, type[Any]]] = {}
 
+#: Cookies would carry one account's state into the requests of another. No AWS API needs them, but a load balancer or a
+#: gateway in between may set them.
 _NO_COOKIES: Final = DefaultCookiePolicy(allowed_domains=[])
 
 #: aiobotocore 3.9 builds TLS contexts in a thread and checks host names; earlier versions lack one or both.
@@ -51,6 +54,7 @@ class SharedSession:
         self._closed = self._active = False
         self._opening = None
         self._bodies: WeakSet[Any] = WeakSet()
+        self._prepared: dict[int, Any] = {}
         super().__init__(**self._adapt(arguments))
         proxies: Any = getattr(self, "_proxy_config", None)
         if type(proxies) is ProxyConfiguration and not proxies._proxies:
@@ -89,6 +93,7 @@ class SharedSession:
             if not body.content.is_eof():
                 body.content.set_exception(PoolClosed("the pool was closed before this body was read to its end"))
             body.close()
+        self._prepared.clear()
         if self._active:
             self._active = False
             await super().__aexit__(None, None, None)  # type: ignore[misc]
@@ -102,13 +107,18 @@ class SharedSession:
                 raise PoolClosed("the pool is closed, and its connections with it")
             if not self._active:
                 await super().__aenter__()  # type: ignore[misc]
-                _reject_cookies(getattr(self, "_session", None))
+                # aiobotocore 2's httpx transport makes its client here, the others in `_get_session`.
+                if (client := getattr(self, "_session", None)) is not None:
+                    _prepare_httpx(client)
                 self._active = True
 
     async def _get_session(self, where: str | None) -> Any:
-        session = await super()._get_session(where)  # type: ignore[misc]
-        _reject_cookies(session)
-        return session
+        client = await super()._get_session(where)  # type: ignore[misc]
+        prepared = self._prepared.get(id(client))
+        if prepared is None:
+            prepare = _prepare_aiohttp if isinstance(client, aiohttp.ClientSession) else _prepare_httpx
+            prepared = self._prepared[id(client)] = prepare(client)
+        return prepared
 
 
 class _NoProxies(ProxyConfiguration):
@@ -122,16 +132,40 @@ class _NoProxies(ProxyConfiguration):
         return {}
 
 
-def _reject_cookies(client: Any) -> None:
-    """Make an HTTP client reject cookies, which would carry one account's state into the requests of another.
+def _prepare_aiohttp(client: aiohttp.ClientSession) -> Any:
+    """Make an aiohttp client safe for sharing between accounts, and return its restricted form."""
+    if not isinstance(client.cookie_jar, aiohttp.DummyCookieJar):
+        client._cookie_jar = aiohttp.DummyCookieJar()
+    if client.connector is not None:
+        check_aiohttp_connections(client.connector)
+    return _NoRedirects(client)
 
-    No AWS API needs cookies, but a load balancer or a gateway in between may set them.
+
+def _prepare_httpx(client: Any) -> Any:
+    """Make an httpx client safe for sharing between accounts, and return it."""
+    client.cookies.jar.set_policy(_NO_COOKIES)
+    client.follow_redirects = False
+    for transport in (client._transport, *client._mounts.values()):
+        if (pool := getattr(transport, "_pool", None)) is not None:
+            check_httpcore_connections(pool)
+    return client
+
+
+class _NoRedirects:
+    """aiohttp client that returns a redirect as the response, as botocore's own transport does.
+
+    aiohttp would send the request again, with the session token, to any host that the response names, also unencrypted.
     """
-    if isinstance(client, aiohttp.ClientSession):
-        if not isinstance(client.cookie_jar, aiohttp.DummyCookieJar):
-            client._cookie_jar = aiohttp.DummyCookieJar()
-    elif client is not None:
-        client.cookies.jar.set_policy(_NO_COOKIES)
+
+    def __init__(self, client: aiohttp.ClientSession) -> None:
+        self._client = client
+
+    def request(self, *arguments: Any, **options: Any) -> Any:
+        """Send a request."""
+        return self._client.request(*arguments, **(options | {"allow_redirects": False}))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
 
 
 class _SharedAiohttpSession(SharedSession, AIOHTTPSession):

@@ -14,18 +14,29 @@ import anyio
 import pytest
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
-from botocore.exceptions import ProxyConnectionError, SSLError
+from aiobotocore.httpxsession import HttpxSession
+from aiohttp import web
+from botocore.exceptions import ClientError, ProxyConnectionError, SSLError
 from botocore.httpsession import ProxyConfiguration
 
 from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, check_open_files, http
 from asyncauth._clients.http import SharedAiohttpSession
 from asyncauth._clients.open_files import files_at_most, files_needed
-from tests.support.clients import ALICE, BOB, FakeIdentity, ReceivedRequest, Server, answer_as_signer, serving
+from tests.support.clients import (
+    ALICE,
+    BOB,
+    FakeIdentity,
+    ReceivedRequest,
+    Server,
+    answer_as_signer,
+    s3_error,
+    serving,
+    xml,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from aiohttp import web
 
 pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
 
@@ -269,6 +280,60 @@ async def test_certificates_are_verified_behind_a_proxy_too(certificate: str, tr
 
     assert targets == [server.url.removeprefix("https://")]
     assert len(server.received) == int(trusted)
+
+
+# -- redirects -----------------------------------------------------------------------------------------------------
+
+TRANSPORTS = [pytest.param(AIOHTTPSession, id="aiohttp"), pytest.param(HttpxSession, id="httpx")]
+
+
+@pytest.mark.parametrize("isolated", [False, True], ids=["bound", "isolated"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(("service", "method"), [("sts", "get_caller_identity"), ("lambda", "list_functions")])
+async def test_a_redirect_is_a_response(
+    service: str, method: str, status: int, transport: type, isolated: bool
+) -> None:
+    """As in boto3, a redirect of a POST or a GET ends the call with its status: no request, and so no session token,
+    goes to the host that it names."""
+    async with serving() as server, serving() as other:
+        location = f"{other.url.replace('127.0.0.1', 'localhost')}/elsewhere"
+        server.answer = lambda _: web.Response(
+            status=status,
+            headers={"Location": location},
+            text="<ErrorResponse><Error><Code>Moved</Code></Error></ErrorResponse>" if service == "sts" else "{}",
+        )
+        factory = ClientFactory(max_connections=3, config=AioConfig(http_session_cls=transport))
+        client = await factory.bind(
+            FakeIdentity(ALICE), service, "eu-west-1", endpoint_url=server.url, isolated=isolated
+        )
+        with pytest.raises(ClientError) as raised:
+            await getattr(client, method)()
+        await factory.aclose()
+
+    assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == status
+    assert other.received == []
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_region_redirect_of_s3_is_followed_to_s3(transport: type) -> None:
+    """botocore signs again for the bucket's region and sends to its endpoint, not to the host in the redirect."""
+
+    def answer(received: ReceivedRequest) -> web.Response:
+        if "/eu-west-1/" not in received.headers["Authorization"]:
+            return xml("<ListBucketResult/>")
+        return s3_error("TemporaryRedirect", 307, **{"x-amz-bucket-region": "us-west-2", "Location": other.url})
+
+    async with serving() as server, serving() as other:
+        server.answer = answer
+        factory = ClientFactory(max_connections=3, config=AioConfig(http_session_cls=transport))
+        client = await factory.bind(FakeIdentity(ALICE), "s3", "eu-west-1", endpoint_url=server.url)
+        await client.list_objects_v2(Bucket="bucket")
+        await factory.aclose()
+
+    assert other.received == []
+    assert len(server.received) == 2
 
 
 async def test_a_users_own_transport_is_used() -> None:

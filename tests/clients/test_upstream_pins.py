@@ -117,6 +117,33 @@ DEPENDENCIES: dict[str, tuple[str, ...]] = {
         "aiobotocore.httpsession:AIOHTTPSession.send",
         "aiobotocore.httpsession:AIOHTTPSession._setup_proxy_ssl_context",
         "botocore.httpsession:ProxyConfiguration",
+        "aiobotocore.httpxsession:HttpxSession.__aenter__",
+        "aiobotocore.httpxsession:HttpxSession.send",
+        "httpx:AsyncHTTPTransport.__init__",
+        "httpx2:AsyncHTTPTransport.__init__",
+    ),
+    "connection_reuse: how connections are made, released, checked and reused, and where data can wait": (
+        "aiohttp.connector:BaseConnector.__init__",
+        "aiohttp.connector:BaseConnector._get",
+        "aiohttp.connector:BaseConnector._release",
+        "aiohttp.client_proto:ResponseHandler",
+        "aiohttp.streams:DataQueue.feed_data",
+        "aiohttp.streams:StreamReader.on_eof",
+        "httpcore:AsyncConnectionPool.create_connection",
+        "httpcore:AsyncConnectionPool.handle_async_request",
+        "httpcore:AsyncHTTP11Connection.handle_async_request",
+        "httpcore:AsyncHTTP11Connection._response_closed",
+        "httpcore:AsyncHTTP11Connection.has_expired",
+        "httpcore2:AsyncConnectionPool.create_connection",
+        "httpcore2:AsyncConnectionPool.handle_async_request",
+        "httpcore2:AsyncHTTP11Connection.handle_async_request",
+        "httpcore2:AsyncHTTP11Connection._response_closed",
+        "httpcore2:AsyncHTTP11Connection.has_expired",
+        "h11:Connection.start_next_cycle",
+        "h11:Connection.trailing_data",
+        "anyio._backends._asyncio:StreamProtocol",
+        "anyio._backends._asyncio:SocketStream.receive",
+        "anyio.streams.tls:TLSStream",
     ),
     "config: the options that a config records, and how configs are merged": (
         "aiobotocore.config:AioConfig.__init__",
@@ -211,6 +238,31 @@ KNOWN_HASHES: dict[str, set[str]] = {
     "aiobotocore.config:AioConfig.merge": {"088a6e11585f", "31a431bff503"},
     "botocore.config:Config.__init__": {"d7c70d36f826"},
     "botocore.config:Config._record_user_provided_options": {"24b409400e47"},
+    "aiobotocore.httpxsession:HttpxSession.__aenter__": {"9bb271084704", "f313d472449d"},
+    "aiobotocore.httpxsession:HttpxSession.send": {"454d7b39f653", "be5d57097034"},
+    "aiohttp.client_proto:ResponseHandler": {"f979dae80419"},
+    "aiohttp.connector:BaseConnector.__init__": {"a3f2ff62a251"},
+    "aiohttp.connector:BaseConnector._get": {"6aac1f79b68b"},
+    "aiohttp.connector:BaseConnector._release": {"d790bf134178"},
+    "aiohttp.streams:DataQueue.feed_data": {"367381cd1da9"},
+    "aiohttp.streams:StreamReader.on_eof": {"05fb2840c70b"},
+    "anyio._backends._asyncio:SocketStream.receive": {"8ac1c49d626e"},
+    "anyio._backends._asyncio:StreamProtocol": {"76778a00252f"},
+    "anyio.streams.tls:TLSStream": {"bfb97629406d"},
+    "h11:Connection.start_next_cycle": {"c821fa6c0cd0"},
+    "h11:Connection.trailing_data": {"25dff192fe25"},
+    "httpcore2:AsyncConnectionPool.create_connection": {"b0998960e553"},
+    "httpcore2:AsyncConnectionPool.handle_async_request": {"ab6620c65d49"},
+    "httpcore2:AsyncHTTP11Connection._response_closed": {"dd8e691204c4"},
+    "httpcore2:AsyncHTTP11Connection.handle_async_request": {"dc4eed70801d"},
+    "httpcore2:AsyncHTTP11Connection.has_expired": {"eccaf90263ea"},
+    "httpcore:AsyncConnectionPool.create_connection": {"b0998960e553"},
+    "httpcore:AsyncConnectionPool.handle_async_request": {"9f83876ddcfb"},
+    "httpcore:AsyncHTTP11Connection._response_closed": {"3fe55e3a2ac8"},
+    "httpcore:AsyncHTTP11Connection.handle_async_request": {"b198ec97aaf2"},
+    "httpcore:AsyncHTTP11Connection.has_expired": {"1c71518eadec"},
+    "httpx2:AsyncHTTPTransport.__init__": {"e04bed89c3da"},
+    "httpx:AsyncHTTPTransport.__init__": {"fd5ab19a4a71"},
 }
 
 
@@ -220,6 +272,7 @@ def source_hash(name: str) -> str:
     found: Any = import_module(module)
     for part in qualified.split("."):
         found = getattr(found, part)
+    found = found.fget if isinstance(found, property) else found
     lines = inspect.getsource(inspect.unwrap(found) if callable(found) and not inspect.isclass(found) else found)
     code = [line.rstrip() for line in lines.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     return hashlib.sha256("\n".join(code).encode()).hexdigest()[:12]

@@ -14,7 +14,7 @@ from aiobotocore.httpxsession import HttpxSession
 from aiohttp import web
 from botocore.exceptions import HTTPClientError, ReadTimeoutError
 
-from asyncauth import AccountSession, ConfigurationError, Keys, PoolClosed, RateLimit, SessionPool
+from asyncauth import AccountSession, AssumeRoleError, ConfigurationError, Keys, PoolClosed, RateLimit, SessionPool
 from asyncauth._credentials.identities import RoleIdentity
 from tests.support.clients import STS, ReceivedRequest, Server, answer_as_signer, s3_error, serving, xml
 
@@ -215,6 +215,22 @@ async def test_cookies_of_one_account_are_not_sent_by_another(backend: Backend, 
         received.account for received in backend.server.received if received.operation == "GetCallerIdentity"
     ] == ACCOUNTS[:3]
     assert not any("Cookie" in received.headers for received in backend.server.received)
+
+
+@pytest.mark.parametrize("transport", [None, HttpxSession], ids=["aiohttp", "httpx"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_of_sts_is_not_followed(backend: Backend, status: int, transport: type[Any] | None) -> None:
+    """An AssumeRole that is redirected fails: no other host gets the session token or can provide credentials."""
+    config = None if transport is None else AioConfig(http_session_cls=transport)
+    async with serving() as other:
+        Backend(other)  # it would let the role be assumed
+        moved = f'<ErrorResponse xmlns="{STS}"><Error><Code>Moved</Code></Error></ErrorResponse>'
+        backend.server.answer = lambda _: xml(moved, status, Location=f"{other.url}/x")
+        async with backend.pool(config=config) as pool:
+            with pytest.raises(AssumeRoleError, match="Moved"):
+                await pool.session(ACCOUNTS[0])
+
+    assert other.received == []
 
 
 async def test_regions_that_are_not_enabled_cost_no_tokens(backend: Backend) -> None:
