@@ -23,7 +23,7 @@ from botocore.loaders import JSONFileLoader, Loader
 from asyncauth._clients.config import client_config
 from asyncauth._clients.hooks.bound_events import replace_handlers
 from asyncauth._clients.http import shared_session_class
-from asyncauth._clients.identity import PLACEHOLDER_CREDENTIALS
+from asyncauth._clients.identity import PlaceholderCredentials
 from asyncauth._clients.parsing.factory import fast_parser_factory
 from asyncauth._clients.speedups.user_agent_cache import cache_user_agent
 
@@ -85,7 +85,7 @@ class TemplateSession(AioSession):
     """
 
     own_config: Config | None
-    signs_as: Any = PLACEHOLDER_CREDENTIALS
+    signs_as: Any = None
     _components: Any
     _create: Callable[..., Coroutine[Any, Any, Any]]
     _credentials: Any
@@ -129,8 +129,8 @@ class TemplateSession(AioSession):
         return made
 
     async def get_credentials(self) -> Any:
-        """Return the credentials that clients sign with."""
-        return self.signs_as
+        """Return the credentials that clients sign with: the given ones, else placeholders, new for each template."""
+        return self.signs_as or PlaceholderCredentials()
 
     def get_auth_token(self, **_: Any) -> Any:
         """Return no bearer token."""
@@ -146,8 +146,10 @@ class TemplateSession(AioSession):
         No part of the client is bound to the event loop that runs here, because no request is sent.
         """
         config: Any = client_config(self, max_connections, self.own_config, *configs)
-        config.http_session_cls = shared_session_class(config.http_session_cls)
+        session_class = config.http_session_cls
+        config.http_session_cls = shared_session_class(session_class)
         client = asyncio.run(self._create(self, config=config, **options))
+        _restore_session_class(client.meta.config, session_class)
         _read_ahead(client)
         return client
 
@@ -161,6 +163,16 @@ def _read_ahead(client: Any) -> None:
     for kind in ("paginators-1", "waiters-2"):
         with suppress(DataNotFoundError):  # some services have none
             client._loader.load_service_model(model.service_name, kind, model.api_version)
+
+
+def _restore_session_class(config: Any, session_class: type[Any]) -> None:
+    """Put the HTTP session class that the user chose back into a client's config.
+
+    A user may pass the config to another client, which would never close a shared session.
+    """
+    config.http_session_cls = session_class
+    if "http_session_cls" in config._user_provided_options:
+        config._user_provided_options["http_session_cls"] = session_class
 
 
 def _copy_of_locator(locator: Any) -> Any:

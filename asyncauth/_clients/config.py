@@ -53,7 +53,10 @@ def options_of(config: Config | None) -> dict[str, Any]:
     """Return the options that a user gave to a config. Attributes set later are ignored, as in botocore's merge."""
     if config is None:
         return {}
-    options = dict(config._user_provided_options)
+    # Copies of dictionaries, because botocore completes those of retries in place.
+    options = {
+        name: dict(value) if type(value) is dict else value for name, value in config._user_provided_options.items()
+    }
     for name in _AIO_OPTIONS:
         value = getattr(config, name, None)
         if name not in options and value is not None and value != getattr(_DEFAULTS, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from asyncauth._clients.bound_client import CallHook
     from asyncauth._runtime.clock import Clock
+
+logger: Final = logging.getLogger("asyncauth.clients")
 
 #: About 0.1 MiB each. A job that uses more kinds of clients than this in every account builds all of them again.
 _MAX_TEMPLATES: Final = 512
@@ -256,9 +259,17 @@ class ClientFactory:
         session = self._open_session()
         client = self._build(session, spec)
         retry_scope = spec.retry_scope(client)
-        return ClientTemplate(
+        template = ClientTemplate(
             client, session, retry_scope, connections=self._connections, states=self._states, state=self._factory_state
         )
+        if template.unshared is not None:
+            logger.info(
+                "clients of %s in %s are built for each account alone, which takes longer: %s",
+                spec.values[0],
+                client.meta.region_name,
+                template.unshared,
+            )
+        return template
 
     async def _build_isolated(self, identity: Identity, spec: _ClientSpec, call_hook: CallHook | None) -> Any:
         def build() -> Any:

@@ -93,7 +93,7 @@ class BoundCredentials:
         return f"<BoundCredentials of {self._identity.account_id or 'a source'}>"
 
 
-class _PlaceholderCredentials:
+class PlaceholderCredentials:
     """Credentials of a template; they never sign."""
 
     __slots__ = ()
@@ -108,6 +108,3 @@ class _PlaceholderCredentials:
 
     def get_deferred_property(self, _: str) -> Any:
         return self.get_account_id
-
-
-PLACEHOLDER_CREDENTIALS: Final = _PlaceholderCredentials()

@@ -17,7 +17,7 @@ from asyncauth._clients.class_copy import copy_class
 from asyncauth._clients.hooks.bound_events import BoundEvents, EventPlans
 from asyncauth._clients.hooks.handler_rules import HandlerAudit, classify_handlers, handlers_of
 from asyncauth._clients.hooks.reachability import find_reachable
-from asyncauth._clients.identity import PLACEHOLDER_CREDENTIALS, BoundCredentials, FactoryState
+from asyncauth._clients.identity import BoundCredentials, FactoryState
 from asyncauth._clients.retry_state import RetryState
 from asyncauth._clients.speedups.endpoint_cache import CachedEndpoints, EndpointCache
 from asyncauth._clients.speedups.request_preparer import FastRequests
@@ -186,9 +186,10 @@ class ClientTemplate:
             client.meta,
             client._request_signer,
             client._endpoint,
-            PLACEHOLDER_CREDENTIALS,
             *audit.replaced,
         ]
+        if not self._unsigned:
+            targets.append(client._request_signer._credentials)
         target = find_reachable(starts, targets)
         return None if target is None else f"a bound client leads to the template's own {type(target).__qualname__}"
 

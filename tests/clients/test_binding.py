@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import threading
 import tracemalloc
 import weakref
@@ -14,18 +15,22 @@ import anyio
 import pytest
 from aiobotocore.client import AioBaseClient
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.httpxsession import HttpxSession
 from aiobotocore.session import AioSession
 from aiobotocore.stub import AioStubber
 from botocore.config import Config
 from botocore.exceptions import ClientError, NoRegionError, UnknownServiceError
 from botocore.loaders import _JSON_OPEN_METHODS, Loader
+from botocore.useragent import _USERAGENT_FEATURE_MAPPINGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncauth import AccountSession
 from asyncauth._clients import ClientFactory, builder
+from asyncauth._clients.http import SharedSession
 from asyncauth.testing import SimulatedFleet
-from tests.support.clients import ALICE, BOB, FakeIdentity, Server, ec2_error, serving
+from tests.support.clients import ALICE, BOB, FakeIdentity, Server, access_key, ec2_error, serving
 from tests.support.fleets import pool_over
 
 if TYPE_CHECKING:
@@ -379,6 +384,100 @@ async def test_retries_are_in_standard_mode_by_default(monkeypatch: pytest.Monke
     assert await mode(config=AioConfig(retries={"mode": "standard"})) == "standard"
 
 
+@pytest.mark.parametrize("isolated", [False, True], ids=["bound", "isolated"])
+@pytest.mark.parametrize("transport", [None, AIOHTTPSession, HttpxSession], ids=["default", "aiohttp", "httpx"])
+async def test_a_clients_config_can_be_passed_to_an_ordinary_client(
+    server: Server, transport: Any, isolated: bool
+) -> None:
+    """`client.meta.config` has the user's own transport, so an ordinary client with it closes its connections."""
+    options = {} if transport is None else {"http_session_cls": transport}
+    factory = ClientFactory(max_connections=1, config=AioConfig(**options))
+    client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", isolated=isolated)
+    for config in (client.meta.config, client.meta.config.merge(AioConfig(read_timeout=5))):
+        async with AioSession().create_client(
+            "sts",
+            "eu-west-1",
+            endpoint_url=server.url,
+            aws_access_key_id=access_key(BOB),
+            aws_secret_access_key="secret",
+            config=config,
+        ) as ordinary:
+            session_class = type(ordinary._endpoint.http_session)
+            if config is client.meta.config:  # aiobotocore 2 drops the class when it merges configs
+                assert session_class is (transport or AIOHTTPSession)
+            assert not issubclass(session_class, SharedSession)
+            assert (await ordinary.get_caller_identity())["Account"] == BOB
+        with anyio.fail_after(5):
+            await server.all_closed()
+    await factory.aclose()
+
+
+@pytest.mark.parametrize("mode", [None, "adaptive"])
+async def test_a_users_config_is_not_changed(monkeypatch: pytest.MonkeyPatch, mode: str | None) -> None:
+    """botocore completes the retry options of a config in place; a user's config stays the same, so that it gives the
+    same template again."""
+    if mode is not None:
+        monkeypatch.setenv("AWS_RETRY_MODE", mode)
+    retries = {"max_attempts": 2}
+    s3 = {"addressing_style": "path"}
+    config = AioConfig(retries=retries, s3=s3)  # type: ignore[arg-type]
+    factory = ClientFactory(max_connections=1, config=AioConfig(read_timeout=5))
+    for account in (ALICE, BOB):
+        client = await factory.bind(FakeIdentity(account), "s3", "eu-west-1", config=config)
+    await factory.aclose()
+
+    assert client.meta.config.retries == {"mode": mode or "standard", "total_max_attempts": 3}
+    assert (config.retries, retries) == ({"max_attempts": 2}, {"max_attempts": 2})
+    assert (config.s3, s3) == ({"addressing_style": "path"}, {"addressing_style": "path"})
+    assert factory.statistics().built == 1
+
+
+def _with_handler(session: AioSession, factory: Any) -> None:
+    session.register("before-send", lambda **_: (factory, None)[1])
+
+
+def _with_attribute(session: Any, factory: Any) -> None:
+    session.factory = factory
+
+
+def _with_component(session: AioSession, factory: Any) -> None:
+    session.get_component("user_agent_creator").factory = factory
+
+
+@pytest.mark.parametrize("refer", [_with_handler, _with_attribute, _with_component])
+async def test_a_session_that_refers_to_the_factory_does_not_isolate_clients(refer: Any) -> None:
+    """A handler, an attribute or a component of the user's session may refer to the factory, and so to the templates
+    that exist already: later clients are bound nevertheless."""
+    session = AioSession()
+    factory = ClientFactory(max_connections=1, session=session)
+    refer(session, factory)
+
+    for service in ("sts", "s3", "ec2"):
+        await factory.bind(FakeIdentity(ALICE), service, "eu-west-1")
+    await factory.aclose()
+
+    assert (factory.statistics().bound, factory.statistics().isolated) == (3, 0)
+
+
+async def test_isolated_clients_are_logged_once_per_kind(
+    monkeypatch: pytest.MonkeyPatch, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log has the reason why all accounts' clients of a kind are built, once."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+    factory = ClientFactory(max_connections=1)
+    with caplog.at_level("INFO", "asyncauth.clients"):
+        for account in (ALICE, BOB):
+            await factory.bind(FakeIdentity(account), "timestream-query", "us-east-1")
+    await factory.aclose()
+
+    assert factory.statistics().isolated == 2
+    (record,) = caplog.records
+    assert record.message == (
+        "clients of timestream-query in us-east-1 are built for each account alone, which takes longer: "
+        "aiobotocore.discovery.AioEndpointDiscoveryHandler may hold state of one account"
+    )
+
+
 async def test_a_sessions_configuration_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Region, endpoints and retries come from the profile of the session that the factory was given."""
     config = tmp_path / "config"
@@ -437,6 +536,35 @@ async def test_the_user_agent_names_asyncauth_after_the_users_own(server: Server
 
     assert "inventory/9 asyncauth/" in server.received[0].headers["User-Agent"]
     assert "m/" in server.received[0].headers["User-Agent"]
+
+
+class RoleIdentity(FakeIdentity):
+    """Identity of an assumed role."""
+
+    role_arn = f"arn:aws:iam::{ALICE}:role/manage-role"
+
+
+@pytest.mark.parametrize("isolated", [False, True], ids=["bound", "isolated"])
+async def test_the_user_agent_has_the_feature_of_an_assumed_role(
+    factory: ClientFactory, server: Server, isolated: bool
+) -> None:
+    """Requests that an assumed role signs have botocore's feature `CREDENTIALS_STS_ASSUME_ROLE`, where botocore has
+    one; requests of other identities do not, also when they are made within such a call."""
+    source = await factory.bind(FakeIdentity(BOB), "sts", "eu-west-1", endpoint_url=server.url, isolated=isolated)
+
+    async def call_as_source(**_: Any) -> None:
+        await source.get_caller_identity()
+
+    role = await factory.bind(RoleIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url, isolated=isolated)
+    role.meta.events.register("before-send", call_as_source)
+    await role.get_caller_identity()
+    await role.get_caller_identity()
+
+    metadata = [re.search(r" m/(\S+)", received.headers["User-Agent"]) for received in server.received]
+    features = [set(found[1].split(",")) for found in metadata if found]
+    expected = {_USERAGENT_FEATURE_MAPPINGS.get("CREDENTIALS_STS_ASSUME_ROLE")} - {None}
+    assert server.accounts == [BOB, ALICE, BOB, ALICE]
+    assert features[1] - features[0] == features[3] - features[2] == expected
 
 
 # -- events --------------------------------------------------------------------------------------------------------

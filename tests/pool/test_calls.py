@@ -13,6 +13,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.httpxsession import HttpxSession
 from aiohttp import web
 from botocore.exceptions import HTTPClientError, ReadTimeoutError
+from botocore.useragent import _USERAGENT_FEATURE_MAPPINGS
 
 from asyncauth import AccountSession, AssumeRoleError, ConfigurationError, Keys, PoolClosed, RateLimit, SessionPool
 from asyncauth._credentials.identities import RoleIdentity
@@ -231,6 +232,18 @@ async def test_a_redirect_of_sts_is_not_followed(backend: Backend, status: int, 
                 await pool.session(ACCOUNTS[0])
 
     assert other.received == []
+
+
+async def test_the_user_agent_distinguishes_role_and_source(backend: Backend) -> None:
+    """Requests of a role have botocore's feature for AssumeRole, where there is one; the AssumeRole itself has not."""
+    async with backend.pool() as pool:
+        await who_am_i(await pool.session(ACCOUNTS[0]))
+
+    assume, call = (
+        set(received.headers["User-Agent"].partition(" m/")[2].partition(" ")[0].split(","))
+        for received in backend.server.received
+    )
+    assert call - assume == {_USERAGENT_FEATURE_MAPPINGS.get("CREDENTIALS_STS_ASSUME_ROLE")} - {None}
 
 
 async def test_regions_that_are_not_enabled_cost_no_tokens(backend: Backend) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from aiobotocore.client import AioClientCreator
 from botocore.config import Config
 from botocore.endpoint_provider import EndpointProvider
 from botocore.errorfactory import BaseClientExceptions, ClientExceptionsFactory
@@ -20,8 +21,9 @@ from botocore.serialize import Serializer
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
-#: Large objects that are made from models and options alone.
+#: Large objects that are made from models and options alone, or from the session, which all clients share in botocore.
 _INERT: Final = (
+    AioClientCreator,
     BaseClientExceptions,
     BaseEndpointResolver,
     ClientExceptionsFactory,
@@ -51,8 +53,8 @@ def find_reachable(starts: Iterable[Any], targets: Collection[Any]) -> Any:
     """Return the first of `targets` that is reachable from `starts`, None if none is.
 
     The search follows attributes, containers, closures, defaults, partials, bound methods and weak references. It does
-    not follow globals, classes, and botocore's objects made from models and options. Beyond the limit of objects it
-    returns the first target, because it cannot exclude that this target is reachable.
+    not follow globals, classes, and botocore's objects made from models, options or the session. Beyond the limit of
+    objects it returns the first target, because it cannot exclude that this target is reachable.
     """
     wanted = {id(target): target for target in targets}
     seen: dict[int, Any] = {}  # keeps the objects alive: an id is valid only as long as its object

@@ -139,7 +139,8 @@ def parse_document(body: bytes, root: Node, yield_gil: Callable[[], None] | None
     tokens = tokenize(body, yield_gil)
     tag, text = next(tokens)
     if tag.startswith("?"):
-        if not _DECLARATION(tag) or text.strip(_SPACE):
+        # A reference to white space is resolved already, but it is not allowed here.
+        if not _DECLARATION(tag) or text.strip(_SPACE) or b"&" in body[: body.index(b"<", 1)]:
             raise GiveUp
         tag, text = next(tokens)
     match = _ROOT(tag)

@@ -6,14 +6,22 @@ set of features that a call uses can differ from the call before.
 
 from __future__ import annotations
 
+from copy import copy
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 from botocore.context import get_context
-from botocore.useragent import UserAgentString
+from botocore.useragent import _USERAGENT_FEATURE_MAPPINGS, UserAgentString
+
+from asyncauth._clients.identity import current_signing
 
 __all__ = ["CachedUserAgent", "cache_user_agent"]
 
+_NO_FEATURES: Final[frozenset[str]] = frozenset()
+#: The feature of credentials from AssumeRole; empty in a botocore that does not have it.
+_ASSUME_ROLE: Final = frozenset(
+    feature for name, feature in _USERAGENT_FEATURE_MAPPINGS.items() if name == "CREDENTIALS_STS_ASSUME_ROLE"
+)
 _MAX_STRINGS = 256
 
 
@@ -34,20 +42,24 @@ class CachedUserAgent(UserAgentString):
 
     def to_string(self) -> str:
         """Return the header's value, with the features that the current call has registered."""
+        credentials_features = _features_of_credentials()
         try:
-            key = self._inputs()
+            key = (credentials_features, self._inputs())
             return self._cache[key]
         except KeyError:
             pass
         except (AttributeError, TypeError):  # an input that botocore has moved, or that is unhashable: not cached
-            return self._build()
+            return self._build(credentials_features)
         if len(self._cache) >= _MAX_STRINGS:
             self._cache.clear()
-        built = self._cache[key] = self._build()
+        built = self._cache[key] = self._build(credentials_features)
         return built
 
-    def _build(self) -> str:
-        return str(super().to_string())
+    def _build(self, credentials_features: frozenset[str]) -> str:
+        builder = copy(self)
+        if credentials_features:
+            builder._client_features = credentials_features | set(self._client_features or ())
+        return str(UserAgentString.to_string(builder))
 
     def _inputs(self) -> tuple[Any, ...]:
         context = get_context()
@@ -62,6 +74,16 @@ class CachedUserAgent(UserAgentString):
             self._session_user_agent_version,
             self._session_user_agent_extra,
         )
+
+
+def _features_of_credentials() -> frozenset[str]:
+    """Return the features of the credentials that sign the current call.
+
+    botocore registers them when a client's session loads its credentials; a template has none.
+    """
+    signing = current_signing.get()
+    is_role = signing is not None and getattr(signing.identity, "role_arn", None) is not None
+    return _ASSUME_ROLE if is_role else _NO_FEATURES
 
 
 def _config_inputs(config: Any) -> tuple[Any, ...]:

@@ -411,6 +411,17 @@ def test_an_unsupported_shape_is_parsed_by_botocore(both: BothParsers) -> None:
     assert both.fallbacks == 2
 
 
+@pytest.mark.parametrize("reference", ["&#32;", "&#x20;", "&#10;", "&#x9;", "\n&#32;\n", "&amp;", " \n\t"])
+def test_a_reference_before_the_root_is_botocores_error(both: BothParsers, reference: str) -> None:
+    """White space is allowed between the declaration and the root, but no reference, not even one to white space."""
+    body = f"""<?xml version="1.0"?>{reference}<GetCallerIdentityResponse><GetCallerIdentityResult><Account>1</Account>
+        </GetCallerIdentityResult></GetCallerIdentityResponse>"""
+
+    result = both.check("sts", "GetCallerIdentity", body.encode(), HEADERS)
+
+    assert ("ResponseParserError" in result) is ("&" in reference)
+
+
 def test_a_shape_without_plain_bodies_is_left_to_botocore(both: BothParsers) -> None:
     """After sixteen consecutive bodies that the fast parser gave up on, botocore's parser gets the shape."""
     path = Path(__file__).parents[2] / "data" / "responses" / "s3.GetBucketAcl.xml"
