@@ -224,6 +224,9 @@ class _ProbeIdentity:
     def peek(self) -> None:
         return None
 
+    def peek_fresh(self) -> None:
+        return None
+
     def get_account_id(self) -> None:
         return None
 

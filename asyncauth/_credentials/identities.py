@@ -56,6 +56,10 @@ class RoleIdentity:
         """Release the credentials: the pool is closed, but clients and sessions reference this object."""
         self.slot = None
 
+    def peek_fresh(self) -> Credentials | None:
+        """Return the cached credentials if they are not due to be renewed. May be called in any thread."""
+        return self.slot.peek_fresh()
+
     def reject(self, access_key_id: str, /, *, ambiguous: bool = False) -> bool:
         """Drop exactly the credentials with this key id."""
         cached = self.peek()
@@ -93,6 +97,10 @@ class BaseIdentity:
     def close(self) -> None:
         """Release the credentials: the pool is closed, but clients and sessions reference this object."""
         self._source = None
+
+    def peek_fresh(self) -> Credentials | None:
+        """Return the cached credentials if they are not due to be renewed. May be called in any thread."""
+        return self._source.peek_fresh()
 
     def reject(self, access_key_id: str, /, *, ambiguous: bool = False) -> bool:
         """Drop exactly the credentials with this key id."""

@@ -41,6 +41,10 @@ class Identity(Protocol):
         """Return the cached credentials if they are valid now, else None; without waiting."""
         ...
 
+    def peek_fresh(self) -> Credentials | None:
+        """Return the cached credentials if they are not due to be renewed. May be called in any thread."""
+        ...
+
     def reject(self, access_key_id: str, /, *, ambiguous: bool = False) -> bool:
         """Drop the credentials with this key id, which a service reported as expired, if they are still cached.
 

@@ -157,6 +157,16 @@ class ExpiringSlot(Generic[T]):
         """Return the value if it is good at this moment, else None. Never starts a flight."""
         return self._token.value if self._token is not None and self._now() < self._ends else None
 
+    def peek_fresh(self) -> T | None:
+        """Return the value if it is not due to be renewed, else None; starts nothing, and may be called in any thread.
+
+        The event loop's thread may replace the value meanwhile. It sets the value before the times, and `invalidate`
+        clears the times, so a value that is still the same after its time was read belongs to that time.
+        """
+        token = self._token
+        fresh = token is not None and self._now() < self._fresh_until and token is self._token
+        return token.value if token is not None and fresh else None
+
     def invalidate(self, rejected: T | None = None) -> bool:
         """Drop the value, because a service has rejected it: the next `get` waits for another one.
 

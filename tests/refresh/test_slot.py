@@ -254,6 +254,22 @@ async def test_one_hour_token(rig: Rig, second: float, served: str, calls: int) 
 
 
 @pytest.mark.parametrize(
+    ("second", "fresh", "good"),
+    [(0, "token-1", "token-1"), (2699, "token-1", "token-1"), (2701, None, "token-1"), (3601, None, None)],
+)
+async def test_peek_fresh(rig: Rig, second: float, fresh: str | None, good: str | None) -> None:
+    """`peek_fresh` returns the value until it is due to be renewed, `peek` until it has ended; neither loads it."""
+    await rig.slot.get()
+    rig.clock.advance(second)
+
+    assert (rig.slot.peek_fresh(), rig.slot.peek()) == (fresh, good)
+    rig.slot.invalidate()
+    assert rig.slot.peek_fresh() is None
+    await settle()
+    assert rig.source.calls == 1
+
+
+@pytest.mark.parametrize(
     ("lifetime", "every", "seconds", "calls"),
     [
         (900, 1, 3600, 6),  # at 0, 600, 1200, ...: not at every request

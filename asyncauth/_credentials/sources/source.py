@@ -133,6 +133,10 @@ class Source:
         """Return the cached credentials while they are good, without waiting."""
         return None if self._slot is None else self._slot.peek()
 
+    def peek_fresh(self) -> Credentials | None:
+        """Return the cached credentials if they are not due to be renewed. May be called in any thread."""
+        return self._slot.peek_fresh()
+
     async def facts(self) -> SourceFacts:
         """Return the facts of the source, and resolve it first if necessary. Raises as `credentials` does."""
         return (await self._resolved()).facts
