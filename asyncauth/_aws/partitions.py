@@ -29,12 +29,14 @@ class Partition:
     Args:
         name: its name in ARNs, `aws-cn`.
         dns_suffix: the suffix of its endpoints, `amazonaws.com.cn`.
+        dual_stack_dns_suffix: the suffix of its endpoints with IPv4 and IPv6, `api.amazonwebservices.com.cn`.
         regions: the names of its regions, sorted, without pseudo-regions such as `aws-global`.
         default_region: the region of a call for which none was given.
     """
 
     name: str
     dns_suffix: str
+    dual_stack_dns_suffix: str
     regions: tuple[str, ...]
     default_region: str
     _known: frozenset[str] = field(repr=False, compare=False)
@@ -130,6 +132,7 @@ def _read(entry: Mapping[str, Any]) -> Partition:
     return Partition(
         name=name,
         dns_suffix=entry["outputs"]["dnsSuffix"],
+        dual_stack_dns_suffix=entry["outputs"]["dualStackDnsSuffix"],
         regions=regions,
         default_region=_DEFAULT_REGIONS.get(name, entry["outputs"]["implicitGlobalRegion"]),
         _known=frozenset(regions),

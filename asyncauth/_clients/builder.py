@@ -102,6 +102,10 @@ class TemplateSession(AioSession):
         replace_handlers(made._events._emitter, _without_bearer)
         components = made._components = _copy_of_locator(made._components)
         components.register_component("event_emitter", made._events)
+        # Tokens of STS's global endpoint, to which the setting `legacy` leads, are not valid in opt-in regions.
+        config_store = copy.copy(components.get_component("config_store"))
+        config_store.set_config_variable("sts_regional_endpoints", "regional")
+        components.register_component("config_store", config_store)
         model_cache = ModelCache.of(components.get_component("data_loader"))
         components.register_component("data_loader", model_cache.loader)
         creator = cache_user_agent(components.get_component("user_agent_creator"))

@@ -43,7 +43,8 @@ def check_sts_endpoint(url: str, region_name: str, partition: Partition, *, allo
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
-    own = {f"sts.{region_name}.{partition.dns_suffix}", f"sts-fips.{region_name}.{partition.dns_suffix}"}
+    suffixes = (partition.dns_suffix, partition.dual_stack_dns_suffix)
+    own = {f"{name}.{region_name}.{suffix}" for name in ("sts", "sts-fips") for suffix in suffixes}
     if parts.scheme == "https" and host in own:
         return False
     if not allow_http:

@@ -102,7 +102,11 @@ def test_the_sts_region_is_the_sources_or_the_partitions_default(
     [
         ("https://sts.us-east-1.amazonaws.com", "us-east-1", False),
         ("https://sts-fips.us-east-1.amazonaws.com", "us-east-1", False),
+        ("https://sts.us-east-1.api.aws", "us-east-1", False),
+        ("https://sts-fips.us-east-1.api.aws", "us-east-1", False),
         ("https://sts.cn-north-1.amazonaws.com.cn", "cn-north-1", False),
+        ("https://sts.cn-north-1.api.amazonwebservices.com.cn", "cn-north-1", False),
+        ("https://sts.cn-north-1.api.aws", "cn-north-1", True),
         ("https://sts.amazonaws.com", "us-east-1", True),
         ("https://sts.us-east-1.amazonaws.com", "eu-west-1", True),
         ("https://sts.us-east-1.amazonaws.com.evil.example", "us-east-1", True),

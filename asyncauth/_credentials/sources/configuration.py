@@ -83,6 +83,8 @@ def set_region(session: Session, configuration: Configuration) -> None:
         region_name = get_partition(configuration.partition).default_region
     if region_name is not None:
         session.set_config_variable("region", region_name)
+    # The setting `legacy` leads to the global endpoint as well, whose tokens are not valid in opt-in regions.
+    session.set_config_variable("sts_regional_endpoints", "regional")
 
 
 def _partition_of(region_name: str | None, label: str) -> str | None:
