@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aiobotocore.session import AioSession
-    from anyio.from_thread import BlockingPortal
 
-    from asyncauth._bridges import CredentialServer
+    from asyncauth._bridges import BridgeSettings, CredentialRequests, CredentialServer
     from asyncauth._models import Account, Identity, Keys
 
 
@@ -29,8 +28,6 @@ _OPTIONS: Final = frozenset({"api_version", "config", "endpoint_url", "isolated"
 class ClientProvider(Protocol):
     """The part of a pool that a session uses."""
 
-    endpoint_url: str | None
-
     async def get_client(self, session: AccountSession, service_name: str, region_name: str, **options: Any) -> Any:
         """Return a client of a service, bound to the session's identity."""
         ...
@@ -40,8 +37,13 @@ class ClientProvider(Protocol):
         ...
 
     @property
-    def portal(self) -> BlockingPortal:
-        """Runs calls from threads on the pool's event loop."""
+    def bridge_settings(self) -> BridgeSettings:
+        """The configuration of sessions of other libraries, and of subprocesses."""
+        ...
+
+    @property
+    def credential_requests(self) -> CredentialRequests:
+        """Requests of threads for credentials that must be renewed."""
         ...
 
     @property
@@ -130,16 +132,15 @@ class AccountSession:
         """
         self._provider.check_open()
         if not static:
-            return self._provider.credential_server.environ(
-                self.identity, self.region_name, self._provider.endpoint_url
-            )
+            address = self._provider.credential_server.address(self.identity)
+            return _bridges.container_environ(address, self.region_name, self._provider.bridge_settings)
         credentials = self.identity.peek()
         if credentials is None:
             raise ConfigurationError(
                 f"no valid keys of account {self.account.id} are cached; await session.credentials() first",
                 account=self.account.id,
             )
-        return _bridges.static_environ(credentials, self.region_name, self._provider.endpoint_url)
+        return _bridges.static_environ(credentials, self.region_name, self._provider.bridge_settings)
 
     def aiobotocore(self) -> AioSession:
         """Return an `aiobotocore` session that signs as this account, with credentials that are kept fresh.
@@ -148,7 +149,10 @@ class AccountSession:
             PoolClosed: the pool is not open.
         """
         self._provider.check_open()
-        return _bridges.aiobotocore_session(self.identity, self.region_name, self._provider.endpoint_url)
+        provider = self._provider
+        return _bridges.aiobotocore_session(
+            self.identity, self.region_name, provider.bridge_settings, provider.credential_requests
+        )
 
     def aioboto3(self) -> Any:
         """Return an `aioboto3.Session` (clients and resources) that signs as this account, kept fresh.
@@ -158,7 +162,10 @@ class AccountSession:
             ConfigurationError: aioboto3 is not installed.
         """
         self._provider.check_open()
-        return _bridges.aioboto3_session(self.identity, self.region_name, self._provider.endpoint_url)
+        provider = self._provider
+        return _bridges.aioboto3_session(
+            self.identity, self.region_name, provider.bridge_settings, provider.credential_requests
+        )
 
     def boto3(self) -> Any:
         """Return a `boto3.Session` for worker threads; it requests fresh credentials from the pool's event loop.
@@ -170,8 +177,9 @@ class AccountSession:
             ConfigurationError: boto3 is not installed.
         """
         self._provider.check_open()
+        provider = self._provider
         return _bridges.boto3_session(
-            self.identity, self.region_name, self._provider.endpoint_url, self._provider.portal
+            self.identity, self.region_name, provider.bridge_settings, provider.credential_requests
         )
 
     def __repr__(self) -> str:

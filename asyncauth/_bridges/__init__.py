@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from asyncauth._bridges.credential_requests import CredentialRequests
 from asyncauth._bridges.credential_server import CredentialServer
-from asyncauth._bridges.environment import static_environ
+from asyncauth._bridges.environment import container_environ, static_environ
 from asyncauth._bridges.sessions import aioboto3_session, aiobotocore_session, boto3_session
+from asyncauth._bridges.settings import BridgeSettings, SharedLoader
 
-__all__ = ["CredentialServer", "aioboto3_session", "aiobotocore_session", "boto3_session", "static_environ"]
+__all__ = [
+    "BridgeSettings",
+    "CredentialRequests",
+    "CredentialServer",
+    "SharedLoader",
+    "aioboto3_session",
+    "aiobotocore_session",
+    "boto3_session",
+    "container_environ",
+    "static_environ",
+]

@@ -1,4 +1,4 @@
-"""Sessions of aiobotocore, aioboto3 and boto3 that use an account's token.
+"""Sessions of aiobotocore, aioboto3 and boto3 that use an account's token, configured like the pool's own clients.
 
 Each session requests credentials from the pool for every request that it signs, so its clients never hold an expired
 token while the pool is open.
@@ -6,85 +6,86 @@ token while the pool is open.
 
 from __future__ import annotations
 
-from concurrent.futures import TimeoutError as FutureTimeoutError
+import copy
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import botocore.session
+from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
+from botocore.config import Config
 
-from asyncauth._errors import AsyncAuthError, ConfigurationError, PoolClosed
+from asyncauth._errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anyio.from_thread import BlockingPortal
-
+    from asyncauth._bridges.credential_requests import CredentialRequests
+    from asyncauth._bridges.settings import BridgeSettings
     from asyncauth._models import Credentials, Identity
 
-#: How long a thread waits for the event loop when good credentials are cached, and when none are.
-_WAIT_WITH_CREDENTIALS_SECONDS: Final = 1.0
-_WAIT_WITHOUT_CREDENTIALS_SECONDS: Final = 60.0
+#: Options of aiobotocore's Config that botocore's does not have.
+_AIO_OPTIONS: Final = frozenset({"connector_args", "http_session_cls"})
 
 
-class _AsyncCredentials:
+class _Credentials:
+    """Credentials object of a botocore session; botocore calls its methods by these names."""
+
+    method: Final = "asyncauth"
+
+    def __init__(self, identity: Identity, requests: CredentialRequests) -> None:
+        self._identity = identity
+        self._requests = requests
+
+    def check(self) -> None:
+        """Refuse a process in which the pool does not run.
+
+        Raises:
+            PoolClosed: this process was forked after the pool was opened.
+        """
+        self._requests.check_process(self._identity.account_id)
+
+    def get_deferred_property(self, _: str) -> Callable[[], Any]:
+        """Return the getter of the account id, the only deferred property that botocore reads."""
+        return self.get_account_id  # type: ignore[attr-defined, no-any-return]  # of the subclasses
+
+
+class _AsyncCredentials(_Credentials):
     """Credentials object of an AioSession: every request gets its credentials from the identity; none are kept."""
 
-    method = "asyncauth"
-
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
+    async def load_credentials(self) -> _AsyncCredentials:
+        """Return itself: it is the `credential_provider` component as well."""
+        return self
 
     async def get_frozen_credentials(self) -> Credentials:
+        self.check()
         return await self._identity.get_frozen_credentials()
 
     async def get_account_id(self) -> str | None:
         return self._identity.account_id
 
-    def get_deferred_property(self, _: str) -> Callable[[], Any]:
-        # botocore reads one deferred property, the account id, for endpoints that contain it.
-        return self.get_account_id
 
+class _ThreadCredentials(_Credentials):
+    """Credentials object of a botocore session in worker threads: every request gets its credentials from the pool."""
 
-class ThreadCredentials:
-    """Credentials object of a botocore session in a thread: every request gets its credentials from the event loop.
-
-    If the loop does not respond within a second, cached credentials that are still good are served.
-    """
-
-    method = "asyncauth"
-
-    def __init__(self, identity: Identity, portal: BlockingPortal) -> None:
-        self._identity = identity
-        self._portal = portal
+    def load_credentials(self) -> _ThreadCredentials:
+        """Return itself: it is the `credential_provider` component as well."""
+        return self
 
     def get_frozen_credentials(self) -> Credentials:
         """Return credentials that are good now.
 
         Raises:
-            PoolClosed: the pool has closed.
-            AsyncAuthError: called on the event loop's own thread while no good credentials are cached.
+            PoolClosed: the pool has closed, or stayed in the process that forked this one.
+            AsyncAuthError: called on the event loop's own thread; or there are no credentials.
         """
-        cached = self._identity.peek()
-        try:
-            future = self._portal.start_task_soon(self._identity.get_frozen_credentials)
-        except RuntimeError as error:
-            if cached is not None and "event loop thread" in str(error):
-                return cached
-            raise self._explain(error) from None
-        try:
-            return future.result(_WAIT_WITH_CREDENTIALS_SECONDS if cached else _WAIT_WITHOUT_CREDENTIALS_SECONDS)
-        except FutureTimeoutError:
-            if cached is None:
-                raise
-            return cached
+        self.check()
+        self._requests.check_thread(self._identity.account_id)
+        return self._requests.get(self._identity)
 
     def get_account_id(self) -> str | None:
         """Return the 12-digit id of the account."""
         return self._identity.account_id
-
-    def get_deferred_property(self, _: str) -> Callable[[], Any]:
-        """Return the getter of the account id, the only deferred property that botocore reads."""
-        return self.get_account_id
 
     @property
     def access_key(self) -> str:
@@ -101,73 +102,124 @@ class ThreadCredentials:
         """The session token of the current credentials; None for long-term keys."""
         return self.get_frozen_credentials().session_token
 
-    def _explain(self, error: RuntimeError) -> AsyncAuthError:
-        if "event loop thread" in str(error):
-            return AsyncAuthError(
-                f"credentials of account {self._identity.account_id} must be renewed, which needs the event loop, but "
-                "this call blocks it: use the boto3 bridge in a worker thread",
-                account=self._identity.account_id,
-            )
-        return PoolClosed("the pool that these credentials come from is closed", account=self._identity.account_id)
+
+class _ConfiguredSession:
+    """Base of a botocore session that reads its configuration where the source's session reads it.
+
+    The configuration files are those that the source's session has read already.
+    """
+
+    bridge_settings: BridgeSettings
+    bridge_credentials: _Credentials
+
+    def configure(self: Any, settings: BridgeSettings, region_name: str, credentials: _Credentials) -> None:
+        """Take over the source's configuration, and sign with `credentials`."""
+        self.bridge_settings = settings
+        self.bridge_credentials = credentials
+        config_store = copy.copy(settings.session.get_component("config_store"))
+        self.register_component("config_store", config_store)
+        self.register_component("data_loader", settings.loader.view())
+        self.register_component("credential_provider", credentials)
+        settings.refuse_bearer_tokens(self)
+        self.set_config_variable("region", region_name)
+        # As for the pool's own clients: tokens of STS's global endpoint are not valid in opt-in regions.
+        self.set_config_variable("sts_regional_endpoints", "regional")
+
+    @property
+    def full_config(self) -> Any:
+        """The configuration files."""
+        return self.bridge_settings.session.full_config
+
+    def set_config_variable(self: Any, logical_name: str, value: Any) -> None:
+        """Set a variable of this session alone; the providers of the source read those of the source's session."""
+        self.get_component("config_store").set_config_variable(logical_name, value)
+
+    def get_auth_token(self, **_: Any) -> None:
+        """Return None: a bearer token of the environment or of an SSO login belongs to another identity."""
+
+    def create_client(
+        self,
+        service_name: str,
+        region_name: str | None = None,
+        api_version: str | None = None,
+        use_ssl: bool = True,
+        verify: bool | str | None = None,
+        endpoint_url: str | None = None,
+        *arguments: Any,
+        **options: Any,
+    ) -> Any:
+        """Create a client; the pool's endpoint and CA bundle hold unless the caller gives others.
+
+        Raises:
+            PoolClosed: this process was forked after the pool was opened.
+        """
+        self.bridge_credentials.check()
+        settings = self.bridge_settings
+        return super().create_client(  # type: ignore[misc]  # the other base is botocore's
+            service_name,
+            region_name,
+            api_version,
+            use_ssl,
+            settings.verify if verify is None else verify,
+            settings.endpoint_url if endpoint_url is None else endpoint_url,
+            *arguments,
+            **options,
+        )
 
 
-class _Provider:
-    """The `credential_provider` component of a botocore session: always returns the same credentials object."""
-
-    def __init__(self, credentials: ThreadCredentials) -> None:
-        self._credentials = credentials
-
-    def load_credentials(self) -> ThreadCredentials:
-        return self._credentials
+class _ConfiguredAioSession(_ConfiguredSession, AioSession):
+    """A session of aiobotocore."""
 
 
-class _AsyncProvider:
-    def __init__(self, credentials: _AsyncCredentials) -> None:
-        self._credentials = credentials
-
-    async def load_credentials(self) -> _AsyncCredentials:
-        return self._credentials
+class _ConfiguredBotocoreSession(_ConfiguredSession, botocore.session.Session):
+    """A session of botocore, for threads."""
 
 
-def _with_default_endpoint(base: type, endpoint_url: str | None) -> type:
-    """Return a session class whose clients use `endpoint_url` by default."""
-    if endpoint_url is None:
-        return base
-
-    class Session(base):
-        def create_client(self, *args: Any, **kwargs: Any) -> Any:
-            # boto3 passes endpoint_url=None explicitly.
-            if len(args) < 6 and kwargs.get("endpoint_url") is None:
-                kwargs["endpoint_url"] = endpoint_url
-            return super().create_client(*args, **kwargs)
-
-    return Session
-
-
-def aiobotocore_session(identity: Identity, region_name: str, endpoint_url: str | None) -> AioSession:
+def aiobotocore_session(
+    identity: Identity, region_name: str, settings: BridgeSettings, requests: CredentialRequests
+) -> AioSession:
     """Return an `AioSession` that signs as `identity`."""
-    session: AioSession = _with_default_endpoint(AioSession, endpoint_url)()
-    session.register_component("credential_provider", _AsyncProvider(_AsyncCredentials(identity)))
-    session.set_config_variable("region", region_name)
+    session = _ConfiguredAioSession()
+    session.configure(settings, region_name, _AsyncCredentials(identity, requests))
+    session.set_default_client_config(AioConfig(**settings.options))
     return session
 
 
-def aioboto3_session(identity: Identity, region_name: str, endpoint_url: str | None) -> Any:
-    """Return an `aioboto3.Session` that signs as `identity`."""
+def aioboto3_session(
+    identity: Identity, region_name: str, settings: BridgeSettings, requests: CredentialRequests
+) -> Any:
+    """Return an `aioboto3.Session` that signs as `identity`.
+
+    Raises:
+        ConfigurationError: aioboto3 is not installed.
+    """
     try:
         import aioboto3
+        import boto3
     except ImportError:
         raise ConfigurationError("aioboto3 is not installed: pip install 'asyncauth[aioboto3]'") from None
-    return aioboto3.Session(botocore_session=aiobotocore_session(identity, region_name, endpoint_url))
+    settings.loader.add_search_path(_data_directory(boto3))
+    return aioboto3.Session(botocore_session=aiobotocore_session(identity, region_name, settings, requests))
 
 
-def boto3_session(identity: Identity, region_name: str, endpoint_url: str | None, portal: BlockingPortal) -> Any:
-    """Return a `boto3.Session` for worker threads that signs as `identity`."""
+def boto3_session(identity: Identity, region_name: str, settings: BridgeSettings, requests: CredentialRequests) -> Any:
+    """Return a `boto3.Session` for worker threads that signs as `identity`.
+
+    Raises:
+        ConfigurationError: boto3 is not installed.
+    """
     try:
         import boto3
     except ImportError:
         raise ConfigurationError("boto3 is not installed: pip install 'asyncauth[boto3]'") from None
-    session = _with_default_endpoint(botocore.session.Session, endpoint_url)()
-    session.register_component("credential_provider", _Provider(ThreadCredentials(identity, portal)))
-    session.set_config_variable("region", region_name)
+    settings.loader.add_search_path(_data_directory(boto3))
+    session = _ConfiguredBotocoreSession()
+    session.configure(settings, region_name, _ThreadCredentials(identity, requests))
+    options = {name: value for name, value in settings.options.items() if name not in _AIO_OPTIONS}
+    session.set_default_client_config(Config(**options))
     return boto3.Session(botocore_session=session)
+
+
+def _data_directory(boto3: Any) -> str:
+    """Return where boto3 keeps the models of its resources."""
+    return os.path.join(os.path.dirname(boto3.__file__), "data")

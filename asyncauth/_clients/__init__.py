@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncauth._clients.builder import refuse_bearer_tokens
 from asyncauth._clients.config import settings_key
 from asyncauth._clients.factory import ClientFactory, ClientStatistics
 from asyncauth._clients.open_files import CONNECTIONS_EACH, check_open_files
@@ -14,6 +15,7 @@ __all__ = [
     "ClientStatistics",
     "check_open_files",
     "fast_parser_factory",
+    "refuse_bearer_tokens",
     "settings_key",
     "strip_request",
 ]

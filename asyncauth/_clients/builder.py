@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
 
     from botocore.config import Config
+    from botocore.session import Session
 
 
 class ModelCache:
@@ -183,6 +184,11 @@ def _copy_of_locator(locator: Any) -> Any:
     made = type(locator)()
     made.__dict__.update({name: dict(value) for name, value in locator.__dict__.items()})
     return made
+
+
+def refuse_bearer_tokens(session: Session) -> None:
+    """Make the clients of a session sign with its credentials, even if the environment holds a bearer token."""
+    replace_handlers(session._events._emitter, _without_bearer)
 
 
 def _without_bearer(handler: Any) -> Any:

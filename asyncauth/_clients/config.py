@@ -88,7 +88,12 @@ def client_config(session: AioSession, max_connections: int, *configs: Config | 
         max_connections: connections per endpoint host.
         configs: of the session, the pool and the client, in this order; None for no config.
     """
-    options: dict[str, Any] = {"max_pool_connections": max_connections}
+    return AioConfig(**{"max_pool_connections": max_connections} | merged_options(session, *configs))
+
+
+def merged_options(session: AioSession, *configs: Config | None) -> dict[str, Any]:
+    """Merge the options of configs, with the package's defaults for retries and the user agent."""
+    options: dict[str, Any] = {}
     for config in configs:
         options.update(options_of(config))
     if not _has_retry_mode(session):
@@ -96,7 +101,7 @@ def client_config(session: AioSession, max_connections: int, *configs: Config | 
         options["retries"] = {"mode": "standard"} | (options.get("retries") or {})
     extra = options.get("user_agent_extra")
     options["user_agent_extra"] = f"{extra} {USER_AGENT}" if extra else USER_AGENT
-    return AioConfig(**options)
+    return options
 
 
 def _has_retry_mode(session: AioSession) -> bool:

@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from asyncauth._clients.bound_client import LeaseCount
 from asyncauth._clients.builder import TemplateSession
-from asyncauth._clients.config import config_key
+from asyncauth._clients.config import config_key, merged_options
 from asyncauth._clients.http import Connections
 from asyncauth._clients.identity import BoundCredentials, FactoryState
 from asyncauth._clients.isolated import isolate
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from aiobotocore.session import AioSession
     from botocore.config import Config
+    from botocore.loaders import Loader
 
     from asyncauth._clients.bound_client import CallHook
     from asyncauth._runtime.clock import Clock
@@ -198,6 +199,16 @@ class ClientFactory:
         """
         self._check_open()
         await self._template(self._spec(service_name, region_name, **options))
+
+    def default_options(self) -> dict[str, Any]:
+        """Return the options of botocore's Config with which every client of the factory starts."""
+        session = self._open_session()
+        return merged_options(session, session.own_config, self._config)
+
+    def loader(self) -> Loader:
+        """Return the loader of botocore's data files, which keeps what it read for all clients of the factory."""
+        loader: Loader = self._open_session().get_component("data_loader")
+        return loader
 
     async def aclose(self) -> None:
         """Close every connection, also when cancelled. Every client of the factory raises PoolClosed from then on."""

@@ -58,7 +58,8 @@ class RoleIdentity:
 
     def peek_fresh(self) -> Credentials | None:
         """Return the cached credentials if they are not due to be renewed. May be called in any thread."""
-        return self.slot.peek_fresh()
+        slot = self.slot
+        return None if slot is None else slot.peek_fresh()
 
     def reject(self, access_key_id: str, /, *, ambiguous: bool = False) -> bool:
         """Drop exactly the credentials with this key id."""
@@ -100,7 +101,8 @@ class BaseIdentity:
 
     def peek_fresh(self) -> Credentials | None:
         """Return the cached credentials if they are not due to be renewed. May be called in any thread."""
-        return self._source.peek_fresh()
+        source = self._source
+        return None if source is None else source.peek_fresh()
 
     def reject(self, access_key_id: str, /, *, ambiguous: bool = False) -> bool:
         """Drop exactly the credentials with this key id."""

@@ -11,7 +11,7 @@ from aiobotocore.config import AioConfig
 from asyncauth._aws.error_codes import attempts_of, error_code
 from asyncauth._aws.partitions import get_partition, partition_of_region
 from asyncauth._aws.plain_http import is_loopback, without_secrets
-from asyncauth._bridges import CredentialServer
+from asyncauth._bridges import BridgeSettings, CredentialRequests, CredentialServer
 from asyncauth._clients import ClientFactory, settings_key
 from asyncauth._credentials import BaseIdentity, check_sts_endpoint, sts_region
 from asyncauth._errors import PartitionMismatch, SourceError
@@ -22,8 +22,6 @@ from asyncauth._runtime.single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from anyio.from_thread import BlockingPortal
 
     from asyncauth._credentials.sources import Source, SourceFacts
     from asyncauth._models import Identity
@@ -47,7 +45,8 @@ class ActiveSource:
         allow_http_sts: allow STS over plain http on another machine.
         check_open: raises PoolClosed when the pool is not open.
         spawn: starts a task that outlives the caller, in the pool's task group.
-        portal, credential_server: how threads and subprocesses get credentials.
+        bridge_settings: the configuration of sessions of other libraries, and of subprocesses.
+        credential_requests, credential_server: how threads and subprocesses get credentials.
     """
 
     def __init__(
@@ -61,7 +60,8 @@ class ActiveSource:
         allow_http_sts: bool,
         check_open: Callable[[], object],
         spawn: Callable[[Callable[[], Awaitable[None]]], None],
-        portal: BlockingPortal,
+        bridge_settings: BridgeSettings,
+        credential_requests: CredentialRequests,
         credential_server: CredentialServer,
     ) -> None:
         self.source = source
@@ -70,7 +70,8 @@ class ActiveSource:
         self.clients = clients
         self._guard = guard
         self.endpoint_url = endpoint_url
-        self.portal = portal
+        self.bridge_settings = bridge_settings
+        self.credential_requests = credential_requests
         self.credential_server = credential_server
         self._allow_http_sts = allow_http_sts
         self._check_open = check_open

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,10 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 import anyio.to_thread
 from aiobotocore.config import AioConfig
-from anyio.from_thread import BlockingPortal
 
-from asyncauth._bridges import CredentialServer
-from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, ClientStatistics
+from asyncauth._bridges import BridgeSettings, CredentialRequests, CredentialServer, SharedLoader
+from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, ClientStatistics, refuse_bearer_tokens
 from asyncauth._credentials import RoleCredentials, TokenSlots
 from asyncauth._credentials.sources import make_source
 from asyncauth._errors import PartitionMismatch
@@ -61,7 +61,6 @@ class PoolResources:
     Args:
         settings: the pool's arguments.
         flights: the task group that refreshes run in.
-        portal: runs calls from threads on the event loop.
         check_open: raises PoolClosed when the pool is not open.
         loop_guard: refuses other event loops than the pool's.
     """
@@ -70,12 +69,12 @@ class PoolResources:
         self,
         settings: Settings,
         flights: TaskGroup,
-        portal: BlockingPortal,
         check_open: Callable[[], object],
         loop_guard: EventLoopGuard,
     ) -> None:
-        self.portal = portal
-        self.credential_server = CredentialServer(portal)
+        self.credential_requests = CredentialRequests(get_running_loop())
+        flights.start_soon(self.credential_requests.run)
+        self.credential_server = CredentialServer(self.credential_requests)
         self.telemetry = telemetry = open_telemetry(clock=settings.clock)
         if telemetry is not None:
             flights.start_soon(telemetry.watch_loop)
@@ -176,8 +175,9 @@ class PoolResources:
             allow_http_sts=settings.allow_http_sts,
         )
         facts = await source.facts()
+        session = await source.aio_session()
         clients = ClientFactory(
-            session=await source.aio_session(),
+            session=session,
             max_connections=CONNECTIONS_EACH * settings.max_at_once,
             config=settings.config,
             verify=settings.verify,
@@ -192,7 +192,15 @@ class PoolResources:
             allow_http_sts=settings.allow_http_sts,
             check_open=self._check_open,
             spawn=self._spawn,
-            portal=self.portal,
+            bridge_settings=BridgeSettings(
+                session,
+                SharedLoader(clients.loader()),
+                clients.default_options(),
+                endpoint_url=settings.endpoint_url,
+                verify=settings.verify,
+                refuse_bearer_tokens=refuse_bearer_tokens,
+            ),
+            credential_requests=self.credential_requests,
             credential_server=self.credential_server,
         )
         return active
@@ -207,11 +215,12 @@ async def open_resources(
         # Closed first are the requests of threads and subprocesses, then the refreshes, then the connections.
         connections = await stack.enter_async_context(AsyncExitStack())
         flights = await stack.enter_async_context(_flights())
-        portal = await stack.enter_async_context(_portal())
-        resources = PoolResources(settings, flights, portal, check_open, loop_guard)
+        resources = PoolResources(settings, flights, check_open, loop_guard)
         connections.push_async_callback(resources.close_clients)
         connections.push_async_callback(resources.slots.aclose)
         stack.push_async_callback(anyio.to_thread.run_sync, resources.credential_server.close)
+        # Before the wait for the server's threads, which may wait for the same requests.
+        stack.callback(resources.credential_requests.close)
         yield resources
 
 
@@ -223,14 +232,3 @@ async def _flights() -> AsyncIterator[TaskGroup]:
             yield group
         finally:
             group.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def _portal() -> AsyncIterator[BlockingPortal]:
-    """Own the portal for calls of threads; leaving cancels the calls that still wait."""
-    async with BlockingPortal() as portal:
-        try:
-            yield portal
-        finally:
-            with anyio.CancelScope(shield=True):
-                await portal.stop(cancel_remaining=True)

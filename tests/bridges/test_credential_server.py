@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import anyio
 import anyio.to_thread
 import pytest
 
+from asyncauth import PoolClosed
+from asyncauth.caches import MemoryTokenCache
+from tests.support.fleets import pool_over
+
 if TYPE_CHECKING:
     from asyncauth import AccountSession
+    from asyncauth.testing import SimulatedFleet
 
 pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
 
@@ -71,3 +78,66 @@ async def test_a_request_needs_its_token(session: AccountSession) -> None:
     for wrong in (None, "guess", token[:-1]):
         assert (await anyio.to_thread.run_sync(fetch, url, wrong))[0] == 403
     assert (await anyio.to_thread.run_sync(fetch, url[:-3], token))[0] == 403
+
+
+async def test_a_subprocess_while_the_event_loop_is_blocked(session: AccountSession) -> None:
+    """A job that blocks the event loop with `subprocess.run` gives its program credentials all the same."""
+    done = subprocess.run(  # noqa: ASYNC221 - it is what blocks
+        [sys.executable, "-c", PROGRAM], env=session.environ(), input="once\n", capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert f"::{session.account.id}:" in json.loads(done.stdout)[0]
+
+
+async def test_a_request_for_renewed_credentials(session: AccountSession) -> None:
+    """Credentials that are due to be renewed come from the event loop."""
+    environ = session.environ()
+    old = await session.credentials()
+    session.identity.reject(old.access_key_id)
+
+    url, token = environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"], environ["AWS_CONTAINER_AUTHORIZATION_TOKEN"]
+    status, body = await anyio.to_thread.run_sync(fetch, url, token)
+
+    assert status == 200
+    assert body["AccessKeyId"] == (await session.credentials()).access_key_id != old.access_key_id
+
+
+async def test_evicted_identities_are_forgotten(running_fleet: SimulatedFleet) -> None:
+    """An account whose token was evicted keeps its address, and the server keeps only its newest identity."""
+    first, other = running_fleet.accounts[:2]
+    async with pool_over(running_fleet, token_cache=MemoryTokenCache(max_size=1)) as pool:
+        addresses, identities = set(), []
+        for _ in range(3):
+            session = await pool.session(first)
+            addresses.add(session.environ()["AWS_CONTAINER_CREDENTIALS_FULL_URI"])
+            identities.append(ref(session.identity))
+            del session
+            await pool.session(other)  # evicts it
+        gc.collect()
+
+        assert len(addresses) == 1
+        assert [identity() is not None for identity in identities] == [False, False, True]
+
+
+async def test_the_server_ends_with_its_pool(running_fleet: SimulatedFleet) -> None:
+    """After the pool has closed, its port is closed, and `environ` raises PoolClosed."""
+    async with pool_over(running_fleet) as pool:
+        session = await pool.session(running_fleet.accounts[0])
+        environ = session.environ()
+    url, token = environ["AWS_CONTAINER_CREDENTIALS_FULL_URI"], environ["AWS_CONTAINER_AUTHORIZATION_TOKEN"]
+
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        await anyio.to_thread.run_sync(fetch, url, token)
+    with pytest.raises(PoolClosed):
+        session.environ()
+
+
+async def test_nothing_secret_is_shown(session: AccountSession) -> None:
+    """No repr of the server's parts holds the token or the path."""
+    environ = session.environ()
+    address = session._provider.credential_server.address(session.identity)
+
+    assert environ["AWS_CONTAINER_AUTHORIZATION_TOKEN"] == address.token
+    assert address.token not in repr(address)
+    assert address.url not in repr(address)

@@ -135,7 +135,8 @@ class Source:
 
     def peek_fresh(self) -> Credentials | None:
         """Return the cached credentials if they are not due to be renewed. May be called in any thread."""
-        return self._slot.peek_fresh()
+        slot = self._slot
+        return None if slot is None else slot.peek_fresh()
 
     async def facts(self) -> SourceFacts:
         """Return the facts of the source, and resolve it first if necessary. Raises as `credentials` does."""
