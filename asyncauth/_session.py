@@ -10,6 +10,7 @@ from botocore.config import Config
 from asyncauth import _bridges
 from asyncauth._aws.partitions import get_partition
 from asyncauth._errors import ConfigurationError
+from asyncauth._runtime.process_bound import CLIENT_INSTEAD, refuse_pickling
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -182,6 +183,13 @@ class AccountSession:
             self.identity, self.region_name, provider.bridge_settings, provider.credential_requests
         )
 
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(
+            "session",
+            "hand over its account and region_name, and in the other process open a pool and call "
+            "`await pool.session(account, region_name)`; a subprocess can use session.environ()",
+        )
+
     def __repr__(self) -> str:
         return f"<AccountSession {self.account.id} {self.region_name} [{self.role_arn or 'source'}]>"
 
@@ -199,6 +207,9 @@ class _Lease(AbstractAsyncContextManager[Any]):
 
     def __await__(self) -> NoReturn:
         raise TypeError("client(...) is not awaitable; write `async with ...client(...) as client`")
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling("client", CLIENT_INSTEAD)
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(

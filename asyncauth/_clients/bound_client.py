@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from functools import partial
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 from aiobotocore.client import AioBaseClient
 from aiobotocore.context import with_current_context
@@ -16,6 +16,7 @@ from asyncauth._aws.error_codes import TOKEN_EXPIRED, TOKEN_INVALID
 from asyncauth._clients.identity import FactoryState, Signing, current_signing
 from asyncauth._models import CredentialsDue, Identity, permit_holder
 from asyncauth._runtime.loop_guard import running_loop
+from asyncauth._runtime.process_bound import CLIENT_INSTEAD, refuse_pickling
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -96,6 +97,9 @@ class BoundClient:
     async def __aexit__(self, *_: object) -> None:
         # The pool owns the connections. The client remains usable.
         self._leases.count -= 1
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling("client", CLIENT_INSTEAD)
 
     async def close(self) -> None:
         """Do nothing: the pool owns the connections."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncauth._models.accounts import Account, AccountLike, Role, as_account, as_role
 from asyncauth._models.aws_limits import parse_role_arn, split_role
 from asyncauth._models.credentials import Credentials
+from asyncauth._models.frozen_mapping import FrozenMapping
 from asyncauth._models.identity import CredentialsDue, Identity, permit_holder
 from asyncauth._models.source_spec import Keys, Profile
 
@@ -13,6 +14,7 @@ __all__ = [
     "AccountLike",
     "Credentials",
     "CredentialsDue",
+    "FrozenMapping",
     "Identity",
     "Keys",
     "Profile",

@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+K = TypeVar("K")
 V = TypeVar("V")
 
 
-class FrozenMapping(Mapping[str, V]):
-    """A mapping from strings that never changes; equal to any mapping with the same items."""
+class FrozenMapping(Mapping[K, V]):
+    """A mapping that never changes; equal to any mapping with the same items."""
 
     __slots__ = ("_items",)
 
-    def __init__(self, items: Mapping[str, V]) -> None:
+    def __init__(self, items: Mapping[K, V]) -> None:
         self._items = dict(items)
 
-    def __getitem__(self, key: str) -> V:
+    def __getitem__(self, key: K) -> V:
         return self._items[key]
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[K]:
         return iter(self._items)
 
     def __len__(self) -> int:

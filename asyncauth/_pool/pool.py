@@ -7,8 +7,7 @@ import random as random_module
 from collections import Counter
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar, Unpack
 from weakref import WeakSet
 
 import anyio
@@ -21,7 +20,7 @@ from asyncauth._credentials import sts_region
 from asyncauth._credentials.sources import choose_source
 from asyncauth._errors import ConfigurationError, LongTermCredentialsError, PoolClosed
 from asyncauth._fanout import FailureMode, Retry, Status
-from asyncauth._models import Account, Keys, Profile, Role, as_account, as_role
+from asyncauth._models import Account, FrozenMapping, Keys, Profile, Role, as_account, as_role
 from asyncauth._pool.resources import PoolResources, Settings, open_resources
 from asyncauth._pool.statistics import Statistics
 from asyncauth._refresh import RefreshPolicy
@@ -30,6 +29,7 @@ from asyncauth._runs import DEFAULT_RETRY, Coverage, Report, Run, RunKeywords, R
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.loop_guard import EventLoopGuard
 from asyncauth._runtime.owner_task import OwnerTask
+from asyncauth._runtime.process_bound import refuse_pickling
 from asyncauth._runtime.validation import check_count
 from asyncauth._session import AccountClientLease, AccountSession
 
@@ -528,7 +528,7 @@ class SessionPool:
         resources = self._open_resources()
         running, waiting = self._targets_now()
         return Statistics(
-            targets=MappingProxyType(dict(self._counts)),
+            targets=FrozenMapping(self._counts),
             targets_running=running,
             targets_waiting=waiting,
             tokens_cached=resources.slots.count_valid(),
@@ -536,10 +536,13 @@ class SessionPool:
             tokens_assumed=resources.tokens.assumed,
             tokens_failed=resources.tokens.failed,
             throttled=resources.guard.throttled,
-            clients=resources.client_statistics(),
+            clients=FrozenMapping(resources.client_statistics()),
             rate_limits=resources.guard.rate_limiters.statistics(),
-            endpoints_down=resources.guard.endpoints_down(),
+            endpoints_down=FrozenMapping(resources.guard.endpoints_down()),
         )
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling("SessionPool", "hand over its arguments, and open a pool in the other process")
 
     def __repr__(self) -> str:
         if self._state != "open" or self._resources is None:

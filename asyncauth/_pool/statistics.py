@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counters since the pool was opened, and gauges of this moment.
+    """Counters since the pool was opened, and gauges of this moment. It can be pickled, for another process.
 
     Attributes:
         targets: outcomes of all runs, counted by status.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from asyncauth._errors import AsyncAuthError
 from asyncauth._fanout import Status
 from asyncauth._models import Account
+from asyncauth._runtime.exceptions import can_be_pickled
 
 T = TypeVar("T")
 
@@ -36,6 +37,9 @@ class Outcome(Generic[T]):
         reason: why the target was skipped or cancelled.
         attempts: number of job calls; 0 if the job was never called.
         elapsed: seconds from admission to the end.
+
+    It can be pickled if its value can. A pickled error has no traceback and no cause; one that cannot be pickled
+    becomes an AsyncAuthError with its class, the first line of its message, and its code.
     """
 
     account: Account
@@ -69,6 +73,15 @@ class Outcome(Generic[T]):
             "attempts": self.attempts,
             "elapsed": self.elapsed,
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An error that cannot be pickled, such as one that holds a lock, must not keep a whole report from travelling.
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        if self.error is not None and not can_be_pickled(self.error):
+            values["error"] = AsyncAuthError(
+                f"{_first_line(self.error)} (it could not be pickled)", code=self.error_code
+            )
+        return (type(self), tuple(values.values()))
 
     def __repr__(self) -> str:
         why = self.error_code or self.reason or (type(self.error).__name__ if self.error else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -20,6 +20,7 @@ from asyncauth._runs.outcome import Outcome
 from asyncauth._runs.region_admission import RegionAdmission
 from asyncauth._runs.skip_rules import skip_reason_for_denial, skip_reason_for_error
 from asyncauth._runtime.gc_threshold import raised_gc_threshold
+from asyncauth._runtime.process_bound import refuse_pickling
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -201,6 +202,9 @@ class Run(Generic[T]):
                 "a run starts in its `async with` block: write `async with pool.as_completed(...) as outcomes`, then "
                 "`async for outcome in outcomes`"
             )
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling("run", "hand over its outcomes, or the report of `pool.map`")
 
     def __repr__(self) -> str:
         return f"<Run [targets: {self.running} running, {self.waiting} waiting]>"

@@ -7,6 +7,7 @@ account's session. An outcome that keeps the exception as it is would keep crede
 from __future__ import annotations
 
 import math
+import pickle
 from asyncio import IncompleteReadError
 from enum import Enum
 from json import JSONDecodeError
@@ -50,6 +51,14 @@ def to_exception(raised: BaseException) -> Exception:
     failure = RuntimeError("cancelled from inside: the code awaited something that was itself cancelled")
     failure.__cause__ = raised
     return failure
+
+
+def can_be_pickled(error: BaseException) -> bool:
+    """Whether a pickle of `error` can be loaded. Many classes of exceptions can be pickled and then not be loaded."""
+    try:
+        return isinstance(pickle.loads(pickle.dumps(error)), BaseException)  # noqa: S301 - its own pickle
+    except Exception:  # noqa: BLE001 - whatever the class raises, it cannot be pickled
+        return False
 
 
 def being_cancelled() -> bool:

@@ -54,7 +54,7 @@ async def test_a_token_is_loaded_as_it_was_stored() -> None:
 
 
 async def test_the_least_recently_used_is_evicted() -> None:
-    """Loading and storing count as uses; asking whether there is a token does not."""
+    """Loading and storing count as uses; a test for membership does not."""
     cache = MemoryTokenCache(max_size=3)
     for name in "abc":
         await cache.store(key(name), token())
