@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
 from asyncauth._errors import ConfigurationError
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from asyncauth._runtime.clock import Clock
 
 __all__ = ["Display", "LinesDisplay", "LiveDisplay", "choose_display"]
+
+logger: Final = logging.getLogger("asyncauth.progress")
 
 Listener: TypeAlias = Callable[[Event[Any]], None]
 ProgressSpec: TypeAlias = "bool | Literal['live', 'lines'] | Listener | None"
@@ -80,7 +85,8 @@ def choose_display(
 class Display(ABC):
     """Listener that shows a run's progress, at most once every `interval_seconds`.
 
-    A run whose targets all hang has no events, so `keep_updated` must run concurrently with it.
+    A run whose targets all hang has no events, so `keep_updated` must run concurrently with it. A display whose stream
+    fails (a closed pipe, a full disk, a terminal that hung up) logs that and ends itself; the run continues.
 
     Args:
         clock: source of all times.
@@ -95,6 +101,7 @@ class Display(ABC):
         self._interval_seconds = interval_seconds
         self._updated_at = clock.monotonic()
         self._shown = False
+        self._ended = False
 
     def __call__(self, event: Event[Any]) -> None:
         """Process an event, and update the display if the interval has passed."""
@@ -102,16 +109,16 @@ class Display(ABC):
         if isinstance(event, RunStarted):
             self._updated_at = self._clock.monotonic()
             self._shown = True
-            self._begin()
+            self._show(self._begin)
         elif isinstance(event, RunFinished):
             self._shown = False
-            self._end(event)
+            self._show(partial(self._end, event))
         else:
             self._update_if_due()
 
     async def keep_updated(self) -> None:
-        """Update the display once in every interval, until cancelled."""
-        while True:
+        """Update the display once in every interval, until cancelled or until its stream fails."""
+        while not self._ended:
             await self._clock.sleep(self._interval_seconds)
             self._update_if_due()
 
@@ -119,7 +126,17 @@ class Display(ABC):
         now = self._clock.monotonic()
         if self._shown and now - self._updated_at >= self._interval_seconds:
             self._updated_at = now
-            self._update(self.tracker.progress())
+            self._show(partial(self._update, self.tracker.progress()))
+
+    def _show(self, action: Callable[[], None]) -> None:
+        if self._ended:
+            return
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - a stream can be of any class, and the run does not depend on it
+            self._ended = True
+            self._abandon()
+            logger.warning("the progress display ended, and the run continues: its stream failed with %r", error)
 
     def _write(self, line: str) -> None:
         print(line, file=self._stream or sys.stderr, flush=True)
@@ -133,6 +150,10 @@ class Display(ABC):
     @abstractmethod
     def _end(self, event: RunFinished) -> None: ...
 
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Release what the display holds, without any output."""
+
 
 class LinesDisplay(Display):
     """Display for pipes, CI logs and terminals without rich: one line every five seconds, and one at the end."""
@@ -143,6 +164,8 @@ class LinesDisplay(Display):
         super().__init__(clock=clock, stream=stream, interval_seconds=interval_seconds)
 
     def _begin(self) -> None: ...
+
+    def _abandon(self) -> None: ...
 
     def _update(self, progress: RunProgress) -> None:
         parts = [f"asyncauth: {_done(progress)} done", f"{progress.running:,} running"]
@@ -182,7 +205,14 @@ class LiveDisplay(Display):
         if LiveDisplay._active is None:
             LiveDisplay._active = self
             # No auto_refresh: rich would read the tracker in a thread of its own while the event loop changes it.
-            self._live = Live(self._render(self.tracker.progress()), console=self._console, auto_refresh=False)
+            self._live = Live(
+                self._render(self.tracker.progress()),
+                console=self._console,
+                auto_refresh=False,
+                # rich would write the program's own output to the display's stream, also where it goes to a pipe.
+                redirect_stdout=self._console.is_jupyter or _is_terminal(sys.stdout),
+                redirect_stderr=self._console.is_jupyter or _is_terminal(sys.stderr),
+            )
             self._live.start(refresh=True)
 
     def _update(self, progress: RunProgress) -> None:
@@ -201,6 +231,16 @@ class LiveDisplay(Display):
         finally:
             self._live.stop()
             self._live = LiveDisplay._active = None
+
+    def _abandon(self) -> None:
+        # Quiet: Live.stop() would write to the stream that failed.
+        self._console.quiet = True
+        if LiveDisplay._active is self:
+            LiveDisplay._active = None
+        if self._live is not None:
+            with suppress(Exception):
+                self._live.stop()
+            self._live = None
 
     def _render(self, progress: RunProgress) -> RenderableType:
         from rich.console import Group
@@ -239,7 +279,17 @@ def _console(stream: IO[str] | None) -> Console:
         raise ConfigurationError(
             "progress='live' needs rich: pip install 'asyncauth[cli]'; without rich, progress=True shows lines"
         ) from None
-    return Console(file=stream, stderr=stream is None)
+
+    class DisplayConsole(Console):
+        def on_broken_pipe(self) -> None:
+            # rich's own answer is SystemExit, and a stdout on /dev/null. This is called in the handler of the error.
+            raise
+
+    return DisplayConsole(file=stream, stderr=stream is None)
+
+
+def _is_terminal(stream: IO[str] | None) -> bool:
+    return stream is not None and stream.isatty()
 
 
 def _can_be_live(stream: IO[str] | None) -> bool:

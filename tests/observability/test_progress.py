@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import errno
 import io
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -367,6 +369,90 @@ async def test_leaving_a_run_restores_the_terminal(clock: FakeClock) -> None:
 
     assert out.getvalue().rstrip().endswith("\x1b[?25h")
     assert "3 cancelled" in plain(out.getvalue())
+
+
+# A stream that fails.
+
+
+class BrokenStream(Terminal):
+    """Terminal whose writes fail from the moment that `error` is set."""
+
+    error: Exception | None = None
+    writes = 0
+
+    def write(self, text: str) -> int:
+        self.writes += 1
+        if self.error is not None:
+            raise self.error
+        return super().write(text)
+
+
+ERRORS = [
+    BrokenPipeError(errno.EPIPE, "a reader that quit"),
+    OSError(errno.ENOSPC, "a full disk"),
+    OSError(errno.EIO, "a terminal that hung up"),
+    ValueError("I/O operation on closed file"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+@pytest.mark.parametrize("kind", [LinesDisplay, LiveDisplay])
+@pytest.mark.parametrize("fails_at", ["start", "event", "timer", "end"])
+@pytest.mark.anyio
+async def test_a_display_whose_stream_fails_ends_itself(
+    clock: FakeClock, kind: type[LinesDisplay | LiveDisplay], fails_at: str, error: Exception
+) -> None:
+    """At the start, an event, the timer or the end: nothing is raised, nothing more is written, and stdout is kept."""
+    out = BrokenStream()
+    show = kind(clock=clock, stream=out, interval_seconds=1)
+    streams = sys.stdout, sys.stderr, os.fstat(1).st_ino
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(show.keep_updated)
+        out.error = error if fails_at == "start" else None
+        show(RunStarted(None))
+        out.error = error if fails_at in ("start", "event") else None
+        clock.advance(2)
+        show(settled(0))
+        out.error = error if fails_at != "end" else None
+        await _pass(clock, 2)
+        out.error = error
+        show(RunFinished({"succeeded": 1}, 4.0, complete=True))
+        tasks.cancel_scope.cancel()
+    writes = out.writes
+    show(RunStarted(None))
+    clock.advance(5)
+    show(settled(1))
+
+    assert out.writes == writes
+    assert (sys.stdout, sys.stderr, os.fstat(1).st_ino) == streams
+    assert LiveDisplay._active is None
+
+
+def test_a_display_that_ended_is_logged(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    """The warning has the error of the stream, once."""
+    out = BrokenStream()
+    out.error = BrokenPipeError(errno.EPIPE, "a reader that quit")
+    show = LinesDisplay(clock=clock, stream=out)
+    for _ in range(2):
+        show(RunStarted(None))
+        show(RunFinished({}, 1.0, complete=True))
+
+    (message,) = caplog.messages
+    assert message.startswith("the progress display ended, and the run continues: its stream failed with BrokenPipe")
+
+
+def test_the_programs_own_output_is_not_moved_to_the_display(
+    clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stdout that is no terminal receives what the program prints while a display is live."""
+    out = Terminal()
+    show = LiveDisplay(clock=clock, stream=out)
+    show(RunStarted(1))
+    print("a result of the program")
+    show(RunFinished({}, 1.0, complete=True))
+
+    assert capsys.readouterr().out == "a result of the program\n"
+    assert "a result" not in out.getvalue()
 
 
 # Selection of a display.
