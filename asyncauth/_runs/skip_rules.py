@@ -27,7 +27,7 @@ async def skip_reason_for_error(session: AccountSession, error: Exception) -> st
     code = error_code(error)
     if code == "RegionDisabledException":
         return f"region not enabled ({code})"
-    if code is not None and classify_denial(str(error)) == "service control policy":
+    if code is not None and _is_denied_by_control_policy(error):
         return f"{BY_AN_SCP} ({code})"
     if code in UNKNOWN_IN_REGION and await _is_refused_only_here(session):
         return f"region not enabled ({code})"
@@ -42,6 +42,13 @@ def skip_reason_for_denial(error: AssumeRoleDenied, role: Role) -> str | None:
         case "service control policy":
             return f"{BY_AN_SCP} ({error.code})"
     return None
+
+
+def _is_denied_by_control_policy(error: Exception) -> bool:
+    # The message decides: each service has a code of its own for a denial.
+    if isinstance(error, ExceptionGroup):
+        return all(map(_is_denied_by_control_policy, error.exceptions))
+    return classify_denial(str(error)) == "service control policy"
 
 
 async def _is_refused_only_here(session: AccountSession) -> bool:

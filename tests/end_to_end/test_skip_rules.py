@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
+from botocore import xform_name
 
 from asyncauth import AccountSession
 from asyncauth.testing import SimulatedFleet
@@ -110,6 +112,45 @@ async def test_a_denied_role_is_skipped_where_sts_names_the_cause(
 
     assert {(outcome.status, outcome.reason) for outcome in report} == {("skipped", f"{reason} (AccessDenied)")}
     assert coverage.causes == {cause: 2}
+
+
+@pytest.mark.parametrize(
+    ("service", "action", "code"),
+    [
+        ("ec2", "DescribeRegions", "UnauthorizedOperation"),
+        ("sns", "ListTopics", "AuthorizationError"),
+        ("lambda", "ListFunctions", "AccessDeniedException"),
+        ("s3", "ListBuckets", "AccessDenied"),
+    ],
+)
+@pytest.mark.parametrize("policy", ["service", "resource"])
+async def test_a_denial_by_an_scp_or_rcp_is_skipped_whatever_its_code(
+    fleet: SimulatedFleet, service: str, action: str, code: str, policy: str
+) -> None:
+    """Each service has a code of its own for a denial; in both partitions the message decides."""
+    message = f"User: arn:aws:sts::1:assumed-role/a/b is not authorized to perform: {service}:{action}"
+    by_policy = f"{message} on resource: * with an explicit deny in a {policy} control policy"
+    by_identity = f"{message} because no identity-based policy allows the {service}:{action} action"
+
+    async def job(session: AccountSession) -> None:
+        provider: Any = session  # the stubs know literal service names only
+        async with provider.client(service) as client:
+            await getattr(client, xform_name(action))()
+
+    async def in_a_group(session: AccountSession) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(job, session)
+            group.start_soon(job, session)
+
+    fault = await fleet.fault("error", service=service, action=action, code=code, status=403, message=by_policy)
+    async with pool_over(fleet) as pool:
+        denied = [*await pool.map(job, fleet.accounts), *await pool.map(in_a_group, fleet.accounts)]
+        await fault.remove()
+        await fleet.fault("error", service=service, action=action, code=code, status=403, message=by_identity)
+        failed = await pool.map(job, fleet.accounts)
+
+    assert {(outcome.status, outcome.reason) for outcome in denied} == {("skipped", f"denied by an SCP ({code})")}
+    assert {(outcome.status, outcome.reason) for outcome in failed} == {("failed", None)}
 
 
 @pytest.mark.parametrize(
