@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
-import anyio.to_thread
-
 from asyncauth._errors import ConfigurationError
+from asyncauth._runtime.daemon_thread import run_in_daemon_thread
 
 if TYPE_CHECKING:
     from asyncauth._models import Role
@@ -103,7 +104,7 @@ async def is_confirmed(confirm: Confirm, plan: Plan) -> bool:
     if not confirm:
         return True
     if confirm is True:
-        return await anyio.to_thread.run_sync(_prompt, plan, abandon_on_cancel=True)
+        return await run_in_daemon_thread(partial(_prompt, plan), name="asyncauth confirmation")
     consent = confirm(plan)
     return bool(await consent if inspect.isawaitable(consent) else consent)
 
@@ -111,4 +112,13 @@ async def is_confirmed(confirm: Confirm, plan: Plan) -> bool:
 def _prompt(plan: Plan) -> bool:
     print(plan, file=sys.stderr)  # noqa: T201 - confirm=True is a request for this output
     print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    return _read_line().strip().lower() in {"y", "yes"}
+
+
+def _read_line() -> str:
+    try:
+        stdin = sys.stdin.fileno()
+    except OSError:  # a stream without a file
+        return sys.stdin.readline()
+    # Not by sys.stdin: a thread that waits in its buffered reader holds a lock that the interpreter needs to exit.
+    return os.read(stdin, 1024).decode(errors="replace")
