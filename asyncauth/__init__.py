@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from asyncauth._runs import Outcome as Outcome
     from asyncauth._runs import Phase as Phase
     from asyncauth._runs import Plan as Plan
+    from asyncauth._runs import RejectedAccount as RejectedAccount
     from asyncauth._runs import Report as Report
     from asyncauth._runs import Run as Run
     from asyncauth._runs import RunKeywords as RunKeywords
@@ -93,6 +94,7 @@ _EXPORTS = {
         "Outcome",
         "Phase",
         "Plan",
+        "RejectedAccount",
         "Report",
         "Run",
         "RunKeywords",

@@ -7,7 +7,7 @@ from asyncauth._runs.options import DEFAULT_RETRY, RunKeywords, RunOptions
 from asyncauth._runs.outcome import DONE_BEFORE, Outcome, Phase, Report
 from asyncauth._runs.preflight import Coverage, Unreachable, coverage
 from asyncauth._runs.run import Run
-from asyncauth._runs.targets import Target, Targets
+from asyncauth._runs.targets import RejectedAccount, Target, Targets
 
 __all__ = [
     "DEFAULT_RETRY",
@@ -17,6 +17,7 @@ __all__ = [
     "Outcome",
     "Phase",
     "Plan",
+    "RejectedAccount",
     "Report",
     "Run",
     "RunKeywords",

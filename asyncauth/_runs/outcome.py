@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeAlias, TypeVar, overload
 
 from asyncauth._errors import AsyncAuthError
 from asyncauth._fanout import Status
 from asyncauth._models import Account
 from asyncauth._runtime.exceptions import can_be_pickled
+from asyncauth._runtime.printable import printable
+
+if TYPE_CHECKING:
+    from asyncauth._runs.targets import RejectedAccount
 
 T = TypeVar("T")
 
@@ -34,7 +38,8 @@ class Outcome(Generic[T]):
             refusal by AWS that it was skipped for, if there was one.
         error_code: AWS's code of the error, or the name of botocore's exception class where AWS gave no answer; None
             for other errors.
-        reason: why the target was skipped or cancelled.
+        reason: why the target was skipped or cancelled; "still running" if the thread of a plain function had not
+            ended by the end of the target's time.
         attempts: number of job calls; 0 if the job was never called.
         elapsed: seconds from admission to the end.
 
@@ -101,6 +106,7 @@ class Report(Sequence[Outcome[T]]):
         outcomes: all outcomes.
         elapsed: duration of the run in seconds.
         journal_path: path of the journal; None without a journal.
+        rejected: items of the iterator of accounts that are no valid accounts; they have no outcome.
 
     Example:
         report = await pool.map(job, accounts)
@@ -111,6 +117,7 @@ class Report(Sequence[Outcome[T]]):
     outcomes: tuple[Outcome[T], ...]
     elapsed: float = 0.0
     journal_path: str | None = None
+    rejected: tuple[RejectedAccount, ...] = ()
     _by_status: dict[str, int] = field(init=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -163,7 +170,7 @@ class Report(Sequence[Outcome[T]]):
         return [outcome.row() for outcome in self.outcomes]
 
     def summary(self) -> str:
-        """Return one line: targets by status, accounts reached and failed, seconds, and the causes.
+        """Return one line: targets by status, accounts reached and failed, seconds, causes, and rejected accounts.
 
         The causes are the three most frequent error codes of failures and the three most frequent reasons of skipped
         targets. Targets that an earlier run has done are only counted. The accounts of a dry run count as reached.
@@ -178,20 +185,24 @@ class Report(Sequence[Outcome[T]]):
         codes = Counter(_code_of(outcome) for outcome in self._having("failed"))
         causes = [f"; failed {count:,}: {code}" for code, count in codes.most_common(3)]
         causes += [f"; skipped {count:,}: {reason}" for reason, count in reasons.most_common(3)]
+        if self.rejected:
+            causes.append(f"; rejected {len(self.rejected):,}: {printable(self.rejected[0].given)}")
         return (
             f"{len(self):,} targets: {statuses or 'none'}; {resumed}{len(accounts_reached):,} accounts reached, "
             f"{len(failed):,} with failures; {self.elapsed:.1f} s{''.join(causes)}"
         )
 
     def raise_for_failures(self) -> None:
-        """Raise an ExceptionGroup of the failures' errors, each with a note of its account and region.
+        """Raise an ExceptionGroup of the errors of failures, each with a note of its account and region.
 
-        Without failures it returns; skipped targets are not failures. The errors are the jobs' own exceptions, so
-        `except*` selects them by type.
+        The errors of rejected accounts are in the group, too. Without failures and rejected accounts it returns;
+        skipped targets are not failures. The errors are the jobs' own exceptions, so `except*` selects them by type.
         """
-        errors = [_error_with_note(outcome) for outcome in self.failed]
-        if errors:
-            raise ExceptionGroup(f"{len(errors)} of {len(self)} targets failed", errors)
+        failed = [_error_with_note(outcome) for outcome in self.failed]
+        rejected = [each.error for each in self.rejected]
+        if failed or rejected:
+            also = f"; {len(rejected)} accounts were rejected" if rejected else ""
+            raise ExceptionGroup(f"{len(failed)} of {len(self)} targets failed{also}", [*failed, *rejected])
 
     def __repr__(self) -> str:
         return f"<Report {self.summary()}>"

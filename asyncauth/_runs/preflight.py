@@ -17,10 +17,12 @@ from asyncauth._errors import (
     RegionDisabled,
     SourceError,
 )
+from asyncauth._runtime.printable import printable
 
 if TYPE_CHECKING:
     from asyncauth._models import Account, Role
     from asyncauth._runs.outcome import Outcome, Report
+    from asyncauth._runs.targets import RejectedAccount
 
 Cause: TypeAlias = Literal[
     "trust policy",
@@ -76,11 +78,13 @@ class Coverage:
         reachable: accounts whose role was assumed; their tokens are cached.
         unreachable: the other accounts, each with its probable causes.
         elapsed: duration of the preflight in seconds.
+        rejected: items of the iterator of accounts that are no valid accounts, each with its error.
     """
 
     reachable: tuple[Account, ...]
     unreachable: tuple[Unreachable, ...]
     elapsed: float = 0.0
+    rejected: tuple[RejectedAccount, ...] = ()
 
     @property
     def share(self) -> float:
@@ -107,7 +111,11 @@ class Coverage:
 
     def _headline(self) -> str:
         total = len(self.reachable) + len(self.unreachable)
-        return f"{len(self.reachable):,} of {total:,} accounts can be reached ({self.share:.0%}); {self.elapsed:.1f} s"
+        rejected = f"; rejected {len(self.rejected):,}: {printable(self.rejected[0].given)}" if self.rejected else ""
+        return (
+            f"{len(self.reachable):,} of {total:,} accounts can be reached ({self.share:.0%}); {self.elapsed:.1f} s"
+            f"{rejected}"
+        )
 
 
 def coverage(report: Report[None], role: Role) -> Coverage:
@@ -116,6 +124,7 @@ def coverage(report: Report[None], role: Role) -> Coverage:
         reachable=tuple(outcome.account for outcome in report.succeeded),
         unreachable=tuple(_explain(outcome, role) for outcome in report if not outcome.ok),
         elapsed=report.elapsed,
+        rejected=report.rejected,
     )
 
 

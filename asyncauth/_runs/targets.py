@@ -6,16 +6,20 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from types import AsyncGeneratorType, GeneratorType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
 
 from asyncauth._aws.partitions import get_partition, is_pattern, partition_of_region, partitions
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account, as_account
+from asyncauth._runtime.exceptions import strip_frame_locals
 
 if TYPE_CHECKING:
     from asyncauth._models import AccountLike
 
 logger: Final = logging.getLogger("asyncauth.pool")
+
+_MAX_GIVEN_CHARACTERS: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +38,36 @@ class Target:
     unreachable: str | None = None
 
 
+class RejectedAccount(NamedTuple):
+    """Item of an iterator of accounts that is no valid account, so the run has no target for it.
+
+    Args:
+        given: the item, or its repr() if it is no string; its first 80 characters.
+        error: what is wrong with it, usually a ConfigurationError.
+    """
+
+    given: str
+    error: Exception
+
+
 class Targets:
     """The targets of a run: regions are checked once, accounts are read only as they are needed.
 
     Args:
         accounts: accounts, 12-digit ids or role ARNs, from any iterable or async iterable. A sequence is checked as a
-            whole before the run starts; the items of an iterator are checked as they are read. An account that is
-            given twice is twice as many targets; in a sequence this is logged.
+            whole before the run starts. The items of an iterator are checked as they are read; one that is no valid
+            account is added to `rejected`. An account that is given twice is twice as many targets; in a sequence
+            this is logged.
         regions: names, or patterns such as `us-*`. An account gets only those regions that are in its partition.
             None: each account's own `regions`, else its partition's default region.
         once: make each account one target, in its partition's default region.
 
     Raises:
-        ConfigurationError: a bad account in a sequence, an unknown region, or a pattern that matches no region.
+        ConfigurationError: bad accounts in a sequence, all of them in one error; a consumed generator; an unknown
+            region, or a pattern that matches no region.
+
+    Attributes:
+        rejected: the items of an iterator that are no valid accounts, read so far.
     """
 
     def __init__(
@@ -60,14 +81,19 @@ class Targets:
             raise ConfigurationError(
                 f"accounts must be an iterable of accounts, got a single account: write [{accounts!r}]"
             )
+        self.rejected: list[RejectedAccount] = []
         self._once = once
         self._regions = None if regions is None else _check_regions(regions)
-        if isinstance(accounts, Sequence | set | frozenset):
-            checked = [as_account(account) for account in accounts]
-            _warn_of_repeats(checked)
-            accounts = checked
+        if isinstance(accounts, Collection):
+            accounts = _check_accounts(accounts)
+            _warn_of_repeats(accounts)
         elif not isinstance(accounts, Iterable | AsyncIterable):
             raise ConfigurationError(f"accounts must be an iterable or async iterable, got {type(accounts).__name__}")
+        elif _is_consumed(accounts):
+            raise ConfigurationError(
+                f"accounts is the generator {accounts.__name__}, which was consumed before: call its function again "
+                "for each run, or pass a list"
+            )
         self._accounts: Iterable[AccountLike] | AsyncIterable[AccountLike] = accounts
 
     @property
@@ -87,14 +113,22 @@ class Targets:
 
     def _iterate(self) -> Iterator[Target]:
         assert isinstance(self._accounts, Iterable)
-        for account in self._accounts:
-            yield from self._targets_of(as_account(account))
+        for given in self._accounts:
+            yield from self._targets_of_item(given)
 
     async def _iterate_async(self) -> AsyncIterator[Target]:
         assert isinstance(self._accounts, AsyncIterable)
-        async for account in self._accounts:
-            for target in self._targets_of(as_account(account)):
+        async for given in self._accounts:
+            for target in self._targets_of_item(given):
                 yield target
+
+    def _targets_of_item(self, given: AccountLike) -> list[Target]:
+        try:
+            account = as_account(given)
+        except Exception as error:  # noqa: BLE001 - the class of the item can raise anything
+            self.rejected.append(RejectedAccount(_shorten(given), strip_frame_locals(error)))
+            return []
+        return self._targets_of(account)
 
     def _targets_of(self, account: Account) -> list[Target]:
         partition = get_partition(account.partition)
@@ -110,6 +144,37 @@ class Targets:
             return targets
         reason = f"none of the regions is in partition {account.partition}"
         return [Target(account, partition.default_region, unreachable=reason)]
+
+
+def _check_accounts(accounts: Collection[AccountLike]) -> list[Account]:
+    checked: list[Account] = []
+    errors: dict[int, ConfigurationError] = {}
+    for position, given in enumerate(accounts):
+        try:
+            checked.append(as_account(given))
+        except ConfigurationError as error:
+            errors[position] = error
+    if len(errors) == 1:
+        raise next(iter(errors.values()))
+    if errors:
+        lines = [f"\n  [{position}] {error}" for position, error in errors.items()]
+        raise ConfigurationError(f"{len(errors)} of {len(accounts)} accounts are invalid:{''.join(lines)}")
+    return checked
+
+
+def _is_consumed(accounts: object) -> TypeGuard[GeneratorType[Any, Any, Any] | AsyncGeneratorType[Any, Any]]:
+    # The frame of a generator is dropped when the generator ends.
+    return (isinstance(accounts, GeneratorType) and accounts.gi_frame is None) or (
+        isinstance(accounts, AsyncGeneratorType) and accounts.ag_frame is None
+    )
+
+
+def _shorten(given: object) -> str:
+    try:
+        text = given if isinstance(given, str) else repr(given)
+    except Exception:  # noqa: BLE001 - the class of the item can raise anything
+        text = f"<{type(given).__name__}>"
+    return text[:_MAX_GIVEN_CHARACTERS]
 
 
 def _warn_of_repeats(accounts: Sequence[Account]) -> None:

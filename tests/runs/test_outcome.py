@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account
-from asyncauth._runs import Outcome, Report
+from asyncauth._runs import Outcome, RejectedAccount, Report
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
@@ -61,6 +62,20 @@ class TestReport:
         ]
         assert group.value.exceptions[0].__notes__ == ["account 111111111111 in eu-west-1, job"]
         Report(_outcomes()[:1]).raise_for_failures()
+
+    def test_rejected_accounts_are_counted(self) -> None:
+        """The summary has their number and the first of them, without control characters; they are failures."""
+        errors = [ConfigurationError("first"), ConfigurationError("second")]
+        rejected = (RejectedAccount("1.0E\x1b+11", errors[0]), RejectedAccount("two", errors[1]))
+        report = Report(_outcomes()[:1], elapsed=2.0, rejected=rejected)
+
+        assert report.summary() == (
+            "1 targets: 1 succeeded; 1 accounts reached, 0 with failures; 2.0 s; rejected 2: 1.0E\ufffd+11"
+        )
+        assert report.failed == ()
+        with pytest.raises(ExceptionGroup, match="0 of 1 targets failed; 2 accounts were rejected") as group:
+            report.raise_for_failures()
+        assert list(group.value.exceptions) == errors
 
     def test_rows_are_flat(self) -> None:
         """A row holds strings and numbers only, without the job's value, so it fits into a table or a file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from botocore.exceptions import ClientError
 
-from asyncauth import Account, AssumeRoleError, Coverage, Role, Unreachable
+from asyncauth import Account, AssumeRoleError, ConfigurationError, Coverage, RejectedAccount, Role, Unreachable
 from asyncauth._credentials.sts_errors import explain
 from asyncauth._runs.preflight import probable_causes
 
@@ -53,6 +53,14 @@ def test_a_summary_lists_twenty_accounts() -> None:
     assert lines[1:21] == [f"  {number:012}: source" for number in range(20)]
     assert lines[21:] == ["  and 4,970 more: source, 10 more: MFA"]
     assert repr(coverage) == f"<Coverage {lines[0]}>"
+
+
+def test_a_coverage_counts_rejected_accounts() -> None:
+    """An item of an iterator that is no valid account is neither reachable nor unreachable."""
+    rejected = (RejectedAccount("1234", ConfigurationError("12 digits")),)
+    coverage = Coverage((Account("123456789012"),), (), 1.0, rejected)
+
+    assert coverage.summary() == "1 of 1 accounts can be reached (100%); 1.0 s; rejected 1: 1234"
 
 
 @pytest.mark.parametrize(

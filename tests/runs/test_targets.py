@@ -8,7 +8,7 @@ import pytest
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account
-from asyncauth._runs.targets import Target, Targets
+from asyncauth._runs.targets import RejectedAccount, Target, Targets
 
 pytestmark = pytest.mark.anyio
 
@@ -109,8 +109,101 @@ def test_an_iterator_is_not_read_ahead() -> None:
     assert next(iterator).account.id == "111111111111"
     assert read == ["111111111111"]
     next(iterator)
-    with pytest.raises(ConfigurationError, match="'bad'"):
-        next(iterator)
+    assert targets.rejected == []
+    assert list(iterator) == []
+    assert [(each.given, type(each.error)) for each in targets.rejected] == [("bad", ConfigurationError)]
+
+
+BAD = ["1.00000000011E+11", 123, "x" * 100, {"Id": "1" * 200}, None]
+
+
+def check_rejected(rejected: list[RejectedAccount]) -> None:
+    assert [each.given for each in rejected] == ["1.00000000011E+11", "123", "x" * 80, "{'Id': '" + "1" * 72, "None"]
+    for each in rejected:
+        assert isinstance(each.error, ConfigurationError)
+        trace = each.error.__traceback__
+        while trace is not None:
+            assert trace.tb_frame.f_locals == {}, "the error keeps local variables"
+            trace = trace.tb_next
+
+
+def test_a_bad_item_of_an_iterator_is_rejected() -> None:
+    """It has no target; `rejected` has its first 80 characters and its error, and the other items have targets."""
+    targets = Targets(iter([GLOBAL, *BAD, CHINA]))  # type: ignore[list-item]
+    found = pairs(targets)
+
+    assert found == [("111111111111", "us-east-1"), ("222222222222", "cn-north-1")]
+    check_rejected(targets.rejected)
+
+
+async def test_a_bad_item_of_an_async_iterator_is_rejected() -> None:
+    """As in an iterator."""
+
+    async def listing() -> AsyncIterator[Account | str]:
+        for item in (GLOBAL, *BAD, CHINA):
+            yield item  # type: ignore[misc]
+
+    targets = Targets(listing())
+    iterator = targets.iterate()
+    assert isinstance(iterator, AsyncIterator)
+    found = [target.account async for target in iterator]
+
+    assert found == [GLOBAL, CHINA]
+    check_rejected(targets.rejected)
+
+
+def test_an_item_whose_repr_fails_is_rejected_by_its_class() -> None:
+    """No item ends the run."""
+
+    class Broken:
+        def __repr__(self) -> str:
+            raise ValueError
+
+    targets = Targets(iter([Broken()]))  # type: ignore[list-item]
+
+    assert pairs(targets) == []
+    assert [each.given for each in targets.rejected] == ["<Broken>"]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, dict.fromkeys])
+def test_all_bad_items_of_a_collection_are_named_at_once(kind: type) -> None:
+    """The error has the position and the mistake of each."""
+    accounts = kind(["111111111111", "first bad", "222222222222", "second bad"])
+
+    with pytest.raises(ConfigurationError) as refused:
+        Targets(accounts)
+
+    lines = str(refused.value).splitlines()
+    assert lines[0] == "2 of 4 accounts are invalid:"
+    assert sorted(("first bad" in line, "second bad" in line) for line in lines[1:]) == [(False, True), (True, False)]
+    if kind is not set:
+        assert [line.split()[0] for line in lines[1:]] == ["[1]", "[3]"]
+
+
+def test_a_consumed_generator_is_refused() -> None:
+    """A run over it would look like a success without targets."""
+
+    def listing() -> Iterator[str]:
+        yield "111111111111"
+
+    accounts = listing()
+    assert pairs(Targets(accounts)) == [("111111111111", "us-east-1")]
+
+    with pytest.raises(ConfigurationError, match="the generator listing, which was consumed before"):
+        Targets(accounts)
+
+
+async def test_a_consumed_async_generator_is_refused() -> None:
+    """As a consumed generator is."""
+
+    async def listing() -> AsyncIterator[str]:
+        yield "111111111111"
+
+    accounts = listing()
+    assert [account async for account in accounts] == ["111111111111"]
+
+    with pytest.raises(ConfigurationError, match="the generator listing, which was consumed before"):
+        Targets(accounts)
 
 
 async def test_accounts_may_be_listed_asynchronously() -> None:
