@@ -10,10 +10,11 @@ from botocore.config import Config
 from asyncauth import _bridges
 from asyncauth._aws.partitions import get_partition
 from asyncauth._errors import ConfigurationError
+from asyncauth._runtime.loop_guard import running_loop
 from asyncauth._runtime.process_bound import CLIENT_INSTEAD, refuse_pickling
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
     from aiobotocore.session import AioSession
@@ -103,9 +104,10 @@ class AccountSession:
                 PartitionMismatch: the region belongs to another partition.
                 PoolClosed: the pool is not open.
             """
+            self._check_event_loop("client", f"client({service_name!r})")
             return ClientLease(self, self._provider, service_name, region_name, options)
 
-    async def credentials(self) -> Keys:
+    def credentials(self) -> Coroutine[Any, Any, Keys]:
         """Return the current keys with their expiration; they are refreshed first if that is due.
 
         For a program that needs keys. A program that runs past their expiration must call this again, or use a bridge.
@@ -113,8 +115,21 @@ class AccountSession:
         Raises:
             PoolClosed: the pool is not open.
         """
+        self._check_event_loop("credentials", "get_credentials()")
+        return self._current_keys()
+
+    async def _current_keys(self) -> Keys:
         self._provider.check_open()
         return (await self.identity.get_frozen_credentials()).as_keys()
+
+    def _check_event_loop(self, name: str, replacement: str) -> None:
+        # Here, not when the result is awaited: a plain function as a job cannot await it.
+        if running_loop() is None:
+            raise ConfigurationError(
+                f"session.{name}() needs the pool's event loop, and this thread has none: use "
+                f"session.boto3().{replacement} here, or make the job an `async def`",
+                account=self.account.id,
+            )
 
     def environ(self, *, static: bool = False) -> dict[str, str]:
         """Return an environment for a subprocess that acts in this account.

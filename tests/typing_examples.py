@@ -9,7 +9,7 @@ from types_aiobotocore_cloudwatch.client import CloudWatchClient
 from types_aiobotocore_ec2.client import EC2Client
 from types_aiobotocore_sts.client import STSClient
 
-from asyncauth import Account, AccountSession, Keys, Outcome, Profile, Report, Role, SessionPool
+from asyncauth import Account, AccountSession, Keys, Outcome, Profile, Report, Role, Run, SessionPool
 
 
 async def clients_have_their_services_type(session: AccountSession) -> None:
@@ -31,6 +31,10 @@ async def count_instances(session: AccountSession) -> int:
     return count
 
 
+def name_of_the_account(session: AccountSession) -> str:
+    return session.account.name or ""
+
+
 async def listed() -> AsyncIterator[Account | str]:
     yield "123456789012"
     yield Account("210987654321", partition="aws-cn")
@@ -47,6 +51,9 @@ async def runs_carry_the_jobs_type() -> None:
         assert_type(report, Report[int])
         assert_type(report[0], Outcome[int])
         assert_type(report.values(), list[int])
+
+        assert_type(await pool.map(name_of_the_account, ["123456789012"]), Report[str])
+        assert_type(pool.as_completed(name_of_the_account, listed(), timeout=30), Run[str])
 
         async with pool.as_completed(count_instances, listed(), max_at_once=10) as outcomes:
             async for outcome in outcomes:

@@ -7,7 +7,7 @@ import random as random_module
 from collections import Counter
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 import anyio
@@ -339,9 +339,27 @@ class SessionPool:
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
+    @overload
     def as_completed(
         self,
         job: Callable[[AccountSession], Awaitable[T]],
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        regions: Iterable[str] | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Run[T]: ...
+
+    @overload
+    def as_completed(
+        self,
+        job: Callable[[AccountSession], T],
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        regions: Iterable[str] | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Run[T]: ...
+
+    def as_completed(
+        self,
+        job: Callable[[AccountSession], Any],
         accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
         regions: Iterable[str] | None = None,
         *,
@@ -357,16 +375,20 @@ class SessionPool:
         progress: ProgressSpec = None,
         confirm: Confirm = False,
         dry_run: bool = False,
-    ) -> Run[T]:
+    ) -> Run[Any]:
         """Run a job in every account and region; the outcomes come in the order in which they finish.
 
         Every target has exactly one outcome, and no target's failure affects another. Leaving the block early cancels
         the targets that still run.
 
         Args:
-            job: `async def job(session: AccountSession) -> T`.
+            job: `async def job(session: AccountSession) -> T`, or a plain function, which is called in a thread for
+                each target and uses `session.boto3()`. A thread cannot be stopped: if one outlives its target's time,
+                the outcome is `timed_out` with the reason "still running", and the thread keeps its place among
+                `max_at_once` until it ends. `job.read_only = True` declares that another call does no harm.
             accounts: accounts, 12-digit ids or role ARNs, from any iterable or async iterable of any length; work
-                starts with the first, and no more are read than are needed.
+                starts with the first, and no more are read than are needed. An item of an iterator that is no valid
+                account has no outcome; it is in `rejected` of the run and its report.
             regions: names, or patterns such as `us-*`; a region of another partition than an account's is ignored for
                 that account. None: each account's own `regions`, else one target in its partition's default region.
             max_at_once: how many targets run at the same time; None: the pool's number.
@@ -417,26 +439,50 @@ class SessionPool:
         )
         return self._run(job, Targets(accounts, regions), options)
 
+    @overload
     async def map(
         self,
         job: Callable[[AccountSession], Awaitable[T]],
         accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
         regions: Iterable[str] | None = None,
         **options: Unpack[RunKeywords],
-    ) -> Report[T]:
+    ) -> Report[T]: ...
+
+    @overload
+    async def map(
+        self,
+        job: Callable[[AccountSession], T],
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        regions: Iterable[str] | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Report[T]: ...
+
+    async def map(
+        self,
+        job: Callable[[AccountSession], Any],
+        accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+        regions: Iterable[str] | None = None,
+        **options: Unpack[RunKeywords],
+    ) -> Report[Any]:
         """Run a job in every account and region, and return all outcomes in the order of accounts and regions.
 
         The arguments are those of `as_completed`.
+
+        Raises:
+            BaseException: what ended the run early. If it is cancelled, the cancellation has the attribute `report`
+                with the outcomes until then. A `KeyboardInterrupt` that `asyncio.run` raises has that cancellation as
+                its `__context__`.
+            ConfigurationError, PoolClosed: as `as_completed`.
 
         Example:
             report = await pool.map(job, accounts, timeout=60)
             print(report.summary())
         """
-        return await self._report(self.as_completed(job, accounts, regions, **options))
+        return await self.as_completed(job, accounts, regions, **options).report()
 
-    def _run(self, job: Callable[[AccountSession], Awaitable[T]], targets: Targets, options: RunOptions) -> Run[T]:
+    def _run(self, job: Callable[[AccountSession], Any], targets: Targets, options: RunOptions) -> Run[Any]:
         resources, settings = self._open_resources(), self._settings
-        run = Run(
+        run: Run[Any] = Run(
             job,
             targets,
             options,
@@ -452,18 +498,6 @@ class SessionPool:
         )
         self._runs.add(run)
         return run
-
-    async def _report(self, run: Run[T]) -> Report[T]:
-        began = self._settings.clock.monotonic()
-        try:
-            async with run:
-                outcomes = await run.collect()
-        except BaseException as error:
-            so_far = Report(run.unread(), self._settings.clock.monotonic() - began)
-            if so_far:  # a run that was refused at the start has no outcomes to report
-                logger.warning("the run ended early (%s): %s", type(error).__name__, so_far.summary())
-            raise
-        return Report(outcomes, self._settings.clock.monotonic() - began, run.journal)
 
     def invalidate(self, account: AccountLike) -> bool:
         """Drop the cached token of an account's role, so that its next use assumes the role again.
@@ -514,7 +548,7 @@ class SessionPool:
         names = tuple(services)
         options = RunOptions(max_at_once=max_at_once, timeout=timeout, retry=None, progress=progress)
         run = self._run(_no_op, Targets(accounts, once=True), options)
-        found = coverage(await self._report(run), self.role)
+        found = coverage(await run.report(), self.role)
         for service_name in names:
             await self._open_resources().warm_clients(service_name)
         return found

@@ -18,6 +18,7 @@ import os
 import re
 import stat
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,6 +30,7 @@ import anyio.to_thread
 from asyncauth._aws.log_redaction import redact
 from asyncauth._errors import ConfigurationError
 from asyncauth._runs.outcome import DONE_BEFORE
+from asyncauth._runs.thread_job import STILL_RUNNING
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
@@ -101,11 +103,13 @@ class Journal:
         recorded: number of lines that this run has added.
     """
 
-    def __init__(self, path: Path, file: IO[bytes], done: set[JournalKey], clock: Clock) -> None:
+    def __init__(self, path: Path, file: IO[bytes], entries: _Entries, clock: Clock) -> None:
         self.path = path
         self.recorded = 0
         self._file = file
-        self._done = done
+        self._done = entries.done
+        self._unknown = entries.unknown
+        self._done_before = entries.done.total()
         self._clock = clock
         self._end = os.fstat(file.fileno()).st_size
         self._unsynced = True
@@ -130,20 +134,34 @@ class Journal:
             _check_file(file, where)
             header, *lines = _read(file, where, run, clock)
             _check_header(header, where, run)
-            journal = cls(where, file, _read_done(lines, where), clock)
+            journal = cls(where, file, _read_entries(lines, where), clock)
             journal.sync()
         except BaseException:
             file.close()
             raise
         return journal
 
-    def done(self, key: JournalKey) -> bool:
-        """Return whether a target succeeded in an earlier run. Lines of this run do not count."""
-        return key in self._done
+    def claim(self, key: JournalKey, *, read_only: bool = False) -> str | None:
+        """Return the reason to skip a target that an earlier run has done; None to do it. Call it once a target.
+
+        Each line counts for one target: if an account was given twice and only one of its two targets succeeded, one
+        of them is skipped and the other is done again. Lines of this run do not count.
+
+        Args:
+            key: the target.
+            read_only: do a target again that may have been done, because its thread still ran at the end of its time.
+        """
+        if self._done[key] > 0:
+            self._done[key] -= 1
+            return DONE_BEFORE
+        if self._unknown[key] > 0 and not read_only:
+            self._unknown[key] -= 1
+            return STILL_RUNNING
+        return None
 
     def __len__(self) -> int:
         """Return the number of targets that earlier runs have done."""
-        return len(self._done)
+        return self._done_before
 
     def record(
         self,
@@ -159,11 +177,11 @@ class Journal:
         """Add the end of a target; when this returns, the line survives the end of the process.
 
         It writes to the file at once, on the caller's thread (some ten microseconds). A target that was skipped
-        because an earlier run has done it is not recorded again.
+        because of an earlier run is not recorded again.
 
         Args:
             key: the target.
-            status: the outcome's status; only `succeeded` counts as done.
+            status: the outcome's status; only `succeeded` counts as done. `unknown`: the job still runs in a thread.
             phase: the outcome's phase; None if the target never started.
             error_code: AWS's code, or the name of an exception's class. Text that looks like neither is left out.
             reason: why the target was skipped or cancelled; its first 200 characters are kept, secrets redacted.
@@ -174,7 +192,7 @@ class Journal:
             OSError: the line could not be written, because the disk is full, for instance. The run must stop then.
             ValueError: the journal is closed.
         """
-        if reason == DONE_BEFORE:
+        if reason == DONE_BEFORE or (status == "skipped" and reason == STILL_RUNNING):
             return
         line: dict[str, Any] = {
             "at": round(self._clock.time(), 3),
@@ -222,7 +240,7 @@ class Journal:
 
     def __repr__(self) -> str:
         state = "closed" if self._file.closed else "open"
-        return f"<Journal {str(self.path)!r} [{state}, {len(self._done)} done before, {self.recorded} recorded]>"
+        return f"<Journal {str(self.path)!r} [{state}, {len(self)} done before, {self.recorded} recorded]>"
 
     def _append(self, line: dict[str, Any]) -> None:
         data = _encode(line)
@@ -322,20 +340,36 @@ def _check_header(line: bytes, path: Path, run: RunIdentity) -> None:
             )
 
 
-def _read_done(lines: list[bytes], path: Path) -> set[JournalKey]:
-    done: set[JournalKey] = set()
+class _Entries(NamedTuple):
+    """Number of lines for each target that is done, and for each that may be done."""
+
+    done: Counter[JournalKey]
+    unknown: Counter[JournalKey]
+
+
+def _read_entries(lines: list[bytes], path: Path) -> _Entries:
+    entries = _Entries(Counter(), Counter())
     damaged = 0
     for line in lines:
         entry = _decode(line) or {}
+        role = entry.get("role")
         match entry:
-            case {"partition": str(partition), "account": str(account), "region": str(region), "status": status}:
+            case {
+                "partition": str(partition),
+                "account": str(account),
+                "region": str(region),
+                "status": str(status),
+            } if role is None or isinstance(role, str):
+                key = JournalKey(sys.intern(partition), account, sys.intern(region), role)
                 if status == "succeeded":
-                    done.add(JournalKey(sys.intern(partition), account, sys.intern(region), entry.get("role")))
+                    entries.done[key] += 1
+                elif status == "unknown":
+                    entries.unknown[key] += 1
             case _:
                 damaged += 1
     if damaged:
         logger.warning("%d lines of the journal %s cannot be read; their targets are done again", damaged, path)
-    return done
+    return entries
 
 
 def _encode(line: dict[str, Any]) -> bytes:
@@ -344,8 +378,8 @@ def _encode(line: dict[str, Any]) -> bytes:
 
 def _decode(line: bytes) -> dict[str, Any] | None:
     try:
-        entry = json.loads(line)
-    except ValueError:
+        entry = json.loads(line.decode("ascii"))
+    except (ValueError, RecursionError):  # RecursionError: brackets nested too deep
         return None
     return entry if isinstance(entry, dict) else None
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from collections import Counter
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar, cast
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from asyncauth._aws.error_codes import error_code
@@ -15,15 +18,15 @@ from asyncauth._errors import AssumeRoleDenied, ConfigurationError, EndpointDown
 from asyncauth._fanout import Group, SkipTarget, current_attempt, fan_out
 from asyncauth._observability import Display, choose_display
 from asyncauth._runs.confirmation import NOT_CONFIRMED, Plan, check_confirm, is_confirmed
-from asyncauth._runs.journal import DONE_BEFORE, Journal, JournalKey, RunIdentity
-from asyncauth._runs.outcome import Outcome
+from asyncauth._runs.journal import Journal, JournalKey, RunIdentity
+from asyncauth._runs.outcome import Outcome, Report
 from asyncauth._runs.region_admission import RegionAdmission
 from asyncauth._runs.skip_rules import skip_reason_for_denial, skip_reason_for_error
+from asyncauth._runs.thread_job import STILL_RUNNING, ThreadJob, is_plain_function, is_read_only, unwrap
 from asyncauth._runtime.gc_threshold import raised_gc_threshold
 from asyncauth._runtime.process_bound import refuse_pickling
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Awaitable, Callable
     from random import Random
     from types import TracebackType
@@ -35,11 +38,13 @@ if TYPE_CHECKING:
     from asyncauth._resilience import RequestGuard
     from asyncauth._runs.options import RunOptions
     from asyncauth._runs.outcome import Phase
-    from asyncauth._runs.targets import Target, Targets
+    from asyncauth._runs.targets import RejectedAccount, Target, Targets
     from asyncauth._runtime.clock import Clock
     from asyncauth._session import AccountSession
 
 T = TypeVar("T")
+
+logger: Final = logging.getLogger("asyncauth.runs")
 
 DRY_RUN = "dry run"
 #: New containers between two garbage collections during a run; a hundred concurrent targets allocate about as many.
@@ -61,7 +66,7 @@ class Run(Generic[T]):
 
     def __init__(
         self,
-        job: Callable[[AccountSession], Awaitable[T]],
+        job: Callable[[AccountSession], Awaitable[T]] | Callable[[AccountSession], T],
         targets: Targets,
         options: RunOptions,
         *,
@@ -79,6 +84,7 @@ class Run(Generic[T]):
         _check_job(job)
         check_confirm(options.confirm, targets.total)
         self._job = job
+        self._threads: ThreadJob[T] | None = ThreadJob(job, limits.max_at_once) if is_plain_function(job) else None
         self._targets = targets
         self._role = role
         self._session = session
@@ -91,7 +97,8 @@ class Run(Generic[T]):
         self._journal_path = options.journal
         self._journal: Journal | None = None
         self._refused: str | None = None
-        self._flaw: str | None = None
+        self._job_calls: Counter[int] = Counter()  # by id() of the target, until its outcome is made
+        self._outcomes: dict[int, Outcome[T]] = {}  # made and not read, by index of the target
         self._stack = AsyncExitStack()
         self._entered = False
         self.journal = None if options.journal is None else str(options.journal)
@@ -101,6 +108,7 @@ class Run(Generic[T]):
             targets.iterate(),
             limits=limits,
             groups=[
+                *([] if self._threads is None else [Group("thread", _all_targets, self._threads.allowed_in_flight)]),
                 Group("account", _account_of, limits.max_at_once_per_account),
                 Group("region", _region_of, limits.max_at_once_per_region),
                 Group(
@@ -118,6 +126,11 @@ class Run(Generic[T]):
             on_result=self._record,
             on_event=[listener for listener in (self._display, telemetry) if listener is not None],
         )
+
+    @property
+    def rejected(self) -> tuple[RejectedAccount, ...]:
+        """Items of the iterator of accounts that are no valid accounts, read so far."""
+        return tuple(self._targets.rejected)
 
     @property
     def running(self) -> int:
@@ -162,6 +175,8 @@ class Run(Generic[T]):
             if isinstance(self._display, Display):
                 helpers.start_soon(self._display.keep_updated)
             stack.callback(self._region_admission.subscribe(self._results.reconsider))
+            if self._threads is not None:
+                stack.callback(self._threads.subscribe(self._results.reconsider))
             stack.enter_context(raised_gc_threshold(_YOUNG_CONTAINERS))
             self._check_open()  # the pool may have been closed during the waits above
             await self._results.__aenter__()
@@ -185,16 +200,51 @@ class Run(Generic[T]):
 
     async def __anext__(self) -> Outcome[T]:
         self._check_entered()
-        return as_outcome(await self._results.__anext__())
+        return self._take_outcome(await self._results.__anext__())
 
     async def collect(self) -> tuple[Outcome[T], ...]:
         """Wait for all outcomes that were not read yet, and return them in the order of the targets."""
         self._check_entered()
-        return tuple(as_outcome(result) for result in await self._results.collect())
+        return tuple(self._take_outcome(result) for result in await self._results.collect())
 
     def unread(self) -> tuple[Outcome[T], ...]:
         """Return the outcomes that were not read yet, without waiting. It also works after the block was left."""
-        return tuple(as_outcome(result) for result in self._results.unread())
+        return tuple(self._take_outcome(result) for result in self._results.unread())
+
+    async def report(self) -> Report[T]:
+        """Run everything, and return the report. The run must not be entered yet.
+
+        Raises:
+            BaseException: what ended the run, such as a cancellation or an error of the accounts' iterator. Its
+                attribute `report` is the report of what was done until then, unless nothing was done.
+        """
+        began = self._clock.monotonic()
+        in_block: BaseException | None = None
+        try:
+            async with self:
+                try:
+                    results = await self._results.collect()
+                except BaseException as error:
+                    in_block = error
+                    raise
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            # The engine's task group raises a cancellation of its own in place of the one that the task received.
+            both = (error, in_block)
+            ended_by = in_block if all(isinstance(each, anyio.get_cancelled_exc_class()) for each in both) else error
+        else:
+            return self._report(results, self._clock.monotonic() - began)
+        assert ended_by is not None
+        results = sorted(self._results.unread(), key=lambda result: result.index)
+        if results:
+            so_far = self._report(results, self._clock.monotonic() - began)
+            logger.warning("the run ended early (%s): %s", type(ended_by).__name__, so_far.summary())
+            # Not by assignment: an exception that is a frozen dataclass refuses it.
+            BaseException.__setattr__(ended_by, "report", so_far)
+        raise ended_by
+
+    def _report(self, results: list[TargetResult[Target, T]], elapsed: float) -> Report[T]:
+        outcomes = tuple(self._take_outcome(result) for result in results)
+        return Report(outcomes, elapsed, self.journal, self.rejected)
 
     def _check_entered(self) -> None:
         if not self._entered:
@@ -228,16 +278,13 @@ class Run(Generic[T]):
         attempt.phase = "job"
         if self._dry_run:
             raise SkipTarget(DRY_RUN)
+        # A target whose time is up by now has no job call, so no thread may be started for it.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        self._job_calls[id(target)] += 1
         try:
-            answer = self._job(session)
-            if not inspect.isawaitable(answer):
-                # Every other target would fail in the same way, and the job blocks the event loop.
-                self._flaw = (
-                    f"the job {_name_of(self._job)} is not async: it returned {type(answer).__name__}, no awaitable; "
-                    "write `async def`, or have it run by anyio.to_thread.run_sync"
-                )
-                raise ConfigurationError(self._flaw)
-            return await answer
+            if self._threads is not None:
+                return await self._threads.call(session, target)
+            return await cast("Awaitable[T]", self._job(session))
         except Exception as error:
             strip_request(error)  # of a session of a bridge, whose transport is not the pool's
             attempt.phase = "region"
@@ -249,12 +296,12 @@ class Run(Generic[T]):
 
     def _check(self, target: Target) -> str | None:
         """Return why a target is skipped without a start, None to start it; raise the error that it fails with."""
-        if self._flaw is not None:
-            raise ConfigurationError(self._flaw)
         if self._refused is not None or target.unreachable is not None:
             return self._refused or target.unreachable
-        if self._journal is not None and self._journal.done(self._journal_key(target)):
-            return DONE_BEFORE
+        if self._journal is not None:
+            reason = self._journal.claim(self._journal_key(target), read_only=is_read_only(self._job))
+            if reason is not None:
+                return reason
         refusal = self._region_admission.refusal(target.region_name)
         if refusal is not None:
             raise refusal
@@ -262,17 +309,38 @@ class Run(Generic[T]):
 
     def _record(self, result: TargetResult[Target, T]) -> None:
         self._counts[result.status] += 1
+        outcome = self._outcomes[result.index] = self._make_outcome(result)
         if self._journal is None:
             return
-        outcome = as_outcome(result)
         self._journal.record(
             self._journal_key(result.target),
-            status=outcome.status,
+            status="unknown" if outcome.reason == STILL_RUNNING and outcome.status != "skipped" else outcome.status,
             phase=outcome.phase,
             error_code=outcome.error_code or (type(outcome.error).__name__ if outcome.error else None),
             reason=outcome.reason,
             attempts=outcome.attempts,
             elapsed=outcome.elapsed,
+        )
+
+    def _take_outcome(self, result: TargetResult[Target, T]) -> Outcome[T]:
+        # After a line of the journal could not be written, the engine does not call `_record` any more.
+        return self._outcomes.pop(result.index, None) or self._make_outcome(result)
+
+    def _make_outcome(self, result: TargetResult[Target, T]) -> Outcome[T]:
+        target, error, reason = result.target, result.error, result.reason
+        if self._threads is not None and self._threads.is_running(target):
+            reason = STILL_RUNNING
+        return Outcome(
+            target.account,
+            target.region_name,
+            result.status,
+            "region" if isinstance(error, EndpointDown) else cast("Phase | None", result.phase),
+            result.value,
+            error,
+            None if error is None else error_code(error),
+            reason,
+            self._job_calls.pop(id(target), 0),
+            result.elapsed,
         )
 
     def _journal_key(self, target: Target) -> JournalKey:
@@ -285,26 +353,10 @@ class Run(Generic[T]):
         return Journal.open(self._journal_path, run=identity, clock=self._clock)
 
 
-def as_outcome(result: TargetResult[Target, T]) -> Outcome[T]:
-    """Return the outcome of an account and region for the engine's result of a target."""
-    error = result.error
-    return Outcome(
-        result.target.account,
-        result.target.region_name,
-        result.status,
-        "region" if isinstance(error, EndpointDown) else cast("Phase | None", result.phase),
-        result.value,
-        error,
-        None if error is None else error_code(error),
-        result.reason,
-        result.attempts,
-        result.elapsed,
-    )
-
-
 def _check_job(job: object) -> None:
     if callable(job):
-        if inspect.isasyncgenfunction(job):
+        function = unwrap(job)
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
             raise ConfigurationError(
                 f"the job {_name_of(job)} yields; it must return: collect what it yields in a list"
             )
@@ -323,12 +375,16 @@ def _check_job(job: object) -> None:
     if inspect.iscoroutine(job):
         job.close()
         raise ConfigurationError(f"the job was called already: pass {job.__name__}, not {job.__name__}(...)")
-    raise ConfigurationError(f"the job must be an async callable that takes an AccountSession, got {job!r}")
+    raise ConfigurationError(f"the job must be a function that takes an AccountSession, got {job!r}")
 
 
 async def _cancel_and_wait(helpers: anyio.abc.TaskGroup) -> None:
     helpers.cancel_scope.cancel()
     await helpers.__aexit__(None, None, None)
+
+
+def _all_targets(_: Target) -> str:
+    return "all"
 
 
 def _account_of(target: Target) -> tuple[str, str]:

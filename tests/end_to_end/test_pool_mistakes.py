@@ -148,7 +148,7 @@ class TestRun:
         async with pool_over(fleet) as pool:
             for wrong, message in (
                 (job(session), r"called already: pass job, not job\(\.\.\.\)"),
-                (None, "must be an async callable that takes an AccountSession, got None"),
+                (None, "must be a function that takes an AccountSession, got None"),
                 (pages, "pages yields; it must return: collect what it yields in a list"),
                 (none, r"none\(\) -> 'None' is called with one AccountSession \(too many positional arguments\)"),
                 (
@@ -158,20 +158,6 @@ class TestRun:
             ):
                 with pytest.raises(ConfigurationError, match=message):
                     await pool.map(wrong, fleet.accounts)  # type: ignore[arg-type]
-
-    async def test_a_job_that_is_not_async(self, fleet: SimulatedFleet) -> None:
-        """The message has the job's name, what it returned, and the right form."""
-
-        def count(_: AccountSession) -> int:
-            return 1
-
-        async with pool_over(fleet) as pool:
-            report = await pool.map(count, fleet.accounts, max_at_once=1)  # type: ignore[arg-type,var-annotated]
-
-        assert {type(outcome.error) for outcome in report} == {ConfigurationError}
-        assert "count is not async: it returned int" in str(report[0].error)
-        # The mistake is the same for all targets: the job was called once, and no other role was assumed.
-        assert (await fleet.counts()).calls("sts", "AssumeRole") == 1
 
     async def test_a_client_must_be_entered(self, fleet: SimulatedFleet) -> None:
         """A lease that is used as a client, awaited, or entered with `with` raises the right form."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
 import json
@@ -147,15 +148,57 @@ class TestTargets:
                 pool.as_completed(nothing, [fleet.accounts[0].id, "1234"])
         assert (await fleet.counts()).calls("sts", "AssumeRole") == 0
 
-    async def test_a_bad_account_from_an_iterator_is_raised_after_earlier_outcomes(self, fleet: SimulatedFleet) -> None:
-        """The outcomes of the valid accounts before it are returned first."""
-        given = iter([fleet.accounts[0].id, fleet.accounts[1].id, "1234"])
-        async with pool_over(fleet) as pool, pool.as_completed(nothing, given) as run:
-            outcomes = [await anext(run), await anext(run)]
-            with pytest.raises(ConfigurationError, match="1234"):
-                await anext(run)
+    async def test_all_bad_accounts_in_a_list_are_named_at_once(self, fleet: SimulatedFleet) -> None:
+        """Before the run, and with their positions."""
+        async with pool_over(fleet) as pool:
+            with pytest.raises(ConfigurationError, match=r"(?s)^2 of 3 accounts.*\[0\].*'12'.*\[2\].*'34'"):
+                await pool.map(nothing, ["12", fleet.accounts[0].id, "34"])
+        assert (await fleet.counts()).calls("sts", "AssumeRole") == 0
 
-        assert [outcome.ok for outcome in outcomes] == [True, True]
+    @pytest.mark.parametrize("is_async", [False, True])
+    async def test_a_bad_account_in_a_stream_is_rejected(self, fleet: SimulatedFleet, *, is_async: bool) -> None:
+        """All other accounts have their outcomes; run and report have the rejected one with its error."""
+        given = [fleet.accounts[0].id, "1.00000000011E+11", fleet.accounts[-1]]
+
+        async def stream() -> AsyncIterator[Account | str]:
+            for item in given:
+                yield item
+
+        async with pool_over(fleet) as pool:
+            report = await pool.map(who_am_i, stream() if is_async else iter(given))
+            async with pool.as_completed(who_am_i, stream() if is_async else iter(given)) as run:
+                outcomes = [outcome async for outcome in run]
+            coverage = await pool.warm(stream() if is_async else iter(given))
+
+        assert [outcome.ok for outcome in outcomes] == [outcome.ok for outcome in report] == [True, True, True]
+        for rejected in (report.rejected, run.rejected, coverage.rejected):
+            assert [each.given for each in rejected] == ["1.00000000011E+11"]
+            assert isinstance(rejected[0].error, ConfigurationError)
+        assert report.summary().endswith("; rejected 1: 1.00000000011E+11")
+        with pytest.raises(ExceptionGroup) as group:
+            report.raise_for_failures()
+        assert group.value.exceptions == (report.rejected[0].error,)
+        assert len(coverage.reachable) == 2
+
+    async def test_a_consumed_generator_is_refused(self, fleet: SimulatedFleet) -> None:
+        """A second run over the same generator is an error, not a success without targets."""
+        accounts = (account.id for account in fleet.accounts[:2])
+        async with pool_over(fleet) as pool:
+            assert len(await pool.map(nothing, accounts)) == 2
+            with pytest.raises(ConfigurationError, match="was consumed before"):
+                await pool.map(nothing, accounts)
+
+    async def test_attempts_are_calls_of_the_job(self, fleet: SimulatedFleet, accounts: list[Account]) -> None:
+        """A dry run and a denied role have none; each retry is one."""
+        one_each = [Account(account.id, partition=account.partition) for account in accounts]
+        await fleet.fault(service="sts", action="AssumeRole", account=one_each[0], code="AccessDenied", status=403)
+        await fleet.fault("throttle", service="sts", action="GetCallerIdentity", account=one_each[1], times=1)
+        async with pool_over(fleet) as pool:
+            dry = await pool.map(call_once, one_each, dry_run=True)
+            report = await pool.map(call_once, one_each)
+
+        assert [outcome.attempts for outcome in dry] == [0, 0, 0, 0]
+        assert [outcome.attempts for outcome in report] == [0, 2, 1, 1]
 
 
 class TestBeforeTheRun:
@@ -581,12 +624,86 @@ class TestJournal:
 
         assert (await fleet.counts()).calls("sts", "AssumeRole") == before
 
+    async def test_an_account_given_twice_that_failed_once_is_done_again(
+        self, fleet: SimulatedFleet, tmp_path: Path
+    ) -> None:
+        """In a second run one of its two targets is skipped, and the other runs."""
+        account, path = fleet.accounts[0].id, tmp_path / "journal"
+        calls = 0
+
+        async def job(_: AccountSession) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                raise ValueError
+
+        async with pool_over(fleet) as pool:
+            reports = [await pool.map(job, [account, account], journal=path) for _ in range(3)]
+
+        assert [statuses(report) for report in reports] == [
+            {"failed": 1, "succeeded": 1},
+            {"skipped": 1, "succeeded": 1},
+            {"skipped": 2},
+        ]
+        assert calls == 3
+
     async def test_a_journal_is_used_by_one_run_at_a_time(self, fleet: SimulatedFleet, tmp_path: Path) -> None:
         """Two concurrent runs would do every target twice, so the second is refused."""
         account, path = [fleet.accounts[0].id], tmp_path / "journal"
         async with pool_over(fleet) as pool, pool.as_completed(nothing, account, journal=path):
             with pytest.raises(ConfigurationError, match="in use by another run"):
                 await pool.map(nothing, account, journal=path)
+
+
+class TestAnEarlyEnd:
+    """A run that is cancelled, or whose accounts or journal fail, leaves a report of what was done."""
+
+    async def test_a_cancellation_of_map_carries_the_report(self, fleet: SimulatedFleet) -> None:
+        """The same exception is raised again; the outcomes are in the order of the accounts."""
+        spy = Spy()
+        accounts = [account.id for account in fleet.accounts[:4]]
+
+        async def job(session: AccountSession) -> str:
+            if session.account.id in accounts[:2]:
+                return session.account.id
+            await spy(session)
+            return ""
+
+        async with pool_over(fleet) as pool:
+            task = asyncio.ensure_future(pool.map(job, accounts))
+            while spy.running["all"] < 2 or pool.statistics().targets.get("succeeded") != 2:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+            task.cancel("of this test")
+            with pytest.raises(asyncio.CancelledError) as cancelled:
+                await task
+
+        report = cancelled.value.report  # type: ignore[attr-defined]
+        assert cancelled.value.args == ("of this test",)
+        assert [outcome.account.id for outcome in report] == accounts
+        assert [outcome.status for outcome in report] == ["succeeded", "succeeded", "cancelled", "cancelled"]
+
+    async def test_an_error_of_the_accounts_carries_the_report(self, fleet: SimulatedFleet) -> None:
+        """The iterator's own exception, with the outcomes of the accounts before it."""
+        mine = LookupError("the listing broke")
+
+        async def listing() -> AsyncIterator[Account]:
+            yield fleet.accounts[0]
+            raise mine
+
+        async with pool_over(fleet) as pool:
+            with pytest.raises(LookupError) as raised:
+                await pool.map(who_am_i, listing(), ["us-east-1"])
+
+        assert raised.value is mine
+        assert [outcome.status for outcome in mine.report] == ["succeeded"]  # type: ignore[attr-defined]
+
+    async def test_an_error_before_the_run_has_no_report(self, fleet: SimulatedFleet, tmp_path: Path) -> None:
+        """No target was started."""
+        async with pool_over(fleet) as pool:
+            with pytest.raises(ConfigurationError) as refused:
+                await pool.map(nothing, [fleet.accounts[0]], journal=tmp_path / "missing" / "journal")
+
+        assert not hasattr(refused.value, "report")
 
 
 class TestTheBlock:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._runs.journal import DONE_BEFORE, Journal, JournalKey, RunIdentity
+from asyncauth._runs.thread_job import STILL_RUNNING
 from asyncauth.testing import FakeClock
 
 RUN = RunIdentity("inventory.list_instances", "manage-role")
@@ -44,12 +45,12 @@ def test_a_succeeded_target_is_done_for_the_next_run(path: Path) -> None:
     with Journal.open(path, run=RUN) as first:
         first.record(KEY, status="succeeded", phase="job", attempts=1, elapsed=0.25)
         first.record(OTHER, status="failed", phase="credentials", error_code="AccessDenied", attempts=1, elapsed=0.5)
-        in_the_first = first.done(KEY), len(first), first.recorded
+        in_the_first = first.claim(KEY), len(first), first.recorded
     with Journal.open(path, run=RUN) as second:
-        in_the_second = second.done(KEY), second.done(OTHER), len(second)
+        in_the_second = second.claim(KEY), second.claim(OTHER), len(second)
 
-    assert in_the_first == (False, 0, 2)
-    assert in_the_second == (True, False, 1)
+    assert in_the_first == (None, 0, 2)
+    assert in_the_second == (DONE_BEFORE, None, 1)
 
 
 @pytest.mark.parametrize("status", ["failed", "timed_out", "skipped", "cancelled"])
@@ -61,8 +62,8 @@ def test_only_success_is_done(path: Path, status: str) -> None:
         journal.record(KEY, status=status)
 
     with Journal.open(path, run=RUN) as journal:
-        assert not journal.done(OTHER)
-        assert journal.done(KEY)
+        assert journal.claim(OTHER) is None
+        assert journal.claim(KEY) == DONE_BEFORE
 
 
 def test_the_file_is_json_lines_with_a_header(path: Path) -> None:
@@ -144,11 +145,10 @@ def test_an_incomplete_last_line_is_cut_off(path: Path, torn: str) -> None:
         file.write(torn)
 
     with Journal.open(path, run=RUN) as journal:
-        done = journal.done(KEY)
+        reason = journal.claim(KEY)
         journal.record(OTHER, status="succeeded")
     with Journal.open(path, run=RUN) as journal:
-        assert done
-        assert journal.done(OTHER)
+        assert reason == journal.claim(OTHER) == DONE_BEFORE
     assert len(lines(path)) == 3
 
 
@@ -166,10 +166,10 @@ def test_a_journal_can_be_cut_after_any_byte(tmp_path_factory: pytest.TempPathFa
     path.write_bytes(whole[:cut])
 
     with Journal.open(path, run=RUN) as journal:
-        done = [key for key in keys if journal.done(key)]
+        done = [key for key in keys if journal.claim(key)]
         journal.record(OTHER, status="succeeded")
     with Journal.open(path, run=RUN) as journal:
-        assert journal.done(OTHER)
+        assert journal.claim(OTHER) == DONE_BEFORE
 
     assert done == keys[: max(0, whole[:cut].count(b"\n") - 1)]
 
@@ -184,10 +184,98 @@ def test_a_damaged_line_affects_only_its_own_target(path: Path, caplog: pytest.L
         journal.record(OTHER, status="succeeded")
 
     with caplog.at_level(logging.WARNING, "asyncauth.journal"), Journal.open(path, run=RUN) as journal:
-        assert journal.done(KEY)
-        assert journal.done(OTHER)
+        assert journal.claim(KEY) == journal.claim(OTHER) == DONE_BEFORE
         assert len(journal) == 2
     assert "3 lines" in caplog.text
+
+
+ODD = [
+    '{"partition":"aws","account":"1","region":"r","status":"succeeded","role":["a"]}',
+    '{"partition":"aws","account":"1","region":"r","status":"succeeded","role":{"a":1}}',
+    '{"partition":"aws","account":"1","region":"r","status":"succeeded","role":7}',
+    '{"partition":"aws","account":"1","region":"r","status":["succeeded"]}',
+    '{"partition":"aws","account":"1","region":"r"}',
+    "[" * 100_000,
+    '{"a":' * 100_000,
+    "\x00",
+    "\x00{\x00",
+    '{"partition":"aws\x00","account":"1","region":"r","status":"succeeded"}',
+    "\ufffd",
+    "1" * 10_000,
+    "",
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_an_odd_line_is_skipped_with_a_warning(path: Path, caplog: pytest.LogCaptureFixture, odd: str) -> None:
+    """A role that is a list, deep nesting, a NUL: the journal opens, and its other lines count."""
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(KEY, status="succeeded")
+    with path.open("a") as file:
+        file.write(odd + "\n")
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(OTHER, status="succeeded")
+
+    caplog.clear()
+    with Journal.open(path, run=RUN) as journal:
+        assert journal.claim(KEY) == journal.claim(OTHER) == DONE_BEFORE
+    assert "1 lines" in caplog.text
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+def test_an_odd_first_line_is_no_header(path: Path, odd: str) -> None:
+    """The file is refused, and not changed."""
+    path.write_text(odd + "\n")
+    path.chmod(0o600)
+
+    with pytest.raises(ConfigurationError, match="is no journal of asyncauth"):
+        Journal.open(path, run=RUN)
+
+    assert path.read_text() == odd + "\n"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60))
+def test_a_journal_with_any_bytes_opens(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    """The lines before and after them count."""
+    path = tmp_path_factory.mktemp("journal") / "run.jsonl"
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(KEY, status="succeeded")
+    with path.open("ab") as file:
+        file.write(data + b"\n")
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(OTHER, status="succeeded")
+    with Journal.open(path, run=RUN) as journal:
+        assert journal.claim(KEY) == journal.claim(OTHER) == DONE_BEFORE
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(["succeeded", "failed", "unknown"]), max_size=6), st.integers(0, 8), st.booleans())
+def test_each_line_counts_for_one_target(
+    tmp_path_factory: pytest.TempPathFactory, statuses: list[str], targets: int, read_only: bool
+) -> None:
+    """An account given twice that failed once is done again once; an unknown target only if the job is read-only."""
+    path = tmp_path_factory.mktemp("journal") / "run.jsonl"
+    with Journal.open(path, run=RUN) as journal:
+        for status in statuses:
+            journal.record(KEY, status=status)
+
+    with Journal.open(path, run=RUN) as journal:
+        reasons = [journal.claim(KEY, read_only=read_only) for _ in range(targets)]
+
+    done, unknown = statuses.count("succeeded"), 0 if read_only else statuses.count("unknown")
+    expected = [DONE_BEFORE] * done + [STILL_RUNNING] * unknown + [None] * targets
+    assert reasons == expected[:targets]
+
+
+def test_a_target_that_is_still_running_is_not_recorded_again(path: Path) -> None:
+    """The later run that skips it leaves the journal as it is."""
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(KEY, status="unknown", reason=STILL_RUNNING)
+    with Journal.open(path, run=RUN) as journal:
+        journal.record(KEY, status="skipped", reason=journal.claim(KEY))
+
+    assert [line.get("status") for line in lines(path)[1:]] == ["unknown"]
 
 
 def test_a_partial_line_on_a_full_disk_is_removed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,7 +518,7 @@ async def test_lines_are_synced_every_five_seconds_in_a_worker_thread(
 SCRIPT = """
 import os, sys, anyio
 from asyncauth._fanout.engine import fan_out
-from asyncauth._runs.journal import DONE_BEFORE, Journal, JournalKey, RunIdentity
+from asyncauth._runs.journal import Journal, JournalKey, RunIdentity
 from asyncauth._fanout.limits import Limits
 
 path, effects = sys.argv[1:]
@@ -449,7 +537,7 @@ async def main():
             work,
             range(2000),
             limits=Limits(max_at_once=20),
-            check=lambda number: DONE_BEFORE if journal.done(key(number)) else None,
+            check=lambda number: journal.claim(key(number)),
             on_result=lambda result: journal.record(key(result.target), status=result.status, reason=result.reason),
         ) as results:
             shown = 0
