@@ -377,7 +377,6 @@ class TestLimits:
             assert isinstance(outcome.error, AssumeRoleError)
             assert outcome.error.account == outcome.account.id
             assert "check the network" in str(outcome.error)
-        assert report.elapsed < 10
 
     async def test_the_deadline_of_a_run_ends_running_targets_and_skips_the_rest(self, fleet: SimulatedFleet) -> None:
         """Running targets time out, the others are skipped with that reason, and each target has an outcome."""
