@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.support.secret_scan import SecretScan
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("local", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Look for secrets in whatever the tests leave behind."""
+    config.pluginmanager.register(SecretScan(), "secret_scan")
 
 
 @pytest.fixture

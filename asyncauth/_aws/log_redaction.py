@@ -128,7 +128,7 @@ _NAMED_VALUE: Final = re.compile(
 )
 #: Operations on secrets, by the names of their structures: API Gateway's CreateApiKeyRequest has a mere `value`.
 _IS_ABOUT_SECRETS: Final = re.compile(r"(?i)(?:secret|password|credential|api_?key|access_?key|private_?key|token)")
-_QUERY: Final = re.compile(r"(?<=[^\s'\"])[?#][^\s'\",]+")
+_QUERY: Final = re.compile(r"(?<=[^\s'\"])\?[^\s'\",]+")
 #: The third line of a request to be signed is its query.
 _CANONICAL_QUERY: Final = re.compile(r"\A(CanonicalRequest:\n.*\n.*\n).+")
 #: Errors of parsers quote what they read as a bytes literal: botocore's the whole body, those of HTTP a line.

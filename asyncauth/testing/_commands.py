@@ -380,4 +380,4 @@ def new_keys(prefix: Literal["AKIA", "ASIA"]) -> Keys:
     """Return new random keys of a user (`AKIA`), or of a session with its token (`ASIA`)."""
     access_key_id = prefix + base64.b32encode(secrets.token_bytes(10)).decode()
     token = "SimulatedSessionToken//" + secrets.token_urlsafe(150) if prefix == "ASIA" else None
-    return Keys(access_key_id, secrets.token_urlsafe(30), token)
+    return Keys(access_key_id, "SimulatedSecret//" + secrets.token_urlsafe(17), token)

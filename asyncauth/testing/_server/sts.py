@@ -91,6 +91,11 @@ def _unique(prefix: str) -> str:
     return prefix + base64.b32encode(secrets.token_bytes(10)).decode()
 
 
+def _new_secret() -> str:
+    """Return a secret access key of 40 characters. Its beginning marks it for a scan of logs and files."""
+    return "SimulatedSecret//" + secrets.token_urlsafe(17)
+
+
 class SecurityTokenService:
     """Simulated STS for the whole fleet.
 
@@ -201,7 +206,7 @@ class SecurityTokenService:
                 partition=account.partition,
                 arn=f"arn:{account.partition}:sts::{role.account}:assumed-role/{name}/{session}",
                 user_id=f"{role.role_id}:{session}",
-                secret=secrets.token_urlsafe(30),
+                secret=_new_secret(),
                 chained=True,
                 mfa=False,
                 role_arn=arn,
@@ -276,9 +281,7 @@ class SecurityTokenService:
         duration = _duration(form, 43_200, 900, 129_600)
         _check_pattern(form, "TokenCode", "tokenCode", _CODE, "[\\d]*")
         with_mfa = "SerialNumber" in form and self._check_mfa(caller, form)
-        principal = Principal(
-            caller.account, caller.partition, caller.arn, caller.user_id, secrets.token_urlsafe(30), mfa=with_mfa
-        )
+        principal = Principal(caller.account, caller.partition, caller.arn, caller.user_id, _new_secret(), mfa=with_mfa)
         return self._credentials(*self._issue_values(principal, duration))
 
     def _get_federation_token(self, caller: Principal, form: Mapping[str, str], region: str) -> str:
@@ -287,9 +290,7 @@ class SecurityTokenService:
         name = _required(form, "Name", "name")
         duration = _duration(form, 43_200, 900, 129_600)
         arn = f"arn:{caller.partition}:sts::{caller.account}:federated-user/{name}"
-        principal = Principal(
-            caller.account, caller.partition, arn, f"{caller.account}:{name}", secrets.token_urlsafe(30)
-        )
+        principal = Principal(caller.account, caller.partition, arn, f"{caller.account}:{name}", _new_secret())
         user = (
             f"<FederatedUser><Arn>{escape(arn)}</Arn>"
             f"<FederatedUserId>{escape(principal.user_id)}</FederatedUserId></FederatedUser>"
@@ -338,7 +339,7 @@ class SecurityTokenService:
                     partition=account.partition,
                     arn=f"arn:{account.partition}:sts::{role.account}:assumed-role/{name}/{session}",
                     user_id=f"{role.role_id}:{session}",
-                    secret=secrets.token_urlsafe(30),
+                    secret=_new_secret(),
                     chained=True,
                     role_arn=arn,
                 ),
