@@ -10,8 +10,9 @@ BENCH := .venv-bench
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SWEEP_ARGS ?=
+SOAK_ARGS ?=
 
-.PHONY: demo test test-newest test-aioboto3 check format bench sweep clean
+.PHONY: demo test test-newest test-aioboto3 check format bench sweep soak clean
 
 demo: $(NEWEST)/.demo ## the EC2 inventory of a simulated fleet, global and China
 	$(NEWEST)/bin/python examples/demo.py
@@ -39,6 +40,9 @@ bench: $(BENCH)/.ready $(BENCH)-aioboto3/.ready ## asyncauth compared with its p
 
 sweep: $(BENCH)/.ready ## accounts per second by max_at_once; SWEEP_ARGS="--endpoint-url ..." for your own endpoint
 	$(BENCH)/bin/python -m benchmarks.sweep $(SWEEP_ARGS)
+
+soak: $(NEWEST)/.test ## 20 minutes with every kind of fault, outside of the suite; SOAK_ARGS="--minutes 2 --minimum 0" for a trial
+	$(NEWEST)/bin/python -W error -m tests.soak $(SOAK_ARGS)
 
 format: $(NEWEST)/.check
 	$(NEWEST)/bin/ruff check --fix .
