@@ -123,8 +123,9 @@ class Soak:
                 for _ in range(self.options.phases_per_pool):
                     await self._run_phase(pool, phase)
                     phase += 1
-                if self._is_over(phase):
-                    await self._recover(pool)
+                    if self._is_over(phase):
+                        await self._recover(pool)
+                        break
             self.ledger.pools += 1
             self.ledger.samples.append(Sample.now(time.monotonic() - self._started))
         loop.set_exception_handler(None)
