@@ -78,4 +78,5 @@ class BlockingControls:
     change_account = _commands.blocking(_commands.change_account)
     set_token_lifetime = _commands.blocking(_commands.set_token_lifetime)
     set_clock_offset = _commands.blocking(_commands.set_clock_offset)
+    advance_clock = _commands.blocking(_commands.advance_clock)
     preload = _commands.blocking(_commands.preload)

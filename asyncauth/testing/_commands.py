@@ -323,6 +323,23 @@ def set_clock_offset(seconds: float) -> Command[None]:
     return Command("set_clock_offset", {"seconds": seconds}, _nothing)
 
 
+def advance_clock(seconds: float) -> Command[None]:
+    """Advance the manual clock of a fleet: tokens age, delays and dripping bodies continue.
+
+    Together with `FakeClock.advance` this lets tokens expire in a test without waiting.
+
+    Args:
+        seconds: how far; not negative.
+
+    Raises:
+        FleetError: the fleet was not started with `manual_clock`.
+        ValueError: `seconds` is negative.
+    """
+    if seconds < 0:
+        raise ValueError(f"advance_clock() moves forward only, got {seconds}")
+    return Command("advance_clock", {"seconds": seconds}, _nothing)
+
+
 def preload(*services: str) -> Command[None]:
     """Wait until moto and these services are imported, so that the first call does not wait for the import.
 

@@ -50,6 +50,8 @@ class SimulatedFleet:
         token_lifetime: lifetime of session tokens in seconds, whatever `DurationSeconds` requested; None: as
             requested. `Expiration` has whole seconds, as in AWS.
         clock_offset: seconds by which the fleet's clock is ahead of the real one, in `Date` and `Expiration`.
+        manual_clock: Unix time at which the fleet's clock starts; it then moves only by `advance_clock`, in step with
+            a `FakeClock`. Delays and dripping bodies wait on it. None: the clock of the machine.
         max_clock_skew: seconds by which a signature's date may differ from the fleet's clock (AWS: 300, S3: 900);
             None: not checked.
         denied: ids of accounts whose roles refuse every caller.
@@ -83,6 +85,7 @@ class SimulatedFleet:
         instances_per_region: _spec.InstancesLike = 2,
         token_lifetime: float | None = None,
         clock_offset: float = 0.0,
+        manual_clock: float | None = None,
         max_clock_skew: float | None = None,
         denied: Collection[Account | str] = (),
         suspended: Collection[Account | str] = (),
@@ -107,6 +110,7 @@ class SimulatedFleet:
         self._options = {
             "token_lifetime": token_lifetime,
             "clock_offset": clock_offset,
+            "manual_clock": manual_clock,
             "max_clock_skew": max_clock_skew,
             "metric_points": metric_points,
             "preload": list(preload),
@@ -419,6 +423,7 @@ class SimulatedFleet:
     change_account = _commands.awaited(_commands.change_account)
     set_token_lifetime = _commands.awaited(_commands.set_token_lifetime)
     set_clock_offset = _commands.awaited(_commands.set_clock_offset)
+    advance_clock = _commands.awaited(_commands.advance_clock)
     preload = _commands.awaited(_commands.preload)
 
     # Internals

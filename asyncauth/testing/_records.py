@@ -80,7 +80,8 @@ class Counts:
         in_flight: calls received and not answered yet.
         peak: the highest number of calls in flight at once.
         throttled: calls answered with a throttling code.
-        expired: calls signed with an expired token.
+        expired: calls signed with an expired token, whatever ended it.
+        expired_early: those of them whose token `expire_tokens` had ended before its own lifetime was over.
         peak_by_account: `peak` for each account.
         peak_by_action: `peak` for each `(service, action)`.
         owners: for each account, the ARNs that signed for it (the first 1,000).
@@ -91,6 +92,7 @@ class Counts:
     peak: int
     throttled: int
     expired: int
+    expired_early: int
     peak_by_account: Mapping[str, int] = field(repr=False)
     peak_by_action: Mapping[tuple[str, str], int] = field(repr=False)
     owners: Mapping[str, frozenset[str]] = field(repr=False)
@@ -158,6 +160,7 @@ class Counts:
             peak=data["peak"],
             throttled=data["throttled"],
             expired=data["expired"],
+            expired_early=data["expired_early"],
             peak_by_account=MappingProxyType({key[1]: peak for key, peak in peaks if key[0] == "account"}),
             peak_by_action=MappingProxyType({(key[1], key[2]): peak for key, peak in peaks if key[0] == "action"}),
             owners=MappingProxyType({account: frozenset(arns) for account, arns in data["owners"].items()}),

@@ -14,6 +14,7 @@ from botocore.parsers import create_parser
 
 from asyncauth.testing._server import http, moto_backend, moto_startup, seed, sigv4
 from asyncauth.testing._server.aws_errors import AwsError, refusal, render
+from asyncauth.testing._server.clock import FleetClock
 from asyncauth.testing._server.faults import Match, RateLimit
 from asyncauth.testing._server.sts import Principal, SecurityTokenService
 
@@ -331,7 +332,7 @@ def test_a_bucket_refills_with_time() -> None:
 def test_expired_keys_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Expired keys are removed when there are many keys; the more keys are valid, the rarer the sweeps."""
     monkeypatch.setattr("asyncauth.testing._server.sts._KEYS_KEPT", 10)
-    sts = SecurityTokenService(token_lifetime=None, wall=lambda: 0.0, mfa_secret="secret")
+    sts = SecurityTokenService(token_lifetime=None, clock=FleetClock(0.0), mfa_secret="secret")
 
     def issue(seconds: float) -> None:
         sts.token_lifetime = seconds

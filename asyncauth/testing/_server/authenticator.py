@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncauth.testing._server.calls import Call
+    from asyncauth.testing._server.clock import FleetClock
     from asyncauth.testing._server.http import Request
     from asyncauth.testing._server.sts import Principal, SecurityTokenService
 
@@ -22,7 +23,7 @@ class Authenticator:
     Args:
         sts: the STS, which holds the keys and the accounts.
         partition_of: returns the partition of a region, None for an unknown region.
-        wall: returns the fleet's time in Unix seconds.
+        clock: the fleet's clock.
         max_clock_skew: seconds by which a signature's date may differ from that time; None: not checked.
     """
 
@@ -30,12 +31,12 @@ class Authenticator:
         self,
         sts: SecurityTokenService,
         partition_of: Callable[[str], str | None],
-        wall: Callable[[], float],
+        clock: FleetClock,
         max_clock_skew: float | None,
     ) -> None:
         self._sts = sts
         self._partition_of = partition_of
-        self._wall = wall
+        self._clock = clock
         self._max_clock_skew = max_clock_skew
 
     def authenticate(self, call: Call, request: Request) -> None:
@@ -77,7 +78,7 @@ class Authenticator:
             raise _refusal("region-disabled", call)
 
     def _check_date(self, call: Call, signed: sigv4.Signed) -> None:
-        now = self._wall()
+        now = self._clock.time()
         if signed.expires_at is not None:
             if now > signed.expires_at:
                 if call.service in S3:

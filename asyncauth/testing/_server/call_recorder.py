@@ -30,6 +30,7 @@ class CallRecorder:
         """Reset the counters; calls in flight stay in the gauges."""
         self.calls: Counter[CallKey] = Counter()
         self.expired = 0
+        self.expired_early = 0
         self.throttled = 0
         self.peak = self.in_flight
         self.peaks: dict[tuple[str, ...], int] = defaultdict(int)
@@ -104,6 +105,7 @@ class CallRecorder:
             "peaks": [[list(key), peak] for key, peak in self.peaks.items()],
             "throttled": self.throttled,
             "expired": self.expired,
+            "expired_early": self.expired_early,
             "owners": {account: sorted(owners) for account, owners in self.owners.items()},
         }
 

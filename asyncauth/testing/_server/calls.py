@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
@@ -28,7 +27,8 @@ class Call:
 
     `account` is the account of the signer, for AssumeRole that of the role. `principal` is the owner of the key in the
     signature, which is not verified yet. `problem` is the reason why a signature cannot be read. `action` is empty for
-    a REST service, whose operation depends on the path.
+    a REST service, whose operation depends on the path. `arrived_at` is on the fleet's monotonic clock: the answer and
+    the count of expired tokens must use the same time.
     """
 
     service: str
@@ -39,9 +39,8 @@ class Call:
     principal: Principal | None
     account: str | None
     form: Mapping[str, str]
-    problem: str | None = None
-    #: Time of arrival on the monotonic clock. The answer and the count of expired tokens must use the same time.
-    arrived_at: float = field(default_factory=time.monotonic)
+    problem: str | None
+    arrived_at: float
 
     @property
     def caller(self) -> str:
@@ -49,13 +48,16 @@ class Call:
         return self.principal.account if self.principal else ""
 
 
-def identify(request: Request, principals: Mapping[str, Principal], default_regions: Mapping[str, str]) -> Call:
+def identify(
+    request: Request, principals: Mapping[str, Principal], default_regions: Mapping[str, str], arrived_at: float
+) -> Call:
     """Return the call that a request makes.
 
     Args:
         request: the received request.
         principals: the issued keys, by access key id.
         default_regions: the region by partition for unsigned calls, which do not name one.
+        arrived_at: the fleet's monotonic clock now.
     """
     problem: str | None = None
     signed: sigv4.Signed | None = None
@@ -82,7 +84,7 @@ def identify(request: Request, principals: Mapping[str, Principal], default_regi
     account = principal.account if principal else None
     if service == "sts" and action in _ASSUME:
         account = _account_in(form.get("RoleArn", "")) or account
-    return Call(service, action, region, protocol, signed, principal, account, form, problem)
+    return Call(service, action, region, protocol, signed, principal, account, form, problem, arrived_at)
 
 
 def _form(request: Request) -> dict[str, str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from asyncauth.testing._server.clock import FleetClock
 
 FaultKind: TypeAlias = Literal["error", "throttle", "delay", "hang", "reset", "drip", "truncate"]
 
@@ -89,7 +90,8 @@ class RateLimit:
 class FaultInjector:
     """Active faults and limits."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, clock: FleetClock) -> None:
+        self._clock = clock
         self.faults: dict[int, Fault] = {}
         self.limits: dict[int, RateLimit] = {}
         self._random = random.Random(seed)  # noqa: S311 - probability of a fault, no secret
@@ -115,7 +117,7 @@ class FaultInjector:
 
     def throttles(self, service: str, action: str, caller: str, account: str | None, region: str) -> bool:
         """Return whether this call exceeds a limit; takes a token from every limit that matches."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         acquired = [
             limit.try_acquire(caller, region, now)
             for limit in self.limits.values()

@@ -59,7 +59,8 @@ class Response:
 
 
 App: TypeAlias = "Callable[[Request], Awaitable[Response]]"
-Now: TypeAlias = "Callable[[], str]"
+Date: TypeAlias = "Callable[[], str]"
+Sleep: TypeAlias = "Callable[[float], Awaitable[None]]"
 
 
 class BadRequest(Exception):
@@ -69,9 +70,10 @@ class BadRequest(Exception):
 class Connection(asyncio.Protocol):
     """Connection of a client; its requests are answered one after the other, in order."""
 
-    def __init__(self, app: App, date: Now, open_connections: set[Connection]) -> None:
+    def __init__(self, app: App, date: Date, sleep: Sleep, open_connections: set[Connection]) -> None:
         self._app = app
         self._date = date
+        self._sleep = sleep
         self._open = open_connections
         self._buffer = bytearray()
         self._head: tuple[Request, int | None] | None = None
@@ -189,7 +191,7 @@ class Connection(asyncio.Protocol):
             if self._transport is None:
                 return
             self._transport.write(answer[position : position + 1])
-            await asyncio.sleep(seconds)
+            await self._sleep(seconds)
 
     def _render(self, response: Response) -> bytes:
         length = len(response.body) if response.head_length is None else response.head_length
@@ -286,10 +288,12 @@ def _dechunk(buffer: bytearray) -> bytes | None:
         position = start + size + 2
 
 
-async def listen(app: App, date: Now, host: str = "127.0.0.1") -> tuple[asyncio.Server, int, set[Connection]]:
+async def listen(
+    app: App, date: Date, sleep: Sleep = asyncio.sleep, host: str = "127.0.0.1"
+) -> tuple[asyncio.Server, int, set[Connection]]:
     """Serve `app` on a free port of `host`; return the server, its port, and the set of open connections."""
     connections: set[Connection] = set()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(app, date, connections), host, 0, backlog=4096)
+    server = await loop.create_server(lambda: Connection(app, date, sleep, connections), host, 0, backlog=4096)
     port: int = server.sockets[0].getsockname()[1]
     return server, port, connections

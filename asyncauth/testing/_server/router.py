@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from asyncauth.testing._server.authenticator import Authenticator
     from asyncauth.testing._server.call_recorder import CallRecorder
+    from asyncauth.testing._server.clock import FleetClock
     from asyncauth.testing._server.faults import Fault, FaultInjector
     from asyncauth.testing._server.moto_backend import Moto
     from asyncauth.testing._server.regions import RegionsServer
@@ -40,6 +41,7 @@ class Router:
         recorder: counts the calls.
         regions: answers the actions about regions.
         default_regions: the region by partition for unsigned calls.
+        clock: the fleet's clock.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Router:
         recorder: CallRecorder,
         regions: RegionsServer,
         default_regions: Mapping[str, str],
+        clock: FleetClock,
     ) -> None:
         self._sts = sts
         self._authenticator = authenticator
@@ -60,10 +63,11 @@ class Router:
         self._recorder = recorder
         self._regions = regions
         self._default_regions = default_regions
+        self._clock = clock
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
-        call = identify(request, self._sts.principals, self._default_regions)
+        call = identify(request, self._sts.principals, self._default_regions, self._clock.monotonic())
         if not call.action:
             call.action = await asyncio.wrap_future(
                 self._moto.run(lambda: self._moto.action(request, call.service, request.path))
@@ -81,12 +85,13 @@ class Router:
         if call.principal is not None:
             self._recorder.owner(call.principal.account, call.principal.arn)
             self._recorder.expired += call.principal.is_expired(call.arrived_at)
+            self._recorder.expired_early += call.principal.is_expired_early(call.arrived_at)
         fault = self._faults.match(call.service, call.action, call.account, call.region)
         if fault is not None and fault.kind == "reset":
             return Response(code="Reset", reset=True)
         try:
             if fault is not None:
-                await _apply_fault(fault, call)
+                await _apply_fault(fault, call, self._clock)
             response = await self._answer_without_faults(call, request)
         except AwsError as error:
             target = request.headers.get("x-amz-target", "")
@@ -137,7 +142,7 @@ class Router:
         return response
 
 
-async def _apply_fault(fault: Fault, call: Call) -> None:
+async def _apply_fault(fault: Fault, call: Call, clock: FleetClock) -> None:
     """Delay, hold or fail a call, depending on the fault's kind.
 
     Raises:
@@ -146,7 +151,7 @@ async def _apply_fault(fault: Fault, call: Call) -> None:
     if fault.kind == "hang":
         await fault.released.wait()
     elif fault.kind == "delay":
-        await asyncio.sleep(fault.seconds)
+        await clock.sleep(fault.seconds)
     elif fault.kind in {"error", "throttle"}:
         usual = refusal("throttled" if fault.kind == "throttle" else "denied", call.protocol, call.service)
         has_own_code = fault.code not in {None, usual.code}

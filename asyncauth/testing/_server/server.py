@@ -15,13 +15,13 @@ import logging
 import os
 import sys
 import threading
-import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asyncauth.testing._server import http as _http
 from asyncauth.testing._server.authenticator import Authenticator
 from asyncauth.testing._server.call_recorder import CallRecorder
+from asyncauth.testing._server.clock import FleetClock
 from asyncauth.testing._server.faults import Fault, FaultInjector, Match, RateLimit
 from asyncauth.testing._server.http import Request, Response
 from asyncauth.testing._server.moto_backend import Moto, prepare_environment
@@ -43,7 +43,7 @@ class Fleet:
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._token = spec["control_token"]
-        self._clock_offset = float(spec["clock_offset"])
+        self.clock = FleetClock(spec["manual_clock"], float(spec["clock_offset"]))
         regions = Regions(
             {name: partition["regions"] for name, partition in spec["partitions"].items()},
             {name: partition["suffix"] for name, partition in spec["partitions"].items()},
@@ -51,9 +51,9 @@ class Fleet:
         )
         self._closed_regions = {name: frozenset(partition["closed"]) for name, partition in spec["partitions"].items()}
         self.recorder = CallRecorder()
-        self.faults = FaultInjector(spec["seed"])
+        self.faults = FaultInjector(spec["seed"], self.clock)
         self.sts = SecurityTokenService(
-            token_lifetime=spec["token_lifetime"], wall=self.wall, mfa_secret=spec["mfa_secret"]
+            token_lifetime=spec["token_lifetime"], clock=self.clock, mfa_secret=spec["mfa_secret"]
         )
         accounts = {account["id"]: account for account in spec["accounts"]}
         seeds = Seeds(
@@ -62,17 +62,18 @@ class Fleet:
             seed=spec["seed"],
             metric_points=spec["metric_points"],
             partition_of=regions.partition_of,
-            wall=self.wall,
+            wall=self.clock.time,
         )
         self.moto = Moto(seeds, regions.by_partition)
         self.router = Router(
             sts=self.sts,
-            authenticator=Authenticator(self.sts, regions.partition_of, self.wall, spec["max_clock_skew"]),
+            authenticator=Authenticator(self.sts, regions.partition_of, self.clock, spec["max_clock_skew"]),
             moto=self.moto,
             faults=self.faults,
             recorder=self.recorder,
             regions=RegionsServer(regions, self.sts),
             default_regions=spec["default_regions"],
+            clock=self.clock,
         )
         for account in spec["accounts"]:
             self._add_account(account)
@@ -93,18 +94,15 @@ class Fleet:
             "set_account": self._set_account,
             "set_token_lifetime": self._set_token_lifetime,
             "set_clock_offset": self._set_clock_offset,
+            "advance_clock": self._advance_clock,
             "wait": self._wait,
             "preload": self._preload,
             "web_identity": self._web_identity,
         }
 
-    def wall(self) -> float:
-        """Return the fleet's time in Unix seconds."""
-        return time.time() + self._clock_offset
-
     def date(self) -> str:
         """Return the fleet's time in the format of the Date header."""
-        return formatdate(self.wall(), usegmt=True)
+        return formatdate(self.clock.time(), usegmt=True)
 
     async def app(self, request: Request) -> Response:
         """Answer a request to the fleet's port."""
@@ -118,10 +116,13 @@ class Fleet:
         command = self._commands.get(request.path[len(CONTROL_PATH) :])
         if command is None:
             return Response(404, b"{}")
+        arguments = json.loads(request.body or b"{}")
         try:
-            answer = await command(json.loads(request.body or b"{}"))
+            answer = await command(arguments)
         except KeyError as error:
             return Response(400, f"the fleet has no {error}".encode())
+        except ValueError as error:
+            return Response(400, str(error).encode())
         return Response(200, json.dumps(answer).encode(), [("Content-Type", "application/json")])
 
     def _add_account(self, account: dict[str, Any]) -> None:
@@ -164,7 +165,7 @@ class Fleet:
             user_id=f"{role_id(name)}:{name}" if role else "AIDA" + role_id(f"{account}/{name}")[4:],
             secret=identity["secret_access_key"],
             token=identity.get("session_token"),
-            expires_at=None if lifetime is None else time.monotonic() + lifetime,
+            expires_at=None if lifetime is None else self.clock.monotonic() + lifetime,
             role_arn=f"arn:{partition}:iam::{account}:role/{role}" if role else None,
         )
 
@@ -247,7 +248,11 @@ class Fleet:
         return {}
 
     async def _set_clock_offset(self, command: dict[str, Any]) -> Any:
-        self._clock_offset = float(command["seconds"])
+        self.clock.offset = float(command["seconds"])
+        return {}
+
+    async def _advance_clock(self, command: dict[str, Any]) -> Any:
+        self.clock.advance(float(command["seconds"]))
         return {}
 
     async def _wait(self, command: dict[str, Any]) -> Any:
@@ -264,7 +269,7 @@ class Fleet:
 
     async def _web_identity(self, command: dict[str, Any]) -> Any:
         token = self.sts.web_identity_token(
-            subject=command["subject"], audience=command["audience"], expires_at=self.wall() + command["seconds"]
+            subject=command["subject"], audience=command["audience"], expires_at=self.clock.time() + command["seconds"]
         )
         return {"token": token}
 
@@ -274,7 +279,7 @@ async def _serve(spec: dict[str, Any], announce: Callable[[dict[str, Any]], None
     parent = os.getppid()
     fleet = Fleet(spec)
     loop = asyncio.get_running_loop()
-    server, port, connections = await _http.listen(fleet.app, fleet.date)
+    server, port, connections = await _http.listen(fleet.app, fleet.date, fleet.clock.sleep)
     done = asyncio.Event()
 
     def watch() -> None:

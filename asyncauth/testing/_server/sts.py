@@ -8,7 +8,6 @@ import hmac
 import json
 import re
 import secrets
-import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,6 +19,8 @@ from asyncauth.testing._server.http import Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from asyncauth.testing._server.clock import FleetClock
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}")
 _EXTERNAL_ID: Final = re.compile(r"[A-Za-z0-9_+=,.@:/-]{2,1224}")
@@ -37,8 +38,8 @@ _NAMESPACE: Final = "https://sts.amazonaws.com/doc/2011-06-15/"
 class Principal:
     """Owner of an access key.
 
-    `expires_at` is on the monotonic clock; None: never. `chained` is True for sessions of a role, whose own AssumeRole
-    is limited to an hour.
+    `expires_at` is on the monotonic clock; None: never. `is_revoked` is True after `expire` ended the key. `chained` is
+    True for sessions of a role, whose own AssumeRole is limited to an hour.
     """
 
     account: str
@@ -48,6 +49,7 @@ class Principal:
     secret: str = field(repr=False)
     token: str | None = field(default=None, repr=False)
     expires_at: float | None = None
+    is_revoked: bool = False
     chained: bool = False
     mfa: bool = False
     role_arn: str | None = None
@@ -55,6 +57,13 @@ class Principal:
 
     def is_expired(self, now: float) -> bool:
         """Return whether the key is expired at `now` (monotonic seconds)."""
+        return self.is_revoked or self._is_past_end(now)
+
+    def is_expired_early(self, now: float) -> bool:
+        """Return whether the key is expired at `now` (monotonic seconds) before its own lifetime is over."""
+        return self.is_revoked and not self._is_past_end(now)
+
+    def _is_past_end(self, now: float) -> bool:
         return self.expires_at is not None and now >= self.expires_at
 
 
@@ -101,11 +110,11 @@ class SecurityTokenService:
 
     Args:
         token_lifetime: lifetime of every token in seconds, whatever `DurationSeconds` requested; None: as requested.
-        wall: returns the fleet's time in Unix seconds.
+        clock: the fleet's clock.
         mfa_secret: the secret of MFA codes and web identity tokens.
     """
 
-    def __init__(self, *, token_lifetime: float | None, wall: Callable[[], float], mfa_secret: str) -> None:
+    def __init__(self, *, token_lifetime: float | None, clock: FleetClock, mfa_secret: str) -> None:
         self.token_lifetime = token_lifetime
         self.principals: dict[str, Principal] = {}
         self.accounts: dict[str, AccountState] = {}
@@ -113,7 +122,7 @@ class SecurityTokenService:
         self.management_accounts: set[str] = set()
         self.trusted_accounts: set[str] = set()
         self.assumed: deque[dict[str, Any]] = deque(maxlen=_ASSUMED_KEPT)
-        self._wall = wall
+        self._clock = clock
         self._mfa_secret = mfa_secret.encode()
         self._sweep_at = _KEYS_KEPT
         self._codes: Counter[str] | None = None
@@ -149,13 +158,16 @@ class SecurityTokenService:
 
     def expire(self, account: str | None = None) -> int:
         """Expire every token issued so far, of one account or of all (None); return their number."""
-        now = time.monotonic()
-        expired = 0
-        for principal in self.principals.values():
-            if account in {None, principal.account} and principal.expires_at is not None and principal.expires_at > now:
-                principal.expires_at = now
-                expired += 1
-        return expired
+        now = self._clock.monotonic()
+        valid = [
+            principal
+            for principal in self.principals.values()
+            if account in {None, principal.account} and principal.expires_at is not None
+            if not principal.is_expired(now)
+        ]
+        for principal in valid:
+            principal.is_revoked = True
+        return len(valid)
 
     def _assume_role(self, caller: Principal, form: Mapping[str, str], region: str) -> str:
         record = self._record(form, caller.arn, region)
@@ -306,7 +318,7 @@ class SecurityTokenService:
     def _get_web_identity_token(self, caller: Principal, form: Mapping[str, str], region: str) -> str:
         audience = _required(form, "Audience.member.1", "audience")
         seconds = int(form.get("DurationSeconds", "300"))
-        expires_at = self._wall() + seconds
+        expires_at = self._clock.time() + seconds
         token = self.web_identity_token(subject=caller.role_arn or caller.arn, audience=audience, expires_at=expires_at)
         return f"<WebIdentityToken>{token}</WebIdentityToken><Expiration>{_stamp(expires_at)}</Expiration>"
 
@@ -362,7 +374,7 @@ class SecurityTokenService:
         if not hmac.compare_digest(expected.encode(), signature.encode()):
             raise AwsError("InvalidIdentityToken", 400, "The token included in the request was not issued here")
         claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload.split(".")[1] + "=="))
-        if claims["exp"] <= self._wall():
+        if claims["exp"] <= self._clock.time():
             raise AwsError("ExpiredTokenException", 400, "Token expired: current date/time is past its end")
         return claims
 
@@ -374,14 +386,14 @@ class SecurityTokenService:
         seconds = duration if self.token_lifetime is None else self.token_lifetime
         access_key_id = _unique("ASIA")
         principal.token = "SimulatedSessionToken//" + secrets.token_urlsafe(150)
-        principal.expires_at = time.monotonic() + seconds
+        principal.expires_at = self._clock.monotonic() + seconds
         if len(self.principals) >= self._sweep_at:
             self._remove_expired()
         self.principals[access_key_id] = principal
         return principal, access_key_id, seconds
 
     def _remove_expired(self) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for key in [key for key, principal in self.principals.items() if principal.is_expired(now)]:
             del self.principals[key]
         # At least twice the keys in use: a sweep that finds few expired keys must not run at every call.
@@ -392,7 +404,7 @@ class SecurityTokenService:
             f"<Credentials><AccessKeyId>{access_key_id}</AccessKeyId>"
             f"<SecretAccessKey>{principal.secret}</SecretAccessKey>"
             f"<SessionToken>{principal.token}</SessionToken>"
-            f"<Expiration>{_stamp(self._wall() + seconds)}</Expiration></Credentials>"
+            f"<Expiration>{_stamp(self._clock.time() + seconds)}</Expiration></Credentials>"
         )
 
     def _record(self, form: Mapping[str, str], caller: str, region: str) -> dict[str, Any]:
