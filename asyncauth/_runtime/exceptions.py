@@ -166,7 +166,7 @@ def _is_plain(value: object) -> bool:
 
 
 class _Printed:
-    """Stand-in for the key of a KeyError: prints as the key did, and references nothing."""
+    """Replacement of the key of a KeyError: prints as the key, and references nothing."""
 
     __slots__ = ("_text",)
 

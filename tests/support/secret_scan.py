@@ -111,7 +111,7 @@ class SecretScan:
             self.read_objects("outcome", [outcome])
 
     def report(self, report: Report[Any]) -> None:
-        """Look for a marked secret in what a report says of itself."""
+        """Look for a marked secret in the repr and messages of a report."""
         self.counts["reports"] += 1
         self.read("report", f"{report!r} {report.summary()}")
 
