@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 
 from asyncauth import PoolClosed
-from asyncauth.caches import MemoryTokenCache
+from asyncauth.testing import FakeClock
 from tests.support.fleets import pool_over
 
 if TYPE_CHECKING:
@@ -103,21 +103,24 @@ async def test_a_request_for_renewed_credentials(session: AccountSession) -> Non
     assert body["AccessKeyId"] == (await session.credentials()).access_key_id != old.access_key_id
 
 
-async def test_evicted_identities_are_forgotten(running_fleet: SimulatedFleet) -> None:
-    """An account whose token was evicted keeps its address, and the server keeps only its newest identity."""
+async def test_an_account_has_one_entry(running_fleet: SimulatedFleet) -> None:
+    """An account whose token expired and left the pool keeps its address, and the server keeps one identity of it."""
     first, other = running_fleet.accounts[:2]
-    async with pool_over(running_fleet, token_cache=MemoryTokenCache(max_size=1)) as pool:
+    clock = FakeClock()
+    async with pool_over(running_fleet, clock=clock) as pool:
         addresses, identities = set(), []
         for _ in range(3):
             session = await pool.session(first)
             addresses.add(session.environ()["AWS_CONTAINER_CREDENTIALS_FULL_URI"])
             identities.append(ref(session.identity))
             del session
-            await pool.session(other)  # evicts it
+            clock.advance(7200)
+            await pool.session(other)  # drops the slots of expired tokens
+            clock.advance(7200)
         gc.collect()
 
         assert len(addresses) == 1
-        assert [identity() is not None for identity in identities] == [False, False, True]
+        assert len({identity() for identity in identities} - {None}) == 1
 
 
 async def test_the_server_ends_with_its_pool(running_fleet: SimulatedFleet) -> None:
