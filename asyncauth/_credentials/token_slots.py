@@ -85,6 +85,11 @@ class TokenSlots:
             for key in self._invalidated:
                 await self._try(self._cache.discard, key)
 
+    def release(self) -> None:
+        """Release every token: the pool is closed, but sessions and clients reference this object."""
+        self._kept.clear()
+        self._cache = None
+
     def _drop_disposable(self) -> None:
         for key in list(islice(self._kept, _CHECKED_PER_INSERTION)):
             slot = self._kept.pop(key)

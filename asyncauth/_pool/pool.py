@@ -6,7 +6,6 @@ import logging
 import random as random_module
 from collections import Counter
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
@@ -199,6 +198,7 @@ class SessionPool:
         """
         if self._owner is None or self._loop_guard is None or self._state == "closed":
             self._state = "closed"
+            self._release()
             return
         self._loop_guard.check_loop()
         if any(run.is_running_this_task() for run in self._runs):
@@ -242,8 +242,7 @@ class SessionPool:
         """Release every secret: a closed pool is often referenced for long, by a report's session or a test."""
         if self._resources is not None:
             self._resources.release()
-        # A cache that was given belongs to the caller, and keeps its tokens.
-        self._settings = replace(self._settings, sources={}, cache=None)
+        self._settings = self._settings.without_secrets()
         self._resources = None
 
     def _check_open(self) -> PoolResources:

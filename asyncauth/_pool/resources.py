@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import get_running_loop
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -53,6 +53,10 @@ class Settings:
     verify: bool | str | None
     clock: Clock
     random: Random
+
+    def without_secrets(self) -> Settings:
+        """Return the settings of a closed pool. A cache that was given belongs to the caller, and keeps its tokens."""
+        return replace(self, sources={}, cache=None)
 
 
 class PoolResources:
@@ -134,6 +138,8 @@ class PoolResources:
 
     def release(self) -> None:
         """Release every credential: sessions and clients that are referenced when the pool is closed hold none."""
+        self._settings = self._settings.without_secrets()
+        self.slots.release()
         self.tokens.close()
         for source in self._active.values():
             source.close()

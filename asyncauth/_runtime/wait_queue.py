@@ -109,7 +109,10 @@ class WaitQueue(Generic[T]):
         """Decide again, because something changed; wake the first waiter if its time is now sooner."""
         if not self._waiters:
             return
-        due_in = self._serve()
+        self._wake_first(self._serve())
+
+    def _wake_first(self, due_in: float | None) -> None:
+        """Wake the first waiter, which can be due after so many seconds, unless it looks by itself until then."""
         if not self._waiters:
             return
         first = next(iter(self._waiters))
@@ -125,6 +128,7 @@ class WaitQueue(Generic[T]):
             return
         due_in = self._serve()
         if waiter.turn is not None or waiter.error is not None:
+            self._wake_first(due_in)  # its successor has no timer yet
             return
         waiter.looks_at = math.inf if due_in is None else self._clock.monotonic() + due_in
         with self._clock.move_on_after(due_in):
