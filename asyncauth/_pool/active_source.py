@@ -14,7 +14,7 @@ from asyncauth._aws.plain_http import is_loopback, without_secrets
 from asyncauth._bridges import BridgeSettings, CredentialRequests, CredentialServer
 from asyncauth._clients import ClientFactory, settings_key
 from asyncauth._credentials import BaseIdentity, check_sts_endpoint, sts_region
-from asyncauth._errors import PartitionMismatch, SourceError
+from asyncauth._errors import PartitionMismatch, PoolClosed, SourceError
 from asyncauth._models import Account
 from asyncauth._resilience import EndpointScope, RequestGuard
 from asyncauth._runtime.exceptions import strip_frame_locals
@@ -70,7 +70,7 @@ class ActiveSource:
         self.clients = clients
         self._guard = guard
         self.endpoint_url = endpoint_url
-        self.bridge_settings = bridge_settings
+        self._bridge_settings: BridgeSettings | None = bridge_settings
         self.credential_requests = credential_requests
         self.credential_server = credential_server
         self._allow_http_sts = allow_http_sts
@@ -85,6 +85,17 @@ class ActiveSource:
     def check_open(self) -> None:
         """Raise PoolClosed unless the pool is open."""
         self._check_open()
+
+    @property
+    def bridge_settings(self) -> BridgeSettings:
+        """The configuration of sessions of other libraries, and of subprocesses.
+
+        Raises:
+            PoolClosed: the pool is closed, and released it with the source's session.
+        """
+        if self._bridge_settings is None:
+            raise PoolClosed("the pool is closed")
+        return self._bridge_settings
 
     def check_partition(self, partition: str, account: str | None = None) -> None:
         """Raise unless the source belongs to `partition`.
@@ -189,6 +200,7 @@ class ActiveSource:
         """Release the credentials: sessions reference this object when the pool is closed."""
         self.identity.close()
         self.source.close()
+        self._bridge_settings = None
         self._sts_clients.clear()
 
     def _check_endpoint(self, url: str, region_name: str) -> None:

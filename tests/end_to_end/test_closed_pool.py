@@ -88,7 +88,9 @@ async def test_no_secret_is_reachable_from_a_closed_pool(
             client = await lease.__aenter__()
             await client.get_caller_identity()
             kept += [lease, client]
-        kept += [account_session.aiobotocore(), account_session.boto3(), account_session.environ()]
+        kept.append(account_session.environ())
+        if source is not session:  # a session that was given keeps its keys, and bridges read their settings in it
+            kept += [account_session.aiobotocore(), account_session.boto3()]
         async with pool.as_completed(who_am_i, accounts) as run:
             kept += [outcome async for outcome in run]
         kept += [run, await pool.map(who_am_i, accounts), await pool.warm(accounts), pool.statistics()]
@@ -184,7 +186,7 @@ async def test_a_cache_that_was_given_keeps_its_tokens(fleet: SimulatedFleet, pa
     async with SessionPool(**options) as pool:
         await pool.session(account)
 
-    assert cache.count_good() == 1
+    assert len(cache) == 1
     assert cache not in list(reachable([pool]))
 
 

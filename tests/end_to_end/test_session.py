@@ -26,7 +26,7 @@ async def test_a_client_takes_no_keys(running_fleet: SimulatedFleet) -> None:
     """Keys given to `session.client` are refused, since they would belong to another identity than the session's."""
     async with pool_over(running_fleet) as pool:
         session = await pool.session(running_fleet.accounts[0])
-        with pytest.raises(ConfigurationError, match="pool for a session of another account"):
+        with pytest.raises(ConfigurationError, match=r"pool\.session\(account\) for a session of another account"):
             session.client("ec2", aws_access_key_id="AKIAIOSFODNN7EXAMPLE")
 
 

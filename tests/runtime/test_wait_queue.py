@@ -1,4 +1,4 @@
-"""Wait queue: first in, first out; every turn is taken once, by timers alone, and none is lost with a cancelled waiter."""
+"""Wait queue: first in, first out; every turn is taken once, by timers alone, and none is lost with a waiter."""
 
 from __future__ import annotations
 

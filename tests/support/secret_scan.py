@@ -34,11 +34,11 @@ _MARKED: Final = re.compile("|".join([_ISSUED, *map(re.escape, _CONSTANTS)]).enc
 _TEXT: Final = re.compile(_MARKED.pattern.decode())
 
 #: Tests whose jobs put secrets into their outcomes, to show that other places do not take them over.
-_DELIBERATE: Final = ("TestJournal::test_it_holds_no_secret_and_no_value",)
+_DELIBERATE: Final = ("TestJournal::test_a_journal_holds_no_secret_and_no_value",)
 
 #: Files that a test writes for boto to read, or that a child process reads: they are where secrets belong.
 _FILES_WITH_SECRETS: Final = re.compile(
-    r"(/\.aws/|(^|/)(credentials|config|environ|environment|process|tokens?)([./]|$)|\.aws/sso/cache/|\.pyc$)"
+    r"(/\.aws/|(^|/)(credentials|config|environ|environment|process|tokens?|\.boto|ec2)([./]|$)|\.aws/sso/cache/|\.pyc$)"
 )
 #: Bytes of a file that are read.
 _MAX_FILE_BYTES: Final = 8 * 1024 * 1024
