@@ -272,7 +272,7 @@ class RequestGuard:
                 self._report(request, permit, throttled=error_code(error) in THROTTLED)
             raise
         except BaseException:
-            self._note_silence(request, began)
+            self._note_silence(request, began, stalls)
             raise
         finally:
             permit_holder.reset(token)
@@ -290,8 +290,10 @@ class RequestGuard:
         # After a stall of this process its timers fire late, while the answers lie unread.
         return "unknown" if verdict == "unanswered" and self._stalls.stalled_since(stalls) else verdict
 
-    def _note_silence(self, request: _Request, began: float) -> None:
+    def _note_silence(self, request: _Request, began: float, stalls: int) -> None:
         """Note on the attempt that its time ended while a request had no answer. It shows nothing to other runs."""
+        if self._stalls.stalled_since(stalls):
+            return
         attempt, identity, now = current_attempt.get(), request.identity, self._clock.monotonic()
         if attempt is not None and identity is not None and identity.peek() is not None:
             attempt.met_silence |= attempt.is_timing_out(now) and now - began >= SILENCE_SECONDS

@@ -198,6 +198,23 @@ class TestEvidence:
 
         assert attempt.met_silence is is_silent
 
+    async def test_a_timeout_after_a_stall_of_the_process_is_no_silence(self, clock: FakeClock) -> None:
+        """The region answered, perhaps; the attempt learns nothing about it."""
+        stalls = StallMonitor()
+        guard = RequestGuard(RateLimiters(clock=clock), CircuitBreakers(clock=clock), clock, stalls=stalls)
+        attempt = Attempt()
+        attempt.times_out_at = clock.monotonic() + 10
+        current_attempt.set(attempt)
+        hook = guard.hook("ec2", scope(), "123456789012", "source", Signer())  # type: ignore[arg-type]
+        async with anyio.create_task_group() as group:
+            group.start_soon(hook, "ec2", "DescribeInstances", anyio.sleep_forever)
+            await idle()
+            clock.advance(12)
+            stalls.stalls += 1  # as the monitor counts a stall that ends now
+            group.cancel_scope.cancel()
+
+        assert attempt.met_silence is False
+
     async def test_timeouts_during_a_stall_of_the_process_show_nothing(self, clock: FakeClock) -> None:
         """The answers may have come while no timer and no reader ran."""
         stalls = StallMonitor()
