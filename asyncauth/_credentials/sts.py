@@ -165,6 +165,11 @@ def _read(
     lifetime = (expiration - _responded_at(response, clock)) / timedelta(seconds=1)
     if lifetime <= 0:
         return request.rejected(f"STS's response holds credentials that ended at {expiration:%Y-%m-%dT%H:%M:%SZ}")
+    waited = clock.monotonic() - requested_at
+    if waited >= lifetime:
+        return request.rejected(
+            f"the credentials ended before STS's response arrived: they live {lifetime:g} s, it took {waited:.0f} s"
+        )
     return Expiring(credentials, lifetime, requested_at)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
+from asyncauth._aws.plain_http import without_secrets
 from asyncauth._errors import EndpointDown
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.validation import check_count, check_seconds
@@ -371,7 +372,7 @@ def _is_own(key: Hashable) -> bool:
 def describe(key: Hashable) -> str:
     """Return an endpoint's key in words: `ec2 in eu-west-1`."""
     if isinstance(key, tuple) and len(key) >= 2:
-        own_endpoint = f" at {key[2]}" if len(key) > 2 and key[2] else ""
+        own_endpoint = f" at {without_secrets(str(key[2]))}" if len(key) > 2 and key[2] else ""
         return f"{key[0]} in {key[1]}{own_endpoint}"
     return f"region {key}" if isinstance(key, str) else str(key)
 

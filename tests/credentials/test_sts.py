@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import pickle
 import re
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnec
 
 from asyncauth._aws.error_codes import attempts_of, error_code
 from asyncauth._aws.partitions import get_partition
-from asyncauth._credentials.sts import assume_role_parameters, check_sts_endpoint, sts_region
+from asyncauth._credentials.sts import assume_role, assume_role_parameters, check_sts_endpoint, sts_region
 from asyncauth._credentials.sts_errors import explain, is_final
 from asyncauth._errors import (
     AssumeRoleDenied,
@@ -20,11 +23,13 @@ from asyncauth._errors import (
     AssumeRoleThrottled,
     AsyncAuthError,
     ConfigurationError,
+    CredentialsRejected,
     RegionDisabled,
     SourceError,
     SourceExpired,
 )
 from asyncauth._models import Account, Role
+from asyncauth.testing import FakeClock
 
 pytestmark = pytest.mark.botocore
 
@@ -232,3 +237,37 @@ def test_the_reason_of_a_denial_selects_the_advice(reason: str, advice: str) -> 
 def test_the_code_of_any_error(error: Exception, code: Any) -> None:
     """The code is AWS's, asyncauth's own, or None."""
     assert error_code(error) == code
+
+
+class _LateSts:
+    """Client of an STS whose response takes an hour and a half, longer than its credentials live."""
+
+    meta = SimpleNamespace(region_name="us-east-1")
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+
+    async def assume_role(self, **_: Any) -> dict[str, Any]:
+        requested_at = datetime.fromtimestamp(self.clock.time(), UTC)
+        self.clock.advance(5400)
+        return {
+            "Credentials": {
+                "AccessKeyId": "ASIAIOSFODNN7EXAMPLE",
+                "SecretAccessKey": "secret",
+                "SessionToken": "token",
+                "Expiration": requested_at + timedelta(hours=1),
+            },
+            "AssumedRoleUser": {"Arn": "arn:aws:sts::123456789012:assumed-role/audit/me"},
+            "ResponseMetadata": {"HTTPHeaders": {"date": format_datetime(requested_at, usegmt=True)}},
+        }
+
+
+@pytest.mark.anyio
+async def test_credentials_that_ended_before_they_arrived_are_rejected() -> None:
+    """With the error of this package that names the role, not with one of the slot's."""
+    clock = FakeClock()
+
+    with pytest.raises(CredentialsRejected, match="they live 3600 s, it took 5400 s") as raised:
+        await assume_role(_LateSts(clock), Role("audit"), Account("123456789012"), clock=clock)
+
+    assert raised.value.role_arn == "arn:aws:iam::123456789012:role/audit"

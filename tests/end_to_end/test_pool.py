@@ -32,7 +32,7 @@ from asyncauth import (
     SourceError,
     SourceExpired,
 )
-from asyncauth._credentials import role_credentials
+from asyncauth._credentials import role_credentials, role_slot
 from asyncauth.testing import FakeClock, SimulatedFleet
 from tests.support.fleets import pool_over, who_am_i
 
@@ -457,9 +457,16 @@ class TestErrors:
         ],
     )
     async def test_each_refusal_has_its_type_and_fields(
-        self, fleet: SimulatedFleet, account: Account, code: str, status: int, kind: type[AsyncAuthError]
+        self,
+        fleet: SimulatedFleet,
+        account: Account,
+        code: str,
+        status: int,
+        kind: type[AsyncAuthError],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """An answer of STS over HTTP becomes the right type, with code, account, role, region and attempts."""
+        monkeypatch.setattr(role_slot, "PATIENCE_SECONDS", 1.0)
         await fleet.fault("error", service="sts", action="AssumeRole", code=code, status=status)
         async with pool_over(fleet) as pool:
             with pytest.raises(kind) as refused:
