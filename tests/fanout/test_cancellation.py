@@ -170,7 +170,8 @@ class TestLeaving:
 
     async def test_leaving_ten_thousand_targets_early(self) -> None:
         """After the first result of ten thousand targets, leaving records all others."""
-        watched = Watched(limits=Limits(max_at_once=500), window=None)
+        # On a clock that does not move: recording those that were never read ends after half a second.
+        watched = Watched(limits=Limits(max_at_once=500), window=None, clock=FakeClock())
 
         async with watched.run(
             lambda target: quick(target) if target < 500 else hang(target), range(10_000)
@@ -443,7 +444,15 @@ class TestNativeCancellation:
             (raises_with_a_pending_cancellation, "failed", ValueError),
             (is_cancelled_inside_a_timeout, "failed", RuntimeError),
             (is_timed_out_by_asyncio, "failed", TimeoutError),
-            (is_timed_out_by_asyncio_after_a_swallowed_cancellation, "failed", TimeoutError),
+            pytest.param(
+                is_timed_out_by_asyncio_after_a_swallowed_cancellation,
+                "failed",
+                TimeoutError,
+                marks=pytest.mark.skipif(
+                    sys.version_info < (3, 11, 3),
+                    reason="asyncio.timeout of this Python ignores cancellations from before it (CPython gh-102780)",
+                ),
+            ),
             (waits_too_long_for_a_task, "failed", TimeoutError),
         ],
     )
