@@ -82,6 +82,8 @@ class Counts:
         throttled: calls answered with a throttling code.
         expired: calls signed with an expired token, whatever ended it.
         expired_early: those of them whose token `expire_tokens` had ended before its own lifetime was over.
+        expired_in_transit: those of them whose token ended between the signature and the arrival: the process that
+            signed, or the network, stood still meanwhile.
         peak_by_account: `peak` for each account.
         peak_by_action: `peak` for each `(service, action)`.
         owners: for each account, the ARNs that signed for it (the first 1,000).
@@ -93,6 +95,7 @@ class Counts:
     throttled: int
     expired: int
     expired_early: int
+    expired_in_transit: int
     peak_by_account: Mapping[str, int] = field(repr=False)
     peak_by_action: Mapping[tuple[str, str], int] = field(repr=False)
     owners: Mapping[str, frozenset[str]] = field(repr=False)
@@ -161,6 +164,7 @@ class Counts:
             throttled=data["throttled"],
             expired=data["expired"],
             expired_early=data["expired_early"],
+            expired_in_transit=data["expired_in_transit"],
             peak_by_account=MappingProxyType({key[1]: peak for key, peak in peaks if key[0] == "account"}),
             peak_by_action=MappingProxyType({(key[1], key[2]): peak for key, peak in peaks if key[0] == "action"}),
             owners=MappingProxyType({account: frozenset(arns) for account, arns in data["owners"].items()}),

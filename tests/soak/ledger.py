@@ -114,7 +114,7 @@ class Ledger:
             is_long: whether the run was long enough for a slope of memory.
         """
         found = list(self.problems)
-        if expired := counts.expired - counts.expired_early:
+        if expired := _expired_when_signed(counts):
             found.append(f"expired: {expired} calls were signed with a token past its end")
         found += [
             f"faults: {kind} had an effect {self.faults[kind]} times, not {minimum}"
@@ -148,10 +148,15 @@ class Ledger:
             f"faults: {_listed(self.faults)}",
             f"fleet: {counts.calls():,} calls, {counts.calls('sts', 'AssumeRole', code=''):,} tokens",
             f"calls with expired tokens: {counts.expired_early} ended early, "  # noqa: ISC004 - one line of text
-            f"{counts.expired - counts.expired_early} others",
+            f"{counts.expired_in_transit} ended in transit, {_expired_when_signed(counts)} others",
             f"pools: {self.pools}; then {last.files} files, {last.threads} threads, {last.tasks} tasks",
             f"memory: {last.rss_mib:.0f} MiB, second half {slope_mib_per_minute(self.samples):+.2f} MiB a minute",
         ]
+
+
+def _expired_when_signed(counts: Counts) -> int:
+    # A stall between the signature and the socket is beyond the pool: the token was good when it signed.
+    return counts.expired - counts.expired_early - counts.expired_in_transit
 
 
 def slope_mib_per_minute(samples: Sequence[Sample]) -> float:

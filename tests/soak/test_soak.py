@@ -150,7 +150,7 @@ def test_growing_memory_is_a_violation() -> None:
     """Memory that grows by half a MiB a minute in the second half of a long soak is a violation; a step is none."""
     growing = [Sample(at=60 * number, files=5, threads=1, tasks=1, rss_mib=80 + 0.5 * number) for number in range(20)]
     stepped = [replace(one, rss_mib=80 if one.at < 300 else 95) for one in growing]
-    counts: Any = type("Counts", (), {"expired": 0, "expired_early": 0})
+    counts: Any = type("Counts", (), {"expired": 0, "expired_early": 0, "expired_in_transit": 0})
 
     found = Ledger(samples=growing).violations(counts, kinds=(), minimum=0, is_long=True)
 

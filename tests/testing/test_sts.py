@@ -368,6 +368,26 @@ async def test_tokens_expire(fleet: SimulatedFleet, partition: str, region: str)
     assert (await fleet.counts()).expired >= 1
 
 
+async def test_a_token_that_ends_in_transit_is_counted_apart(fleet: SimulatedFleet) -> None:
+    """`expired_in_transit` counts a call that was signed in time and arrived too late, and no call signed too late."""
+    await fleet.set_token_lifetime(1.2)
+    keys = await enter(fleet, account(fleet, "aws", 0))
+    ends_at = time.monotonic() + 1.2
+
+    async def arrive_late(request: Any, **_: Any) -> None:
+        await anyio.sleep(max(0.0, ends_at - time.monotonic()))
+
+    async with client(fleet, "sts", keys) as sts:
+        sts.meta.events.register("before-send.sts.GetCallerIdentity", arrive_late)
+        assert await refusal(sts.get_caller_identity()) == ("ExpiredToken", 403)
+        in_transit = await fleet.counts()
+        assert await refusal(sts.get_caller_identity()) == ("ExpiredToken", 403)
+    signed_late = await fleet.counts()
+
+    assert (in_transit.expired, in_transit.expired_in_transit) == (1, 1)
+    assert (signed_late.expired, signed_late.expired_in_transit) == (2, 1)
+
+
 async def test_expiration_follows_from_the_lifetime(fleet: SimulatedFleet) -> None:
     """Expiration is the answer's Date plus the lifetime in whole seconds: the requested one, or the fleet's."""
     async with client(fleet, "sts") as sts:

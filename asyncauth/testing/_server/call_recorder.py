@@ -31,6 +31,7 @@ class CallRecorder:
         self.calls: Counter[CallKey] = Counter()
         self.expired = 0
         self.expired_early = 0
+        self.expired_in_transit = 0
         self.throttled = 0
         self.peak = self.in_flight
         self.peaks: dict[tuple[str, ...], int] = defaultdict(int)
@@ -106,6 +107,7 @@ class CallRecorder:
             "throttled": self.throttled,
             "expired": self.expired,
             "expired_early": self.expired_early,
+            "expired_in_transit": self.expired_in_transit,
             "owners": {account: sorted(owners) for account, owners in self.owners.items()},
         }
 

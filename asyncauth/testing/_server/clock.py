@@ -31,6 +31,10 @@ class FleetClock:
         """Return the monotonic clock in seconds, which the offset does not change."""
         return time.monotonic() if self._manual_time is None else self._elapsed
 
+    def monotonic_at(self, machine_time: float) -> float | None:
+        """Return the monotonic clock at a moment of the machine's wall clock; None for a manual clock, without one."""
+        return None if self._manual_time is not None else time.monotonic() - (time.time() - machine_time)
+
     def advance(self, seconds: float) -> None:
         """Advance both clocks, and wake the sleeps that become due.
 

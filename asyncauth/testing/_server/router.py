@@ -86,6 +86,8 @@ class Router:
             self._recorder.owner(call.principal.account, call.principal.arn)
             self._recorder.expired += call.principal.is_expired(call.arrived_at)
             self._recorder.expired_early += call.principal.is_expired_early(call.arrived_at)
+            signed_at = self._clock.monotonic_at(call.signed.signed_at) if call.signed else None
+            self._recorder.expired_in_transit += call.principal.ended_in_transit(signed_at, call.arrived_at)
         fault = self._faults.match(call.service, call.action, call.account, call.region)
         if fault is not None and fault.kind == "reset":
             return Response(code="Reset", reset=True)

@@ -63,6 +63,19 @@ class Principal:
         """Return whether the key is expired at `now` (monotonic seconds) before its own lifetime is over."""
         return self.is_revoked and not self._is_past_end(now)
 
+    def ended_in_transit(self, signed_at: float | None, now: float) -> bool:
+        """Return whether the key's own lifetime ended between a signature and its arrival at `now`.
+
+        A signature has whole seconds, rounded down, so one of the last second is never counted.
+
+        Args:
+            signed_at: the signature's date, in monotonic seconds; None if unknown.
+            now: when the call arrived, in monotonic seconds.
+        """
+        if signed_at is None or self.expires_at is None or not self._is_past_end(now):
+            return False
+        return signed_at + 1 <= self.expires_at
+
     def _is_past_end(self, now: float) -> bool:
         return self.expires_at is not None and now >= self.expires_at
 
