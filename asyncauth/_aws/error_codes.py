@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
+from asyncauth._aws.connection_settings import find_settings_problem
 from asyncauth._errors import AssumeRoleError, AsyncAuthError, SourceError
 
 if TYPE_CHECKING:
@@ -139,7 +140,10 @@ def is_transient(error: Exception) -> bool:
 
 
 def reachability(error: BaseException | None) -> Reachability:
-    """Return whether the endpoint answered, as far as an error shows. A service's refusal is an answer."""
+    """Return whether the endpoint answered, as far as an error shows. A service's refusal is an answer.
+
+    A setting that prevents every request, such as a proxy's refusal, shows nothing about the endpoint.
+    """
     if isinstance(error, ClientError):
         return "answered"
     if isinstance(error, AsyncAuthError):
@@ -147,7 +151,9 @@ def reachability(error: BaseException | None) -> Reachability:
             return "unknown"
         return "unanswered" if error.code == NO_ANSWER else reachability(error.__cause__)
     if isinstance(error, BotoConnectionError | HTTPClientError):
-        return "unknown" if has_errno(error, _LOCAL_EXHAUSTION) else "unanswered"
+        problem = find_settings_problem(error)
+        is_local = has_errno(error, _LOCAL_EXHAUSTION) or (problem is not None and problem.final)
+        return "unknown" if is_local else "unanswered"
     return "unknown"
 
 

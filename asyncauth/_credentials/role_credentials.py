@@ -9,6 +9,13 @@ What is retried at AssumeRole, and for how long: one loop, in `_load`.
     throttles                             back-off, and the rate limit's turn       no caller waits (`role_slot`)
     breaks the connection, 5xx,           back-off                                  no caller waits
     or an answer that cannot be read
+    is not reached, and a setting may     back-off                                8 s, if STS never answered
+    be the cause: DNS, a proxy that                                               before; else as above
+    does not listen or answers 5xx
+    is not reached, and a setting is      never                                   -
+    the cause: the proxy answers 4xx,
+    a certificate, a CA bundle
+    redirects (3xx)                       never                                   -
     hangs                                 4 s, on another connection, once          the load's time; then as above
     is down (the breaker is open)         back-off; one probe for each pause        no caller waits
     refuses the source's keys             a renewal of the source, if it has        the same keys come back
@@ -22,6 +29,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar, cast
 from weakref import WeakSet, WeakValueDictionary
 
@@ -32,7 +40,14 @@ from asyncauth._credentials.identities import BaseIdentity, RoleIdentity
 from asyncauth._credentials.role_slot import RoleSlot
 from asyncauth._credentials.sources import Source, SourceFacts
 from asyncauth._credentials.sts import assume_role, get_session_token, sts_region
-from asyncauth._credentials.sts_errors import StsRequest, is_final, is_worth_repeating, refuses_source, rejects_keys
+from asyncauth._credentials.sts_errors import (
+    StsRequest,
+    is_ambiguous,
+    is_final,
+    is_worth_repeating,
+    refuses_source,
+    rejects_keys,
+)
 from asyncauth._errors import AssumeRoleThrottled, AsyncAuthError, EndpointDown, SourceError
 from asyncauth._fanout import current_attempt
 from asyncauth._models import Account, Credentials, CredentialsDue, Identity, Role, permit_holder
@@ -154,6 +169,9 @@ class RoleCredentials:
         # An identity whose slot left the cache is in use by its clients, but no longer in `_identities`.
         self._all_identities: WeakSet[RoleIdentity] = WeakSet()
         self._refusals: dict[Hashable, _Refusal] = {}
+        # By region of STS: whether it ever answered, and whether its last failure may come from a setting.
+        self._answered: set[str] = set()
+        self._ambiguous: dict[str, bool] = {}
         self.assumed = self.failed = self.refreshing = 0
 
     def identity(self, source: ResolvedSource, account: Account, role: Role) -> RoleIdentity:
@@ -233,6 +251,7 @@ class RoleCredentials:
         finally:
             self.refreshing -= 1
             slot.end_trouble()
+        self._answered.add(region)
         self.assumed += 1
         if self._telemetry is not None:
             self._telemetry.token("refreshed" if is_refresh else "assumed", account.partition)
@@ -262,7 +281,9 @@ class RoleCredentials:
                 trouble = _trouble_of(error)
                 if trouble is None:
                     raise
-                if slot.note_trouble(trouble, error) <= self._clock.monotonic():
+                self._note_ambiguity(region, error)
+                in_question = partial(self._is_in_question, region)
+                if slot.note_trouble(trouble, error, is_ambiguous=in_question) <= self._clock.monotonic():
                     raise slot.gave_up() from error.__cause__
             attempts += 1
             back_off = min(_MAX_BACK_OFF_SECONDS, _BACK_OFF_SECONDS * 2.0 ** min(attempts - 1, 16))
@@ -270,6 +291,14 @@ class RoleCredentials:
                 await self._clock.sleep(back_off * self._random.uniform(0.5, 1.0))
             if slot.idle_scope.cancelled_caught:
                 raise slot.gave_up()
+
+    def _note_ambiguity(self, region: str, error: AsyncAuthError) -> None:
+        if not isinstance(error.__cause__, EndpointDown):
+            self._ambiguous[region] = is_ambiguous(error)
+
+    def _is_in_question(self, region: str) -> bool:
+        """Whether a setting may be the cause of the last failure; no longer once STS has answered with the settings."""
+        return self._ambiguous.get(region, False) and region not in self._answered
 
     async def _assume(
         self, slot: RoleSlot, source: ResolvedSource, link: Identity, account: Account, role: Role, region: str

@@ -6,6 +6,7 @@ A load retries for as long as a caller waits for it. How long a caller waits dep
     STS throttles                     until its timeout             30 s
     STS does not answer               until its timeout             the load's time (10 s); 30 s once there was a token
     the breaker of STS is open        until its timeout             not at all; 30 s once there was a token
+    a setting may be the cause        8 s                           as STS that does not answer
     no trouble: a queue, MFA          until its timeout             forever
     a denial                          not at all                    not at all
 
@@ -27,6 +28,8 @@ from asyncauth._refresh import ExpiringSlot
 from asyncauth._runtime.exceptions import copy_to_raise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncauth._errors import AsyncAuthError
     from asyncauth._runtime.clock import Clock
 
@@ -36,6 +39,10 @@ Trouble: TypeAlias = Literal["throttled", "unanswered", "down"]
 
 #: Seconds that a caller without a time of its own waits for an STS that throttles, or that held a token before.
 PATIENCE_SECONDS: Final = 30.0
+
+#: A target waits so many seconds while a wrong setting may be the cause (a proxy, a host name that does not resolve):
+#: long enough for a probe after the first pause of STS's breaker (5 s).
+_AMBIGUOUS_SECONDS: Final = 8.0
 
 #: Even after a load has taken all its time, a caller waits for so many seconds of retries.
 _RETRY_SECONDS: Final = 2.0
@@ -79,6 +86,7 @@ class RoleSlot(ExpiringSlot[Credentials]):
         self._callers: set[_WaitingCall] = set()
         self._trouble: Trouble | None = None
         self._trouble_since = 0.0
+        self._is_ambiguous: Callable[[], bool] = _never
         self._error: AsyncAuthError | None = None
         self.requests = 0
         self.idle_scope: anyio.CancelScope | None = None
@@ -117,11 +125,22 @@ class RoleSlot(ExpiringSlot[Credentials]):
             if caller.deadline is not None and is_over:
                 return await super().get()  # no trouble to report: the target's own timeout ends this
 
-    def note_trouble(self, trouble: Trouble, error: AsyncAuthError) -> float:
-        """Note why the load has to be repeated; return until when a caller waits for that (-infinity: none does)."""
+    def note_trouble(
+        self, trouble: Trouble, error: AsyncAuthError, *, is_ambiguous: Callable[[], bool] | None = None
+    ) -> float:
+        """Note why the load has to be repeated; return until when a caller waits for that (-infinity: none does).
+
+        Args:
+            trouble: what STS does.
+            error: the error of the last attempt.
+            is_ambiguous: returns whether a wrong setting may be the cause, so that no caller waits long; the answer
+                changes when STS answers another load. None: it is not.
+        """
         if self._trouble is None:
             self._trouble_since = self._now()
-        is_other, self._trouble, self._error = trouble != self._trouble, trouble, error
+        before = (self._trouble, self._is_ambiguous())
+        self._trouble, self._error, self._is_ambiguous = trouble, error, is_ambiguous or _never
+        is_other = before != (trouble, self._is_ambiguous())
         latest = max(map(self._gives_up_at, self._callers), default=-math.inf)
         if is_other and latest > self._now():
             # The load goes on, and each caller has to find out anew how long it waits.
@@ -143,6 +162,7 @@ class RoleSlot(ExpiringSlot[Credentials]):
     def end_trouble(self) -> None:
         """Note that STS answered."""
         self._trouble = self._error = None
+        self._is_ambiguous = _never
         self.requests = 0
 
     @property
@@ -157,7 +177,9 @@ class RoleSlot(ExpiringSlot[Credentials]):
 
     def _gives_up_at(self, caller: _WaitingCall) -> float:
         if caller.deadline is not None:
-            return caller.deadline
+            if not self._is_ambiguous():
+                return caller.deadline
+            return min(caller.deadline, max(caller.since, self._trouble_since) + _AMBIGUOUS_SECONDS)
         if self._trouble is None:
             return max(caller.since, self._now()) + PATIENCE_SECONDS
         since = max(caller.since, self._trouble_since)
@@ -166,6 +188,10 @@ class RoleSlot(ExpiringSlot[Credentials]):
         if self._trouble == "down":
             return since
         return max(caller.since + self._load_seconds, since + _RETRY_SECONDS)
+
+
+def _never() -> bool:
+    return False
 
 
 def _deadline_of_target(now: float) -> float | None:

@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from asyncauth._aws.error_codes import attempts_of, error_code
 from asyncauth._aws.plain_http import refuse_plain_http
-from asyncauth._credentials.sts_errors import StsRequest, explain, is_parser_error, without_body
+from asyncauth._credentials.sts_errors import StsRequest, explain, is_parser_error, redirect_status, without_body
 from asyncauth._errors import AssumeRoleError, AsyncAuthError, ConfigurationError, SourceError
 from asyncauth._models import Account, Credentials, Role
 from asyncauth._refresh import Expiring
@@ -92,7 +92,7 @@ async def assume_role(client: Any, role: Role, account: Account, *, clock: Clock
             if isinstance(error, ClientError | BotoCoreError):
                 raise explain(error, role, account, client.meta.region_name) from without_body(error)
             raise
-        read = request.unreadable(type(error).__name__)
+        read = request.unreadable(type(error).__name__, redirect_status(error))
     # Raised outside of the handler: the parser's error quotes the response with its keys, and would be the context.
     if isinstance(read, AsyncAuthError):
         raise read
@@ -124,7 +124,7 @@ async def get_session_token(client: Any, role: Role, *, clock: Clock, label: str
             if isinstance(error, ClientError | BotoCoreError):
                 raise _refused_session(error, role, label, client.meta.region_name) from without_body(error)
             raise
-        read = request.unreadable(type(error).__name__)
+        read = request.unreadable(type(error).__name__, redirect_status(error))
     if isinstance(read, AsyncAuthError):
         # A code is valid once, so the request is not repeated with it.
         raise SourceError(f"{label}: {read}", code=read.code, region_name=client.meta.region_name, attempts=1)

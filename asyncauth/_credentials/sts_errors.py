@@ -15,6 +15,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
+from asyncauth._aws.connection_settings import find_settings_problem
 from asyncauth._aws.denials import ADVICE, caller_arn, classify_denial
 from asyncauth._aws.error_codes import (
     DENIED,
@@ -76,9 +77,31 @@ def is_worth_repeating(error: AsyncAuthError) -> bool:
     if error.code == UNREADABLE:
         return True
     cause = error.__cause__
+    problem = find_settings_problem(cause)
+    if problem is not None and problem.final:
+        return False
     if isinstance(cause, ClientError):
-        return int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
+        return _status(cause) >= 500
     return error.code == NO_ANSWER or isinstance(cause, BotoConnectionError | HTTPClientError)
+
+
+def is_ambiguous(error: AsyncAuthError) -> bool:
+    """Whether a wrong setting may be the cause, so that waiting for STS may be in vain."""
+    problem = find_settings_problem(error.__cause__)
+    return problem is not None and not problem.final
+
+
+def redirect_status(error: BaseException) -> int | None:
+    """Return the HTTP status of a redirect whose body a parser could not read; None for other responses.
+
+    botocore's error does not have the status; the parser's frames do.
+    """
+    for frame, _ in walk_tb(error.__traceback__):
+        response = frame.f_locals.get("response") if frame.f_globals.get("__name__") in _PARSER_MODULES else None
+        status = response.get("status_code") if isinstance(response, dict) else None
+        if isinstance(status, int) and 300 <= status < 400:
+            return status
+    return None
 
 
 def is_parser_error(error: BaseException) -> bool:
@@ -123,7 +146,8 @@ def rejects_keys(error: SourceError) -> bool:
 
 def explain(error: Exception, role: Role, account: Account, region_name: str | None) -> AsyncAuthError:
     """Return the asyncauth error for an exception that botocore raised at AssumeRole, with advice."""
-    code = error_code(error) or type(error).__name__
+    redirect = _status(error) if 300 <= _status(error) < 400 else None
+    code = str(redirect or error_code(error) or type(error).__name__)
     fields: dict[str, Any] = {
         "account": account.id,
         "role_arn": role.arn(account),
@@ -132,6 +156,8 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
         "attempts": attempts_of(error),
     }
     what = f"cannot assume {fields['role_arn']}"
+    if redirect is not None:
+        return AssumeRoleError(_redirected(what, region_name, redirect), **fields)
     if code in DENIED:
         caller = caller_arn(str(error))
         to = f" to {caller}" if caller else ""
@@ -155,6 +181,10 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
     if isinstance(error, (BotoConnectionError, HTTPClientError)):
         if has_errno(error, NO_MORE_FILES):
             return AssumeRoleError(f"{what}: {TOO_FEW_FILES}", **fields)
+        problem = find_settings_problem(error)
+        if problem is not None:
+            kind = ConfigurationError if problem.final else AssumeRoleError
+            return kind(f"{what}: no answer from STS in {region_name} ({code}); {problem.description}", **fields)
         return AssumeRoleError(
             f"{what}: no answer from STS in {region_name} ({code}); check the network, a proxy, and the endpoint "
             "settings (AWS_ENDPOINT_URL_STS)",
@@ -164,6 +194,18 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
         return ConfigurationError(f"{what}: botocore refused the parameters", **fields)
     hint = _HINTS.get(code, "see the STS API reference for this code")
     return AssumeRoleError(f"{what}: STS answered {code}; {hint}", **fields)
+
+
+def _status(error: Exception) -> int:
+    response: Any = error.response if isinstance(error, ClientError) else {}
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _redirected(what: str, region_name: str | None, status: int) -> str:
+    return (
+        f"{what}: the endpoint of STS in {region_name} answered with a redirect ({status}), which is not followed; "
+        "check the endpoint settings (AWS_ENDPOINT_URL_STS), and whether a proxy or a login page answered instead"
+    )
 
 
 def _advice(denied: Exception, role: Role) -> str:
@@ -214,9 +256,16 @@ class StsRequest:
             **self._fields("Throttling", 0),
         )
 
-    def unreadable(self, detail: str) -> AssumeRoleError:
-        """Return the error of a response that is not one of STS, without any part of the response."""
+    def unreadable(self, detail: str, redirect: int | None = None) -> AssumeRoleError:
+        """Return the error of a response that is not one of STS, without any part of the response.
+
+        Args:
+            detail: what is wrong with it.
+            redirect: its HTTP status if it is a redirect.
+        """
         what = f"cannot assume {self.role_arn}" if self.role_arn else "no session token"
+        if redirect is not None:
+            return AssumeRoleError(_redirected(what, self.region_name, redirect), **self._fields(str(redirect), 1))
         return AssumeRoleError(
             f"{what}: the response cannot be read as one of STS in {self.region_name} ({detail}); check whether a "
             "proxy or a gateway answered instead of STS",

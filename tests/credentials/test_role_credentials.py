@@ -7,14 +7,24 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from random import Random
+from ssl import SSLCertVerificationError
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError, ProxyConnectionError, SSLError
 
-from asyncauth import Account, AssumeRoleDenied, AssumeRoleError, AssumeRoleThrottled, RefreshPolicy, Role, SourceError
+from asyncauth import (
+    Account,
+    AssumeRoleDenied,
+    AssumeRoleError,
+    AssumeRoleThrottled,
+    ConfigurationError,
+    RefreshPolicy,
+    Role,
+    SourceError,
+)
 from asyncauth._credentials.role_credentials import RoleCredentials
 from asyncauth._credentials.sources.source import SourceFacts
 from asyncauth._credentials.token_slots import TokenSlots
@@ -27,7 +37,7 @@ from asyncauth.testing import FakeClock
 from tests.support.clock import running_clock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +76,7 @@ class Sts:
         self.lost: Counter[str] = Counter()
         self.down: list[tuple[float, float]] = []
         self.refused_keys: set[str] = set()
+        self.failure: Callable[[], Exception] = lambda: EndpointConnectionError(endpoint_url="https://sts")
         self.began = clock.monotonic()
         self._level, self._level_at = rate, self.began
 
@@ -78,7 +89,7 @@ class Sts:
         self.at.append(self.now)
         if any(since <= self.now < until for since, until in self.down) or self.lost[account]:
             self.lost[account] -= self.lost[account] > 0
-            raise EndpointConnectionError(endpoint_url="https://sts")
+            raise self.failure()
         if self.hangs[account]:
             self.hangs[account] -= 1
             await anyio.sleep_forever()
@@ -335,6 +346,70 @@ class TestChains:
             assert sts.now < 30
             assert sts.sent.total() < 40
             assert {type(error) for error in outcomes.values()} == {AssumeRoleError}
+
+
+def proxy_failure(cause: Exception) -> Exception:
+    error = ProxyConnectionError(proxy_url="http://proxy:3128", error=OSError())
+    error.__cause__ = cause
+    return error
+
+
+class ProxyError(Exception):
+    """The name and message of httpx's error."""
+
+
+def untrusted() -> Exception:
+    error = SSLError(endpoint_url="https://sts", error=OSError())
+    error.__cause__ = SSLCertVerificationError(1, "certificate verify failed")
+    return error
+
+
+class TestSettings:
+    """Failures that a setting causes: waiting is in vain, or may be."""
+
+    @pytest.mark.parametrize("make", [lambda: proxy_failure(ProxyError("407 Login")), untrusted], ids=["407", "TLS"])
+    async def test_a_setting_that_prevents_every_request_ends_the_retries(
+        self, clock: FakeClock, make: Callable[[], Exception]
+    ) -> None:
+        """One request for each target, no wait, and the breaker of STS stays closed: the endpoint is not the cause."""
+        sts = Sts(clock)
+        sts.down, sts.failure = [(0, 1e9)], make
+        async with world_of(clock, sts) as world:
+            outcomes = await world.run(leaves(40), chain(1), timeout=60)
+
+            assert {type(error) for error in outcomes.values()} == {ConfigurationError}
+            assert sts.now == 0
+            assert sts.sent == {HUBS[0]: 1}
+            assert world.guard.endpoints_down() == {}
+
+    @pytest.mark.parametrize("hops", [0, 1])
+    async def test_a_proxy_that_does_not_listen_is_tried_for_some_seconds(self, clock: FakeClock, hops: int) -> None:
+        """It may restart; each role of a chain waits for 8 s, not for the target's 300."""
+        sts = Sts(clock)
+        sts.down, sts.failure = [(0, 1e9)], lambda: proxy_failure(ConnectionRefusedError(111, "refused"))
+        async with world_of(clock, sts) as world:
+            outcomes = await world.run(leaves(40), chain(hops), timeout=300)
+
+            assert {type(error) for error in outcomes.values()} == {AssumeRoleError}
+            assert 5 <= sts.now <= 9 * (hops + 1)
+            assert sts.sent.total() < 60
+
+    async def test_a_proxy_that_listens_again_soon_fails_no_target(self, clock: FakeClock) -> None:
+        """Its restart of 3 s is waited for."""
+        sts = Sts(clock)
+        sts.down, sts.failure = [(0, 3)], lambda: proxy_failure(ConnectionRefusedError(111, "refused"))
+        async with world_of(clock, sts) as world:
+            assert succeeded(await world.run(leaves(4), Role("leaf"), timeout=300)) == 4
+
+    async def test_settings_that_have_worked_are_not_suspected(self, clock: FakeClock) -> None:
+        """After STS has answered once, a proxy that is down for a minute is an outage like any other."""
+        sts = Sts(clock)
+        sts.down, sts.failure = [(10, 70)], lambda: proxy_failure(ConnectionRefusedError(111, "refused"))
+        async with world_of(clock, sts) as world:
+            assert succeeded(await world.run(leaves(1), Role("leaf"), timeout=60)) == 1
+            await clock.sleep(15)
+
+            assert succeeded(await world.run(leaves(50)[1:], chain(1), timeout=120)) == 49
 
 
 class TestThrottling:

@@ -242,3 +242,15 @@ async def test_an_unreadable_response_is_requested_again(broken: str, caplog: py
     assert len(requests) == 3
     assert keys.secret_access_key == PARTS[1]
     assert "marked-s" not in caplog.text
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("content", [b"", b"<html>moved</html>", b"no markup"])
+async def test_a_redirect_is_final(status: int, content: bytes) -> None:
+    """It is no answer of STS and is not followed; the same request would be redirected again, so one is sent."""
+    error = await failure(Sts(content, status), "AssumeRole")
+
+    assert error.code == str(status)
+    assert "redirect" in str(error)
+    assert not is_worth_repeating(error)
