@@ -147,7 +147,9 @@ def rejects_keys(error: SourceError) -> bool:
 def explain(error: Exception, role: Role, account: Account, region_name: str | None) -> AsyncAuthError:
     """Return the asyncauth error for an exception that botocore raised at AssumeRole, with advice."""
     redirect = _status(error) if 300 <= _status(error) < 400 else None
-    code = str(redirect or error_code(error) or type(error).__name__)
+    code = error_code(error) or type(error).__name__
+    if redirect is not None and code == "Unknown":
+        code = str(redirect)
     fields: dict[str, Any] = {
         "account": account.id,
         "role_arn": role.arn(account),
@@ -157,7 +159,7 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
     }
     what = f"cannot assume {fields['role_arn']}"
     if redirect is not None:
-        return AssumeRoleError(_redirected(what, region_name, redirect), **fields)
+        return AssumeRoleError(_redirected(what, region_name, redirect, code), **fields)
     if code in DENIED:
         caller = caller_arn(str(error))
         to = f" to {caller}" if caller else ""
@@ -201,9 +203,10 @@ def _status(error: Exception) -> int:
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _redirected(what: str, region_name: str | None, status: int) -> str:
+def _redirected(what: str, region_name: str | None, status: int, code: str | None = None) -> str:
+    answer = f"{status}" if code in {None, str(status)} else f"{status} {code}"
     return (
-        f"{what}: the endpoint of STS in {region_name} answered with a redirect ({status}), which is not followed; "
+        f"{what}: the endpoint of STS in {region_name} answered with a redirect ({answer}), which is not followed; "
         "check the endpoint settings (AWS_ENDPOINT_URL_STS), and whether a proxy or a login page answered instead"
     )
 
