@@ -481,6 +481,7 @@ class SessionPool:
 
     def _run(self, job: Callable[[AccountSession], Any], targets: Targets, options: RunOptions) -> Run[Any]:
         resources, settings = self._open_resources(), self._settings
+        resources.source_failures.begin_run()
         run: Run[Any] = Run(
             job,
             targets,

@@ -16,10 +16,12 @@ from asyncauth._bridges import BridgeSettings, CredentialRequests, CredentialSer
 from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, ClientStatistics, refuse_bearer_tokens
 from asyncauth._credentials import RoleCredentials, TokenSlots
 from asyncauth._credentials.sources import make_source
-from asyncauth._errors import PartitionMismatch
+from asyncauth._errors import ConfigurationError, PartitionMismatch, SourceError
 from asyncauth._observability import open_telemetry
 from asyncauth._pool.active_source import ActiveSource
+from asyncauth._pool.source_failures import SourceFailures
 from asyncauth._resilience import CircuitBreakers, RateLimit, RateLimiters, RequestGuard
+from asyncauth._runtime.exceptions import strip_frame_locals
 from asyncauth._runtime.single_flight import SingleFlight
 from asyncauth._runtime.stall_monitor import StallMonitor
 
@@ -109,6 +111,7 @@ class PoolResources:
         self._check_open = check_open
         self._loop_guard = loop_guard
         self._active: dict[str | None, ActiveSource] = {}
+        self.source_failures = SourceFailures(settings.clock)
         self._opening: SingleFlight[ActiveSource] = SingleFlight(self._spawn, name="the resolution of its source")
 
     def active_source(self, partition: str) -> ActiveSource | None:
@@ -120,10 +123,13 @@ class PoolResources:
 
         Raises:
             PartitionMismatch: the pool has no source of that partition.
-            SourceError: there are no credentials.
+            SourceError: there are no credentials, or there were none just now (`_pool.source_failures`).
         """
         key = self._key_of(partition, account)
-        source = self._active.get(key) or await self._opening.run(key, partial(self._open, key))
+        source = self._active.get(key)
+        if source is None:
+            self.source_failures.check(key)
+            source = await self._opening.run(key, partial(self._open, key))
         source.check_partition(partition, account)
         return source
 
@@ -169,6 +175,15 @@ class PoolResources:
         return partition
 
     async def _open(self, key: str | None) -> ActiveSource:
+        try:
+            source = await self._resolve(key)
+        except (SourceError, ConfigurationError) as error:
+            self.source_failures.note(key, strip_frame_locals(error))
+            raise
+        self.source_failures.forget(key)
+        return source
+
+    async def _resolve(self, key: str | None) -> ActiveSource:
         settings = self._settings
         source = make_source(
             settings.sources[key],
