@@ -198,6 +198,18 @@ class AccountSession:
             self.identity, self.region_name, provider.bridge_settings, provider.credential_requests
         )
 
+    def resource(self, service_name: str, *_: object, **__: object) -> NoReturn:
+        """Refuse: resources belong to boto3 and aioboto3.
+
+        Raises:
+            TypeError: always; the message has what to write instead.
+        """
+        raise TypeError(
+            f"this session has no resource({service_name!r}): write `async with session.client({service_name!r}) as "
+            f"client`, or `async with session.aioboto3().resource({service_name!r}) as resource` (needs aioboto3), or "
+            f"`session.boto3().resource({service_name!r})` in a job that is a plain function"
+        )
+
     def __reduce__(self) -> NoReturn:
         refuse_pickling(
             "session",

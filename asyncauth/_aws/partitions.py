@@ -64,6 +64,10 @@ class Partition:
         return tuple(region for region in self.regions if fnmatchcase(region, pattern))
 
 
+#: Characters of a value that a message shows.
+_LONGEST_NAME: Final = 80
+
+
 def is_pattern(name: str) -> bool:
     """Whether a region's name is a pattern of `Partition.match_regions`: it has one of the shell's wild cards."""
     return any(character in "*?[" for character in name)
@@ -88,7 +92,7 @@ def get_partition(name: str) -> Partition:
     try:
         return known[name]
     except (KeyError, TypeError):
-        raise ConfigurationError(f"unknown partition {name!r}; the partitions are {', '.join(known)}") from None
+        raise ConfigurationError(f"unknown partition {_shorten(name)}; the partitions are {', '.join(known)}") from None
 
 
 def partition_of_region(region_name: str) -> Partition:
@@ -101,13 +105,32 @@ def partition_of_region(region_name: str) -> Partition:
     try:
         return _by_region()[region_name]
     except (KeyError, TypeError):
-        close = get_close_matches(region_name.lower(), _by_region(), 1) if isinstance(region_name, str) else []
-        suggestion = f" (did you mean {close[0]}?)" if close else ""
+        suggestion = _suggest_region(region_name) if isinstance(region_name, str) else ""
         raise ConfigurationError(
-            f"unknown region {region_name!r}{suggestion}: no partition in the installed botocore's data has it "
+            f"unknown region {_shorten(region_name)}{suggestion}: no partition in the installed botocore's data has it "
             "(a region newer than that data needs a newer botocore)",
             region_name=region_name if isinstance(region_name, str) else None,
         ) from None
+
+
+def _suggest_region(name: str) -> str:
+    name = name.lower()[:_LONGEST_NAME]
+    for partition in partitions().values():
+        if name == f"{partition.name}-global":
+            return (
+                f" ({name} is botocore's name for the endpoints of global services; their region is "
+                f"{partition.default_region})"
+            )
+    letters = sorted(name)
+    # A region with the same letters is a transposition, which is nearer than any other change.
+    transposed = [region for region in _by_region() if sorted(region) == letters]
+    close = get_close_matches(name, transposed or _by_region(), 1, 0.3 if transposed else 0.6)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]}..."
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from functools import partial
+from functools import lru_cache, partial
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
@@ -101,6 +101,12 @@ class BoundClient:
     def __reduce__(self) -> NoReturn:
         refuse_pickling("client", CLIENT_INSTEAD)
 
+    def get_paginator(self, operation_name: str) -> Any:
+        """Return the paginator of an operation; a plain `for` over its pages raises TypeError."""
+        paginator = super().get_paginator(operation_name)  # type: ignore[misc]  # the other base is botocore's
+        paginator.PAGE_ITERATOR_CLS = _async_only(paginator.PAGE_ITERATOR_CLS)
+        return paginator
+
     async def close(self) -> None:
         """Do nothing: the pool owns the connections."""
 
@@ -144,9 +150,23 @@ class BoundClient:
         # A caller that holds the permit itself (AssumeRole) decides itself what follows from a refusal.
         if signing.access_key is None or (self._call_hook is None and permit_holder.get() is not None):
             return False
-        if code in TOKEN_INVALID:
+        # RequestExpired soon after the token was issued means a wrong clock; another token would change nothing.
+        if code in TOKEN_INVALID or code == "RequestExpired":
             return self._identity.reject(signing.access_key, ambiguous=True)
         return code in TOKEN_EXPIRED and self._identity.reject(signing.access_key)
+
+
+@lru_cache(maxsize=8)
+def _async_only(pages: type[Any]) -> type[Any]:
+    """Return a subclass of aiobotocore's page iterator that refuses `for`.
+
+    The iterator inherits `__iter__` from botocore, which would yield coroutines' attributes instead of pages.
+    """
+
+    def refuse(_: Any) -> NoReturn:
+        raise TypeError("pages need `async for`: write `async for page in client.get_paginator(...).paginate(...)`")
+
+    return type(pages.__name__, (pages,), {"__module__": pages.__module__, "__iter__": refuse})
 
 
 def _rewinder(params: dict[str, Any]) -> Callable[[], bool]:

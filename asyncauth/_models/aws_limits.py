@@ -74,7 +74,7 @@ def check_account_id(value: object) -> str:
         ConfigurationError: it is not one; for an integer the message has the string with leading zeros.
     """
     if isinstance(value, int) and not isinstance(value, bool):
-        hint = f"; as a string that is {value:012d}" if 0 <= value < 10**12 else ""
+        hint = _readings(value)
         raise ConfigurationError(
             f"an account id must be a string of 12 digits, got the integer {value} (leading zeros are lost){hint}"
         )
@@ -83,6 +83,19 @@ def check_account_id(value: object) -> str:
             f"an account id must be exactly 12 ASCII digits, got {_short(value)}{_suggestion(value)}"
         )
     return value
+
+
+def _readings(value: int) -> str:
+    """Return the account ids that an integer may be: YAML 1.1 reads digits after a leading zero as octal."""
+    if not 0 <= value < 10**12:
+        return ""
+    octal = f"{value:o}"
+    if len(octal) > 11 or value == 0:  # with a leading zero an id has at most 11 digits behind it
+        return f"; as a string that is '{value:012d}'"
+    return (
+        f"; quote it where it is written: as a string that is '{value:012d}', or '{octal:0>12}' if it began with a "
+        "zero in a YAML file, which makes the number octal"
+    )
 
 
 def _suggestion(value: object) -> str:

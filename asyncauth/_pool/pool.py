@@ -217,6 +217,12 @@ class SessionPool:
     ) -> None:
         await self.aclose()
 
+    def __enter__(self) -> NoReturn:
+        raise TypeError("a SessionPool needs `async with`: write `async with SessionPool(...) as pool`")
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: `with` requires this method before it calls `__enter__`, which raises."""
+
     @asynccontextmanager
     async def _open_parts(self, loop_guard: EventLoopGuard) -> AsyncIterator[PoolResources]:
         try:

@@ -143,6 +143,10 @@ class Targets:
         if targets:
             return targets
         reason = f"none of the regions is in partition {account.partition}"
+        others = [] if any(map(is_pattern, wanted)) else sorted({partition_of_region(name).name for name in wanted})
+        if len(others) == 1 and account.partition == "aws":  # the default, which 12 digits alone have
+            # Without the account's id: a report counts targets by their reason.
+            reason += f"; an account of {others[0]} is written Account(id, partition={others[0]!r})"
         return [Target(account, partition.default_region, unreachable=reason)]
 
 

@@ -287,4 +287,78 @@ class TestRun:
         async with pool_over(fleet) as pool:
             report = await pool.map(who_am_i, [fleet.accounts[0].id], regions=["cn-north-1"])
 
-        assert report.summary().endswith("skipped 1: none of the regions is in partition aws")
+        assert "skipped 1: none of the regions is in partition aws" in report.summary()
+
+
+async def test_a_plain_for_over_pages(fleet: SimulatedFleet) -> None:
+    """botocore's `__iter__` would yield attributes of a coroutine, as if they were pages."""
+    async with pool_over(fleet) as pool, pool.client("ec2", fleet.accounts[0]) as ec2:
+        paginator = ec2.get_paginator("describe_instances")
+        with pytest.raises(TypeError, match="write `async for page in"):
+            list(paginator.paginate())
+        pages = [page async for page in paginator.paginate()]
+        whole = await paginator.paginate().build_full_result()
+
+    assert [page["Reservations"] for page in pages] == [whole["Reservations"]] == [[]]
+
+
+def test_a_plain_with_over_a_pool() -> None:
+    """The message has the right form."""
+    with pytest.raises(TypeError, match="write `async with SessionPool"), SessionPool(keys=KEYS):  # type: ignore[attr-defined]
+        pass
+
+
+async def test_a_resource_of_a_session(fleet: SimulatedFleet) -> None:
+    """boto3's resources are reached through a bridge."""
+    async with pool_over(fleet) as pool:
+        session = await pool.session(fleet.accounts[0])
+        with pytest.raises(TypeError, match=r"session.aioboto3\(\).resource\('s3'\)"):
+            session.resource("s3")
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (int("012345670123", 8), {"'012345670123'", "'001402433619'"}),
+        (123456789012, {"'123456789012'"}),
+        (98765432109, {"'098765432109'"}),
+        (-1, set()),
+        (10**13, set()),
+    ],
+)
+def test_an_integer_as_account_id_shows_what_it_can_be(given: int, shown: set[str]) -> None:
+    """YAML reads digits after a zero as octal, if all are below 8: the decimal reading would be another account."""
+    with pytest.raises(ConfigurationError) as raised:
+        Account(given)  # type: ignore[arg-type]
+
+    found = set(re.findall(r"'\d{12}'", str(raised.value)))
+    assert shown <= found
+    assert bool(found) is bool(shown)
+
+
+@pytest.mark.parametrize(
+    ("region", "text"),
+    [
+        ("us-esat-1", r"did you mean us-east-1\?"),
+        ("eu-wset-1", r"did you mean eu-west-1\?"),
+        ("cn-nroth-1", r"did you mean cn-north-1\?"),
+        ("aws-global", r"global services; their region is us-east-1"),
+        ("aws-cn-global", r"global services; their region is cn-north-1"),
+        ("x" * 100_000, r"unknown region 'x{79}\.\.\.: no partition"),
+    ],
+)
+def test_an_unknown_region_has_the_right_hint(region: str, text: str) -> None:
+    """A transposition suggests the region of the same letters; a pseudo-region is explained; a long value is cut."""
+    with pytest.raises(ConfigurationError, match=text) as raised:
+        Account("123456789012", regions=[region])
+
+    assert len(str(raised.value)) < 500
+
+
+async def test_regions_of_another_partition_suggest_it(fleet: SimulatedFleet) -> None:
+    """12 digits do not show that an account is in aws-cn; the reason to skip it has what to write."""
+    async with pool_over(fleet) as pool:
+        report = await pool.map(who_am_i, ["123456789012"], ["cn-north-1"])
+
+    assert report[0].status == "skipped"
+    assert "written Account(id, partition='aws-cn')" in (report[0].reason or "")

@@ -43,7 +43,7 @@ class TestAccount:
 
     def test_an_integer_is_refused_with_the_right_string(self) -> None:
         """The message has the id with the leading zeros that an integer loses."""
-        with pytest.raises(ConfigurationError, match="as a string that is 001234567890"):
+        with pytest.raises(ConfigurationError, match="as a string that is '001234567890', or '011145401322'"):
             as_account(1234567890)  # type: ignore[arg-type]
 
     def test_an_arn_sets_partition_role_and_path(self) -> None:
