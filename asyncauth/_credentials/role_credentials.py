@@ -331,12 +331,14 @@ class RoleCredentials:
         except SourceError as error:
             if not refuses_source(error):
                 raise
+            if link is source.identity:
+                error = _about_source(error, source.source.label)
             if rejects_keys(error) and await self._has_other_keys(link, keys):
                 raise _KeysRenewedError(error) from None
             if link is source.identity:
                 until = self._clock.monotonic() + self._random.uniform(*self._policy.denial_memory)
                 self._refusals[link.key, region] = _Refusal(keys, until, error)
-            raise
+            raise error from error.__cause__
 
     async def _send(
         self, slot: RoleSlot, client: Any, role: Role, account: Account, request: StsRequest, *, is_probe: bool
@@ -370,9 +372,8 @@ class RoleCredentials:
         if self._clock.monotonic() >= refusal.until or keys != refusal.keys:
             self._refusals.pop((source.identity.key, region), None)
             return
-        why = str(refusal.error).partition(": ")[2]
         raise type(refusal.error)(
-            f"cannot assume {role.arn(account)}: not requested, because just now {why}",
+            str(refusal.error),
             account=account.id,
             role_arn=role.arn(account),
             region_name=region,
@@ -416,6 +417,20 @@ def _trouble_of(error: AsyncAuthError) -> Trouble | None:
     if isinstance(error.__cause__, EndpointDown):
         return "down"
     return "unanswered" if is_worth_repeating(error) else None
+
+
+def _about_source(error: SourceError, label: str) -> SourceError:
+    """Return the error of a source without the role of one target: it is the same for all of them."""
+    copy = type(error)(
+        f"{label}: {str(error).partition(': ')[2]}",
+        account=error.account,
+        role_arn=error.role_arn,
+        region_name=error.region_name,
+        code=error.code,
+        attempts=error.attempts,
+    )
+    copy.__cause__ = error.__cause__
+    return copy
 
 
 def _region(source: ResolvedSource, account: Account) -> str:

@@ -90,7 +90,7 @@ async def assume_role(client: Any, role: Role, account: Account, *, clock: Clock
     except Exception as error:
         if not is_parser_error(error):
             if isinstance(error, ClientError | BotoCoreError):
-                raise explain(error, role, account, client.meta.region_name) from without_body(error)
+                raise explain(error, role, account, client.meta.region_name, now=clock.time()) from without_body(error)
             raise
         read = request.unreadable(type(error).__name__, redirect_status(error))
     # Raised outside of the handler: the parser's error quotes the response with its keys, and would be the context.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,6 +71,8 @@ _HINTS: Final[Mapping[str, str]] = {
 
 #: The code of a response that is not one of STS: botocore's class for it, as for all errors without a code of AWS.
 UNREADABLE: Final = "ResponseParserError"
+
+_CLOCK: Final = re.compile(r"Signature (expired|not yet current)", re.IGNORECASE)
 
 _PARSER_MODULES: Final = frozenset({"botocore.parsers", "aiobotocore.parsers"})
 
@@ -144,8 +149,15 @@ def rejects_keys(error: SourceError) -> bool:
     return error.code in (KEYS_UNKNOWN | EXPIRED)
 
 
-def explain(error: Exception, role: Role, account: Account, region_name: str | None) -> AsyncAuthError:
-    """Return the asyncauth error for an exception that botocore raised at AssumeRole, with advice."""
+def explain(
+    error: Exception, role: Role, account: Account, region_name: str | None, *, now: float | None = None
+) -> AsyncAuthError:
+    """Return the asyncauth error for an exception that botocore raised at AssumeRole, with advice.
+
+    Args:
+        error, role, account, region_name: the exception, and the request.
+        now: this machine's time, seconds since 1970, for the offset of a clock that is off; None: the system's.
+    """
     redirect = _status(error) if 300 <= _status(error) < 400 else None
     code = error_code(error) or type(error).__name__
     if redirect is not None and code == "Unknown":
@@ -178,6 +190,13 @@ def explain(error: Exception, role: Role, account: Account, region_name: str | N
         )
     if code in EXPIRED:
         return SourceExpired(f"{what}: {_HINTS['ExpiredToken']} ({code})", **fields)
+    if _is_clock(error, code):
+        offset = _clock_offset(error, time.time() if now is None else now)
+        return SourceError(
+            f"{what}: this machine's clock is off{offset}; AWS accepts 5 minutes, so correct the clock (NTP); the keys "
+            f"are not the cause ({code})",
+            **fields,
+        )
     if code in SOURCE_REFUSED:
         return SourceError(f"{what}: STS refused the source ({code}); {_HINTS.get(code, 'check its keys')}", **fields)
     if isinstance(error, (BotoConnectionError, HTTPClientError)):
@@ -211,7 +230,31 @@ def _redirected(what: str, region_name: str | None, status: int, code: str | Non
     )
 
 
+def _is_clock(error: Exception, code: str) -> bool:
+    """Whether a refusal is about the time of a request: STS has the code of a wrong signature for that."""
+    if code == "RequestTimeTooSkewed":
+        return True
+    return code == "SignatureDoesNotMatch" and _CLOCK.search(str(error)) is not None
+
+
+def _clock_offset(error: Exception, now: float) -> str:
+    """Return by how much this machine's clock differs from the `Date` of the answer, in words."""
+    response: Any = error.response if isinstance(error, ClientError) else {}
+    date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+    try:
+        seconds = now - parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return ""
+    minutes, rest = divmod(abs(round(seconds)), 60)
+    return f": it is {minutes} min {rest} s {'ahead of' if seconds > 0 else 'behind'} AWS"
+
+
 def _advice(denied: Exception, role: Role) -> str:
+    if "sts:TagSession" in str(denied) and role.tags:
+        return (
+            "The role gets session tags, so its trust policy and the source's own policies must allow sts:TagSession "
+            "in addition to sts:AssumeRole"
+        )
     denial = classify_denial(str(denied))
     if denial is not None:
         return f"The reason: {ADVICE[denial]}"

@@ -529,3 +529,15 @@ class TestSourceKeys:
             assert all(isinstance(error, SourceError) for error in [*first.values(), *outcomes.values()])
             assert sent == 1
             assert succeeded(later) == 50
+
+    async def test_every_target_of_refused_keys_gets_the_same_message(self, clock: FakeClock) -> None:
+        """The message names the source and no role, so a report counts one cause; the fields name the target's role."""
+        sts = Sts(clock)
+        sts.refused_keys = {"AKIA0000000000000000"}
+        async with world_of(clock, sts) as world:
+            outcomes = await world.run(leaves(30), Role("leaf"), at_once=5)
+
+            errors = [error for error in outcomes.values() if isinstance(error, SourceError)]
+            assert len(errors) == 30
+            assert len({str(error) for error in errors}) == 1
+            assert {error.account for error in errors} == set(leaves(30))

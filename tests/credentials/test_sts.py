@@ -271,3 +271,52 @@ async def test_credentials_that_ended_before_they_arrived_are_rejected() -> None
         await assume_role(_LateSts(clock), Role("audit"), Account("123456789012"), clock=clock)
 
     assert raised.value.role_arn == "arn:aws:iam::123456789012:role/audit"
+
+
+def skewed(message: str, date: str | None) -> ClientError:
+    error = refused("SignatureDoesNotMatch")
+    error.response["Error"]["Message"] = message
+    metadata: Any = {"HTTPStatusCode": 403, "HTTPHeaders": {"date": date} if date else {}}
+    return ClientError({"Error": error.response["Error"], "ResponseMetadata": metadata}, "AssumeRole")
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-cn"])
+@pytest.mark.parametrize(
+    ("message", "now", "offset"),
+    [
+        ("Signature expired: 20260101T000000Z is now earlier than", 1767225600 - 1200, "20 min 0 s behind AWS"),
+        ("Signature not yet current: 20260101T000000Z", 1767225600 + 330, "5 min 30 s ahead of AWS"),
+    ],
+)
+def test_a_clock_that_is_off_is_no_wrong_key(message: str, now: float, offset: str, partition: str) -> None:
+    """STS has one code for both. The message names the offset, and no key is blamed."""
+    account = Account("123456789012", partition=partition)
+    error = skewed(message, "Thu, 01 Jan 2026 00:00:00 GMT")
+
+    explained = explain(error, Role(), account, "us-east-1", now=now)
+
+    assert type(explained) is SourceError
+    assert offset in str(explained)
+    assert "secret key is wrong" not in str(explained)
+    assert is_final(explained)
+
+
+@pytest.mark.parametrize("date", [None, "yesterday", ""])
+def test_an_offset_that_is_unknown_is_left_out(date: str | None) -> None:
+    """Without a readable `Date` the message names the clock alone."""
+    explained = explain(skewed("Signature expired: x", date), Role(), Account("123456789012"), "us-east-1", now=0)
+
+    assert "clock is off; AWS accepts" in str(explained)
+
+
+def test_a_denied_session_tag_names_its_action() -> None:
+    """A role with tags needs sts:TagSession; the usual advice on a trust policy would be misleading."""
+    error = refused("AccessDenied")
+    denied = ClientError(
+        {"Error": {"Code": "AccessDenied", "Message": "User: x is not authorized to perform: sts:TagSession on y"}},
+        "AssumeRole",
+    )
+    account = Account("123456789012")
+
+    assert "must allow sts:TagSession" in str(explain(denied, Role(tags={"team": "x"}), account, "us-east-1"))
+    assert "sts:TagSession" not in str(explain(error, Role(tags={"team": "x"}), account, "us-east-1"))
