@@ -48,7 +48,7 @@ class Partition:
             PartitionMismatch: it belongs to another partition.
             ConfigurationError: botocore's data has no such region.
         """
-        if region_name in self._known:
+        if isinstance(region_name, str) and region_name in self._known:
             return region_name
         other = partition_of_region(region_name)
         whose = f"account {account} is" if account else "the account is"

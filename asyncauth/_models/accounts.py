@@ -11,6 +11,7 @@ from asyncauth._aws.partitions import check_partition, get_partition, is_pattern
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import aws_limits
 from asyncauth._models.frozen_mapping import FrozenMapping
+from asyncauth._runtime.validation import check_iterable
 
 AccountLike: TypeAlias = "Account | str"
 
@@ -213,6 +214,8 @@ class Role:
         aws_limits.check_count("policy_arns", len(self.policy_arns), 10)
 
     def _check_tags(self) -> None:
+        if not isinstance(self.tags, Mapping):
+            raise ConfigurationError(f"tags must be a mapping, got {type(self.tags).__name__}")
         object.__setattr__(self, "tags", FrozenMapping(self.tags))
         aws_limits.check_count("tags", len(self.tags), 50)
         by_lowercase: dict[str, str] = {}
@@ -235,6 +238,9 @@ class Role:
             raise ConfigurationError("mfa_token must be a callable that returns the six-digit code")
 
     def _check_contexts(self) -> None:
+        check_iterable("provided_contexts", self.provided_contexts)
+        for each in self.provided_contexts:
+            check_iterable("provided_contexts", each, "pairs (provider_arn, context_assertion)")
         contexts = tuple(tuple(pair) for pair in self.provided_contexts)
         aws_limits.check_count("provided_contexts", len(contexts), 5)
         for pair in contexts:
@@ -272,6 +278,7 @@ class Role:
         value = getattr(self, parameter)
         if isinstance(value, str):
             raise ConfigurationError(f"{parameter} must be a sequence, got the string {value!r}; write ({value!r},)")
+        check_iterable(parameter, value, "a sequence")
         frozen = tuple(value)
         object.__setattr__(self, parameter, frozen)
         return frozen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random as random_module
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
@@ -29,12 +30,12 @@ from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.loop_guard import EventLoopGuard
 from asyncauth._runtime.owner_task import OwnerTask
 from asyncauth._runtime.process_bound import refuse_pickling
-from asyncauth._runtime.validation import check_count
+from asyncauth._runtime.validation import check_count, check_iterable
 from asyncauth._session import AccountClientLease, AccountSession
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
     from types import TracebackType
 
     from aiobotocore.config import AioConfig
@@ -551,7 +552,10 @@ class SessionPool:
         """
         if isinstance(services, str):
             raise ConfigurationError(f"services must be a list of names, got the string {services!r}")
+        check_iterable("services", services, "a list of names")
         names = tuple(services)
+        if not all(isinstance(name, str) for name in names):
+            raise ConfigurationError("services must hold names of services, `ec2`")
         options = RunOptions(max_at_once=max_at_once, timeout=timeout, retry=None, progress=progress)
         run = self._run(_no_op, Targets(accounts, once=True), options)
         found = coverage(await run.report(), self.role)
@@ -601,6 +605,10 @@ def _by_partition(sources: Mapping[str, SourceSpec] | None, single: SourceSpec) 
     if single is not None:
         raise ConfigurationError(
             "sources= has one source per partition; it cannot be combined with source, keys or profile"
+        )
+    if not isinstance(sources, Mapping):
+        raise ConfigurationError(
+            f'sources= must map partitions to sources, {{"aws": ..., "aws-cn": ...}}, got {type(sources).__name__}'
         )
     if not sources:
         raise ConfigurationError('sources is empty; it maps partitions to sources, {"aws": ..., "aws-cn": ...}')

@@ -10,7 +10,7 @@ from typing import Final, Literal, cast
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._resilience.adaptive_bucket import AdaptiveRateConfig
-from asyncauth._runtime.validation import check_count, is_number
+from asyncauth._runtime.validation import check_count, check_iterable, is_number
 
 Per = Literal["account", "region", "action", "source"]
 
@@ -88,6 +88,7 @@ class RateLimit:
 
 
 def _check_per(per: object) -> tuple[Per, ...]:
+    check_iterable("per", per, f"a name or a list of names ({', '.join(_PER)})")
     names: tuple[object, ...] = (per,) if isinstance(per, str) else tuple(cast("Iterable[object]", per))
     for name in names:
         if name not in _PER:

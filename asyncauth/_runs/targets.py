@@ -13,6 +13,7 @@ from asyncauth._aws.partitions import get_partition, is_pattern, partition_of_re
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account, as_account
 from asyncauth._runtime.exceptions import strip_frame_locals
+from asyncauth._runtime.validation import check_iterable
 
 if TYPE_CHECKING:
     from asyncauth._models import AccountLike
@@ -196,6 +197,7 @@ def _warn_of_repeats(accounts: Sequence[Account]) -> None:
 def _check_regions(regions: Iterable[str]) -> tuple[str, ...]:
     if isinstance(regions, str):
         raise ConfigurationError(f"regions must be a list of names, got the string {regions!r}; write [{regions!r}]")
+    check_iterable("regions", regions, "a list of names")
     checked = tuple(regions)
     if not checked:
         raise ConfigurationError(

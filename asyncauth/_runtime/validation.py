@@ -1,8 +1,9 @@
-"""Checks of numbers: each error names the parameter, the value and the bound."""
+"""Checks of numbers and lists: each error names the parameter, the value and the bound."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import TypeGuard
 
 from asyncauth._errors import ConfigurationError
@@ -44,3 +45,18 @@ def check_seconds(name: str, value: object, *, zero: bool = False, optional: boo
         raise ConfigurationError(f"{name}={value!r} must be a finite number of seconds{hint}")
     if value < 0 or (value == 0 and not zero):
         raise ConfigurationError(f"{name}={value!r} must be {'at least' if zero else 'more than'} 0 seconds")
+
+
+def check_iterable(name: str, value: object, what: str = "a list") -> None:
+    """Check that `value` can be iterated.
+
+    Args:
+        name: the parameter, for the message.
+        value: the value; the message has its type alone, because it may be long, or secret.
+        what: what it must be.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    if not isinstance(value, Iterable):
+        raise ConfigurationError(f"{name} must be {what}, got {type(value).__name__}")
