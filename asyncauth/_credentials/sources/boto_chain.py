@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from botocore.exceptions import ClientError
+
 from asyncauth._aws.plain_http import refuse_plain_http
 from asyncauth._credentials.sources.configuration import (
     Configuration,
@@ -115,7 +117,12 @@ class ChainOrigin:
             credentials = session.get_credentials() if resolved is None else resolved.credentials
             if credentials is None:
                 return no_credentials_found(session, self.label)
-            loaded = self._read(credentials, configuration, context)
+            try:
+                loaded = self._read(credentials, configuration, context)
+            except ClientError as error:
+                if not _is_passing(error):
+                    raise
+                loaded = self._read(credentials, configuration, context)
         except Exception as error:  # noqa: BLE001 - every error becomes one of asyncauth's, without secrets
             # A session that found no credentials is not kept: a file that is corrected must be read again.
             return error if isinstance(error, AsyncAuthError) else explain(error, context)
@@ -158,3 +165,9 @@ class ChainOrigin:
         )
         found = Credentials(frozen.access_key, frozen.secret_key, frozen.token, getattr(frozen, "account_id", None))
         return Loaded(Expiring(found, lifetime, now), facts, configuration.session)
+
+
+def _is_passing(error: ClientError) -> bool:
+    """Whether STS could not fetch the key of an identity provider; the same token is accepted a moment later."""
+    refusal = error.response.get("Error", {})
+    return refusal.get("Code") == "InvalidIdentityToken" and "verification key" in str(refusal.get("Message"))
