@@ -18,7 +18,7 @@ from asyncauth._aws.plain_http import check_endpoint_url
 from asyncauth._clients import check_open_files
 from asyncauth._credentials import sts_region
 from asyncauth._credentials.sources import choose_source
-from asyncauth._errors import ConfigurationError, LongTermCredentialsError, PoolClosed
+from asyncauth._errors import AssumeRoleDenied, ConfigurationError, LongTermCredentialsError, PoolClosed
 from asyncauth._fanout import FailureMode, Retry, Status
 from asyncauth._models import Account, FrozenMapping, Keys, Profile, Role, as_account, as_role
 from asyncauth._pool.resources import PoolResources, Settings, open_resources
@@ -290,7 +290,13 @@ class SessionPool:
         source = await resources.get_source(account.partition, account.id)
         role = account.effective_role(self.role)
         identity = resources.tokens.identity(source, account, role)
-        await identity.get_frozen_credentials()
+        try:
+            await identity.get_frozen_credentials()
+        except AssumeRoleDenied as error:
+            if account.partition == "aws" and "aws-cn" in self._settings.sources:
+                # STS answers the same for an account that does not exist in its partition.
+                error.args = (f"{error}. If the account is in aws-cn, write Account(id, partition='aws-cn')",)
+            raise
         source.learn_partition(account.partition)
         return AccountSession(source, identity, account, region, role.arn(account))
 

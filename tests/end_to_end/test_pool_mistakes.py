@@ -362,3 +362,12 @@ async def test_regions_of_another_partition_suggest_it(fleet: SimulatedFleet) ->
 
     assert report[0].status == "skipped"
     assert "written Account(id, partition='aws-cn')" in (report[0].reason or "")
+
+
+async def test_a_denial_beside_a_source_of_aws_cn_mentions_it(fleet: SimulatedFleet) -> None:
+    """STS denies a role in an account that its partition does not have, as it denies any other."""
+    chinese = next(account for account in fleet.accounts if account.partition == "aws-cn")
+    async with pool_over(fleet) as pool:
+        report = await pool.map(who_am_i, [chinese.id])
+
+    assert "write Account(id, partition='aws-cn')" in str(report[0].error)
