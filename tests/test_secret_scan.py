@@ -31,7 +31,7 @@ SUITE = """
 import asyncio, contextlib, logging, pickle, subprocess, sys
 import pytest
 from asyncauth import Account, Keys
-from asyncauth._runs.outcome import Outcome, Report
+from asyncauth._runs import Outcome, Report
 
 SECRET = "SimulatedSecret//" + "planted" * 4
 TOKEN = "SimulatedSessionToken//" + "planted" * 30

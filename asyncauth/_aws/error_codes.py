@@ -7,7 +7,8 @@ AWS has different codes for one meaning in different protocols, so a meaning is 
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
@@ -111,10 +112,17 @@ def error_code(error: BaseException) -> str | None:
         codes = {error_code(each) for each in error.exceptions}
         return codes.pop() if len(codes) == 1 else None
     if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", "Unknown"))
+        return str(_details(error, "Error").get("Code", "Unknown"))
     if isinstance(error, AsyncAuthError):
         return error.code
     return type(error).__name__ if isinstance(error, BotoCoreError) else None
+
+
+def _details(error: ClientError, key: str) -> Mapping[str, Any]:
+    # A job, or a library in it, can replace the response by anything.
+    response = getattr(error, "response", None)
+    details = response.get(key) if isinstance(response, Mapping) else None
+    return details if isinstance(details, Mapping) else {}
 
 
 def code_or_class(error: BaseException) -> str:
@@ -125,7 +133,7 @@ def code_or_class(error: BaseException) -> str:
 def attempts_of(error: BaseException) -> int:
     """Return how many requests were sent before an error, by botocore's count of retries."""
     if isinstance(error, ClientError):
-        return int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) + 1
+        return int(_details(error, "ResponseMetadata").get("RetryAttempts", 0)) + 1
     return 1
 
 

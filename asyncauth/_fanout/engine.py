@@ -29,6 +29,7 @@ from asyncauth._fanout.results import ResultBuffer, TargetResult, logger
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.exceptions import being_cancelled, strip_frame_locals, to_exception
 from asyncauth._runtime.native_cancellation import clear_native_cancellation
+from asyncauth._runtime.printable import describe_error
 from asyncauth._runtime.signals import raised_by_signal_handler
 from asyncauth._runtime.validation import check_count
 from asyncauth._runtime.wakeup import AutoResetEvent
@@ -289,7 +290,10 @@ class FanOut(Generic[K, T]):
         finally:
             self._close()
             if self._producer.error is not None:
-                logger.warning("the run was left before its producer's error could be raised: %r", self._producer.error)
+                logger.warning(
+                    "the run was left before its producer's error could be raised: %s",
+                    describe_error(self._producer.error),
+                )
         if self._fatal is not None:
             raise self._fatal
         if swallowed and exc is not None:

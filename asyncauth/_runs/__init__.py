@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from asyncauth._runs.confirmation import Confirm, Plan
 from asyncauth._runs.options import DEFAULT_RETRY, RunKeywords, RunOptions
-from asyncauth._runs.outcome import DONE_BEFORE, Outcome, Phase, Report
+from asyncauth._runs.outcome import DONE_BEFORE, Outcome, Phase
 from asyncauth._runs.preflight import Coverage, Unreachable, coverage
+from asyncauth._runs.report import Report
 from asyncauth._runs.run import Run
 from asyncauth._runs.targets import RejectedAccount, Target, Targets
 

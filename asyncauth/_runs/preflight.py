@@ -17,11 +17,12 @@ from asyncauth._errors import (
     RegionDisabled,
     SourceError,
 )
-from asyncauth._runtime.printable import printable
+from asyncauth._runtime.printable import describe_error, printable
 
 if TYPE_CHECKING:
     from asyncauth._models import Account, Role
-    from asyncauth._runs.outcome import Outcome, Report
+    from asyncauth._runs.outcome import Outcome
+    from asyncauth._runs.report import Report
     from asyncauth._runs.targets import RejectedAccount
 
 Cause: TypeAlias = Literal[
@@ -66,8 +67,10 @@ class Unreachable:
     error: Exception
 
     def __str__(self) -> str:
-        name = f" ({self.account.name})" if self.account.name else ""
-        return f"{self.account.id}{name}: {' or '.join(self.causes)}"
+        name = f" ({printable(self.account.name)})" if self.account.name else ""
+        # The message of a denial repeats the causes; that of another error is the cause.
+        message = f" ({describe_error(self.error)})" if self.causes[0] in ("network", "unknown") else ""
+        return f"{self.account.id}{name}: {' or '.join(self.causes)}{message}"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -99,10 +102,18 @@ class Coverage:
         return MappingProxyType(dict(counted.most_common()))
 
     def summary(self) -> str:
-        """Return a headline, and one line for each unreachable account; the first twenty are listed by id."""
-        lines = [self._headline(), *(f"  {each}" for each in self.unreachable[:_MAX_LISTED])]
-        if len(self.unreachable) > _MAX_LISTED:
-            rest = Counter(each.causes[0] for each in self.unreachable[_MAX_LISTED:])
+        """Return a headline, and one line for each unreachable account; the first twenty are listed by id.
+
+        An error of the base credentials is one line with its message and the number of its accounts.
+        """
+        of_sources = [each for each in self.unreachable if isinstance(each.error, SourceError)]
+        others = [each for each in self.unreachable if not isinstance(each.error, SourceError)]
+        sources = Counter(describe_error(each.error) for each in of_sources)
+        lines = [self._headline()]
+        lines += [f"  {_accounts(count)}: {message}" for message, count in sources.most_common()]
+        lines += [f"  {each}" for each in others[:_MAX_LISTED]]
+        if len(others) > _MAX_LISTED:
+            rest = Counter(each.causes[0] for each in others[_MAX_LISTED:])
             lines.append("  and " + ", ".join(f"{count:,} more: {cause}" for cause, count in rest.most_common()))
         return "\n".join(lines)
 
@@ -113,9 +124,13 @@ class Coverage:
         total = len(self.reachable) + len(self.unreachable)
         rejected = f"; rejected {len(self.rejected):,}: {printable(self.rejected[0].given)}" if self.rejected else ""
         return (
-            f"{len(self.reachable):,} of {total:,} accounts can be reached ({self.share:.0%}); {self.elapsed:.1f} s"
+            f"{len(self.reachable):,} of {_accounts(total)} can be reached ({self.share:.0%}); {self.elapsed:.1f} s"
             f"{rejected}"
         )
+
+
+def _accounts(count: int) -> str:
+    return f"{count:,} account{'' if count == 1 else 's'}"
 
 
 def coverage(report: Report[None], role: Role) -> Coverage:

@@ -19,8 +19,9 @@ from asyncauth._fanout import Group, SkipTarget, current_attempt, fan_out
 from asyncauth._observability import Display, choose_display
 from asyncauth._runs.confirmation import NOT_CONFIRMED, Plan, check_confirm, is_confirmed
 from asyncauth._runs.journal import Journal, JournalKey, RunIdentity
-from asyncauth._runs.outcome import Outcome, Report
+from asyncauth._runs.outcome import Outcome
 from asyncauth._runs.region_admission import RegionAdmission
+from asyncauth._runs.report import Report
 from asyncauth._runs.skip_rules import skip_reason_for_denial, skip_reason_for_error
 from asyncauth._runs.thread_job import STILL_RUNNING, ThreadJob, is_plain_function, is_read_only, unwrap
 from asyncauth._runtime.gc_threshold import raised_gc_threshold
@@ -237,7 +238,7 @@ class Run(Generic[T]):
         results = sorted(self._results.unread(), key=lambda result: result.index)
         if results:
             so_far = self._report(results, self._clock.monotonic() - began)
-            logger.warning("the run ended early (%s): %s", type(ended_by).__name__, so_far.summary())
+            logger.warning("the run ended early (%s): %r", type(ended_by).__name__, so_far)
             # Not by assignment: an exception that is a frozen dataclass refuses it.
             BaseException.__setattr__(ended_by, "report", so_far)
         raise ended_by

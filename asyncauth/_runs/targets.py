@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("asyncauth.pool")
 
+#: Beginning of the reason of a target that no call can be made for, because no region of the run is in its partition.
+NOT_IN_PARTITION: Final = "none of the regions is in partition"
+
 _MAX_GIVEN_CHARACTERS: Final = 80
 
 
@@ -143,7 +146,7 @@ class Targets:
         targets = [Target(account, name) for name in names if name in known]
         if targets:
             return targets
-        reason = f"none of the regions is in partition {account.partition}"
+        reason = f"{NOT_IN_PARTITION} {account.partition}"
         others = [] if any(map(is_pattern, wanted)) else sorted({partition_of_region(name).name for name in wanted})
         if len(others) == 1 and account.partition == "aws":  # the default, which 12 digits alone have
             # Without the account's id: a report counts targets by their reason.

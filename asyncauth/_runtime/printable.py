@@ -1,14 +1,46 @@
-"""Text from outside, cut and cleaned so that it is safe to print on a terminal."""
+"""Text from outside, cut and cleaned so that it is safe in one line of a terminal, a log or a file."""
 
 from __future__ import annotations
 
 from typing import Final
 
-_MAX_CHARACTERS: Final = 40
+_NAME_CHARACTERS: Final = 40
+#: Long enough for a sentence that names the cause and what to do about it.
+MESSAGE_CHARACTERS: Final = 400
+# Only the beginning of a text is read: an error can quote a whole response.
+_MAX_READ: Final = 10_000
 
 
-def printable(text: str) -> str:
-    """Return at most 40 characters of `text`, with each unprintable one replaced."""
+def printable(text: str, max_characters: int = _NAME_CHARACTERS) -> str:
+    """Return the beginning of `text`, with each unprintable character replaced, so also line ends and escapes.
+
+    Args:
+        text: any text.
+        max_characters: the length of the result at most; a longer text ends in "...".
+    """
     # Account names come from outside, and a terminal executes the escape sequences in them.
-    kept = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-    return kept if len(kept) <= _MAX_CHARACTERS else f"{kept[: _MAX_CHARACTERS - 3]}..."
+    begin = text[: max_characters + 1]
+    kept = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in begin)
+    return kept if len(kept) <= max_characters else f"{kept[: max_characters - 3]}..."
+
+
+def describe_error(error: BaseException, max_characters: int = MESSAGE_CHARACTERS) -> str:
+    """Return the class of an error and the first line of its message, whatever its `__str__` does.
+
+    A group is followed by the first error in it, because the message of a task group has no cause.
+    """
+    parts = [_class_and_line(error)]
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+        parts.append(_class_and_line(error))
+    return printable(": ".join(parts), max_characters)
+
+
+def _class_and_line(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        text = str(error)[:_MAX_READ]
+    except Exception as raised:  # noqa: BLE001 - a job's exception can be of any class
+        return f"{name}: (its __str__ raises {type(raised).__name__})"
+    line = next((line for line in text.splitlines() if line.strip()), "").strip()
+    return f"{name}: {line}" if line else name

@@ -91,3 +91,12 @@ def test_reachability_of_the_endpoint_of_an_error() -> None:
     assert reachability(no_answer) == reachability(wrapped) == "unanswered"
     assert reachability(AssumeRoleError("", code="LoadTimeout")) == "unanswered"
     assert {reachability(each) for each in (no_files, SourceError(""), KeyError(), None)} == {"unknown"}
+
+
+@pytest.mark.parametrize("response", [None, {}, {"Error": "text", "ResponseMetadata": 5}, "text"])
+def test_a_response_can_be_anything(response: object) -> None:
+    """A job can replace the response of an error; its target fails all the same, and the run goes on."""
+    error = ClientError({"Error": {"Code": "AccessDenied"}}, "DescribeInstances")
+    error.response = response
+
+    assert (error_code(error), attempts_of(error)) == ("Unknown", 1)

@@ -107,7 +107,8 @@ async def test_a_report_travels_with_errors_of_each_kind(fleet: SimulatedFleet) 
     again = travel(report)
 
     assert isinstance(again, Report)
-    assert again.summary() == report.summary()
+    assert repr(again) == repr(report)
+    assert again.summary().count("(first ") == report.summary().count("(first ")
     assert [row | {"error": None} for row in again.rows()] == [row | {"error": None} for row in report.rows()]
     assert again.values() == [others[4].id]
     assert [one.account for one in again] == list(fleet.accounts[:7])
@@ -141,7 +142,10 @@ def test_every_error_of_this_library_travels(kind: type[AsyncAuthError]) -> None
     [
         (NeedsTwo("bucket", "key"), "NeedsTwo: bucket/key is missing (it could not be pickled)"),
         (HoldsLock(), "HoldsLock: a lock (it could not be pickled)"),
-        (ExceptionGroup("group", [HoldsLock()]), "ExceptionGroup: group (1 sub-exception) (it could not be pickled)"),
+        (
+            ExceptionGroup("group", [HoldsLock()]),
+            "ExceptionGroup: group (1 sub-exception): HoldsLock: a lock (it could not be pickled)",
+        ),
     ],
 )
 def test_an_error_that_cannot_be_pickled_is_replaced(error: Exception, message: str) -> None:

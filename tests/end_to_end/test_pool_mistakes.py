@@ -259,7 +259,7 @@ class TestRun:
         async with pool_over(fleet) as pool:
             with pytest.raises(OSError, match="page 3"):
                 await pool.map(who_am_i, listing())
-            assert "the run ended early (OSError): 2 targets: 2 succeeded" in caplog.text
+            assert "the run ended early (OSError): <Report 2 targets: 2 succeeded" in caplog.text
 
             async with pool.as_completed(who_am_i, listing()) as outcomes:
                 with pytest.raises(OSError, match="page 3"):
@@ -287,7 +287,9 @@ class TestRun:
         async with pool_over(fleet) as pool:
             report = await pool.map(who_am_i, [fleet.accounts[0].id], regions=["cn-north-1"])
 
-        assert "skipped 1: none of the regions is in partition aws" in report.summary()
+        assert re.search(r"; skipped 1 \(\d{12} us-east-1\): none of the regions is in partition aws", report.summary())
+        with pytest.raises(ExceptionGroup, match="0 of 1 target failed; 1 target never tried"):
+            report.raise_for_failures()
 
 
 async def test_a_plain_for_over_pages(fleet: SimulatedFleet) -> None:

@@ -1,92 +1,108 @@
-"""Outcomes and reports: sequence, summary, rows, and errors of failures."""
+"""Outcomes: what their text, repr and rows show, whatever the error or value is."""
 
 from __future__ import annotations
 
-import pytest
+import json
+from typing import Any
 
-from asyncauth._errors import ConfigurationError
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from asyncauth._models import Account
-from asyncauth._runs import Outcome, RejectedAccount, Report
+from asyncauth._runs import Outcome
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+ACCOUNT = Account("111111111111", name="prod")
 
 
-def _outcomes() -> tuple[Outcome[int], ...]:
-    one, two = Account("111111111111", name="one"), Account("222222222222")
-    return (
-        Outcome(one, "us-east-1", "succeeded", value=1, attempts=1, elapsed=0.5),
-        Outcome(one, "eu-west-1", "failed", "job", error=KeyError("x"), error_code=None, attempts=2),
-        Outcome(two, "us-east-1", "timed_out", "credentials", error=TimeoutError("late")),
-        Outcome(two, "eu-west-1", "skipped", reason="failure tolerance reached"),
-        Outcome(two, "us-west-2", "cancelled"),
+class NoText(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def failed(error: Exception, **fields: Any) -> Outcome[None]:
+    return Outcome(ACCOUNT, "us-east-1", "failed", "job", error=error, attempts=1, **fields)
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        ("error", "shown"),
+        [
+            (KeyError("InstanceId"), "KeyError: 'InstanceId'"),
+            (TimeoutError(), "TimeoutError"),
+            (ValueError("\n\nfirst\nsecond"), "ValueError: first"),
+            (NoText(), "NoText: (its __str__ raises RuntimeError)"),
+            (
+                ExceptionGroup("all", [KeyError("x"), OSError()]),
+                "ExceptionGroup: all (2 sub-exceptions): KeyError: 'x'",
+            ),
+        ],
     )
-
-
-class TestReport:
-    def test_a_report_is_a_sequence_of_outcomes(self) -> None:
-        """`succeeded`, `failed` and `skipped` together hold each outcome once."""
-        report = Report(_outcomes(), elapsed=2.0)
-
-        assert len(report) == 5
-        assert report[0].ok
-        assert [outcome.status for outcome in report[1:3]] == ["failed", "timed_out"]
-        assert [o.status for o in report.succeeded + report.failed + report.skipped] == [
-            "succeeded",
-            "failed",
-            "timed_out",
-            "cancelled",
-            "skipped",
-        ]
-        assert report.values() == [1]
-        assert list(report) == list(report.outcomes)
-
-    def test_the_summary_is_one_line(self) -> None:
-        """It holds targets by status, accounts reached and failed, seconds and causes; the repr contains it."""
-        report = Report(_outcomes(), elapsed=2.0)
-
-        assert report.summary() == (
-            "5 targets: 1 cancelled, 1 failed, 1 skipped, 1 succeeded, 1 timed out; "
-            "1 accounts reached, 2 with failures; 2.0 s; failed 1: KeyError; skipped 1: failure tolerance reached"
+    def test_it_has_class_and_first_line_of_the_error(self, error: Exception, shown: str) -> None:
+        """`print(outcome)` is enough to know why a target failed."""
+        assert str(failed(error, elapsed=0.5)) == (
+            f"111111111111 prod us-east-1 failed in job: {shown} (1 attempt, 0.500 s)"
         )
-        assert report.summary() in repr(report)
 
-    def test_failures_are_raised_unwrapped_with_a_note(self) -> None:
-        """`except*` selects a job's own exception by its type; a note names account, region and phase."""
-        with pytest.raises(ExceptionGroup) as group:
-            Report(_outcomes()).raise_for_failures()
+    def test_it_has_the_reason_of_a_skipped_target(self) -> None:
+        """Also if AWS's refusal is kept as the error."""
+        outcome = Outcome(ACCOUNT, "us-east-1", "skipped", "job", error=KeyError("x"), reason="dry run", elapsed=0.25)
 
-        assert [type(error).__name__ for error in group.value.exceptions] == [
-            "KeyError",
-            "TimeoutError",
-            "AsyncAuthError",
-        ]
-        assert group.value.exceptions[0].__notes__ == ["account 111111111111 in eu-west-1, job"]
-        Report(_outcomes()[:1]).raise_for_failures()
-
-    def test_rejected_accounts_are_counted(self) -> None:
-        """The summary has their number and the first of them, without control characters; they are failures."""
-        errors = [ConfigurationError("first"), ConfigurationError("second")]
-        rejected = (RejectedAccount("1.0E\x1b+11", errors[0]), RejectedAccount("two", errors[1]))
-        report = Report(_outcomes()[:1], elapsed=2.0, rejected=rejected)
-
-        assert report.summary() == (
-            "1 targets: 1 succeeded; 1 accounts reached, 0 with failures; 2.0 s; rejected 2: 1.0E\ufffd+11"
+        assert str(outcome) == "111111111111 prod us-east-1 skipped in job: dry run (0 attempts, 0.250 s)"
+        assert str(Outcome(ACCOUNT, "us-east-1", "succeeded", "job", value=1, attempts=2, elapsed=1)) == (
+            "111111111111 prod us-east-1 succeeded (2 attempts, 1.000 s)"
         )
-        assert report.failed == ()
-        with pytest.raises(ExceptionGroup, match="0 of 1 targets failed; 2 accounts were rejected") as group:
-            report.raise_for_failures()
-        assert list(group.value.exceptions) == errors
 
-    def test_rows_are_flat(self) -> None:
-        """A row holds strings and numbers only, without the job's value, so it fits into a table or a file."""
-        rows = Report(_outcomes()).rows()
-
-        assert rows[1]["error"] == "KeyError: 'x'"
-        assert rows[0]["account_name"] == "one"
-        assert "value" not in rows[0]
-
-    def test_the_repr_of_an_outcome_has_neither_value_nor_message(self) -> None:
+    def test_the_repr_has_neither_value_nor_message(self) -> None:
         """Values can be large, and messages of a job's errors can hold secrets."""
-        shown = repr(Outcome(Account("111111111111"), "us-east-1", "failed", "job", error=KeyError(SECRET), attempts=2))
+        shown = repr(Outcome(ACCOUNT, "us-east-1", "failed", "job", error=KeyError(SECRET), attempts=2))
 
         assert shown == "<Outcome 111111111111 us-east-1 failed in job (KeyError), 2 attempts, 0.000 s>"
+
+    @given(st.text(max_size=2_000), st.text(max_size=2_000))
+    def test_hostile_text_is_one_short_printable_line(self, message: str, code: str) -> None:
+        """No escape sequence, line end or unbounded text of an error, code, reason or name is shown as it is."""
+        account = Account("111111111111", name=message or None)
+        texts: list[object] = []
+        for outcome in (
+            Outcome(account, "us-east-1", "failed", error=ValueError(message), error_code=code),
+            Outcome(account, "us-east-1", "skipped", reason=message, error_code=code),
+        ):
+            texts += [str(outcome), repr(outcome), *outcome.row().values()]
+
+        for text in texts:
+            assert not isinstance(text, str) or (text.isprintable() and len(text) <= 600)
+
+
+class TestRow:
+    def test_the_value_is_json_text(self) -> None:
+        """Each row is flat; None is JSON's null, and a target without a value has none."""
+        value = {"ids": ["i-1"], "n": -1.5, "text": "\x1b[2J"}
+
+        row = Outcome(ACCOUNT, "us-east-1", "succeeded", value=value).row()
+
+        assert json.loads(row["value"]) == value
+        assert row["value"].isprintable()
+        assert Outcome(ACCOUNT, "us-east-1", "succeeded").row()["value"] == "null"
+        assert failed(KeyError()).row()["value"] is None
+
+    @pytest.mark.parametrize(
+        ("value", "name"), [({1, 2}, "set"), (float("nan"), "float"), ({("a", "b"): 1}, "dict"), (b"x", "bytes")]
+    )
+    def test_a_value_that_is_not_json_is_the_name_of_its_type(self, value: object, name: str) -> None:
+        """Whatever the value is, its row can be written."""
+        assert Outcome(ACCOUNT, "us-east-1", "succeeded", value=value).row()["value"] == name
+
+    def test_a_value_that_contains_itself_is_not_json(self) -> None:
+        """Neither a circle nor a deep list ends the report."""
+        circle: list[object] = []
+        circle.append(circle)
+        deep: list[object] = []
+        for _ in range(100_000):
+            deep = [deep]
+
+        assert Outcome(ACCOUNT, "us-east-1", "succeeded", value=circle).row()["value"] == "list"
+        assert Outcome(ACCOUNT, "us-east-1", "succeeded", value=deep).row()["value"] == "list"
+        while deep:
+            deep = deep.pop()  # type: ignore[assignment]

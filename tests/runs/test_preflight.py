@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 from botocore.exceptions import ClientError
 
-from asyncauth import Account, AssumeRoleError, ConfigurationError, Coverage, RejectedAccount, Role, Unreachable
+from asyncauth import (
+    Account,
+    AssumeRoleError,
+    ConfigurationError,
+    Coverage,
+    RejectedAccount,
+    Role,
+    SourceExpired,
+    Unreachable,
+)
 from asyncauth._credentials.sts_errors import explain
 from asyncauth._runs.preflight import probable_causes
 
@@ -55,12 +64,29 @@ def test_a_summary_lists_twenty_accounts() -> None:
     assert repr(coverage) == f"<Coverage {lines[0]}>"
 
 
+def test_an_error_of_the_source_is_one_line() -> None:
+    """Its message is there once, with the number of its accounts; accounts with other errors are listed after it."""
+    expired = SourceExpired("profile corp: run `aws sso login`\nand more")
+    unreachable = (
+        *(Unreachable(Account(f"{number:012}"), ("source",), expired) for number in range(300)),
+        Unreachable(
+            Account("123456789012", name="a\x1b[2J"), ("network",), AssumeRoleError("no answer", code="LoadTimeout")
+        ),
+    )
+
+    assert Coverage((), unreachable, 1.0).summary().splitlines() == [
+        "0 of 301 accounts can be reached (0%); 1.0 s",
+        "  300 accounts: SourceExpired: profile corp: run `aws sso login`",
+        "  123456789012 (a\ufffd[2J): network (AssumeRoleError: no answer)",
+    ]
+
+
 def test_a_coverage_counts_rejected_accounts() -> None:
     """An item of an iterator that is no valid account is neither reachable nor unreachable."""
     rejected = (RejectedAccount("1234", ConfigurationError("12 digits")),)
     coverage = Coverage((Account("123456789012"),), (), 1.0, rejected)
 
-    assert coverage.summary() == "1 of 1 accounts can be reached (100%); 1.0 s; rejected 1: 1234"
+    assert coverage.summary() == "1 of 1 account can be reached (100%); 1.0 s; rejected 1: 1234"
 
 
 @pytest.mark.parametrize(

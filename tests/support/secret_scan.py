@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from asyncauth import Keys
-from asyncauth._runs.outcome import Outcome, Report
+from asyncauth._runs import Outcome, Report
 from tests.support.references import reachable
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ class SecretScan:
     def report(self, report: Report[Any]) -> None:
         """Look for a marked secret in the repr and messages of a report."""
         self.counts["reports"] += 1
+        if self._test.endswith(_DELIBERATE):
+            return
         self.read("report", f"{report!r} {report.summary()}")
 
     # -- hooks -------------------------------------------------------------------------------------------------------
