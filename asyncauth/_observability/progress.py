@@ -1,4 +1,4 @@
-"""Progress displays: a live display on a terminal, a line every few seconds elsewhere.
+"""Progress displays: a live display on a terminal and in a notebook, a line every few seconds elsewhere.
 
 A display is a callable that takes the run's events. It passes them to a `RunTracker` and shows the tracker's
 `RunProgress`: targets, counts, times and AWS's error codes, but neither return values of jobs nor messages of errors.
@@ -6,6 +6,7 @@ A display is a callable that takes the run's events. It passes them to a `RunTra
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import inspect
 import logging
@@ -14,12 +15,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from html import escape
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._fanout import Event, RunFinished, RunStarted, Status
 from asyncauth._observability.run_tracker import RunProgress, RunTracker
 from asyncauth._runtime.clock import SYSTEM_CLOCK
+from asyncauth._runtime.printable import describe_error
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
     from asyncauth._runtime.clock import Clock
 
-__all__ = ["Display", "LinesDisplay", "LiveDisplay", "choose_display"]
+__all__ = ["Display", "LinesDisplay", "LiveDisplay", "NotebookDisplay", "choose_display"]
 
 logger: Final = logging.getLogger("asyncauth.progress")
 
@@ -56,7 +59,7 @@ def choose_display(
     """Return the listener for a run's events; None for no display.
 
     Args:
-        progress: True selects a live display on a terminal and in Jupyter if rich is installed, and lines elsewhere.
+        progress: True selects a live display in a notebook, and on a terminal if rich is installed; lines elsewhere.
             "live" and "lines" select that display. A callable is returned unchanged. None and False: no display.
         clock: source of all times.
         stream: output of the display. None: stderr, so that a pipe receives only the program's own output.
@@ -67,10 +70,9 @@ def choose_display(
     if progress is None or progress is False:
         return None
     if progress is True:
-        live = _can_be_live(stream)
-        return LiveDisplay(clock=clock, stream=stream) if live else LinesDisplay(clock=clock, stream=stream)
+        progress = "live" if _is_notebook(stream) or _can_be_live(stream) else "lines"
     if progress == "live":
-        return LiveDisplay(clock=clock, stream=stream)
+        return NotebookDisplay(clock=clock) if _is_notebook(stream) else LiveDisplay(clock=clock, stream=stream)
     if progress == "lines":
         return LinesDisplay(clock=clock, stream=stream)
     if inspect.iscoroutinefunction(progress):
@@ -136,7 +138,9 @@ class Display(ABC):
         except Exception as error:  # noqa: BLE001 - a stream can be of any class, and the run does not depend on it
             self._ended = True
             self._abandon()
-            logger.warning("the progress display ended, and the run continues: its stream failed with %r", error)
+            logger.warning(
+                "the progress display ended, and the run continues: its stream failed with %s", describe_error(error)
+            )
 
     def _write(self, line: str) -> None:
         print(line, file=self._stream or sys.stderr, flush=True)
@@ -210,8 +214,8 @@ class LiveDisplay(Display):
                 console=self._console,
                 auto_refresh=False,
                 # rich would write the program's own output to the display's stream, also where it goes to a pipe.
-                redirect_stdout=self._console.is_jupyter or _is_terminal(sys.stdout),
-                redirect_stderr=self._console.is_jupyter or _is_terminal(sys.stderr),
+                redirect_stdout=_is_terminal(sys.stdout),
+                redirect_stderr=_is_terminal(sys.stderr),
             )
             self._live.start(refresh=True)
 
@@ -272,6 +276,54 @@ class LiveDisplay(Display):
         return Group(*lines)
 
 
+class NotebookDisplay(Display):
+    """Display for notebooks: one output of the cell, which is replaced. It needs neither rich nor ipywidgets.
+
+    A saved notebook keeps the last output, which is the summary.
+    """
+
+    def __init__(self, *, clock: Clock = SYSTEM_CLOCK, interval_seconds: float = 0.5) -> None:
+        super().__init__(clock=clock, interval_seconds=interval_seconds)
+        self._handle: Any = None
+
+    def _begin(self) -> None:
+        display = importlib.import_module("IPython.display").display
+        self._handle = display(_as_html(_notebook_lines(self.tracker.progress())), display_id=True)
+
+    def _update(self, progress: RunProgress) -> None:
+        self._handle.update(_as_html(_notebook_lines(progress), progress))
+
+    def _end(self, event: RunFinished) -> None:
+        self._handle.update(_as_html([_summary(event, self.tracker.progress())]))
+
+    def _abandon(self) -> None:
+        self._handle = None
+
+
+def _is_notebook(stream: IO[str] | None) -> bool:
+    # IPython is loaded in every notebook. Only the shell of a kernel, and not that of a terminal, has a kernel.
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return stream is None and get_ipython is not None and getattr(get_ipython(), "kernel", None) is not None
+
+
+def _notebook_lines(progress: RunProgress) -> list[str]:
+    counts = [f"{progress.running:,} running", *(f"{n:,} {_LABELS[status]}" for status, n in progress.counts.items())]
+    left = "" if progress.eta_seconds is None else f", {_duration(progress.eta_seconds)} left"
+    lines = [
+        f"{_done(progress)} done, {progress.rate:.1f}/s, {_duration(progress.elapsed)} so far{left}",
+        ", ".join(counts),
+    ]
+    if progress.codes:
+        lines.append(", ".join(f"{code} {count:,}" for code, count in progress.codes))
+    return [*lines, *(f"{_duration(running.seconds):>10}  {running.name}" for running in progress.slowest)]
+
+
+def _as_html(lines: list[str], progress: RunProgress | None = None) -> object:
+    total = "" if progress is None or not progress.total else f' max="{progress.total}" value="{progress.done}"'
+    bar = "" if progress is None else f"<progress{total}></progress>"
+    return importlib.import_module("IPython.display").HTML(f"{bar}<pre>{escape(chr(10).join(lines))}</pre>")
+
+
 def _console(stream: IO[str] | None) -> Console:
     try:
         from rich.console import Console
@@ -285,7 +337,7 @@ def _console(stream: IO[str] | None) -> Console:
             # rich's own answer is SystemExit, and a stdout on /dev/null. This is called in the handler of the error.
             raise
 
-    return DisplayConsole(file=stream, stderr=stream is None)
+    return DisplayConsole(file=stream, stderr=stream is None, force_jupyter=False)
 
 
 def _is_terminal(stream: IO[str] | None) -> bool:
@@ -296,8 +348,6 @@ def _can_be_live(stream: IO[str] | None) -> bool:
     if importlib.util.find_spec("rich") is None:
         return False
     console = _console(stream)
-    if console.is_jupyter:
-        return importlib.util.find_spec("ipywidgets") is not None
     return console.is_terminal and not console.is_dumb_terminal
 
 

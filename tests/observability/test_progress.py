@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import errno
 import io
 import os
@@ -10,8 +9,8 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
-from types import ModuleType
-from typing import Any, ClassVar
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -23,7 +22,7 @@ from asyncauth._errors import AssumeRoleDenied, AsyncAuthError, ConfigurationErr
 from asyncauth._fanout.engine import fan_out
 from asyncauth._fanout.events import Event, RunFinished, RunStarted, TargetRetried, TargetSettled, TargetStarted
 from asyncauth._fanout.limits import Limits
-from asyncauth._observability.progress import LinesDisplay, LiveDisplay, choose_display
+from asyncauth._observability.progress import LinesDisplay, LiveDisplay, NotebookDisplay, choose_display
 from asyncauth._observability.run_tracker import RunTracker
 from asyncauth._runs.targets import Target
 from asyncauth.testing import FakeClock
@@ -502,14 +501,27 @@ def test_without_rich_true_shows_lines_and_live_is_an_error(monkeypatch: pytest.
         choose_display("live", stream=Terminal())
 
 
-class ZMQInteractiveShell:
-    """Fake shell of a notebook: rich recognises it by the name of its class."""
+class Cell:
+    """Fake output of a cell, which keeps what it showed."""
 
-    config: ClassVar[dict[str, object]] = {}
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+
+    def update(self, html: str) -> None:
+        self.shown.append(html)
 
 
-def _in_jupyter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+def _in_jupyter(monkeypatch: pytest.MonkeyPatch, *, kernel: object | None = "a kernel") -> Cell:
+    cell = Cell()
+
+    def display(html: str, *, display_id: bool) -> Cell:
+        assert display_id
+        cell.update(html)
+        return cell
+
+    _module(monkeypatch, "IPython", get_ipython=lambda: SimpleNamespace(kernel=kernel))
+    _module(monkeypatch, "IPython.display", display=display, HTML=str)
+    return cell
 
 
 def _module(monkeypatch: pytest.MonkeyPatch, name: str, **contents: object) -> None:
@@ -519,36 +531,36 @@ def _module(monkeypatch: pytest.MonkeyPatch, name: str, **contents: object) -> N
     monkeypatch.setitem(sys.modules, name, module)
 
 
-def test_jupyter_without_widgets_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """rich needs ipywidgets to replace its output; without them it only warns."""
-    _in_jupyter(monkeypatch)
+@pytest.mark.parametrize("progress", [True, "live"])
+def test_a_notebook_replaces_one_output(progress: Any, monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
+    """The output shows counts and the slowest target, at the end the summary; neither rich nor ipywidgets is used."""
+    cell = _in_jupyter(monkeypatch)
+    monkeypatch.setitem(sys.modules, "rich", None)
+
+    show = choose_display(progress, clock=clock)
+    assert isinstance(show, NotebookDisplay)
+    show(RunStarted(2))
+    show(TargetStarted(1, "<script>"))
+    clock.advance(1)
+    show(settled(0))
+    show(RunFinished({"succeeded": 2}, 1.0, complete=True))
+
+    assert "0 of 2 done" in cell.shown[0]
+    assert '<progress max="2" value="1"></progress>' in cell.shown[1]
+    assert "1 running, 1 succeeded" in cell.shown[1]
+    assert "1.0 s  &lt;script&gt;" in cell.shown[1]
+    assert cell.shown[2:] == ["<pre>asyncauth: 2 targets in 1.0 s: 2 succeeded</pre>"]
+
+
+def test_ipython_in_a_terminal_is_no_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its shell has no kernel, so the terminal decides."""
+    _in_jupyter(monkeypatch, kernel=None)
 
     assert isinstance(choose_display(True), LinesDisplay)
 
 
-def test_jupyter_with_widgets_is_live(monkeypatch: pytest.MonkeyPatch, clock: FakeClock) -> None:
-    """The display uses one output of the cell, which it clears and writes again."""
-    shown: list[object] = []
-
-    class Output:
-        cleared = 0
-
-        def __enter__(self) -> None: ...
-        def __exit__(self, *_: object) -> None: ...
-        def clear_output(self, wait: bool) -> None:
-            Output.cleared += 1
-
+def test_a_given_stream_is_used_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output of the cell is only for displays without a stream of their own."""
     _in_jupyter(monkeypatch)
-    _module(monkeypatch, "ipywidgets", Output=Output)
-    _module(monkeypatch, "IPython")
-    _module(monkeypatch, "IPython.display", display=shown.append)
 
-    show = choose_display(True, clock=clock)
-    assert isinstance(show, LiveDisplay)
-    show(RunStarted(1))
-    clock.advance(1)
-    show(settled(0))
-    show(RunFinished({"succeeded": 1}, 1.0, complete=True))
-
-    assert [type(each) for each in shown if isinstance(each, Output)] == [Output]
-    assert Output.cleared >= 3
+    assert isinstance(choose_display(True, stream=io.StringIO()), LinesDisplay)
