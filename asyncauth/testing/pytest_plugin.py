@@ -61,8 +61,8 @@ def simulated_fleet(request: pytest.FixtureRequest) -> Iterator[SimulatedFleet]:
 
 
 @pytest.fixture
-def fake_clock() -> FakeClock:
-    """Return a clock that moves only when the test advances it."""
+def asyncauth_clock() -> FakeClock:
+    """Return a `FakeClock`, which moves only when the test advances it: `SessionPool(clock=asyncauth_clock)`."""
     from asyncauth.testing._clock import FakeClock
 
     return FakeClock()

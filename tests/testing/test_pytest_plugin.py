@@ -58,10 +58,10 @@ def test_the_same_shared_fleet(fleet):
     assert fleet.pid in PIDS
 
 
-def test_a_clock(fake_clock):
-    before = fake_clock.time()
-    fake_clock.advance(60)
-    assert fake_clock.time() == before + 60
+def test_a_clock(asyncauth_clock):
+    before = asyncauth_clock.time()
+    asyncauth_clock.advance(60)
+    assert asyncauth_clock.time() == before + 60
 """
 
 
