@@ -1,24 +1,28 @@
 """Demo of `make demo`: EC2 inventory of a simulated fleet, global and China, with a denied account and a dead region.
 
 A child process on 127.0.0.1 simulates 50 global accounts with two regions each, and 10 Chinese accounts. One run reads
-the inventory of all of them. Targets that cannot be reached are listed with their errors; the rest is complete.
+the inventory of all of them, with a live display. Targets that cannot be reached are listed with their errors; the rest
+is complete.
 """
 
 import asyncio
-import time
+import os
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from asyncauth import Account, AccountSession, Outcome, RefreshPolicy, SessionPool
+from asyncauth import Account, AccountSession, Outcome, RefreshPolicy, Report, SessionPool
 from asyncauth.testing import SimulatedFleet
 
 DENIED_ACCOUNT = "100000000007"
 DEAD_REGION = "ap-southeast-2"
 TIMEOUT_SECONDS = 8.0  # per target; only 20 at once, so that targets do not time out on a slow machine
 MAX_AT_ONCE = 20
+LARGEST = 5
 
 
 def accounts() -> list[Account]:
@@ -31,30 +35,65 @@ def accounts() -> list[Account]:
 async def inventory(session: AccountSession) -> Counter[str]:
     types: Counter[str] = Counter()
     async with session.client("ec2") as ec2:
-        async for page in ec2.get_paginator("describe_instances").paginate():
+        async for page in ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 1000}):
             for reservation in page["Reservations"]:
                 types.update(instance["InstanceType"] for instance in reservation["Instances"])
     return types
 
 
-def table(outcomes: list[Outcome[Counter[str]]]) -> Table:
-    shown = Table(title="EC2 instances of the fleet", header_style="bold")
-    for column in ("partition", "account", "name", "region"):
+def by_region(report: Report[Counter[str]]) -> Table:
+    shown = Table(title="EC2 instances by partition and region", header_style="bold", title_justify="left")
+    for column in ("partition", "region"):
+        shown.add_column(column)
+    for column in ("accounts", "not reached", "instances"):
+        shown.add_column(column, justify="right")
+    rows: dict[tuple[str, str], Counter[str]] = {}
+    for outcome in report:
+        row = rows.setdefault((outcome.account.partition, outcome.region_name), Counter())
+        row["accounts"] += 1
+        row["not reached"] += not outcome.ok
+        row["instances"] += (outcome.value or Counter()).total()
+    previous = None
+    for (partition, region), row in sorted(rows.items()):
+        if previous not in (None, partition):
+            shown.add_section()
+        previous = partition
+        missing = f"[red]{row['not reached']}[/red]" if row["not reached"] else "-"
+        shown.add_row(partition, region, str(row["accounts"]), missing, str(row["instances"]))
+    return shown
+
+
+def notable(report: Report[Counter[str]]) -> Table:
+    shown = Table(title="Not reached, and the largest", header_style="bold", title_justify="left")
+    for column in ("account", "name", "region"):
         shown.add_column(column)
     shown.add_column("instances", justify="right")
-    shown.add_column("types, or the error", overflow="fold")
-    previous = None
-    for outcome in sorted(outcomes, key=lambda one: (one.account.partition, one.account.id, one.region_name)):
-        if previous not in (None, outcome.account.partition):
-            shown.add_section()
-        previous = outcome.account.partition
-        details = " ".join(f"{name} x{count}" for name, count in sorted((outcome.value or {}).items()))
-        if not outcome.ok:
-            details = f"[red]{outcome.status} in {outcome.phase}: {outcome.error_code}[/red]"
-        count = str(sum(outcome.value.values())) if outcome.value is not None else "-"
-        account = outcome.account
-        shown.add_row(account.partition, account.id, account.name, outcome.region_name, count, details)
+    shown.add_column("the error, or the types", overflow="fold")
+    failures: dict[tuple[str, str], list[Outcome[Counter[str]]]] = {}
+    for outcome in report.failed:
+        failures.setdefault((outcome.account.id, outcome.status), []).append(outcome)
+    for outcomes in failures.values():
+        first = outcomes[0]
+        regions = ", ".join(outcome.region_name for outcome in outcomes)
+        error = f"[red]{first.status} in {first.phase}: {first.error}[/red]"
+        shown.add_row(first.account.id, first.account.name, regions, "-", error)
+    shown.add_section()
+    largest = sorted(report.succeeded, key=lambda outcome: -(outcome.value or Counter()).total())
+    for outcome in largest[:LARGEST]:
+        types = outcome.value or Counter()
+        details = ", ".join(f"{count} {name}" for name, count in types.most_common())
+        shown.add_row(outcome.account.id, outcome.account.name, outcome.region_name, str(types.total()), details)
     return shown
+
+
+def next_steps() -> str:
+    program = Path(sys.executable)
+    python = os.path.relpath(program) if program.is_relative_to(Path.cwd()) else "python"
+    return f"""What next:
+  an example, on a fleet of this kind    {python} -m asyncauth.testing {python} examples/ec2_inventory.py
+  the same, in your own accounts         ACCOUNTS="111111111111 222222222222" {python} examples/ec2_inventory.py
+  all examples                           examples/README.md
+  a program of your own                  README.md, "The first program\""""
 
 
 async def main() -> None:
@@ -64,26 +103,25 @@ async def main() -> None:
         accounts(), denied=[DENIED_ACCOUNT], instances_per_region=(1, 6), preload=("ec2",)
     ) as fleet:
         await fleet.fault("hang", service="ec2", region=DEAD_REGION)
-        began = time.perf_counter()
         sources = {"aws": fleet.keys(), "aws-cn": fleet.keys("aws-cn")}
         # One AssumeRole for both regions of the denied account, even if they are far apart in the run.
         refresh = RefreshPolicy(denial_memory=(60, 60))
         async with SessionPool(sources=sources, endpoint_url=fleet.endpoint_url, refresh=refresh) as pool:
-            report = await pool.map(inventory, fleet.accounts, timeout=TIMEOUT_SECONDS, max_at_once=MAX_AT_ONCE)
-        seconds = time.perf_counter() - began
+            report = await pool.map(
+                inventory, fleet.accounts, timeout=TIMEOUT_SECONDS, max_at_once=MAX_AT_ONCE, progress=True
+            )
         assumed = (await fleet.counts()).calls("sts", "AssumeRole")
 
-    console.print(table(list(report)))
-    for outcome in report.failed:
-        console.print(f"[red]{outcome.account.name} {outcome.region_name}[/red]: {outcome.error}", highlight=False)
-    reachable = {outcome.account.id for outcome in report.succeeded}
+    console.print(by_region(report), notable(report))
+    visited = {outcome.account.id for outcome in report.succeeded}
     failed = {outcome.account.id for outcome in report.failed}
-    instances = sum(sum(counted.values()) for counted in report.values())
+    instances = sum(counted.total() for counted in report.values())
     console.print(
-        f"[bold]{len(reachable)} accounts reached, {len(failed)} with failures; {instances} instances; "
-        f"{assumed} AssumeRole calls for {len(fleet.accounts)} accounts; {seconds:.1f} seconds[/bold]",
+        f"[bold]{len(visited)} accounts reached, {len(failed)} with failures; {instances} instances; "
+        f"{assumed} AssumeRole calls for {len(fleet.accounts)} accounts; {report.elapsed:.1f} seconds[/bold]",
         highlight=False,
     )
+    console.print(next_steps(), highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

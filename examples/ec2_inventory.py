@@ -15,7 +15,7 @@ from asyncauth import AccountSession, SessionPool
 async def instances(session: AccountSession) -> list[str]:
     lines = []
     async with session.client("ec2") as ec2:
-        async for page in ec2.get_paginator("describe_instances").paginate():
+        async for page in ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 1000}):
             for reservation in page["Reservations"]:
                 for instance in reservation["Instances"]:
                     fields = (

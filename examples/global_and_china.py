@@ -15,7 +15,7 @@ from asyncauth import AccountSession, Profile, SessionPool
 
 async def count_instances(session: AccountSession) -> int:
     async with session.client("ec2") as ec2:
-        pages = ec2.get_paginator("describe_instances").paginate()
+        pages = ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 1000})
         return sum([len(reservation["Instances"]) async for page in pages for reservation in page["Reservations"]])
 
 
