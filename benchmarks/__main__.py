@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import _report, _svg, bigpage, fleet, live, micro, server, sweep, tls
+from benchmarks import _report, _svg, bigpage, fleet, live, login, micro, server, sweep, tls
 from benchmarks._variants import VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SECTIONS: Final = ("fleet", "live", "bigpage", "tls", "micro", "sweep")
+SECTIONS: Final = ("fleet", "live", "bigpage", "tls", "micro", "login", "sweep")
 SIZES: Final = (10, 100, 1_000, 10_000)
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 _FLEET_SECONDS: Final = 540.0
@@ -70,6 +70,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         elif section == "micro":
             few = {"accounts": 200, "times": 500, "imports": 2} if quick else {}
             result[section] = micro.run(**few, log=_log)
+        elif section == "login":
+            few = {"accounts": 30, "runs": 1} if quick else {}
+            result[section] = login.run(**few, log=_log)
         elif section == "sweep":
             few_points: dict[str, Any] = (
                 {"latencies_ms": (50,), "at_once": (1, 10, 100), "seconds": 1.0} if quick else {}
@@ -96,7 +99,15 @@ def _log(line: str) -> None:
 
 
 def _question(section: str) -> str:
-    modules = {"fleet": fleet, "live": live, "bigpage": bigpage, "tls": tls, "micro": micro, "sweep": sweep}
+    modules = {
+        "fleet": fleet,
+        "live": live,
+        "bigpage": bigpage,
+        "tls": tls,
+        "micro": micro,
+        "login": login,
+        "sweep": sweep,
+    }
     return (modules[section].__doc__ or "").partition("?")[0] + "?"
 
 

@@ -69,6 +69,8 @@ def claims(result: Mapping[str, Any]) -> list[Claim]:
     found: list[Claim] = []
     if fleet := result.get("fleet"):
         found += _fleet_claims(fleet)
+    if login := result.get("login"):
+        found += _login_claims(login)
     if micro := result.get("micro"):
         found += [
             Claim(text, micro[key], limit)
@@ -89,6 +91,15 @@ def claims(result: Mapping[str, Any]) -> list[Claim]:
                 for endpoint, count in row["handshakes"].items()
             ]
     return found
+
+
+def _login_claims(login: Mapping[str, Any]) -> list[Claim]:
+    ours = [row for row in login["rows"] if row["way"] == OURS]
+    return [
+        Claim(f"{text} after a forgotten login", max(row[key] for row in ours), 1.0)
+        for key, text in (("messages", "messages"), ("portal_requests", "requests to the portal"))
+        if ours
+    ]
 
 
 def _fleet_claims(fleet: Mapping[str, Any]) -> list[Claim]:
@@ -144,6 +155,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         parts += _tls_parts(tls)
     if micro := result.get("micro"):
         parts += _micro_parts(micro)
+    if login := result.get("login"):
+        parts += _login_parts(login)
     if sweep := result.get("sweep"):
         parts += ["## How many at once\n", sweep_table(sweep)]
     if judged := claims(result):
@@ -383,6 +396,28 @@ def _micro_parts(micro: Mapping[str, Any]) -> list[str]:
     ]
     rows += [[f"`import {module}`", number(value, " ms")] for module, value in micro.get("import_ms", {}).items()]
     return ["## Small things\n", table(["", ""], rows)]
+
+
+def _login_parts(login: Mapping[str, Any]) -> list[str]:
+    head = ["login", "how", "runs", "targets", "seconds", "CPU seconds", "messages", "requests to the portal"]
+    rows = [
+        [
+            row["login"],
+            f"**{row['label']}**" if row["way"] == OURS else row["label"],
+            count(row["runs"]),
+            count(row["targets"]),
+            number(row["seconds"]),
+            number(row["cpu_seconds"]),
+            count(row["messages"]),
+            count(row["portal_requests"]),
+        ]
+        for row in login["rows"]
+    ]
+    return [
+        "## A forgotten login\n",
+        "A profile of IAM Identity Center without a valid login. Every target has an outcome with the message.\n",
+        table(head, rows),
+    ]
 
 
 def sweep_table(sweep: Mapping[str, Any]) -> str:

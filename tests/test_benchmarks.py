@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from asyncauth.testing import SimulatedFleet
 from benchmarks import __main__ as command
-from benchmarks import _bodies, _report, _svg, fleet, live, sweep, tls
+from benchmarks import _bodies, _report, _svg, fleet, live, login, sweep, tls
 from benchmarks._measure import LoopLag, percentile
 from benchmarks._processes import ChildFailed, missing_packages
 from benchmarks._variants import VARIANTS, Answer, Variant
@@ -361,6 +361,18 @@ def test_tls_counts_handshakes(tmp_path: Path) -> None:
     assert certificates[2].stat().st_mode & 0o077 == 0
 
 
+def test_a_forgotten_login_is_measured_in_both_ways() -> None:
+    """Every target fails with the message of the login, and the portal's requests are counted."""
+    measured = login.run(accounts=2, runs=1, log=lambda _: None)
+
+    assert measured["problems"] == {}
+    rows = {(row["login"], row["way"]): row for row in measured["rows"]}
+    assert [row["targets"] for row in rows.values()] == [1, 8, 1, 8]
+    assert [rows[login.LOGINS[0], way]["portal_requests"] for way in login.WAYS] == [0, 0]
+    assert [rows[login.LOGINS[1], way]["portal_requests"] >= 1 for way in login.WAYS] == [True, True]
+    assert all("aws sso login" in rows[each, "asyncauth"]["message"] for each in login.LOGINS)
+
+
 def test_loop_lag_sees_a_stall() -> None:
     """The lag includes a stall of the event loop at the end of the measurement, at its full length."""
 
@@ -454,6 +466,22 @@ def result() -> dict[str, Any]:
         },
         "live": {"rows": [{"variant": "asyncauth", "sessions": 1_000, "kib_per_session": 3.5}]},
         "micro": {"bind_us": 25.0, "bind_bytes": 1_500.0, "create_client_us": 18_000.0, "import_ms": {"boto3": 300.0}},
+        "login": {
+            "rows": [
+                {
+                    "login": "the cached token has ended",
+                    "way": "asyncauth",
+                    "label": "asyncauth",
+                    "runs": 3,
+                    "targets": 1_200,
+                    "seconds": 0.31,
+                    "cpu_seconds": 0.3,
+                    "messages": 1,
+                    "portal_requests": 2,
+                }
+            ],
+            "problems": {},
+        },
         "bigpage": {
             "accounts": 50,
             "instances": 1_000,
@@ -510,6 +538,8 @@ def test_ratios_are_judged(result: dict[str, Any]) -> None:
         "peak RSS at 10,000 accounts, MiB": (120.0, True),
         "binding a client, microseconds": (25.0, False),
         "a bound client, bytes": (1_500.0, True),
+        "messages after a forgotten login": (1.0, True),
+        "requests to the portal after a forgotten login": (2.0, False),
         "event-loop lag under big pages, p99, ms": (12.0, True),
         "event-loop lag under big pages, worst, ms": (140.0, False),
         "TLS handshakes at STS per account at once": (1.0, True),
@@ -532,6 +562,7 @@ def test_page_contains_the_figures(result: dict[str, Any]) -> None:
     assert "| **asyncauth** | 1,000 | 3 | 200 | 118 | 121 | 200 | 201 |" in page
     assert "| **asyncauth** | 2 | 1.00 | 12.0 | 140 |" in page
     assert "- runacross: not run" in page
+    assert "| the cached token has ended | **asyncauth** | 3 | 1,200 | 0.31 | 0.30 | 1 | 2 |" in page
     assert "| binding a client, microseconds | 25.0 | at most 20.0 | **no** |" in page
     assert "| 90 % of the best from | 10 at once | 1,000 at once |" in page
 
