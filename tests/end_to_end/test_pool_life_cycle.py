@@ -297,7 +297,7 @@ class TestRunsOfOtherTasks:
 
         with pytest.raises(PoolClosed, match="the pool was closed before this run had ended"):
             await run
-        assert "the run ended early (PoolClosed): 3 targets: 2 cancelled, 1 succeeded" in caplog.text
+        assert "the run ended early (PoolClosed): <Report 3 targets: 2 cancelled, 1 succeeded" in caplog.text
 
     async def test_a_stream_ends_with_pool_closed(self, fleet: SimulatedFleet) -> None:
         """The reader gets every target's outcome first: those that finished, and the others as cancelled."""
