@@ -30,7 +30,8 @@ def failures_of(outcomes: Sequence[Outcome[Any]], rejected: Sequence[RejectedAcc
     others += [each.error for each in rejected]
     others += _never_tried_errors(never_tried)
     if len(of_sources) == 1 and not others:
-        return of_sources[0]
+        # Without the frames of the pool, which have no meaning for a user who has forgotten to log in.
+        return of_sources[0].with_traceback(None)
     if not of_sources and not others:
         return None
     message = f"{len(failed):,} of {plural(len(outcomes), 'target')} failed"

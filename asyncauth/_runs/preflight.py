@@ -17,7 +17,7 @@ from asyncauth._errors import (
     RegionDisabled,
     SourceError,
 )
-from asyncauth._runtime.printable import describe_error, printable
+from asyncauth._runtime.printable import describe_error, describe_lines, printable
 
 if TYPE_CHECKING:
     from asyncauth._models import Account, Role
@@ -104,11 +104,11 @@ class Coverage:
     def summary(self) -> str:
         """Return a headline, and one line for each unreachable account; the first twenty are listed by id.
 
-        An error of the base credentials is one line with its message and the number of its accounts.
+        An error of the base credentials is there once, with its whole message and the number of its accounts.
         """
         of_sources = [each for each in self.unreachable if isinstance(each.error, SourceError)]
         others = [each for each in self.unreachable if not isinstance(each.error, SourceError)]
-        sources = Counter(describe_error(each.error) for each in of_sources)
+        sources = Counter("\n    ".join(describe_lines(each.error)) for each in of_sources)
         lines = [self._headline()]
         lines += [f"  {_accounts(count)}: {message}" for message, count in sources.most_common()]
         lines += [f"  {each}" for each in others[:_MAX_LISTED]]

@@ -9,6 +9,7 @@ _NAME_CHARACTERS: Final = 40
 MESSAGE_CHARACTERS: Final = 400
 # Only the beginning of a text is read: an error can quote a whole response.
 _MAX_READ: Final = 10_000
+_MAX_LINES: Final = 20
 
 
 def printable(text: str, max_characters: int = _NAME_CHARACTERS) -> str:
@@ -34,6 +35,16 @@ def describe_error(error: BaseException, max_characters: int = MESSAGE_CHARACTER
         error = error.exceptions[0]
         parts.append(_class_and_line(error))
     return printable(": ".join(parts), max_characters)
+
+
+def describe_lines(error: BaseException) -> list[str]:
+    """Return the class and the whole message of an error as printable lines, at most twenty."""
+    try:
+        lines = [line for line in str(error)[:_MAX_READ].splitlines() if line.strip()]
+    except Exception:  # noqa: BLE001 - an exception can be of any class
+        lines = []
+    first = describe_error(error)
+    return [first, *(printable(line, MESSAGE_CHARACTERS) for line in lines[1:_MAX_LINES])]
 
 
 def _class_and_line(error: BaseException) -> str:

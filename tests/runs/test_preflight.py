@@ -64,9 +64,9 @@ def test_a_summary_lists_twenty_accounts() -> None:
     assert repr(coverage) == f"<Coverage {lines[0]}>"
 
 
-def test_an_error_of_the_source_is_one_line() -> None:
-    """Its message is there once, with the number of its accounts; accounts with other errors are listed after it."""
-    expired = SourceExpired("profile corp: run `aws sso login`\nand more")
+def test_an_error_of_the_source_is_there_once() -> None:
+    """Its whole message is there once, with the number of its accounts; other accounts are listed after it."""
+    expired = SourceExpired("profile corp: run `aws sso login`\n  - and\x1b[2J more")
     unreachable = (
         *(Unreachable(Account(f"{number:012}"), ("source",), expired) for number in range(300)),
         Unreachable(
@@ -77,6 +77,7 @@ def test_an_error_of_the_source_is_one_line() -> None:
     assert Coverage((), unreachable, 1.0).summary().splitlines() == [
         "0 of 301 accounts can be reached (0%); 1.0 s",
         "  300 accounts: SourceExpired: profile corp: run `aws sso login`",
+        "      - and\ufffd[2J more",
         "  123456789012 (a\ufffd[2J): network (AssumeRoleError: no answer)",
     ]
 

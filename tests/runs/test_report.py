@@ -155,6 +155,7 @@ class TestRaiseForFailures:
             Report([_outcomes()[0], _failed(error, 0), *outcomes]).raise_for_failures()
 
         assert raised.value is error
+        assert [entry.name for entry in raised.traceback][1:] == ["raise_for_failures"]
         assert error.__notes__ == ["300 targets, first 000000000000 us-east-1"]
 
     def test_a_source_error_is_in_a_group_once(self) -> None:
