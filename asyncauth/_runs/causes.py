@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncauth._errors import SourceError
+from asyncauth._errors import ConfigurationError, SourceError
 from asyncauth._runs.outcome import Outcome, describe_cause, describe_target
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
+
+    from asyncauth._runs.outcome import Phase
 
 # Ids, counts and times differ between messages of one cause.
 _WITH_DIGITS: Final = re.compile(r"\w*\d\w*")
@@ -43,8 +45,8 @@ def causes_of(outcomes: Iterable[Outcome[Any]]) -> list[Cause]:
     """Group outcomes by cause, the most frequent cause first.
 
     Errors with a code are one cause if class and code are equal. Errors without a code are one cause if class and
-    message are equal, except for the words that have digits in them. SourceErrors are one cause if their messages are
-    equal, because the message names the source.
+    message are equal, except for the words that have digits in them. Errors of base credentials are one cause if their
+    messages are equal, because the message names the source.
     """
     groups: dict[Hashable, Cause] = {}
     for outcome in outcomes:
@@ -54,11 +56,21 @@ def causes_of(outcomes: Iterable[Outcome[Any]]) -> list[Cause]:
     return sorted(groups.values(), key=lambda cause: -cause.count)
 
 
+def is_of_source(error: BaseException | None, phase: Phase | None = "credentials") -> bool:
+    """Whether an error concerns the base credentials, and so all their accounts in the same way.
+
+    A profile that does not exist is a ConfigurationError; one that concerns a single account has its id.
+    """
+    if isinstance(error, ConfigurationError):
+        return phase == "credentials" and error.account is None
+    return isinstance(error, SourceError)
+
+
 def _key(outcome: Outcome[Any]) -> Hashable:
     text, kind = describe_cause(outcome), type(outcome.error)
     if outcome.status == "skipped":
         return (outcome.status, _WITH_DIGITS.sub("#", text))
-    if isinstance(outcome.error, SourceError):
+    if is_of_source(outcome.error, outcome.phase):
         return (outcome.status, text)
     if outcome.error is not None and outcome.error_code is not None:
         return (outcome.status, kind, outcome.error_code)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncauth._errors import AsyncAuthError, ConfigurationError, SourceError
-from asyncauth._runs.causes import causes_of
+from asyncauth._errors import AsyncAuthError, ConfigurationError
+from asyncauth._runs.causes import causes_of, is_of_source
 from asyncauth._runs.outcome import describe_target, plural
 from asyncauth._runs.targets import NOT_IN_PARTITION
 
@@ -26,7 +26,7 @@ def failures_of(outcomes: Sequence[Outcome[Any]], rejected: Sequence[RejectedAcc
     failed = [outcome for outcome in outcomes if outcome.status in ("failed", "timed_out", "cancelled")]
     never_tried = [outcome for outcome in outcomes if was_never_tried(outcome)]
     of_sources = _source_errors(failed)
-    others = [_error_of(outcome) for outcome in failed if not isinstance(outcome.error, SourceError)]
+    others = [_error_of(outcome) for outcome in failed if not is_of_source(outcome.error, outcome.phase)]
     others += [each.error for each in rejected]
     others += _never_tried_errors(never_tried)
     if len(of_sources) == 1 and not others:
@@ -50,9 +50,9 @@ def was_never_tried(outcome: Outcome[Any]) -> bool:
 def _source_errors(failed: Sequence[Outcome[Any]]) -> list[Exception]:
     """Return each error of base credentials once: the targets of a source share it."""
     errors: list[Exception] = []
-    for cause in causes_of(outcome for outcome in failed if isinstance(outcome.error, SourceError)):
+    for cause in causes_of(outcome for outcome in failed if is_of_source(outcome.error, outcome.phase)):
         error = cause.example.error
-        assert isinstance(error, SourceError)
+        assert isinstance(error, Exception)
         errors.append(_with_note(error, f"{plural(cause.count, 'target')}, first {describe_target(cause.example)}"))
     return errors
 

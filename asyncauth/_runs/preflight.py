@@ -17,6 +17,7 @@ from asyncauth._errors import (
     RegionDisabled,
     SourceError,
 )
+from asyncauth._runs.causes import is_of_source
 from asyncauth._runtime.printable import describe_error, describe_lines, printable
 
 if TYPE_CHECKING:
@@ -106,8 +107,8 @@ class Coverage:
 
         An error of the base credentials is there once, with its whole message and the number of its accounts.
         """
-        of_sources = [each for each in self.unreachable if isinstance(each.error, SourceError)]
-        others = [each for each in self.unreachable if not isinstance(each.error, SourceError)]
+        of_sources = [each for each in self.unreachable if is_of_source(each.error)]
+        others = [each for each in self.unreachable if not is_of_source(each.error)]
         sources = Counter("\n    ".join(describe_lines(each.error)) for each in of_sources)
         lines = [self._headline()]
         lines += [f"  {_accounts(count)}: {message}" for message, count in sources.most_common()]

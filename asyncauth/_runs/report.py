@@ -156,7 +156,8 @@ class Report(Sequence[Outcome[T]], Generic[T]):
         returns.
 
         Raises:
-            SourceError: the base credentials do not work, and nothing else failed: the one error of all targets.
+            SourceError, ConfigurationError: the base credentials do not work, or their profile does not exist, and
+                nothing else failed: the one error of all targets.
             ExceptionGroup: everything else that failed. An error of the base credentials is in it once.
         """
         failure = failures_of(self.outcomes, self.rejected)

@@ -28,6 +28,7 @@ def printable(text: str, max_characters: int = _NAME_CHARACTERS) -> str:
 def describe_error(error: BaseException, max_characters: int = MESSAGE_CHARACTERS) -> str:
     """Return the class of an error and the first line of its message, whatever its `__str__` does.
 
+    A first line that ends with a colon introduces a list, and is followed by the last line, which has what to do.
     A group is followed by the first error in it, because the message of a task group has no cause.
     """
     parts = [_class_and_line(error)]
@@ -43,8 +44,11 @@ def describe_lines(error: BaseException) -> list[str]:
         lines = [line for line in str(error)[:_MAX_READ].splitlines() if line.strip()]
     except Exception:  # noqa: BLE001 - an exception can be of any class
         lines = []
-    first = describe_error(error)
-    return [first, *(printable(line, MESSAGE_CHARACTERS) for line in lines[1:_MAX_LINES])]
+    first = f"{type(error).__name__}: {lines[0]}" if lines else describe_error(error)
+    return [
+        printable(first, MESSAGE_CHARACTERS),
+        *(printable(line, MESSAGE_CHARACTERS) for line in lines[1:_MAX_LINES]),
+    ]
 
 
 def _class_and_line(error: BaseException) -> str:
@@ -53,5 +57,7 @@ def _class_and_line(error: BaseException) -> str:
         text = str(error)[:_MAX_READ]
     except Exception as raised:  # noqa: BLE001 - a job's exception can be of any class
         return f"{name}: (its __str__ raises {type(raised).__name__})"
-    line = next((line for line in text.splitlines() if line.strip()), "").strip()
-    return f"{name}: {line}" if line else name
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        return name
+    return f"{name}: {lines[0]} ... {lines[-1]}" if lines[0].endswith(":") and lines[1:] else f"{name}: {lines[0]}"

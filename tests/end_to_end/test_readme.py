@@ -132,7 +132,7 @@ class TestPage:
 #: Output of commands for which the README shows none.
 SHOWN = {
     'ACCOUNTS="111111111111 222222222222" python job.py': r"\n4 targets: 4 succeeded; 2 accounts reached, 0 with",
-    'ACCOUNTS="222222222222 333333333333" python coverage.py': r"^2 of 2 accounts can be reached \(100%\)",
+    'ACCOUNTS="222222222222 333333333333" python reachable.py': r"^2 of 2 accounts can be reached \(100%\)",
     "python -m asyncauth.testing python volumes.py": r"^3 targets: 3 succeeded",
     "python -m asyncauth.testing --accounts aws=2 aws-cn=1 -- python both.py": r"aws-cn cn-north-1 arn:aws-cn:sts::2",
     "python -m asyncauth.testing --accounts aws=1 -- python stop.py": r"4 targets: 4 skipped; .*: dry run",

@@ -32,6 +32,8 @@ class TestText:
             (KeyError("InstanceId"), "KeyError: 'InstanceId'"),
             (TimeoutError(), "TimeoutError"),
             (ValueError("\n\nfirst\nsecond"), "ValueError: first"),
+            (ValueError("tried, in this order:\n  - this\nGive one"), "ValueError: tried, in this order: ... Give one"),
+            (ValueError("this:"), "ValueError: this:"),
             (NoText(), "NoText: (its __str__ raises RuntimeError)"),
             (
                 ExceptionGroup("all", [KeyError("x"), OSError()]),

@@ -158,6 +158,16 @@ class TestRaiseForFailures:
         assert [entry.name for entry in raised.traceback][1:] == ["raise_for_failures"]
         assert error.__notes__ == ["300 targets, first 000000000000 us-east-1"]
 
+    def test_a_profile_that_does_not_exist_is_raised_itself(self) -> None:
+        """It concerns no account, so it is the same mistake for all of them; an account's own mistake is in a group."""
+        errors = [ConfigurationError("no profile 'prod'") for _ in range(3)]
+        outcomes = [Outcome(ONE, "us-east-1", "failed", "credentials", error=error) for error in errors]
+
+        with pytest.raises(ConfigurationError, match="no profile 'prod'"):
+            Report(outcomes).raise_for_failures()
+        with pytest.raises(ExceptionGroup):
+            Report([_failed(ConfigurationError("one", account=ONE.id))]).raise_for_failures()
+
     def test_a_source_error_is_in_a_group_once(self) -> None:
         """Other failures are beside it, and a second source has its own error."""
         errors = [SourceError("global")] * 3 + [SourceError("china")] * 2
