@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from asyncauth.testing._clock import FakeClock
     from asyncauth.testing._fleet import SimulatedFleet
     from asyncauth.testing._handles import BlockingFault, Fault
+    from asyncauth.testing._organization import Organization, OrganizationalUnit
     from asyncauth.testing._process import FleetError
     from asyncauth.testing._records import AssumedRole, CallCount, Counts
 
@@ -21,6 +22,8 @@ __all__ = [
     "FakeClock",
     "Fault",
     "FleetError",
+    "Organization",
+    "OrganizationalUnit",
     "SimulatedFleet",
 ]
 
@@ -33,6 +36,8 @@ _MODULE_OF = {
     "FakeClock": "_clock",
     "Fault": "_handles",
     "FleetError": "_process",
+    "Organization": "_organization",
+    "OrganizationalUnit": "_organization",
     "SimulatedFleet": "_fleet",
 }
 

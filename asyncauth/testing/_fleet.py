@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,17 +17,27 @@ from asyncauth._models import Account, Keys
 from asyncauth.testing import _commands, _spec
 from asyncauth.testing._blocking import BlockingControls
 from asyncauth.testing._handles import Fault
+from asyncauth.testing._organization import (
+    Organization,
+    expand_organizations,
+    organization_entry,
+    organization_identifier,
+    unit_identifier,
+)
 from asyncauth.testing._process import ChildProcess, FleetError
 from asyncauth.testing._records import account_id
 from asyncauth.testing._server.sts import mfa_code
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
     from typing import Self
 
     from asyncauth.testing._commands import FaultKind
+    from asyncauth.testing._organization import OrganizationLike
 
 _USER: Final = "fleet-operator"
+_ORGANIZATION: Final = Organization()
+_INACCESSIBLE: Final = frozenset(("SUSPENDED", "PENDING_CLOSURE", "CLOSED"))
 
 
 class SimulatedFleet:
@@ -61,6 +72,9 @@ class SimulatedFleet:
         metric_points: data points of `CPUUtilization` per instance, one every five minutes up to now.
         preload: services to import at the start, in the background, such as `("ec2", "cloudwatch")`. Without it the
             first call that needs moto waits for the import.
+        organization: the organization of each partition: one description for all of them; descriptions by partition,
+            None for a partition without an organization; or None: no partition has one.
+        management_role: the management accounts have the role too. AWS does not create it there.
         seed: the same seed gives the same sizes, ids and random choices.
         start_timeout: seconds within which the child must start.
 
@@ -92,6 +106,8 @@ class SimulatedFleet:
         disabled_regions: Collection[str] | Mapping[str, Collection[str]] = (),
         metric_points: int = 36,
         preload: Sequence[str] = (),
+        organization: OrganizationLike = _ORGANIZATION,
+        management_role: bool = False,
         seed: int = 0,
         start_timeout: float = 30.0,
     ) -> None:
@@ -119,6 +135,22 @@ class SimulatedFleet:
         self._denied = {str(account_id(account)) for account in denied}
         self._suspended = {str(account_id(account)) for account in suspended}
         self._disabled_regions = disabled_regions
+        self._seed = seed
+        self._management_role = management_role
+        self._organizations = {
+            name: organization_entry(
+                one,
+                partition=name,
+                seed=seed,
+                members=self._members(name),
+                # One description for all partitions names accounts of each; one for a partition must name its own.
+                foreign=() if isinstance(organization, Mapping) else self._members(None) - self._members(name),
+            )
+            for name, one in expand_organizations(organization, names).items()
+            if one is not None
+        }
+        for entry in self._organizations.values():
+            self._suspended.update(one_id for one_id, state in entry["states"].items() if state in _INACCESSIBLE)
         self._start_timeout = start_timeout
         self._control_token = secrets.token_urlsafe(32)
         self._mfa_secret = secrets.token_urlsafe(32)
@@ -249,6 +281,20 @@ class SimulatedFleet:
         """Return the ARN of the role to assume in an account of the fleet."""
         found = self.find(account)
         return found.effective_role(self._role).arn(found)
+
+    def organization_id(self, partition: str = "aws") -> str:
+        """Return the id of a partition's organization, such as `o-a1b2c3d4e5`."""
+        return organization_identifier(partition=self._own_partition(partition), seed=self._seed)
+
+    def parent_id(self, path: str = "", partition: str = "aws") -> str:
+        """Return the id of an organizational unit by its names from the root down, `Workloads/Production`.
+
+        Args:
+            path: the names, with slashes between them; "" for the id of the root.
+            partition: the partition of the organization.
+        """
+        names = path.split("/") if path else ()
+        return unit_identifier(names, partition=self._own_partition(partition), seed=self._seed)
 
     def instances(self, account: Account | str | None = None, region: str | None = None) -> int:
         """Return the number of EC2 instances at the start, of one account and region or of all (None)."""
@@ -450,6 +496,10 @@ class SimulatedFleet:
         for one_id in (*self._denied, *self._suspended):
             self.find(one_id)
 
+    def _members(self, partition: str | None) -> set[str]:
+        every = (*self._accounts, *self._management.values())
+        return {account.id for account in every if partition in {None, account.partition}}
+
     def _mentioned_regions(self) -> set[str]:
         mentioned = {region for regions in self._regions.values() for region in regions}
         return mentioned.union(*(account.regions for account in self._accounts))
@@ -464,6 +514,7 @@ class SimulatedFleet:
                 suspended=self._suspended,
                 disabled_regions=self._disabled_regions,
                 management=management,
+                has_role=self._management_role or not management,
             )
 
         return {
@@ -477,6 +528,7 @@ class SimulatedFleet:
                 *(entry(account, management=True) for account in self._management.values()),
                 *(entry(account, management=False) for account in self._accounts),
             ],
+            "organizations": self._organizations,
             "identities": [
                 {
                     "account": self._management[name].id,

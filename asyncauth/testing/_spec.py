@@ -130,6 +130,7 @@ def account_entry(
     suspended: Collection[str],
     disabled_regions: Collection[str] | Mapping[str, Collection[str]],
     management: bool = False,
+    has_role: bool = True,
 ) -> dict[str, Any]:
     """Return an account in the form that the child reads."""
     disabled = disabled_regions.get(account.id, ()) if isinstance(disabled_regions, Mapping) else disabled_regions
@@ -144,5 +145,5 @@ def account_entry(
         "disabled_regions": sorted(disabled),
         "instances": dict(instances),
         "management": management,
-        "roles": [{"arn": effective.arn(account), "external_id": effective.external_id}],
+        "roles": [{"arn": effective.arn(account), "external_id": effective.external_id}] if has_role else [],
     }

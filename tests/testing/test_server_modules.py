@@ -179,7 +179,7 @@ async def test_a_client_that_left_breaks_nothing(response: http.Response) -> Non
 
 @pytest.fixture
 def moto() -> moto_backend.Moto:
-    seeds = seed.Seeds({}, {}, seed=0, metric_points=0, partition_of=lambda _: "aws", wall=lambda: 0.0)
+    seeds = seed.Seeds({}, seed=0, metric_points=0, wall=lambda: 0.0)
     return moto_backend.Moto(seeds, {})
 
 

@@ -1,7 +1,7 @@
 """Router of the fleet's requests: counts each call, applies faults and limits, authenticates, and passes it on.
 
-Calls to STS and about regions are answered in this process's event loop; all others go to moto, under the account
-whose key signed.
+Calls to STS, to Organizations and about regions are answered in this process's event loop; all others go to moto,
+under the account whose key signed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncauth.testing._server.clock import FleetClock
     from asyncauth.testing._server.faults import Fault, FaultInjector
     from asyncauth.testing._server.moto_backend import Moto
+    from asyncauth.testing._server.organizations import OrganizationsServer
     from asyncauth.testing._server.regions import RegionsServer
     from asyncauth.testing._server.sts import Principal, SecurityTokenService
 
@@ -40,6 +41,7 @@ class Router:
         faults: the active faults and limits.
         recorder: counts the calls.
         regions: answers the actions about regions.
+        organizations: answers AWS Organizations.
         default_regions: the region by partition for unsigned calls.
         clock: the fleet's clock.
     """
@@ -53,6 +55,7 @@ class Router:
         faults: FaultInjector,
         recorder: CallRecorder,
         regions: RegionsServer,
+        organizations: OrganizationsServer,
         default_regions: Mapping[str, str],
         clock: FleetClock,
     ) -> None:
@@ -62,6 +65,7 @@ class Router:
         self._faults = faults
         self._recorder = recorder
         self._regions = regions
+        self._organizations = organizations
         self._default_regions = default_regions
         self._clock = clock
 
@@ -115,14 +119,8 @@ class Router:
         if call.service == "account" and call.action in ACCOUNT_ACTIONS.values():
             return self._regions.account_management(call.action, call.principal, request.body)
         if call.service == "organizations":
-            self._check_organizations(call, call.principal)
+            return self._organizations.answer(call.action, call.principal, request.body)
         return await self._call_moto(call, request, call.principal)
-
-    def _check_organizations(self, call: Call, caller: Principal) -> None:
-        """Refuse member accounts: AWS answers the management account only (and delegated administrators), moto all."""
-        if caller.account not in self._sts.management_accounts and call.action != "DescribeOrganization":
-            message = "You don't have permissions to access this resource."
-            raise refusal("denied", call.protocol, call.service, message)
 
     async def _call_moto(self, call: Call, request: Request, caller: Principal) -> Response:
         key = call.signed.access_key_id if call.signed else ""

@@ -1,4 +1,4 @@
-"""Initial contents of the fleet's accounts: instances, metrics and the organization, written into moto's backends.
+"""Initial contents of the fleet's accounts: instances and metrics, written into moto's backends.
 
 A region of an account is seeded at the first call to it, so a fleet of 1,000 accounts starts as fast as one of three.
 The same seed gives the same instances in any order of calls.
@@ -26,28 +26,22 @@ class Seeds:
 
     Args:
         accounts: entries of the fleet's specification, by account id.
-        management: the id of the management account by partition.
         seed: the seed of ids, types and tags.
         metric_points: data points per instance, one every five minutes.
-        partition_of: returns the partition of a region, None for an unknown region.
         wall: returns the fleet's time in Unix seconds, for the timestamps of the metrics.
     """
 
     def __init__(
         self,
         accounts: Mapping[str, Mapping[str, Any]],
-        management: Mapping[str, str],
         *,
         seed: int,
         metric_points: int,
-        partition_of: Callable[[str], str | None],
         wall: Callable[[], float],
     ) -> None:
         self._accounts = accounts
-        self._management = management
         self._seed = seed
         self._points = metric_points
-        self._partition_of = partition_of
         self._wall = wall
         self._done: set[tuple[str, str, str]] = set()
 
@@ -62,8 +56,6 @@ class Seeds:
         elif service in {"monitoring", "cloudwatch"}:
             self._once("ec2", account, region, self._seed_instances)
             self._once("monitoring", account, region, self._seed_metrics)
-        elif service == "organizations":
-            self._once("organizations", account, self._partition_of(region) or "aws", self._seed_organization)
 
     def _once(self, service: str, account: str, scope: str, seed: Callable[[str, str], None]) -> None:
         key = (service, account, scope)
@@ -135,45 +127,3 @@ class Seeds:
                             "Percent",
                         )
                     )
-
-    def _seed_organization(self, account: str, partition: str) -> None:
-        if self._management.get(partition) != account:
-            return
-        from moto.organizations.models import FakeAccount, organizations_backends
-
-        region = {"aws-cn": "cn-northwest-1", "aws-us-gov": "us-gov-west-1"}.get(partition, "us-east-1")
-        backend = organizations_backends[account][partition]
-        with self._seeded_ids(account, partition):
-            backend.create_organization(region, FeatureSet="ALL")
-        organization: Any = backend.org
-        joined = datetime(2024, 1, 1)
-        master: Any = backend.accounts[0]
-        master.name, master.email, master.create_time = self._accounts[account]["name"], _email(account), joined
-        for number, one in enumerate(self._accounts.values(), 1):
-            if one["partition"] != partition or one["id"] == account:
-                continue
-            # __init__ would also create a role in the IAM backend of every account: too slow for thousands of them.
-            member: Any = FakeAccount.__new__(FakeAccount)
-            member.__dict__.update(
-                type="ACCOUNT",
-                region=organization.region,
-                organization_id=organization.id,
-                master_account_id=organization.master_account_id,
-                create_account_status_id=f"car-{one['id']}",
-                id=one["id"],
-                name=one["name"],
-                email=_email(one["id"]),
-                # moto's pagination continues from this timestamp, so it must be unique.
-                create_time=joined + timedelta(minutes=number),
-                status="SUSPENDED" if one.get("suspended") else "ACTIVE",
-                state="SUSPENDED" if one.get("suspended") else "ACTIVE",
-                joined_method="CREATED",
-                parent_id=organization.root_id,
-                attached_policies=[],
-                tags=dict(one.get("tags", {})),
-            )
-            backend.accounts.append(member)
-
-
-def _email(account: str) -> str:
-    return f"{account}@simulated.example"

@@ -25,6 +25,7 @@ from asyncauth.testing._server.clock import FleetClock
 from asyncauth.testing._server.faults import Fault, FaultInjector, Match, RateLimit
 from asyncauth.testing._server.http import Request, Response
 from asyncauth.testing._server.moto_backend import Moto, prepare_environment
+from asyncauth.testing._server.organizations import OrganizationsServer
 from asyncauth.testing._server.regions import Regions, RegionsServer
 from asyncauth.testing._server.router import Router
 from asyncauth.testing._server.seed import Seeds
@@ -58,10 +59,8 @@ class Fleet:
         accounts = {account["id"]: account for account in spec["accounts"]}
         seeds = Seeds(
             accounts,
-            {account["partition"]: account["id"] for account in spec["accounts"] if account.get("management")},
             seed=spec["seed"],
             metric_points=spec["metric_points"],
-            partition_of=regions.partition_of,
             wall=self.clock.time,
         )
         self.moto = Moto(seeds, regions.by_partition)
@@ -72,6 +71,7 @@ class Fleet:
             faults=self.faults,
             recorder=self.recorder,
             regions=RegionsServer(regions, self.sts),
+            organizations=OrganizationsServer(spec["organizations"], accounts, self.sts),
             default_regions=spec["default_regions"],
             clock=self.clock,
         )
