@@ -15,11 +15,13 @@ import anyio
 from asyncauth._models import Keys
 from asyncauth.testing._process import FleetError
 from asyncauth.testing._records import AssumedRole, Counts, account_id, signing_name
+from asyncauth.testing._spec import check_region_states
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Mapping
 
     from asyncauth._models import Account
+    from asyncauth.testing._spec import RegionState
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -289,6 +291,8 @@ def change_account(
     denied: bool | None = None,
     suspended: bool | None = None,
     disabled_regions: Collection[str] | None = None,
+    region_states: Mapping[str, RegionState] | None = None,
+    scp_denied: Collection[str] | None = None,
 ) -> Command[None]:
     """Change the state of an account from now on; None leaves a value unchanged.
 
@@ -297,6 +301,8 @@ def change_account(
         denied: whether its roles refuse every caller.
         suspended: whether the account is closed: its roles and keys are refused.
         disabled_regions: all regions that are not enabled for the account.
+        region_states: `RegionOptStatus` by region, in place of all that were set.
+        scp_denied: all actions that a service control policy denies, such as `account:ListRegions` or `ec2:*`.
     """
     return Command(
         "set_account",
@@ -305,6 +311,10 @@ def change_account(
             "denied": denied,
             "suspended": suspended,
             "disabled_regions": None if disabled_regions is None else sorted(disabled_regions),
+            "region_states": None
+            if region_states is None
+            else check_region_states({str(account_id(account)): region_states})[str(account_id(account))],
+            "scp_denied": None if scp_denied is None else sorted(scp_denied),
         },
         _nothing,
     )

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from asyncauth.testing._commands import FaultKind
     from asyncauth.testing._organization import OrganizationLike
+    from asyncauth.testing._spec import RegionState
 
 _USER: Final = "fleet-operator"
 _ORGANIZATION: Final = Organization()
@@ -72,6 +73,9 @@ class SimulatedFleet:
         metric_points: data points of `CPUUtilization` per instance, one every five minutes up to now.
         preload: services to import at the start, in the background, such as `("ec2", "cloudwatch")`. Without it the
             first call that needs moto waits for the import.
+        region_states: `RegionOptStatus` by region, by account id: `ENABLED`, `ENABLING`, `DISABLING`, `DISABLED`. Only
+            an enabled region accepts calls.
+        scp_denied: actions that a service control policy denies, by account id: `account:ListRegions`, `ec2:*`.
         organization: the organization of each partition: one description for all of them; descriptions by partition,
             None for a partition without an organization; or None: no partition has one.
         management_role: the management accounts have the role too. AWS does not create it there.
@@ -106,6 +110,8 @@ class SimulatedFleet:
         disabled_regions: Collection[str] | Mapping[str, Collection[str]] = (),
         metric_points: int = 36,
         preload: Sequence[str] = (),
+        region_states: Mapping[str, Mapping[str, RegionState]] | None = None,
+        scp_denied: Mapping[str, Collection[str]] | None = None,
         organization: OrganizationLike = _ORGANIZATION,
         management_role: bool = False,
         seed: int = 0,
@@ -135,6 +141,8 @@ class SimulatedFleet:
         self._denied = {str(account_id(account)) for account in denied}
         self._suspended = {str(account_id(account)) for account in suspended}
         self._disabled_regions = disabled_regions
+        self._region_states = _spec.check_region_states(region_states or {})
+        self._scp_denied = {one_id: sorted(actions) for one_id, actions in (scp_denied or {}).items()}
         self._seed = seed
         self._management_role = management_role
         self._organizations = {
@@ -493,7 +501,7 @@ class SimulatedFleet:
         return partition
 
     def _require_own_accounts(self) -> None:
-        for one_id in (*self._denied, *self._suspended):
+        for one_id in (*self._denied, *self._suspended, *self._region_states, *self._scp_denied):
             self.find(one_id)
 
     def _members(self, partition: str | None) -> set[str]:
@@ -514,6 +522,8 @@ class SimulatedFleet:
                 suspended=self._suspended,
                 disabled_regions=self._disabled_regions,
                 management=management,
+                region_states=self._region_states.get(account.id, {}),
+                scp_denied=self._scp_denied.get(account.id, ()),
                 has_role=self._management_role or not management,
             )
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from asyncauth._aws.partitions import get_partition, partition_of_region, partitions
+from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account, Role, as_account, split_role
 
 if TYPE_CHECKING:
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
 
 AccountsLike: TypeAlias = "int | Mapping[str, int] | Iterable[Account | str]"
 RegionsLike: TypeAlias = "Mapping[str, Sequence[str]] | Sequence[str] | None"
+RegionState: TypeAlias = Literal["ENABLED", "ENABLING", "DISABLING", "DISABLED"]
 InstancesLike: TypeAlias = "int | tuple[int, int] | Callable[[Account, str], int]"
 
+REGION_STATES: Final = frozenset(("ENABLED", "ENABLING", "DISABLING", "DISABLED"))
 #: Regions of the global partition that are enabled for every account ("AWS Regions" in the account management guide);
 #: all others of it are opt-in regions. botocore's data files do not contain this.
 DEFAULT_REGIONS: Final = frozenset(
@@ -121,6 +125,20 @@ def partition_entries(mentioned: Collection[str]) -> dict[str, dict[str, Any]]:
     }
 
 
+def check_region_states(states: Mapping[str, Mapping[str, RegionState]]) -> dict[str, dict[str, RegionState]]:
+    """Return the states by account and region.
+
+    Raises:
+        ConfigurationError: a state is none that an account can have.
+    """
+    for account, by_region in states.items():
+        for region, state in by_region.items():
+            if state not in REGION_STATES:
+                allowed = ", ".join(sorted(REGION_STATES))
+                raise ConfigurationError(f"region_states[{account!r}][{region!r}] is {state!r}, not one of {allowed}")
+    return {account: dict(by_region) for account, by_region in states.items()}
+
+
 def account_entry(
     account: Account,
     *,
@@ -131,6 +149,8 @@ def account_entry(
     disabled_regions: Collection[str] | Mapping[str, Collection[str]],
     management: bool = False,
     has_role: bool = True,
+    region_states: Mapping[str, RegionState] = MappingProxyType({}),
+    scp_denied: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return an account in the form that the child reads."""
     disabled = disabled_regions.get(account.id, ()) if isinstance(disabled_regions, Mapping) else disabled_regions
@@ -143,6 +163,8 @@ def account_entry(
         "denied": account.id in denied,
         "suspended": account.id in suspended,
         "disabled_regions": sorted(disabled),
+        "region_states": dict(region_states),
+        "scp_denied": list(scp_denied),
         "instances": dict(instances),
         "management": management,
         "roles": [{"arn": effective.arn(account), "external_id": effective.external_id}] if has_role else [],

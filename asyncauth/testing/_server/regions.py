@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from asyncauth.testing._server.sts import AccountState, Principal, SecurityTokenService
 
 _EC2_NAMESPACE: Final = "http://ec2.amazonaws.com/doc/2016-11-15/"
+#: EC2's `OptInStatus` for each `RegionOptStatus`; EC2 has no state for a change that is under way.
+_OPT_IN_STATUS: Final[Mapping[str, str]] = {
+    "ENABLED": "opted-in",
+    "ENABLED_BY_DEFAULT": "opt-in-not-required",
+    "ENABLING": "not-opted-in",
+    "DISABLING": "not-opted-in",
+    "DISABLED": "not-opted-in",
+}
+_MAX_PAGE_SIZE: Final = 50
 #: Account Management's operations by path ("Account Management API reference").
 ACCOUNT_ACTIONS: Final[Mapping[str, str]] = {
     "/listRegions": "ListRegions",
@@ -53,6 +62,8 @@ class Regions:
 
     def status(self, account: AccountState, region: str) -> str:
         """Return the `RegionOptStatus` of a region in an account."""
+        if region in account.region_states:
+            return account.region_states[region]
         if region in account.disabled_regions:
             return "DISABLED"
         return "ENABLED" if region in self.opt_in else "ENABLED_BY_DEFAULT"
@@ -79,9 +90,7 @@ class RegionsServer:
         all_regions = form.get("AllRegions", "false").lower() == "true"
         items = []
         for region in known:
-            status = {"DISABLED": "not-opted-in", "ENABLED": "opted-in"}.get(
-                self._regions.status(account, region), "opt-in-not-required"
-            )
+            status = _OPT_IN_STATUS[self._regions.status(account, region)]
             endpoint = f"ec2.{region}.{self._regions.suffixes[caller.partition]}"
             facts = {"region-name": region, "opt-in-status": status, "endpoint": endpoint}
             listed = all_regions or bool(names) or status != "not-opted-in"
@@ -115,10 +124,14 @@ class RegionsServer:
         if action == "GetRegionOptStatus":
             return _json({"RegionName": region, "RegionOptStatus": self._regions.status(account, region)})
         disabled = account.disabled_regions
+        account.region_states.pop(region, None)
         account.disabled_regions = disabled - {region} if action == "EnableRegion" else disabled | {region}
         return _json({})
 
     def _account(self, action: str, caller: Principal, wanted: str | None) -> AccountState:
+        if wanted == caller.account and caller.account in self._sts.management_accounts:
+            # "The management account can't specify its own AccountId" (Account Management API reference).
+            raise AwsError("AccessDeniedException", 403, "The management account cannot specify its own AccountId")
         if wanted is None or wanted == caller.account:
             return self._sts.accounts[caller.account]
         account = self._sts.accounts.get(wanted)
@@ -143,7 +156,9 @@ class RegionsServer:
             if not contains or status in contains
         ]
         start = int(arguments.get("NextToken") or 0)
-        size = int(arguments.get("MaxResults") or 50)
+        size = int(arguments.get("MaxResults", _MAX_PAGE_SIZE))
+        if not 1 <= size <= _MAX_PAGE_SIZE:
+            raise AwsError("ValidationException", 400, f"MaxResults must be from 1 to {_MAX_PAGE_SIZE}, got {size}")
         page: dict[str, Any] = {"Regions": entries[start : start + size]}
         if start + size < len(entries):
             page["NextToken"] = str(start + size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from asyncauth.testing._server.aws_errors import THROTTLING_CODES, AwsError, refusal, render
@@ -114,6 +115,7 @@ class Router:
         if call.service == "sts":
             return self._sts.answer(call.action, call.principal, call.form, call.region)
         assert call.principal is not None
+        self._check_control_policy(call, call.principal)
         if call.service == "ec2" and call.action == "DescribeRegions":
             return self._regions.describe_regions(call.principal, call.form)
         if call.service == "account" and call.action in ACCOUNT_ACTIONS.values():
@@ -121,6 +123,15 @@ class Router:
         if call.service == "organizations":
             return self._organizations.answer(call.action, call.principal, request.body)
         return await self._call_moto(call, request, call.principal)
+
+    def _check_control_policy(self, call: Call, caller: Principal) -> None:
+        action = f"{call.service}:{call.action}"
+        if any(fnmatchcase(action, pattern) for pattern in self._sts.accounts[caller.account].scp_denied):
+            message = (
+                f"User: {caller.arn} is not authorized to perform: {action} "
+                "with an explicit deny in a service control policy"
+            )
+            raise refusal("denied", call.protocol, call.service, message)
 
     async def _call_moto(self, call: Call, request: Request, caller: Principal) -> Response:
         key = call.signed.access_key_id if call.signed else ""

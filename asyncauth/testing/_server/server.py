@@ -133,6 +133,9 @@ class Fleet:
             suspended=account.get("suspended", False),
             disabled_regions=self._closed_regions[account["partition"]].union(account["disabled_regions"]),
         )
+        state = self.sts.accounts[account["id"]]
+        state.set_region_states(account["region_states"])
+        state.scp_denied = tuple(account["scp_denied"])
         if account.get("management"):
             self.sts.trusted_accounts.add(account["id"])
             self.sts.management_accounts.add(account["id"])
@@ -241,6 +244,10 @@ class Fleet:
                 setattr(state, name, command[name])
         if command.get("disabled_regions") is not None:
             state.disabled_regions = self._closed_regions[state.partition].union(command["disabled_regions"])
+        if command.get("region_states") is not None:
+            state.set_region_states(command["region_states"])
+        if command.get("scp_denied") is not None:
+            state.scp_denied = tuple(command["scp_denied"])
         return {}
 
     async def _set_token_lifetime(self, command: dict[str, Any]) -> Any:

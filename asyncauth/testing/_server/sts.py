@@ -99,13 +99,25 @@ class Role:
 
 @dataclass(slots=True)
 class AccountState:
-    """State of an account, as far as STS and the authentication depend on it."""
+    """State of an account, as far as STS and the authentication depend on it.
+
+    `region_states` has the `RegionOptStatus` of regions that differ from the usual one. `scp_denied` has the actions
+    that a service control policy denies, as shell patterns.
+    """
 
     id: str
     partition: str
     denied: bool = False
     suspended: bool = False
     disabled_regions: frozenset[str] = frozenset()
+    region_states: dict[str, str] = field(default_factory=dict)
+    scp_denied: tuple[str, ...] = ()
+
+    def set_region_states(self, states: Mapping[str, str]) -> None:
+        """Set the states of regions; only an enabled one accepts calls."""
+        self.region_states = dict(states)
+        enabled = {region for region, state in states.items() if state == "ENABLED"}
+        self.disabled_regions = self.disabled_regions.union(states) - enabled
 
 
 def _unique(prefix: str) -> str:
