@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from asyncauth.testing._clock import FakeClock
     from asyncauth.testing._fleet import SimulatedFleet
     from asyncauth.testing._handles import BlockingFault, Fault
+    from asyncauth.testing._identity_center import IdentityCenter, SsoLogin
     from asyncauth.testing._organization import Organization, OrganizationalUnit
     from asyncauth.testing._process import FleetError
     from asyncauth.testing._records import AssumedRole, CallCount, Counts
@@ -22,9 +23,11 @@ __all__ = [
     "FakeClock",
     "Fault",
     "FleetError",
+    "IdentityCenter",
     "Organization",
     "OrganizationalUnit",
     "SimulatedFleet",
+    "SsoLogin",
 ]
 
 _MODULE_OF = {
@@ -36,9 +39,11 @@ _MODULE_OF = {
     "FakeClock": "_clock",
     "Fault": "_handles",
     "FleetError": "_process",
+    "IdentityCenter": "_identity_center",
     "Organization": "_organization",
     "OrganizationalUnit": "_organization",
     "SimulatedFleet": "_fleet",
+    "SsoLogin": "_identity_center",
 }
 
 

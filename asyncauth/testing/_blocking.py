@@ -69,6 +69,8 @@ class BlockingControls:
     fault = _commands.blocking_handle(_commands.fault, BlockingFault)
     limit = _commands.blocking_handle(_commands.limit, BlockingFault)
     web_identity_token = _commands.blocking(_commands.web_identity_token)
+    sso_login = _commands.blocking(_commands.sso_login)
+    end_sso_logins = _commands.blocking(_commands.end_sso_logins)
     counts = _commands.blocking(_commands.counts)
     reset_counts = _commands.blocking(_commands.reset_counts)
     assumed = _commands.blocking(_commands.assumed)

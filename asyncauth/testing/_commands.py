@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, Par
 import anyio
 
 from asyncauth._models import Keys
+from asyncauth.testing._identity_center import SsoLogin
 from asyncauth.testing._process import FleetError
 from asyncauth.testing._records import AssumedRole, Counts, account_id, signing_name
 from asyncauth.testing._spec import check_region_states
@@ -401,6 +402,20 @@ def web_identity_token(subject: str = "workload", *, seconds: float = 3600.0) ->
     """Return a token that AssumeRoleWithWebIdentity accepts for `seconds`, in every partition and for every role."""
     arguments = {"subject": subject, "audience": "sts.amazonaws.com", "seconds": seconds}
     return Command("web_identity", arguments, lambda answer: str(answer["token"]))
+
+
+def sso_login(partition: str = "aws") -> Command[SsoLogin]:
+    """Log the user in to the Identity Center of a partition, as `aws sso login` does.
+
+    Raises:
+        FleetError: the partition has no Identity Center.
+    """
+    return Command("sso_login", {"partition": partition}, lambda answer: SsoLogin(**answer))
+
+
+def end_sso_logins() -> Command[int]:
+    """End all logins: the portal answers 401, no refresh token is accepted; return their number."""
+    return Command("end_sso_logins", {}, lambda answer: int(answer["ended"]))
 
 
 def new_keys(prefix: Literal["AKIA", "ASIA"]) -> Keys:

@@ -17,6 +17,7 @@ from asyncauth._models import Account, Keys
 from asyncauth.testing import _commands, _spec
 from asyncauth.testing._blocking import BlockingControls
 from asyncauth.testing._handles import Fault
+from asyncauth.testing._identity_center import identity_center_entries
 from asyncauth.testing._organization import (
     Organization,
     expand_organizations,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asyncauth.testing._commands import FaultKind
+    from asyncauth.testing._identity_center import IdentityCenterLike
     from asyncauth.testing._organization import OrganizationLike
     from asyncauth.testing._spec import RegionState
 
@@ -78,6 +80,8 @@ class SimulatedFleet:
         scp_denied: actions that a service control policy denies, by account id: `account:ListRegions`, `ec2:*`.
         organization: the organization of each partition: one description for all of them; descriptions by partition,
             None for a partition without an organization; or None: no partition has one.
+        identity_center: IAM Identity Center of each partition: one description for all of them, or descriptions by
+            partition; None: none.
         management_role: the management accounts have the role too. AWS does not create it there.
         seed: the same seed gives the same sizes, ids and random choices.
         start_timeout: seconds within which the child must start.
@@ -113,6 +117,7 @@ class SimulatedFleet:
         region_states: Mapping[str, Mapping[str, RegionState]] | None = None,
         scp_denied: Mapping[str, Collection[str]] | None = None,
         organization: OrganizationLike = _ORGANIZATION,
+        identity_center: IdentityCenterLike = None,
         management_role: bool = False,
         seed: int = 0,
         start_timeout: float = 30.0,
@@ -145,6 +150,11 @@ class SimulatedFleet:
         self._scp_denied = {one_id: sorted(actions) for one_id, actions in (scp_denied or {}).items()}
         self._seed = seed
         self._management_role = management_role
+        self._identity_centers = identity_center_entries(
+            identity_center,
+            {name: [one.id for one in self._accounts if one.partition == name] for name in names},
+            {name: regions[0] for name, regions in self._regions.items()},
+        )
         self._organizations = {
             name: organization_entry(
                 one,
@@ -468,6 +478,8 @@ class SimulatedFleet:
         return await self._address.send_async(_commands.add_identity(owner, name, role=role, lifetime=lifetime))
 
     web_identity_token = _commands.awaited(_commands.web_identity_token)
+    sso_login = _commands.awaited(_commands.sso_login)
+    end_sso_logins = _commands.awaited(_commands.end_sso_logins)
     counts = _commands.awaited(_commands.counts)
     reset_counts = _commands.awaited(_commands.reset_counts)
     assumed = _commands.awaited(_commands.assumed)
@@ -539,6 +551,7 @@ class SimulatedFleet:
                 *(entry(account, management=False) for account in self._accounts),
             ],
             "organizations": self._organizations,
+            "identity_centers": self._identity_centers,
             "identities": [
                 {
                     "account": self._management[name].id,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from asyncauth.testing._server.aws_errors import THROTTLING_CODES, AwsError, refusal, render
 from asyncauth.testing._server.calls import Call, identify
 from asyncauth.testing._server.http import Request, Response
+from asyncauth.testing._server.identity_center import OIDC, PORTAL
 from asyncauth.testing._server.regions import ACCOUNT_ACTIONS
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from asyncauth.testing._server.call_recorder import CallRecorder
     from asyncauth.testing._server.clock import FleetClock
     from asyncauth.testing._server.faults import Fault, FaultInjector
+    from asyncauth.testing._server.identity_center import IdentityCenterServer
     from asyncauth.testing._server.moto_backend import Moto
     from asyncauth.testing._server.organizations import OrganizationsServer
     from asyncauth.testing._server.regions import RegionsServer
@@ -43,6 +45,7 @@ class Router:
         recorder: counts the calls.
         regions: answers the actions about regions.
         organizations: answers AWS Organizations.
+        identity_centers: answers the portal and OIDC service of IAM Identity Center.
         default_regions: the region by partition for unsigned calls.
         clock: the fleet's clock.
     """
@@ -57,6 +60,7 @@ class Router:
         recorder: CallRecorder,
         regions: RegionsServer,
         organizations: OrganizationsServer,
+        identity_centers: IdentityCenterServer,
         default_regions: Mapping[str, str],
         clock: FleetClock,
     ) -> None:
@@ -67,12 +71,14 @@ class Router:
         self._recorder = recorder
         self._regions = regions
         self._organizations = organizations
+        self._identity_centers = identity_centers
         self._default_regions = default_regions
         self._clock = clock
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
         call = identify(request, self._sts.principals, self._default_regions, self._clock.monotonic())
+        self._identity_centers.identify(call, request)
         if not call.action:
             call.action = await asyncio.wrap_future(
                 self._moto.run(lambda: self._moto.action(request, call.service, request.path))
@@ -111,6 +117,8 @@ class Router:
     async def _answer_without_faults(self, call: Call, request: Request) -> Response:
         if self._faults.throttles(call.service, call.action, call.caller, call.account, call.region):
             raise refusal("throttled", call.protocol, call.service)
+        if call.signed is None and call.service in {PORTAL, OIDC}:
+            return self._identity_centers.answer(call, request)
         self._authenticator.authenticate(call, request)
         if call.service == "sts":
             return self._sts.answer(call.action, call.principal, call.form, call.region)

@@ -24,6 +24,7 @@ from asyncauth.testing._server.call_recorder import CallRecorder
 from asyncauth.testing._server.clock import FleetClock
 from asyncauth.testing._server.faults import Fault, FaultInjector, Match, RateLimit
 from asyncauth.testing._server.http import Request, Response
+from asyncauth.testing._server.identity_center import IdentityCenterServer
 from asyncauth.testing._server.moto_backend import Moto, prepare_environment
 from asyncauth.testing._server.organizations import OrganizationsServer
 from asyncauth.testing._server.regions import Regions, RegionsServer
@@ -64,6 +65,7 @@ class Fleet:
             wall=self.clock.time,
         )
         self.moto = Moto(seeds, regions.by_partition)
+        self.identity_centers = IdentityCenterServer(spec["identity_centers"], accounts, self.sts, self.clock)
         self.router = Router(
             sts=self.sts,
             authenticator=Authenticator(self.sts, regions.partition_of, self.clock, spec["max_clock_skew"]),
@@ -72,6 +74,7 @@ class Fleet:
             recorder=self.recorder,
             regions=RegionsServer(regions, self.sts),
             organizations=OrganizationsServer(spec["organizations"], accounts, self.sts),
+            identity_centers=self.identity_centers,
             default_regions=spec["default_regions"],
             clock=self.clock,
         )
@@ -98,6 +101,8 @@ class Fleet:
             "wait": self._wait,
             "preload": self._preload,
             "web_identity": self._web_identity,
+            "sso_login": self._sso_login,
+            "end_sso_logins": self._end_sso_logins,
         }
 
     def date(self) -> str:
@@ -279,6 +284,12 @@ class Fleet:
             subject=command["subject"], audience=command["audience"], expires_at=self.clock.time() + command["seconds"]
         )
         return {"token": token}
+
+    async def _sso_login(self, command: dict[str, Any]) -> Any:
+        return self.identity_centers.login(command["partition"])
+
+    async def _end_sso_logins(self, command: dict[str, Any]) -> Any:
+        return {"ended": self.identity_centers.end_logins()}
 
 
 async def _serve(spec: dict[str, Any], announce: Callable[[dict[str, Any]], None]) -> None:
