@@ -179,12 +179,15 @@ def fault(
     message: str | None = None,
     seconds: float | None = None,
     times: int | None = None,
+    after: int = 0,
     probability: float = 1.0,
     headers: Mapping[str, str] | None = None,
 ) -> Command[int]:
     """Inject a fault into matching calls from now on: see `SimulatedFleet.fault`."""
     if kind in {"delay", "drip"} and seconds is None:
         raise ValueError(f"a fault of kind {kind!r} needs seconds=")
+    if after < 0:
+        raise ValueError(f"after must not be negative, got {after}")
     if not 0.0 <= probability <= 1.0:
         raise ValueError(f"probability must be from 0 to 1, got {probability}")
     return Command(
@@ -197,6 +200,7 @@ def fault(
             "message": message,
             "seconds": seconds or 0.0,
             "times": times,
+            "after": after,
             "probability": probability,
             "headers": dict(headers or {}),
         },

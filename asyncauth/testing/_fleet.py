@@ -350,6 +350,7 @@ class SimulatedFleet:
         message: str | None = None,
         seconds: float | None = None,
         times: int | None = None,
+        after: int = 0,
         probability: float = 1.0,
         headers: Mapping[str, str] | None = None,
     ) -> Fault:
@@ -370,11 +371,13 @@ class SimulatedFleet:
             message: the error's text.
             seconds: the duration for `delay` and `drip`.
             times: number of calls to affect; None: no limit.
+            after: number of matching calls to leave alone first: 2 for the third page of a listing.
             probability: chance that a matching call is affected, from 0 to 1.
             headers: headers of the error's answer, such as `Retry-After`.
 
         Raises:
-            ValueError: `seconds` is missing for `delay` or `drip`, or `probability` is not from 0 to 1.
+            ValueError: `seconds` is missing for `delay` or `drip`, `after` is negative, or `probability` is not
+                from 0 to 1.
         """
         command = _commands.fault(
             kind,
@@ -387,6 +390,7 @@ class SimulatedFleet:
             message=message,
             seconds=seconds,
             times=times,
+            after=after,
             probability=probability,
             headers=headers,
         )

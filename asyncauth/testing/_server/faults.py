@@ -48,7 +48,8 @@ def _matches(pattern: str | None, value: str) -> bool:
 class Fault:
     """Fault that is applied to matching calls.
 
-    `times` is the number of calls to affect (None: no limit), `hits` the number affected so far. `released` is set
+    `after` is the number of matching calls to leave alone first, `passed` the number of those so far. `times` is the
+    number of calls to affect (None: no limit), `hits` the number affected so far. `released` is set
     when the fault is removed, and lets the calls that it holds continue.
     """
 
@@ -62,6 +63,8 @@ class Fault:
     times: int | None = None
     probability: float = 1.0
     headers: tuple[tuple[str, str], ...] = ()
+    after: int = 0
+    passed: int = 0
     hits: int = 0
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -106,6 +109,9 @@ class FaultInjector:
         """Return the oldest fault that affects this call, after counting the hit; None if there is none."""
         for fault in self.faults.values():
             if not fault.match.accepts(service, action, account, region):
+                continue
+            if fault.passed < fault.after:
+                fault.passed += 1
                 continue
             if fault.times is not None and fault.hits >= fault.times:
                 continue

@@ -196,6 +196,7 @@ class Fleet:
             message=command.get("message"),
             seconds=command.get("seconds", 0.0),
             times=command.get("times"),
+            after=command.get("after", 0),
             probability=command.get("probability", 1.0),
             headers=tuple((name, value) for name, value in command.get("headers", {}).items()),
         )
