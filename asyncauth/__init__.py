@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from asyncauth._errors import TargetTimeout as TargetTimeout
     from asyncauth._fanout import Retry as Retry
     from asyncauth._fanout import Status as Status
+    from asyncauth._models import SELF as SELF
     from asyncauth._models import Account as Account
     from asyncauth._models import AccountLike as AccountLike
     from asyncauth._models import Keys as Keys
     from asyncauth._models import Profile as Profile
     from asyncauth._models import Role as Role
+    from asyncauth._models import SsoRole as SsoRole
     from asyncauth._pool import SessionPool as SessionPool
     from asyncauth._pool import Statistics as Statistics
     from asyncauth._refresh import RefreshPolicy as RefreshPolicy
@@ -84,7 +86,7 @@ _EXPORTS = {
         "TargetTimeout",
     ),
     "_fanout": ("Retry", "Status"),
-    "_models": ("Account", "AccountLike", "Keys", "Profile", "Role"),
+    "_models": ("SELF", "Account", "AccountLike", "Keys", "Profile", "Role", "SsoRole"),
     "_pool": ("SessionPool", "Statistics"),
     "_refresh": ("RefreshPolicy",),
     "_resilience": ("RateLimit", "RateLimitStatistics"),

@@ -398,7 +398,9 @@ class RoleCredentials:
                 mfa_serial=role.mfa_serial,
                 mfa_token=role.mfa_token,
             )
-            return self.identity(source, hop, replace(hop.effective_role(plain), via=role.via[:-1]))
+            hop_role = hop.effective_role(plain)
+            assert hop_role is not None  # Role refuses SELF in `via`
+            return self.identity(source, hop, replace(hop_role, via=role.via[:-1]))
         if role.mfa_serial is not None:
             return self._mfa_identity(source, role, region)
         return source.identity

@@ -7,9 +7,10 @@ from asyncauth._models.aws_limits import parse_role_arn, split_role
 from asyncauth._models.credentials import Credentials
 from asyncauth._models.frozen_mapping import FrozenMapping
 from asyncauth._models.identity import CredentialsDue, Identity, permit_holder
-from asyncauth._models.source_spec import Keys, Profile
+from asyncauth._models.source_spec import SELF, Keys, Profile, SelfRole, SsoRole
 
 __all__ = [
+    "SELF",
     "Account",
     "AccountLike",
     "Credentials",
@@ -19,6 +20,8 @@ __all__ = [
     "Keys",
     "Profile",
     "Role",
+    "SelfRole",
+    "SsoRole",
     "as_account",
     "as_role",
     "parse_role_arn",

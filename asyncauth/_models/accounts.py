@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from asyncauth._aws.partitions import check_partition, get_partition, is_pattern
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import aws_limits
 from asyncauth._models.frozen_mapping import FrozenMapping
+from asyncauth._models.source_spec import SELF, SelfRole
 from asyncauth._runtime.validation import check_iterable
 
 AccountLike: TypeAlias = "Account | str"
@@ -28,35 +29,49 @@ class Account:
         name: a name for reports, without any effect; None if unknown.
         role: the role to assume there; None: the pool's role. A `Role` replaces the pool's role completely; a string
             is the part after `role/` in a role's ARN (`deploy`, or `team/deploy` for the path `/team/`) and replaces
-            name and path.
+            name and path. `SELF`: no role is assumed, the session acts as the source, whose account must be this one.
         external_id: sent with AssumeRole for this account, instead of the role's; None: the role's.
         regions: the regions of its targets if a run names none: region names, or patterns such as `us-*`.
         tags: for reports and for filters of your own; never sent to AWS.
+        source: base credentials for this account alone: any value of `SessionPool(source=)`, or an `SsoRole`; None:
+            the pool's source. Accounts with the same source share what it resolves to. It is not part of an account's
+            equality, and outcomes do not keep it.
+        facts: what discovery knows besides the tags: email, path of the organizational unit, state.
+        unavailable: why no call can be made in the account, such as its state; its target is a skipped outcome with
+            this reason. None: it is available.
 
     Raises:
-        ConfigurationError: AWS would not accept the id, partition, region, role or external id.
+        ConfigurationError: AWS would not accept the id, partition, region, role or external id, or another value has a
+            wrong type.
 
     Example:
         Account("123456789012", name="billing", regions=("eu-west-1",))
         Account("210987654321", partition="aws-cn")
+        Account("111111111111", role=SELF, source=Profile("management"))
     """
 
     id: str
     partition: str = "aws"
     name: str | None = None
-    role: Role | str | None = None
+    role: Role | str | SelfRole | None = None
     external_id: str | None = field(default=None, repr=False)
     regions: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    # The types of sources include those of aiobotocore, which this module must not import.
+    source: Any = field(default=None, compare=False)
+    facts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    unavailable: str | None = None
 
     def __post_init__(self) -> None:
         aws_limits.check_account_id(self.id)
         check_partition(self.partition)
         if isinstance(self.role, str):
             aws_limits.split_role(self.role)
-        elif self.role is not None and not isinstance(self.role, Role):
-            raise ConfigurationError(f"role of account {self.id} must be a Role or a string, got {self.role!r}")
+        elif self.role is not None and not isinstance(self.role, Role | SelfRole):
+            raise ConfigurationError(f"role of account {self.id} must be a Role, a string or SELF, got {self.role!r}")
         if self.external_id is not None:
+            if self.role is SELF:
+                raise ConfigurationError(f"external_id of account {self.id} has no effect with role=SELF")
             aws_limits.EXTERNAL_ID.check(f"external_id of account {self.id}", self.external_id)
         if isinstance(self.regions, str):
             raise ConfigurationError(
@@ -75,9 +90,15 @@ class Account:
                 raise ConfigurationError(
                     f"the pattern {region!r} in regions of account {self.id} matches no region of {self.partition}"
                 )
-        if not isinstance(self.tags, Mapping):
-            raise ConfigurationError(f"tags of account {self.id} must be a mapping, got {self.tags!r}")
-        object.__setattr__(self, "tags", FrozenMapping(self.tags))
+        for name in ("tags", "facts"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping):
+                raise ConfigurationError(f"{name} of account {self.id} must be a mapping, got {value!r}")
+            object.__setattr__(self, name, FrozenMapping(value))
+        if self.unavailable is not None and (not isinstance(self.unavailable, str) or not self.unavailable):
+            raise ConfigurationError(
+                f"unavailable of account {self.id} must be the reason as a string, got {self.unavailable!r}"
+            )
 
     @classmethod
     def from_role_arn(cls, arn: str) -> Account:
@@ -89,12 +110,23 @@ class Account:
         parts = aws_limits.parse_role_arn(arn)
         return cls(parts.account_id, partition=parts.partition, role=f"{parts.path}{parts.name}".removeprefix("/"))
 
-    def effective_role(self, default: Role) -> Role:
-        """Return the role to assume here: the account's own, or `default` with the account's changes."""
+    def role_arn(self, default: Role) -> str | None:
+        """Return the ARN of the role to assume here, as `effective_role` returns it; None for SELF."""
+        role = self.effective_role(default)
+        return None if role is None else role.arn(self)
+
+    def without_source(self) -> Account:
+        """Return the account without its source, to be kept in outcomes: a source can hold secrets."""
+        return self if self.source is None else replace(self, source=None)
+
+    def effective_role(self, default: Role) -> Role | None:
+        """Return the role to assume here: the account's own, or `default` with the account's changes; None for SELF."""
+        if self.role is SELF:
+            return None
         role = default
         if isinstance(self.role, Role):
             role = self.role
-        elif self.role is not None:
+        elif isinstance(self.role, str):
             path, name = aws_limits.split_role(self.role)
             role = replace(default, path=path, name=name)
         return role if self.external_id is None else replace(role, external_id=self.external_id)
@@ -255,7 +287,7 @@ class Role:
     def _check_via(self) -> None:
         hops = tuple(as_account(hop) for hop in self._freeze("via"))
         for hop in hops:
-            if hop.role is None:
+            if hop.role is None or hop.role is SELF:
                 raise ConfigurationError(
                     f"via: account {hop.id} has no role; use the role's ARN, or Account(..., role=...)"
                 )

@@ -1,12 +1,13 @@
-"""Source specifications: explicit keys and profile names. No secret in them is printed or pickled."""
+"""Source specifications: explicit keys, profiles and roles of a portal. No secret in them is printed or pickled."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NoReturn, Self, TypeVar
+from typing import Final, NoReturn, Self, TypeVar
 
 from asyncauth._errors import ConfigurationError
+from asyncauth._models import aws_limits
 
 T = TypeVar("T")
 
@@ -98,6 +99,53 @@ class Profile:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise ConfigurationError(f"a profile's name must be a non-empty string, got {self.name!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class SsoRole:
+    """A role of IAM Identity Center, reached through the login that `aws sso login` cached.
+
+    The portal returns its credentials at the first use, at most 20 a second. The login is refreshed once for all
+    processes; no browser is opened.
+
+    Args:
+        session: the name of the `[sso-session NAME]` section of `~/.aws/config`.
+        account_id: the account of the role, 12 digits.
+        role_name: the name of the permission set.
+
+    Raises:
+        ConfigurationError: a name is empty, or the id is no account id.
+
+    Example:
+        Account("123456789012", role=SELF, source=SsoRole("corp", "123456789012", "ReadOnly"))
+    """
+
+    session: str
+    account_id: str
+    role_name: str
+
+    def __post_init__(self) -> None:
+        for name in ("session", "role_name"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value:
+                raise ConfigurationError(f"{name} of an SsoRole must be a non-empty string, got {value!r}")
+        aws_limits.check_account_id(self.account_id)
+
+
+class SelfRole:
+    """The type of `SELF`: no role is assumed, the session acts as its source. It has one instance."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "SELF"
+
+    def __reduce__(self) -> str:
+        return "SELF"  # pickled by its name, so that it is the same object everywhere
+
+
+#: As the role of an account: act as the source itself.
+SELF: Final = SelfRole()
 
 
 def _last_four(access_key_id: str) -> str:

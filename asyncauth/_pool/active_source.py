@@ -121,6 +121,11 @@ class ActiveSource:
         region = self.facts.region_name
         return f" (its region is {region}; region_name= sets another)" if region else ""
 
+    def is_role_of(self, account_id: str) -> bool:
+        """Whether the source is known to act in an account without a request: it is a role of a portal there."""
+        credentials = self.identity.peek()
+        return self.facts.method == "sso-role" and credentials is not None and credentials.account_id == account_id
+
     def learn_partition(self, partition: str) -> None:
         """Remember that AWS accepted the source's credentials in `partition`."""
         if self._partition is None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from asyncauth._credentials.sources import SourceSpec
     from asyncauth._models import AccountLike
     from asyncauth._observability import ProgressSpec
+    from asyncauth._pool.active_source import ActiveSource
     from asyncauth._runs import Confirm, RunKeywords
     from asyncauth._runtime.clock import Clock
     from asyncauth.caches import TokenCache
@@ -278,8 +279,10 @@ class SessionPool:
                 pattern, else its partition's default region.
 
         Raises:
-            ConfigurationError: the account or region is invalid.
+            ConfigurationError: the account or region is invalid, the account is unavailable, or its role is SELF and
+                its source belongs to another account.
             PartitionMismatch: the source belongs to another partition than the account; no call is made.
+            LongTermCredentialsError: the role is SELF, the source has long-term keys, and the pool does not allow them.
             SourceError: there are no base credentials, or they have expired.
             AssumeRoleError: STS returned no credentials; its subclasses are the reasons.
             PoolClosed: the pool is not open.
@@ -287,8 +290,12 @@ class SessionPool:
         account = as_account(account)
         resources = self._open_resources()
         region = _region_of(account, region_name)
-        source = await resources.get_source(account.partition, account.id)
+        if account.unavailable is not None:
+            raise ConfigurationError(f"account {account.id} is unavailable: {account.unavailable}", account=account.id)
+        source = await resources.get_source(account.partition, account)
         role = account.effective_role(self.role)
+        if role is None:
+            return await self._self_session(source, account, region)
         identity = resources.tokens.identity(source, account, role)
         try:
             await identity.get_frozen_credentials()
@@ -318,14 +325,31 @@ class SessionPool:
         """
         known = get_partition(partition)
         source = await self._open_resources().get_source(known.name)
+        self._check_long_term(source)
+        region = known.require_region(region_name or sts_region(known, source.facts.region_name))
+        account = await source.account(known.name, region)
+        return AccountSession(source, source.identity, account, region, None)
+
+    async def _self_session(self, source: ActiveSource, account: Account, region_name: str) -> AccountSession:
+        """Return a session that acts as an account's source, if that is the account's own."""
+        self._check_long_term(source)
+        if not source.is_role_of(account.id):
+            known = get_partition(account.partition)
+            actual = await source.account(known.name, sts_region(known, source.facts.region_name))
+            if actual.id != account.id:
+                raise ConfigurationError(
+                    f"account {account.id} has role=SELF, but {source.source.label} belongs to account {actual.id}; "
+                    "give it a source of its own, or a role",
+                    account=account.id,
+                )
+        return AccountSession(source, source.identity, account, region_name, None)
+
+    def _check_long_term(self, source: ActiveSource) -> None:
         if source.facts.long_term and not self._settings.allow_long_term:
             raise LongTermCredentialsError(
                 f"{source.source.label} has long-term keys, and using them directly acts in whatever account they "
                 "belong to; use pool.session(account), or SessionPool(allow_long_term=True)"
             )
-        region = known.require_region(region_name or sts_region(known, source.facts.region_name))
-        account = await source.account(known.name, region)
-        return AccountSession(source, source.identity, account, region, None)
 
     def client(
         self, service_name: str, account: AccountLike, region_name: str | None = None, **options: Any
@@ -524,8 +548,13 @@ class SessionPool:
         """
         account = as_account(account)
         resources = self._open_resources()
-        source = resources.active_source(account.partition)
-        return source is not None and resources.tokens.invalidate(source, account, account.effective_role(self.role))
+        source, role = resources.active_source(account), account.effective_role(self.role)
+        if source is None:
+            return False
+        if role is None:
+            cached = source.identity.peek()
+            return cached is not None and source.identity.reject(cached.access_key_id)
+        return resources.tokens.invalidate(source, account, role)
 
     async def warm(
         self,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from asyncio import get_running_loop
+from collections import OrderedDict
+from collections.abc import Hashable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
@@ -15,8 +18,9 @@ from aiobotocore.config import AioConfig
 from asyncauth._bridges import BridgeSettings, CredentialRequests, CredentialServer, SharedLoader
 from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, ClientStatistics, refuse_bearer_tokens
 from asyncauth._credentials import RoleCredentials, TokenSlots
-from asyncauth._credentials.sources import make_source
+from asyncauth._credentials.sources import SsoPortals, check_source, make_source, open_session
 from asyncauth._errors import ConfigurationError, PartitionMismatch, SourceError
+from asyncauth._models import Account, Keys, SsoRole
 from asyncauth._observability import open_telemetry
 from asyncauth._pool.active_source import ActiveSource
 from asyncauth._pool.source_failures import SourceFailures
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
     from random import Random
 
+    from aiobotocore.session import AioSession
     from anyio.abc import TaskGroup
 
     from asyncauth._credentials.sources import SourceSpec
@@ -36,6 +41,10 @@ if TYPE_CHECKING:
     from asyncauth._runtime.clock import Clock
     from asyncauth._runtime.loop_guard import EventLoopGuard
     from asyncauth.caches import TokenCache
+
+
+#: Sources of accounts that are kept open; the least recently used one beyond them is resolved again when it is needed.
+MAX_ACCOUNT_SOURCES: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,50 +120,73 @@ class PoolResources:
         self._check_open = check_open
         self._loop_guard = loop_guard
         self._active: dict[str | None, ActiveSource] = {}
+        #: Sources of single accounts, by partition and specification; the last used is last.
+        self._of_accounts: OrderedDict[Hashable, ActiveSource] = OrderedDict()
+        #: A source that left `_of_accounts` is in use by its sessions.
+        self._all_sources: WeakSet[ActiveSource] = WeakSet()
+        #: By the session whose configuration they read, with the label of the first source.
+        self._factories: dict[AioSession, tuple[str, ClientFactory]] = {}
+        self._portals = SsoPortals(settings.clock)
+        self._shared_session: AioSession | None = None
+        self._sharing = anyio.Lock()
         self.source_failures = SourceFailures(settings.clock)
         self._opening: SingleFlight[ActiveSource] = SingleFlight(self._spawn, name="the resolution of its source")
 
-    def active_source(self, partition: str) -> ActiveSource | None:
-        """Return the source for a partition if it was used already, else None."""
-        return self._active.get(self._key_of(partition))
+    def active_source(self, account: Account) -> ActiveSource | None:
+        """Return the source for an account if it was used already, else None."""
+        if account.source is not None:
+            return self._of_accounts.get((account.partition, account.source))
+        return self._active.get(self._key_of(account.partition))
 
-    async def get_source(self, partition: str, account: str | None = None) -> ActiveSource:
-        """Return the source for a partition; concurrent callers share one resolution of it.
+    async def get_source(self, partition: str, account: Account | None = None) -> ActiveSource:
+        """Return the source for an account, or of a partition; concurrent callers share one resolution of it.
 
         Raises:
             PartitionMismatch: the pool has no source of that partition.
+            ConfigurationError: the account's source is no source.
             SourceError: there are no credentials, or there were none just now (`_pool.source_failures`).
         """
-        key = self._key_of(partition, account)
-        source = self._active.get(key)
+        account_id = None if account is None else account.id
+        if account is not None and account.source is not None:
+            key: Hashable = (partition, check_source(account.source))
+            source = self._of_accounts.get(key)
+            if source is not None:
+                self._of_accounts.move_to_end(key)
+            resolve = partial(self._resolve_of_account, partition, account.source)
+        else:
+            key = self._key_of(partition, account_id)
+            source = self._active.get(key)
+            resolve = partial(self._resolve_of_pool, key)
         if source is None:
             self.source_failures.check(key)
-            source = await self._opening.run(key, partial(self._open, key))
-        source.check_partition(partition, account)
+            source = await self._opening.run(key, partial(self._open, key, resolve))
+        source.check_partition(partition, account_id)
         return source
 
     async def warm_clients(self, service_name: str) -> None:
         """Load what clients of a service share, for each source that was used."""
-        for source in self._active.values():
+        # Sources that share a factory share what is loaded.
+        for source in {id(source.clients): source for source in self._all_sources}.values():
             await source.warm_clients(service_name)
 
     def client_statistics(self) -> dict[str, ClientStatistics]:
         """Return the counters of each source's client factory, by the source's label."""
-        return {source.source.label: source.clients.statistics() for source in self._active.values()}
+        return {label: clients.statistics() for label, clients in self._factories.values()}
 
     def release(self) -> None:
         """Release every credential: sessions and clients that are referenced when the pool is closed hold none."""
         self._settings = self._settings.without_secrets()
         self.slots.release()
         self.tokens.close()
-        for source in self._active.values():
+        for source in list(self._all_sources):
             source.close()
 
     async def close_clients(self) -> None:
         """Close every connection."""
         with anyio.CancelScope(shield=True):
-            for source in self._active.values():
-                await source.clients.aclose()
+            await self._portals.aclose()
+            for _, clients in self._factories.values():
+                await clients.aclose()
 
     def _spawn(self, flight: Callable[[], Awaitable[None]]) -> None:
         self._check_open()
@@ -174,37 +206,52 @@ class PoolResources:
             )
         return partition
 
-    async def _open(self, key: str | None) -> ActiveSource:
+    async def _open(self, key: Hashable, resolve: Callable[[], Awaitable[ActiveSource]]) -> ActiveSource:
         try:
-            source = await self._resolve(key)
+            source = await resolve()
         except (SourceError, ConfigurationError) as error:
             self.source_failures.note(key, strip_frame_locals(error))
             raise
         self.source_failures.forget(key)
         return source
 
-    async def _resolve(self, key: str | None) -> ActiveSource:
+    async def _resolve_of_pool(self, key: str | None) -> ActiveSource:
+        source = self._active[key] = await self._resolve(self._settings.sources[key], key, session=None)
+        return source
+
+    async def _resolve_of_account(self, partition: str, spec: SourceSpec) -> ActiveSource:
+        # A profile and a session have a configuration of their own; the other sources share one, with its clients.
+        is_plain = isinstance(spec, Keys | SsoRole) or (not hasattr(spec, "create_client") and callable(spec))
+        source = await self._resolve(spec, partition, session=await self._share_session() if is_plain else None)
+        self._of_accounts[partition, spec] = source
+        if len(self._of_accounts) > MAX_ACCOUNT_SOURCES:
+            self._of_accounts.popitem(last=False)
+        return source
+
+    async def _share_session(self) -> AioSession:
+        async with self._sharing:
+            if self._shared_session is None:
+                self._shared_session = await anyio.to_thread.run_sync(open_session, None)
+            return self._shared_session
+
+    async def _resolve(self, spec: SourceSpec, partition: str | None, *, session: AioSession | None) -> ActiveSource:
         settings = self._settings
         source = make_source(
-            settings.sources[key],
-            partition=key,
+            spec,
+            partition=partition,
             region_name=settings.region_name,
             spawn=self._spawn,
             clock=settings.clock,
             random=settings.random,
             policy=settings.policy,
             allow_http_sts=settings.allow_http_sts,
+            portals=self._portals,
+            session=session,
         )
         facts = await source.facts()
         session = await source.aio_session()
-        clients = ClientFactory(
-            session=session,
-            max_connections=CONNECTIONS_EACH * settings.max_at_once,
-            config=settings.config,
-            verify=settings.verify,
-            clock=settings.clock,
-        )
-        active = self._active[key] = ActiveSource(
+        clients = self._factory(session, source.label)
+        active = ActiveSource(
             source,
             facts,
             clients,
@@ -224,7 +271,21 @@ class PoolResources:
             credential_requests=self.credential_requests,
             credential_server=self.credential_server,
         )
+        self._all_sources.add(active)
         return active
+
+    def _factory(self, session: AioSession, label: str) -> ClientFactory:
+        if session not in self._factories:
+            settings = self._settings
+            made = ClientFactory(
+                session=session,
+                max_connections=CONNECTIONS_EACH * settings.max_at_once,
+                config=settings.config,
+                verify=settings.verify,
+                clock=settings.clock,
+            )
+            self._factories[session] = (label, made)
+        return self._factories[session][1]
 
 
 @asynccontextmanager

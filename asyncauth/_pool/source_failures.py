@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _FIRST_SECONDS: Final = 5.0
 _LONGEST_SECONDS: Final = 30.0
 
+#: Accounts can have sources of their own; the oldest failures beyond this number are forgotten.
+_MAX_FAILURES: Final = 10_000
+
 #: Many small runs of a service must not make a request to the login portal each.
 _NEW_RUN_SECONDS: Final = 1.0
 
@@ -59,6 +62,8 @@ class SourceFailures:
         before, now = self._failures.get(key), self._clock.monotonic()
         in_a_row = 1 if before is None else before.in_a_row + 1
         seconds = min(_LONGEST_SECONDS, _FIRST_SECONDS * 2.0 ** min(in_a_row - 1, 8))
+        if before is None and len(self._failures) >= _MAX_FAILURES:
+            del self._failures[next(iter(self._failures))]
         self._failures[key] = _Failure(error, now, now + seconds, in_a_row)
 
     def forget(self, key: Hashable) -> None:

@@ -47,7 +47,7 @@ class Plan:
         """Return the plan of a run over `targets` that assumes `role`, except in accounts with a role of their own."""
         reachable = [target for target in targets if target.unreachable is None]
         accounts = {(target.account.partition, target.account.id): None for target in reachable}
-        roles = {target.account.effective_role(role).arn(target.account): None for target in reachable}
+        roles = {target.account.role_arn(role) or "SELF": None for target in reachable}
         return cls(
             targets=len(reachable),
             accounts=tuple(account for _, account in accounts),
@@ -60,7 +60,7 @@ class Plan:
     def __str__(self) -> str:
         regions = ", ".join(f"{name} ({count})" for name, count in sorted(self.regions.items()))
         partitions = ", ".join(f"{name} ({count})" for name, count in sorted(self.partitions.items()))
-        names = Counter(arn.partition(":role/")[2] for arn in self.roles)
+        names = Counter(arn.partition(":role/")[2] or arn for arn in self.roles)
         verb = "dry run over" if self.dry_run else "will touch"
         lines = [
             f"{verb} {self.targets:,} targets in {len(self.accounts):,} accounts",

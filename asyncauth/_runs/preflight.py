@@ -148,7 +148,7 @@ def _explain(outcome: Outcome[None], role: Role) -> Unreachable:
     error = outcome.error
     if not isinstance(error, Exception):
         error = AssumeRoleError(f"account {outcome.account.id}: {outcome.reason or outcome.status}")
-    return Unreachable(outcome.account, probable_causes(error, outcome.account.effective_role(role)), error)
+    return Unreachable(outcome.account, probable_causes(error, outcome.account.effective_role(role) or role), error)
 
 
 def probable_causes(error: Exception, role: Role) -> tuple[Cause, ...]:

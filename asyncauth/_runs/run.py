@@ -272,7 +272,7 @@ class Run(Generic[T]):
         try:
             session = await self._session(target.account, target.region_name)
         except AssumeRoleDenied as error:
-            reason = skip_reason_for_denial(error, target.account.effective_role(self._role))
+            reason = skip_reason_for_denial(error, target.account.effective_role(self._role) or self._role)
             if reason is not None:
                 raise SkipTarget(reason) from error
             raise
@@ -332,7 +332,7 @@ class Run(Generic[T]):
         if self._threads is not None and self._threads.is_running(target):
             reason = STILL_RUNNING
         return Outcome(
-            target.account,
+            target.account.without_source(),
             target.region_name,
             result.status,
             "region" if isinstance(error, EndpointDown) else cast("Phase | None", result.phase),
@@ -346,7 +346,7 @@ class Run(Generic[T]):
 
     def _journal_key(self, target: Target) -> JournalKey:
         account = target.account
-        role = None if account.role is None else account.effective_role(self._role).arn(account)
+        role = None if account.role is None else account.role_arn(self._role) or "SELF"
         return JournalKey(account.partition, account.id, target.region_name, role)
 
     def _open_journal(self, identity: RunIdentity) -> Journal:

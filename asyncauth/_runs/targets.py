@@ -33,8 +33,8 @@ class Target:
     Args:
         account: the account.
         region_name: the region.
-        unreachable: the reason to skip the target, where none of the run's regions is in the account's partition;
-            `region_name` is then the partition's default region.
+        unreachable: the reason to skip the target, where none of the run's regions is in the account's partition, or
+            the account is unavailable; `region_name` is then the partition's default region.
     """
 
     account: Account
@@ -136,6 +136,8 @@ class Targets:
 
     def _targets_of(self, account: Account) -> list[Target]:
         partition = get_partition(account.partition)
+        if account.unavailable is not None:
+            return [Target(account, partition.default_region, unreachable=account.unavailable)]
         if self._once:
             return [Target(account, partition.default_region)]
         wanted = self._regions or account.regions or (partition.default_region,)

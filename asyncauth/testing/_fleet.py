@@ -296,9 +296,16 @@ class SimulatedFleet:
         }
 
     def role_arn(self, account: Account | str) -> str:
-        """Return the ARN of the role to assume in an account of the fleet."""
+        """Return the ARN of the role to assume in an account of the fleet.
+
+        Raises:
+            FleetError: its role is SELF.
+        """
         found = self.find(account)
-        return found.effective_role(self._role).arn(found)
+        arn = found.role_arn(self._role)
+        if arn is None:
+            raise FleetError(f"no role is assumed in account {found.id}, whose role is SELF")
+        return arn
 
     def organization_id(self, partition: str = "aws") -> str:
         """Return the id of a partition's organization, such as `o-a1b2c3d4e5`."""

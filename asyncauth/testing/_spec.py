@@ -167,5 +167,7 @@ def account_entry(
         "scp_denied": list(scp_denied),
         "instances": dict(instances),
         "management": management,
-        "roles": [{"arn": effective.arn(account), "external_id": effective.external_id}] if has_role else [],
+        "roles": [{"arn": effective.arn(account), "external_id": effective.external_id}]
+        if has_role and effective is not None
+        else [],
     }

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import traceback
 from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncauth._errors import ConfigurationError, PartitionMismatch
-from asyncauth._models import Account, Credentials, Keys, Profile, Role, as_account
+from asyncauth._models import SELF, Account, Credentials, Keys, Profile, Role, SsoRole, as_account
 from asyncauth._models.aws_limits import parse_role_arn
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -257,3 +259,70 @@ class TestKeys:
         """An empty name is refused."""
         with pytest.raises(ConfigurationError, match="non-empty"):
             Profile("")
+
+
+# -- sources, facts, and accounts that are unavailable ----------------------------------------------------------------
+
+
+def test_self_is_one_object_everywhere() -> None:
+    """A copy and a pickle are the same object, so that `is SELF` holds in another process."""
+    assert pickle.loads(pickle.dumps(SELF)) is SELF
+    assert copy.deepcopy(SELF) is SELF
+    assert repr(SELF) == "SELF"
+
+
+def test_an_accounts_source_is_not_part_of_its_equality() -> None:
+    """The same account from two places is one, whatever the way to it."""
+    account = Account("123456789012", source=Profile("a"))
+
+    assert account == Account("123456789012") == account.without_source()
+    assert hash(account) == hash(Account("123456789012"))
+    assert account.without_source().source is None
+
+
+def test_self_has_no_role_to_assume() -> None:
+    """The pool's role is not used."""
+    account = Account("123456789012", role=SELF)
+
+    assert account.effective_role(Role()) is None
+    assert account.role_arn(Role()) is None
+    assert Account("123456789012").role_arn(Role("deploy")) == "arn:aws:iam::123456789012:role/deploy"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"role": object()}, "must be a Role, a string or SELF"),
+        ({"role": SELF, "external_id": "7c1e"}, "external_id of account 123456789012 has no effect with role=SELF"),
+        ({"facts": ["email"]}, "facts of account 123456789012 must be a mapping"),
+        ({"unavailable": ""}, "unavailable of account 123456789012 must be the reason"),
+        ({"unavailable": True}, "unavailable of account 123456789012 must be the reason"),
+    ],
+)
+def test_wrong_fields_are_named(fields: dict[str, Any], message: str) -> None:
+    """The message has the field and the account."""
+    with pytest.raises(ConfigurationError, match=message):
+        Account("123456789012", **fields)
+
+
+def test_facts_are_frozen() -> None:
+    """A change of the given mapping has no effect, and the account can be pickled."""
+    given = {"email": "a@example.com"}
+    account = Account("123456789012", facts=given, unavailable="SUSPENDED")
+    given.clear()
+
+    assert account.facts == {"email": "a@example.com"}
+    assert pickle.loads(pickle.dumps(account)) == account
+
+
+def test_self_is_no_hop() -> None:
+    """A chain consists of roles."""
+    with pytest.raises(ConfigurationError, match="via: account 123456789012 has no role"):
+        Role(via=[Account("123456789012", role=SELF)])
+
+
+@pytest.mark.parametrize("arguments", [("", "1" * 12, "r"), ("s", "1" * 11, "r"), ("s", "1" * 12, None)])
+def test_a_role_of_a_portal_is_checked(arguments: tuple[Any, ...]) -> None:
+    """Session, account and role must be there."""
+    with pytest.raises(ConfigurationError):
+        SsoRole(*arguments)

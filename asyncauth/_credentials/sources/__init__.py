@@ -1,8 +1,26 @@
-"""Sources of base credentials: explicit keys, boto's default chain, a profile, a session, or a callable."""
+"""Sources of base credentials: keys, boto's default chain, a profile, a role of a portal, a session, or a callable."""
 
 from __future__ import annotations
 
-from asyncauth._credentials.sources.selection import SourceIgnoredWarning, SourceSpec, choose_source, make_source
+from asyncauth._credentials.sources.configuration import open_session
+from asyncauth._credentials.sources.selection import (
+    SourceIgnoredWarning,
+    SourceSpec,
+    check_source,
+    choose_source,
+    make_source,
+)
 from asyncauth._credentials.sources.source import Source, SourceFacts
+from asyncauth._credentials.sources.sso_role import SsoPortals
 
-__all__ = ["Source", "SourceFacts", "SourceIgnoredWarning", "SourceSpec", "choose_source", "make_source"]
+__all__ = [
+    "Source",
+    "SourceFacts",
+    "SourceIgnoredWarning",
+    "SourceSpec",
+    "SsoPortals",
+    "check_source",
+    "choose_source",
+    "make_source",
+    "open_session",
+]

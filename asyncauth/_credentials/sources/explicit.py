@@ -31,14 +31,25 @@ if TYPE_CHECKING:
     from asyncauth._runtime.clock import Clock
 
 
-class _ExplicitOrigin:
-    """Base class of the three: reads the configuration once, in a thread."""
+class ExplicitOrigin:
+    """Base class of the origins that boto does not resolve: reads the configuration once, in a thread.
 
-    def __init__(self, label: str, request: SourceRequest, clock: Clock, key: Hashable) -> None:
+    Args:
+        label: what messages call the source.
+        request: the settings beside the source itself.
+        clock: where all time comes from.
+        key: as in SourceFacts.
+        session: whose configuration is read; None: a new session's.
+    """
+
+    def __init__(
+        self, label: str, request: SourceRequest, clock: Clock, key: Hashable, session: AioSession | None = None
+    ) -> None:
         self.label = label
         self._request = request
         self._clock = clock
         self._key = key
+        self._shared_session = session
         self._configuration: Configuration | None = None
 
     def invalidate(self) -> bool:
@@ -50,7 +61,7 @@ class _ExplicitOrigin:
         return None
 
     def _open(self) -> AioSession:
-        return open_session(None)
+        return open_session(None) if self._shared_session is None else self._shared_session
 
     async def _configured(self) -> Configuration:
         if self._configuration is None:
@@ -89,12 +100,12 @@ class _ExplicitOrigin:
         return None if keys.expiration is None else keys.expiration.timestamp() - self._clock.time()
 
 
-class KeysOrigin(_ExplicitOrigin):
+class KeysOrigin(ExplicitOrigin):
     """Explicit keys; they cannot be renewed."""
 
-    def __init__(self, keys: Keys, request: SourceRequest, *, clock: Clock) -> None:
+    def __init__(self, keys: Keys, request: SourceRequest, *, clock: Clock, session: AioSession | None = None) -> None:
         key = ("keys", fingerprint(keys.access_key_id))
-        super().__init__(f"keys ...{keys.access_key_id[-4:]}", request, clock, key)
+        super().__init__(f"keys ...{keys.access_key_id[-4:]}", request, clock, key, session)
         self._keys = keys
 
     def invalidate(self) -> bool:
@@ -114,11 +125,18 @@ class KeysOrigin(_ExplicitOrigin):
         return self._loaded(_credentials(self._keys), lifetime, now, configuration, "keys")
 
 
-class CallableOrigin(_ExplicitOrigin):
+class CallableOrigin(ExplicitOrigin):
     """The user's async callable, called again before the keys that it returned expire."""
 
-    def __init__(self, fetch: Callable[[], Awaitable[Keys]], request: SourceRequest, *, clock: Clock) -> None:
-        super().__init__(f"the callable {_name(fetch)}", request, clock, ("callable", object()))
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[Keys]],
+        request: SourceRequest,
+        *,
+        clock: Clock,
+        session: AioSession | None = None,
+    ) -> None:
+        super().__init__(f"the callable {_name(fetch)}", request, clock, ("callable", object()), session)
         self._fetch = fetch
 
     async def load(self) -> Loaded:
@@ -151,7 +169,7 @@ class CallableOrigin(_ExplicitOrigin):
         return keys
 
 
-class SessionOrigin(_ExplicitOrigin):
+class SessionOrigin(ExplicitOrigin):
     """The user's aiobotocore session, whose credentials object renews itself.
 
     A session resolves its credentials once and keeps them. So after AWS rejected them, and if the user has not set

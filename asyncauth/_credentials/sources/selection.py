@@ -13,8 +13,9 @@ from asyncauth._credentials.sources.boto_chain import INTERACTIVE_LOAD_TIMEOUT_S
 from asyncauth._credentials.sources.configuration import SourceRequest
 from asyncauth._credentials.sources.explicit import CallableOrigin, KeysOrigin, SessionOrigin
 from asyncauth._credentials.sources.source import Origin, Source
+from asyncauth._credentials.sources.sso_role import SsoPortals, SsoRoleOrigin
 from asyncauth._errors import ConfigurationError
-from asyncauth._models import Keys, Profile
+from asyncauth._models import Keys, Profile, SsoRole
 
 if TYPE_CHECKING:
     import random as random_module
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     Spawn: TypeAlias = Callable[[Callable[[], Awaitable[None]]], None]
 
-#: Values of `source=`: keys, a profile, an aiobotocore or aioboto3 session, an async callable; None: boto's chain.
-SourceSpec: TypeAlias = "Keys | Profile | AioSession | Callable[[], Awaitable[Keys]] | Any | None"
+#: Values of `source=`: keys, a profile, a role of a portal, an aiobotocore or aioboto3 session, an async callable;
+#: None: boto's chain.
+SourceSpec: TypeAlias = "Keys | Profile | SsoRole | AioSession | Callable[[], Awaitable[Keys]] | Any | None"
 
 
 class SourceIgnoredWarning(UserWarning):
@@ -44,7 +46,7 @@ def choose_source(
         others = [name for name, value in (("keys=", keys), ("profile=", profile)) if value is not None]
         if others:
             raise ConfigurationError(f"source= was given together with {' and '.join(others)}")
-        return _check(source)
+        return check_source(source)
     if keys is not None and not isinstance(keys, Keys):
         raise ConfigurationError(
             f"keys= must be Keys(access_key_id, secret_access_key), got {_kind(keys)}; for a profile write profile=name"
@@ -71,16 +73,20 @@ def make_source(
     random: random_module.Random,
     policy: RefreshPolicy,
     allow_http_sts: bool = False,
+    portals: SsoPortals | None = None,
+    session: AioSession | None = None,
 ) -> Source:
     """Return the source for a specification; it reads nothing and sends nothing yet.
 
     Args:
-        spec: `Keys`, `Profile`, an aiobotocore or aioboto3 session, an async callable that returns `Keys`, or None for
-            boto's default chain.
+        spec: `Keys`, `Profile`, `SsoRole`, an aiobotocore or aioboto3 session, an async callable that returns `Keys`,
+            or None for boto's default chain.
         partition: the partition of these credentials; None if unknown.
         region_name: used instead of the region that the source is configured with; None: that region.
         spawn: starts a task in the pool's task group.
         allow_http_sts: let boto send requests for credentials over plain http to other machines (STS, SSO, sign-in).
+        portals: the portals of `SsoRole`s; None: the source has its own.
+        session: whose configuration keys, callables and `SsoRole`s read; None: a new session's.
         clock, random, policy: as for every expiring slot. A load through boto may take 60 s even if the policy allows
             less: it may wait for an MFA code that is typed, or for a program that opens a browser.
 
@@ -95,16 +101,25 @@ def make_source(
         )
         policy = _interactive(policy)
     elif isinstance(spec, Keys):
-        origin = KeysOrigin(spec, request, clock=clock)
-    elif (session := _aio_session(spec)) is not None:
-        origin = SessionOrigin(session, request, clock=clock)
+        origin = KeysOrigin(spec, request, clock=clock, session=session)
+    elif isinstance(spec, SsoRole):
+        portal = (portals or SsoPortals(clock)).portal(spec.session)
+        origin = SsoRoleOrigin(spec, portal, request, clock=clock, session=session)
+        policy = _interactive(policy)  # hundreds of roles can wait for their turn at the portal
+    elif (own := _aio_session(spec)) is not None:
+        origin = SessionOrigin(own, request, clock=clock)
     else:
-        origin = CallableOrigin(_check(spec), request, clock=clock)
+        origin = CallableOrigin(check_source(spec), request, clock=clock, session=session)
     return Source(origin, spawn=spawn, clock=clock, random=random, policy=policy)
 
 
-def _check(spec: Any) -> Any:
-    if isinstance(spec, Keys | Profile) or _aio_session(spec) is not None:
+def check_source(spec: Any) -> Any:
+    """Return a specification of a source.
+
+    Raises:
+        ConfigurationError: it is of none of the accepted types.
+    """
+    if isinstance(spec, Keys | Profile | SsoRole) or _aio_session(spec) is not None:
         return spec
     if callable(spec) and not isinstance(spec, type):
         return spec
@@ -134,4 +149,4 @@ def _hint(spec: object) -> str:
         return "for a profile write Profile(name) or profile=name"
     if hasattr(spec, "get_credentials"):
         return "a synchronous session would block the event loop: give its profile, or an aioboto3 session"
-    return "it takes Keys, Profile, an aiobotocore or aioboto3 session, or an async callable that returns Keys"
+    return "it takes Keys, Profile, SsoRole, an aiobotocore or aioboto3 session, or an async callable that returns Keys"

@@ -1,0 +1,209 @@
+"""Login of IAM Identity Center: the access token that `aws sso login` cached, refreshed once for all processes.
+
+The cache is boto's and the AWS CLI's own. No browser is opened and no process is started: a login that cannot be
+refreshed is an error that names the command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+from aiobotocore.config import AioConfig
+from aiobotocore.session import AioSession
+from anyio.to_thread import run_sync
+from botocore import UNSIGNED
+from botocore.exceptions import BotoCoreError, ClientError
+
+from asyncauth._errors import ConfigurationError, SourceExpired
+from asyncauth._runtime.clock import SYSTEM_CLOCK, Clock
+
+#: A token is refreshed from this long before its end, as boto does.
+REFRESH_WINDOW_SECONDS: Final = 15 * 60
+#: A lock that is older belongs to a process that has ended: a refresh is one request.
+_STALE_LOCK_SECONDS: Final = 60
+_POLL_SECONDS: Final = 0.2
+
+_NEEDED_TO_REFRESH: Final = ("refreshToken", "clientId", "clientSecret", "registrationExpiresAt")
+
+
+@dataclass(slots=True)
+class SsoLogin:
+    """Login of one `sso-session` of boto's configuration.
+
+    Args:
+        name: the name of the session.
+        region_name: the region of its portal.
+        start_url: the address of its portal.
+        session: the session whose clients call the portal.
+        clock: the source of time.
+    """
+
+    name: str
+    region_name: str
+    start_url: str
+    session: AioSession = field(repr=False)
+    clock: Clock = field(default=SYSTEM_CLOCK, repr=False)
+    _lock: anyio.Lock = field(default_factory=anyio.Lock, repr=False)
+
+    @property
+    def cache_file(self) -> Path:
+        """The file in which boto and the AWS CLI keep the login."""
+        digest = hashlib.sha1(self.name.encode(), usedforsecurity=False).hexdigest()
+        return Path("~/.aws/sso/cache").expanduser() / f"{digest}.json"
+
+    def client(self, service: str) -> AbstractAsyncContextManager[Any]:
+        """Return a client of `sso` or `sso-oidc`, whose requests carry a token in place of a signature."""
+        # The portal accepts 20 requests a second; the standard mode waits out 429 with back-off.
+        config = AioConfig(signature_version=UNSIGNED, retries={"mode": "standard", "total_max_attempts": 8})
+        made: AbstractAsyncContextManager[Any] = self.session.create_client(
+            service, region_name=self.region_name, config=config
+        )
+        return made
+
+    async def access_token(self) -> str:
+        """Return a valid access token, after a refresh if its end is near.
+
+        Raises:
+            SourceExpired: there is no login, or it has expired and cannot be refreshed.
+        """
+        login = await self._read()
+        if self._remaining(login) > REFRESH_WINDOW_SECONDS:
+            return str(login["accessToken"])
+        async with self._lock:
+            login = await self._refresh(await self._read())
+        if self._remaining(login) > 0:
+            return str(login["accessToken"])
+        raise self.expired()
+
+    def expired(self) -> SourceExpired:
+        """Return the error for a login that has ended."""
+        return SourceExpired(
+            f"the login of the sso-session {self.name!r} has expired; run: aws sso login --sso-session {self.name}"
+        )
+
+    async def _read(self) -> Mapping[str, Any]:
+        """Return the cached login; an empty one if there is none."""
+        try:
+            login = json.loads(await run_sync(self.cache_file.read_bytes))
+        except (OSError, ValueError):
+            return {}
+        return login if isinstance(login, Mapping) else {}
+
+    def _remaining(self, login: Mapping[str, Any], name: str = "expiresAt") -> float:
+        """Return the seconds until a login, or another date in it, ends; 0 if it has no date or token."""
+        try:
+            ends = datetime.fromisoformat(str(login[name]).replace("UTC", "+00:00"))
+        except (KeyError, ValueError):
+            return 0
+        if not isinstance(login.get("accessToken"), str):
+            return 0
+        ends = ends if ends.tzinfo is not None else ends.replace(tzinfo=UTC)
+        return ends.timestamp() - self.clock.time()
+
+    async def _refresh(self, login: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the login after a refresh by this process or another; the old one if it cannot be refreshed."""
+        lock = self.cache_file.with_suffix(".json.lock")
+        while self._remaining(login) <= REFRESH_WINDOW_SECONDS:
+            if any(name not in login for name in _NEEDED_TO_REFRESH):
+                return login
+            if self._remaining(login, "registrationExpiresAt") <= 0:
+                return login
+            if not await run_sync(_take, lock):
+                # Another process refreshes. A refresh token is accepted once, so its result is the only one.
+                await self.clock.sleep(_POLL_SECONDS)
+                login = await self._read()
+                continue
+            try:
+                login = await self._read()  # another process may have refreshed it before this one had the lock
+                if self._remaining(login) <= REFRESH_WINDOW_SECONDS:
+                    login = await self._create_token(login)
+            finally:
+                with suppress(OSError):
+                    lock.unlink()
+            return login
+        return login
+
+    async def _create_token(self, login: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            # Shielded: a token that was created and not kept ends the login, since the old refresh token is used up.
+            with anyio.CancelScope(shield=True), anyio.fail_after(30):
+                async with self.client("sso-oidc") as oidc:
+                    answer = await oidc.create_token(
+                        grantType="refresh_token",
+                        clientId=login["clientId"],
+                        clientSecret=login["clientSecret"],
+                        refreshToken=login["refreshToken"],
+                    )
+                ends = datetime.fromtimestamp(self.clock.time() + answer["expiresIn"], UTC)
+                renewed = {
+                    **login,
+                    "accessToken": answer["accessToken"],
+                    "expiresAt": ends.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    "refreshToken": answer.get("refreshToken", login["refreshToken"]),
+                }
+                await run_sync(_write, self.cache_file, json.dumps(renewed))
+        except (ClientError, BotoCoreError, TimeoutError):
+            # Another process may have refreshed it all the same. Else the old token is used to its end; past it, the
+            # caller raises SourceExpired.
+            return await self._read() or login
+        return renewed
+
+
+async def open_login(name: str, clock: Clock = SYSTEM_CLOCK) -> SsoLogin:
+    """Return the login of an `sso-session` section of boto's configuration.
+
+    Raises:
+        ConfigurationError: there is no such section, or it lacks the region or address of the portal.
+    """
+    session = AioSession()
+    config: Mapping[str, Any] = await run_sync(lambda: session.full_config)
+    sections = config.get("sso_sessions", {})
+    if name not in sections:
+        known = ", ".join(sorted(sections)) or "none"
+        raise ConfigurationError(
+            f"boto's configuration has no section [sso-session {name}]; its sessions: {known}; "
+            "aws configure sso-session makes one"
+        )
+    for key in ("sso_region", "sso_start_url"):
+        if not sections[name].get(key):
+            raise ConfigurationError(f"the section [sso-session {name}] of boto's configuration lacks {key}")
+    return SsoLogin(name, sections[name]["sso_region"], sections[name]["sso_start_url"], session, clock)
+
+
+def _take(lock: Path) -> bool:
+    """Return whether this process has the lock now; a lock that was left behind is removed."""
+    try:
+        os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        # By the machine's clock, which dates files.
+        with suppress(OSError):
+            if time.time() - lock.stat().st_mtime > _STALE_LOCK_SECONDS:
+                lock.unlink()
+        return False
+    except OSError:
+        return True  # a folder that is read-only: the refresh is still worth the attempt
+    return True
+
+
+def _write(file: Path, content: str) -> None:
+    """Replace a file as a whole, with access for its owner alone."""
+    temporary = file.with_suffix(f".{secrets.token_hex(8)}.tmp")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(content)
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
