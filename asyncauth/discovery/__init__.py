@@ -1,0 +1,21 @@
+"""Discovery: accounts as async iterators, from files, profiles, organizations and portals.
+
+async with SessionPool(role="manage-role") as pool:
+    report = await pool.map(job, file_accounts("accounts.csv"))
+"""
+
+from __future__ import annotations
+
+from asyncauth.discovery.composition import Accounts, chain, exclude, only, unique
+from asyncauth.discovery.files import file_accounts
+from asyncauth.discovery.profiles import profile_accounts
+
+__all__ = [
+    "Accounts",
+    "chain",
+    "exclude",
+    "file_accounts",
+    "only",
+    "profile_accounts",
+    "unique",
+]
