@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from asyncauth.discovery.composition import Accounts, chain, exclude, only, unique
 from asyncauth.discovery.files import file_accounts
+from asyncauth.discovery.organizations import organization_accounts
 from asyncauth.discovery.profiles import profile_accounts
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "exclude",
     "file_accounts",
     "only",
+    "organization_accounts",
     "profile_accounts",
     "unique",
 ]
