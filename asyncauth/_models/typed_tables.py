@@ -6,6 +6,7 @@ editor and this reader accept the same files.
 
 from __future__ import annotations
 
+import tomllib
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -58,6 +59,25 @@ class Table(dict[str, Any]):
         self.lines = dict(lines or {})
         seen: set[str] = set()
         self.repeated = [name for name, _ in pairs if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+
+
+def parse_toml(text: str, file: str) -> dict[str, Any]:
+    """Return a TOML document.
+
+    Raises:
+        ConfigurationError: a syntax error; the message has the line.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        end = f"(at line {text.count(chr(10)) + 1}, the end of the file)"
+        problem = str(error).replace("(at end of document)", end)
+        raise ConfigurationError(
+            f"{file}: not valid TOML: {problem}; an id is a string in quotation marks, since a number has no leading "
+            "zeros"
+        ) from None
+    except RecursionError:
+        raise ConfigurationError(f"{file}: not valid TOML: too many levels") from None
 
 
 def read_table(kind: type[T], value: object, place: Location) -> T:

@@ -21,6 +21,8 @@ from asyncauth._credentials.sources import choose_source
 from asyncauth._errors import AssumeRoleDenied, ConfigurationError, LongTermCredentialsError, PoolClosed
 from asyncauth._fanout import FailureMode, Retry, Status
 from asyncauth._models import Account, FrozenMapping, Keys, Profile, Role, as_account, as_role
+from asyncauth._models.fleet_file import load_fleet_file
+from asyncauth._pool.from_file import pool_arguments, run_keywords
 from asyncauth._pool.resources import PoolResources, Settings, open_resources
 from asyncauth._pool.statistics import Statistics
 from asyncauth._refresh import RefreshPolicy
@@ -144,6 +146,34 @@ class SessionPool:
         self._loop_guard: EventLoopGuard | None = None
         self._runs: WeakSet[Run[Any]] = WeakSet()
         self._counts: Counter[Status] = Counter()
+        #: Keyword arguments for `map` and `as_completed` from the pool's fleet file, regions included; else empty.
+        self.run_options: dict[str, Any] = {}
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str] | None = None, **arguments: Any) -> Self:
+        """Return a pool with the settings of a fleet file, `asyncauth.toml`.
+
+        The file's accounts are `asyncauth.discovery.fleet_accounts(path)`, and the options of its runs are the
+        attribute `run_options`.
+
+        Args:
+            path: the file; None: the nearest `asyncauth.toml` in the current folder or above it. Such a file must
+                belong to the user and be writable by no other user, and may not set a function, an endpoint, a CA
+                bundle, a proxy or a path outside of its folder.
+            arguments: arguments of the pool, which replace those of the file.
+
+        Raises:
+            ConfigurationError: there is no file, it holds a mistake or a secret, or a found file sets what only a named
+                one may.
+
+        Example:
+            async with SessionPool.from_file("asyncauth.toml") as pool:
+                report = await pool.map(job, fleet_accounts("asyncauth.toml"), **pool.run_options)
+        """
+        loaded = load_fleet_file(path)
+        pool = cls(**{**pool_arguments(loaded), **arguments})
+        pool.run_options = run_keywords(loaded)
+        return pool
 
     # -- life cycle ----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from asyncauth.discovery.composition import Accounts, chain, exclude, only, unique
 from asyncauth.discovery.files import file_accounts
+from asyncauth.discovery.fleet import fleet_accounts
 from asyncauth.discovery.organizations import organization_accounts
 from asyncauth.discovery.profiles import profile_accounts
 
@@ -16,6 +17,7 @@ __all__ = [
     "chain",
     "exclude",
     "file_accounts",
+    "fleet_accounts",
     "only",
     "organization_accounts",
     "profile_accounts",

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import tomllib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 from asyncauth._models.account_records import AccountRecord
-from asyncauth._models.typed_tables import Location, Table, check_repeated, describe
+from asyncauth._models.typed_tables import Location, Table, check_repeated, describe, parse_toml
 
 #: A record, and its place in the file.
 Record: TypeAlias = tuple[Any, Location]
@@ -36,7 +35,7 @@ def decode(content: bytes, file: str) -> str:
 
 def read_toml(content: bytes, file: str) -> Iterator[Record]:
     """Return the records of a TOML file: the array `accounts`."""
-    document = parse_toml(content, file)
+    document = parse_toml(decode(content, file), file)
     for name in document:
         if name != "accounts":
             raise Location(file, name).error(
@@ -44,23 +43,6 @@ def read_toml(content: bytes, file: str) -> Iterator[Record]:
                 "fleet_accounts()"
             )
     yield from _array(document.get("accounts", ()), Location(file, "accounts"))
-
-
-def parse_toml(content: bytes, file: str) -> dict[str, Any]:
-    """Return a TOML document.
-
-    Raises:
-        ConfigurationError: a syntax error; the message has line and column.
-    """
-    text = decode(content, file)
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise Location(file).error(
-            f"not valid TOML: {error}; an id is a string in quotation marks, since a number has no leading zeros"
-        ) from None
-    except RecursionError:
-        raise Location(file).error("not valid TOML: too many levels") from None
 
 
 def read_json(content: bytes, file: str) -> Iterator[Record]:
