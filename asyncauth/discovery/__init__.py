@@ -10,6 +10,7 @@ from asyncauth.discovery.composition import Accounts, chain, exclude, only, uniq
 from asyncauth.discovery.files import file_accounts
 from asyncauth.discovery.fleet import fleet_accounts
 from asyncauth.discovery.organizations import organization_accounts
+from asyncauth.discovery.portal import sso_accounts
 from asyncauth.discovery.profiles import profile_accounts
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "only",
     "organization_accounts",
     "profile_accounts",
+    "sso_accounts",
     "unique",
 ]
