@@ -166,6 +166,19 @@ class ProfilesTable:
 
 
 @dataclass(frozen=True, slots=True)
+class PortalTable:
+    """Accounts of a login of IAM Identity Center.
+
+    Args:
+        sso_session: the name of an sso-session section of boto's configuration.
+        role: the name of the role; * for every role of every account.
+    """
+
+    sso_session: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
 class FileTable:
     """Accounts of another file.
 
@@ -183,12 +196,14 @@ class DiscoveryTable:
     Args:
         organizations: organizations.
         profiles: profiles of boto's configuration files.
+        portals: logins of IAM Identity Center.
         files: other files of accounts.
         exclude: accounts that are left out, wherever they are found.
     """
 
     organizations: tuple[OrganizationTable, ...] = ()
     profiles: tuple[ProfilesTable, ...] = ()
+    portals: tuple[PortalTable, ...] = ()
     files: tuple[FileTable, ...] = ()
     exclude: tuple[str, ...] = ()
 

@@ -14,6 +14,7 @@ from asyncauth._models.fleet_file import load_fleet_file
 from asyncauth.discovery.composition import chain, exclude, iterate
 from asyncauth.discovery.files import accounts_of, file_accounts
 from asyncauth.discovery.organizations import organization_accounts
+from asyncauth.discovery.portal import sso_accounts
 from asyncauth.discovery.profiles import profile_accounts
 
 if TYPE_CHECKING:
@@ -61,9 +62,10 @@ def _parts(loaded: LoadedFleetFile, pool: SessionPool | None) -> list[Accounts]:
     found = loaded.content.discovery
     parts: list[Accounts] = [accounts_of(loaded.account_records())]
     parts += [file_accounts(loaded.resolve(each.path)) for each in found.files]
-    for each in found.profiles:
-        config_file = None if each.config_file is None else loaded.resolve(each.config_file)
-        parts.append(profile_accounts(config_file, each.match))
+    for table in found.profiles:
+        config_file = None if table.config_file is None else loaded.resolve(table.config_file)
+        parts.append(profile_accounts(config_file, table.match))
+    parts += [sso_accounts(table.sso_session, table.role) for table in found.portals]
     if pool is not None:
         parts += [_organization(table, pool) for table in found.organizations]
     return parts

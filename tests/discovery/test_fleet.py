@@ -150,3 +150,16 @@ async def test_malformed_keys_in_variables_are_named_without_their_values(
         SessionPool.from_file(path)
 
     assert "hidden-value" not in str(caught.value)
+
+
+async def test_profiles_and_portals_of_the_file(tmp_path: Path) -> None:
+    """A profile's account comes from the file that the table names, a portal is looked up by its session."""
+    (tmp_path / "config").write_text("[profile one]\naws_account_id = 111111111111\n", encoding="utf-8")
+    path = tmp_path / "fleet.toml"
+    path.write_text('[[discovery.profiles]]\nconfig_file = "config"\nmatch = "o*"\n', encoding="utf-8")
+    found = [account.name async for account in fleet_accounts(path)]
+    path.write_text('[[discovery.portals]]\nsso_session = "corp"\nrole = "ReadOnly"\n', encoding="utf-8")
+
+    with pytest.raises(ConfigurationError, match=r"no section \[sso-session corp\]"):
+        await anext(fleet_accounts(path))
+    assert found == ["one"]

@@ -21,6 +21,7 @@ from asyncauth._models.fleet_file import (
     FleetFile,
     OrganizationTable,
     PoolTable,
+    PortalTable,
     ProfilesTable,
     RateLimitTable,
     RunTable,
@@ -72,6 +73,7 @@ FILES = st.builds(
             tuple
         ),
         profiles=st.lists(st.builds(ProfilesTable, match=NAMES), max_size=1).map(tuple),
+        portals=st.lists(st.builds(PortalTable, sso_session=NAMES, role=NAMES | st.just("*")), max_size=1).map(tuple),
         files=st.lists(st.builds(FileTable, path=NAMES), max_size=2).map(tuple),
         exclude=st.lists(IDS, max_size=2).map(tuple),
     ),
