@@ -319,3 +319,11 @@ async def test_two_organizations_with_the_same_names_in_one_run() -> None:
         2 * [f"account-{n}" for n in range(45)]
     )
     assert counts.codes == {}
+
+
+async def test_an_empty_page_is_not_the_end() -> None:
+    """Every second page is empty and has a token."""
+    async with SimulatedFleet(41, organization=Organization(empty_page_every=2)) as fleet, lister(fleet) as session:
+        found = await collect(organization_accounts(session))
+
+    assert len(found) == 42
