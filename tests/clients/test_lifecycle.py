@@ -466,7 +466,7 @@ async def test_each_call_rejects_the_key_that_it_was_signed_with(factory: Client
     server.answer = answer
     identity = FakeIdentity(ALICE)
     rejected: list[str] = []
-    identity.reject = lambda key: rejected.append(key) or True  # type: ignore[method-assign,func-returns-value]
+    identity.reject = lambda key, **_: rejected.append(key) or True  # type: ignore[method-assign,func-returns-value]
     client = await factory.bind(identity, "ec2", "eu-west-1", endpoint_url=server.url)
 
     async with anyio.create_task_group() as tasks:

@@ -46,6 +46,8 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
         "facts": draw(st.dictionaries(KEYS, TEXT, max_size=3)),
         "unavailable": draw(st.none() | TEXT),
     }
+    if record["profile"] is not None and record["role"] is None:
+        record["external_id"] = None  # nothing is assumed, so an external id is refused
     return {name: value for name, value in record.items() if value not in (None, [], {})}
 
 
