@@ -18,6 +18,7 @@ from asyncauth.testing._server.ec2 import page_as_aws
 from asyncauth.testing._server.http import Request, Response
 from asyncauth.testing._server.identity_center import OIDC, PORTAL
 from asyncauth.testing._server.regions import ACCOUNT_ACTIONS
+from asyncauth.testing._server.signin import FEDERATION_PATH, answer_sign_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +79,8 @@ class Router:
 
     async def answer(self, request: Request) -> Response:
         """Answer one request."""
+        if request.path == FEDERATION_PATH:
+            return answer_sign_in(request, self._sts.principals, self._clock, self._recorder)
         call = identify(request, self._sts.principals, self._default_regions, self._clock.monotonic())
         self._identity_centers.identify(call, request)
         if not call.action:

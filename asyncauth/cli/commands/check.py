@@ -1,0 +1,80 @@
+"""Command `check`: the preflight of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asyncauth.cli import exit_codes
+from asyncauth.cli.options import (
+    output_of,
+    output_options,
+    progress_option,
+    selection_options,
+    source_options,
+    verbosity_options,
+)
+from asyncauth.cli.selection import Selection
+from asyncauth.cli.signals import run_async
+from asyncauth.cli.source import SourceOptions
+
+if TYPE_CHECKING:
+    from asyncauth.cli.output import Output
+
+_COLUMNS = ("account", "account_name", "partition", "role", "reachable", "causes", "error")
+
+
+@click.command("check")
+@selection_options
+@source_options
+@click.option("--max-at-once", type=click.IntRange(min=1), metavar="N", help="Accounts at the same time.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Time of each account.")
+@progress_option
+@output_options
+@verbosity_options
+def command(**options: Any) -> int:
+    """Show which accounts can be reached, and why the others probably cannot: the role of each is assumed.
+
+    The exit code is 1 if an account cannot be reached.
+
+    \b
+    asyncauth check --accounts @accounts.txt
+    """
+    output = output_of(options, _COLUMNS)
+    selection, source = Selection.of(options), SourceOptions.of(options)
+    return run_async(_check(source, selection, output, options))
+
+
+async def _check(source: SourceOptions, selection: Selection, output: Output, options: dict[str, Any]) -> int:
+    from asyncauth.cli.progress import progress_of
+
+    async with source.pool() as pool:
+        accounts = await selection.find(pool)
+        progress = progress_of(pool, is_wanted=options["progress"], stdout_is_live=output.is_live)
+        coverage = await pool.warm(
+            accounts, max_at_once=options["max_at_once"], timeout=options["timeout"], progress=progress
+        )
+        unreachable = {(each.account.partition, each.account.id): each for each in coverage.unreachable}
+        for account in accounts:
+            missing = unreachable.get((account.partition, account.id))
+            output.write(
+                {
+                    "account": account.id,
+                    "account_name": account.name,
+                    "partition": account.partition,
+                    "role": account.effective_role(source.role).arn(account),
+                    "reachable": missing is None,
+                    "causes": None if missing is None else ", ".join(missing.causes),
+                    "error": None if missing is None else str(missing.error).partition("\n")[0],
+                }
+            )
+    output.close()
+    click.echo(f"asyncauth: {coverage.summary().partition(chr(10))[0]}", err=True)
+    if not unreachable:
+        return exit_codes.OK
+    return (
+        exit_codes.CONFIGURATION
+        if all(each.causes[0] == "source" for each in unreachable.values()) and not coverage.reachable
+        else exit_codes.FAILED
+    )

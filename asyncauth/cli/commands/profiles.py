@@ -1,0 +1,76 @@
+"""Command `profiles`: profiles of every account, for the AWS CLI and all SDKs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asyncauth.cli.options import selection_options, source_options, verbosity_options
+from asyncauth.cli.profile_files import config_path, executable, fragment, profile_names, write_into
+from asyncauth.cli.selection import Selection
+from asyncauth.cli.signals import run_async
+from asyncauth.cli.source import SourceOptions
+
+if TYPE_CHECKING:
+    from asyncauth._models import Account
+
+
+@click.command("profiles")
+@selection_options
+@source_options
+@click.option("--prefix", default="", metavar="TEXT", help="Begin of every profile's name.")
+@click.option("--write", is_flag=True, help="Put them into ~/.aws/config (AWS_CONFIG_FILE), after a copy of it.")
+@verbosity_options
+def command(prefix: str, write: bool, **options: Any) -> None:
+    """Print a fragment of ~/.aws/config with a credential_process profile for every account.
+
+    The AWS CLI starts the process for each call, so each profile uses the cache of tokens unless --no-cache is given.
+
+    \b
+    asyncauth profiles --accounts @accounts.txt
+    asyncauth profiles --accounts @accounts.txt --prefix fleet- --write
+    """
+    from asyncauth._aws.partitions import get_partition, is_pattern
+
+    cache = options["cache"] is not False
+    profiles = options["profiles"]
+    selection, source = Selection.of(options), SourceOptions.of(options)
+    accounts = run_async(_find(source, selection))
+    names = profile_names(accounts, prefix)
+
+    def process(account: Account) -> list[str]:
+        role = account.effective_role(source.role)
+        arguments = [*executable(), "credentials", role.arn(account)]
+        for profile in _profiles_of(profiles, account.partition):
+            arguments += ["--profile", profile]
+        if role.external_id is not None:
+            arguments += ["--external-id", role.external_id]
+        for hop in role.via:
+            arguments += ["--via", hop if isinstance(hop, str) else hop.effective_role(role).arn(hop)]
+        if source.endpoint_url is not None:
+            arguments += ["--endpoint-url", source.endpoint_url]
+        return [*arguments, "--cache" if cache else "--no-cache"]
+
+    def region(account: Account) -> str:
+        own = (name for name in (*account.regions, *selection.regions) if not is_pattern(name))
+        return next(own, get_partition(account.partition).default_region)
+
+    text = fragment((names[account], region(account), process(account)) for account in accounts)
+    if not write:
+        click.echo(text, nl=False)
+        return
+    copy = write_into(config_path(), names.values(), text)
+    kept = f"; the former file is {copy}" if copy else ""
+    click.echo(f"asyncauth: {len(names):,} profiles are in {config_path()}{kept}", err=True)
+
+
+async def _find(source: SourceOptions, selection: Selection) -> list[Account]:
+    async with source.pool() as pool:
+        return await selection.find(pool)
+
+
+def _profiles_of(profiles: tuple[str, ...], partition: str) -> list[str]:
+    """Return the options of the source that accounts of a partition need."""
+    own = [value for value in profiles if value.startswith(f"{partition}=")]
+    return [own[0].partition("=")[2]] if own else [value for value in profiles if not value.startswith("aws")]

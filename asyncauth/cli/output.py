@@ -1,0 +1,254 @@
+"""Output of records on stdout: as a table, JSON, JSON lines, CSV or text; nothing else is written to stdout."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, Any, Final
+
+import click
+
+from asyncauth.cli.text import clean, to_json
+
+FORMATS: Final = ("table", "json", "jsonl", "csv", "text")
+#: What a spreadsheet would take for a formula.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_MIN_CELL: Final = 6
+
+Record = Mapping[str, Any]
+
+
+class OutputClosedError(Exception):
+    """The reader of stdout has closed it, such as `head` after its last line."""
+
+
+class Output:
+    """Writer of records in one format.
+
+    JSON lines, text and CSV are written record by record; a table and JSON at the end. A record is written as a whole
+    line or not at all.
+
+    Args:
+        columns: the keys of a record, in order.
+        format_name: one of `FORMATS`; None: a table on a terminal, else JSON lines.
+        query: a JMESPath expression: over the list for `json`, `table` and `csv`, over each record for the others.
+        chosen: the columns to show; empty: all.
+        sort: the column to sort by, with `-` before it in descending order; None: in the order of arrival.
+        stream: None: stdout.
+
+    Raises:
+        click.UsageError: the query is no JMESPath, or a column does not exist.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        *,
+        format_name: str | None = None,
+        query: str | None = None,
+        chosen: Sequence[str] = (),
+        sort: str | None = None,
+        stream: IO[str] | None = None,
+    ) -> None:
+        self._stream = sys.stdout if stream is None else stream
+        self.format_name = format_name or ("table" if self._stream.isatty() else "jsonl")
+        self._columns = list(chosen or columns)
+        self._all_columns = list(columns)
+        self._is_chosen = bool(chosen)
+        for name in [*chosen, *([sort.removeprefix("-")] if sort else [])]:
+            if columns and name not in columns:
+                raise click.UsageError(f"there is no column {name!r}; the columns are {', '.join(columns)}")
+        self._search = _compile(query)
+        self._sort = sort
+        self._kept: list[Record] = []
+        self._has_header = False
+        self._is_streaming = self.format_name in ("jsonl", "text", "csv") and sort is None
+        if self.format_name == "csv" and self._search is not None:
+            self._is_streaming = False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether records are written to a terminal as they come, so that a live display would be in their way."""
+        return self._is_streaming and self._stream.isatty()
+
+    def write(self, record: Record) -> None:
+        """Write a record, or keep it for the end.
+
+        Raises:
+            OutputClosedError: the reader has closed stdout.
+        """
+        if self._is_streaming:
+            self._emit(self._one(record))
+        else:
+            self._kept.append(record)
+
+    def close(self) -> None:
+        """Write what was kept.
+
+        Raises:
+            OutputClosedError: the reader has closed stdout.
+        """
+        if self._is_streaming:
+            if self.format_name == "csv" and not self._has_header:
+                self._emit(self._csv_row(self._columns))
+            self._emit("", flush=True)
+            return
+        records: Any = self._sorted(self._kept)
+        if self.format_name in ("jsonl", "text"):
+            self._emit("".join(self._one(record) for record in records), flush=True)
+            return
+        if self._search is not None:
+            records = self._search([dict(record) for record in records])
+        elif self._is_chosen:
+            records = [{name: record.get(name) for name in self._columns} for record in records]
+        if self.format_name == "json":
+            self._emit(to_json(records, indent=4) + "\n", flush=True)
+            return
+        rows = _as_rows(records, self._columns if self._search is None else None)
+        if rows is None:
+            self._emit(_cell(records) + "\n", flush=True)
+        elif self.format_name == "csv":
+            self._emit("".join(map(self._csv_row, [rows[0], *rows[1]])), flush=True)
+        else:
+            self._emit(
+                _table(*rows, width=shutil.get_terminal_size((120, 24)).columns, stream=self._stream), flush=True
+            )
+
+    # -- records ---------------------------------------------------------------------------------------------------
+
+    def _one(self, record: Record) -> str:
+        shown: Any = {name: record.get(name) for name in self._columns} if self._is_chosen or self._columns else record
+        if self._search is not None:
+            shown = self._search(dict(record))
+        if self.format_name == "jsonl":
+            return to_json(shown) + "\n"
+        if self.format_name == "csv":
+            header = "" if self._has_header else self._csv_row(self._columns)
+            self._has_header = True
+            return header + self._csv_row(list(shown.values()))
+        values = list(shown.values()) if isinstance(shown, Mapping) else shown if isinstance(shown, list) else [shown]
+        return "\t".join("None" if value is None else _cell(value) for value in values) + "\n"
+
+    def _csv_row(self, values: Iterable[Any]) -> str:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow([_without_formula(_cell(value)) for value in values])
+        return line.getvalue()
+
+    def _sorted(self, records: list[Record]) -> list[Record]:
+        if self._sort is None:
+            return records
+        name = self._sort.removeprefix("-")
+
+        def order(record: Record) -> tuple[bool, bool, Any]:
+            value = record.get(name)
+            is_number = isinstance(value, (int, float))
+            return (value is None, not is_number, value if is_number else str(value))
+
+        return sorted(records, key=order, reverse=self._sort.startswith("-"))
+
+    def _emit(self, text: str, *, flush: bool = False) -> None:
+        try:
+            self._stream.write(text)
+            if flush or self.is_live:
+                self._stream.flush()
+        except BrokenPipeError:
+            raise OutputClosedError from None
+
+
+def _compile(query: str | None) -> Callable[[Any], Any] | None:
+    if query is None:
+        return None
+    import jmespath
+    import jmespath.exceptions
+
+    try:
+        compiled = jmespath.compile(query)
+    except jmespath.exceptions.ParseError as error:
+        raise click.UsageError(f"--query {query!r} is no JMESPath expression: {str(error).splitlines()[0]}") from None
+
+    def search(value: Any) -> Any:
+        try:
+            return compiled.search(value)
+        except jmespath.exceptions.JMESPathError as error:
+            raise click.UsageError(f"--query {query!r}: {error}") from None
+
+    return search
+
+
+def _as_rows(records: Any, columns: Sequence[str] | None) -> tuple[list[str], list[list[Any]]] | None:
+    """Return header and rows of a list; None if it is none."""
+    if isinstance(records, Mapping):
+        records = [records]
+    if not isinstance(records, list):
+        return None
+    if columns is not None:
+        return list(columns), [[record.get(name) for name in columns] for record in records]
+    if all(isinstance(record, Mapping) for record in records):
+        names = list(dict.fromkeys(name for record in records for name in record))
+        return names, [[record.get(name) for name in names] for record in records]
+    rows = [record if isinstance(record, list) else [record] for record in records]
+    width = max(map(len, rows), default=1)
+    return [str(number) for number in range(width)], [row + [None] * (width - len(row)) for row in rows]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return clean(value if isinstance(value, str) else to_json(value) if not isinstance(value, int) else str(value))
+
+
+def _without_formula(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _table(names: list[str], rows: list[list[Any]], *, width: int, stream: IO[str]) -> str:
+    """Return a table that fits a width: empty columns are left out, then the last ones, which a note names."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[_cell(value) for value in row] for row in rows]
+    shown = [position for position in range(len(names)) if not rows or any(row[position] for row in cells)]
+    hidden: list[str] = []
+    while len(shown) > 1 and sum(_least(names, cells, position) + 3 for position in shown) + 1 > width:
+        hidden.insert(0, names[shown.pop()])
+    table = Table(box=box.SIMPLE_HEAD if _is_utf8(stream) else box.ASCII, header_style="bold", pad_edge=False)
+    for position in shown:
+        least = _least(names, cells, position)
+        table.add_column(Text(names[position]), overflow="fold", min_width=least)
+    for row in cells:
+        table.add_row(*(Text(row[position]) for position in shown))
+    buffer = io.StringIO()
+    is_plain = not stream.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    console = Console(file=buffer, width=width, force_terminal=not is_plain, no_color=is_plain, highlight=False)
+    console.print(table)
+    if hidden:
+        click.echo(f"asyncauth: {len(hidden)} columns are hidden at this width: {', '.join(hidden)}", err=True)
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
+def _least(names: list[str], cells: list[list[str]], position: int) -> int:
+    """Return the smallest useful width of a column: short cells are never folded, long ones can be."""
+    longest = max((len(row[position]) for row in cells), default=0)
+    return max(len(names[position]), min(longest, 14), _MIN_CELL if longest else 0)
+
+
+def _is_utf8(stream: IO[str]) -> bool:
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"

@@ -1,0 +1,169 @@
+"""Runs of a command: consent first, records as they come, and an exit code at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from asyncauth._errors import ConfigurationError, SourceError
+from asyncauth.cli import exit_codes
+from asyncauth.cli.progress import progress_of
+
+if TYPE_CHECKING:
+    from asyncauth import Account, Outcome, SessionPool
+    from asyncauth.cli.output import Output
+
+#: The columns of a run's records.
+RUN_COLUMNS: Final = (
+    "account",
+    "account_name",
+    "partition",
+    "region",
+    "status",
+    "value",
+    "error_code",
+    "error",
+    "reason",
+    "phase",
+    "attempts",
+    "elapsed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Options of a run, checked."""
+
+    keywords: Mapping[str, Any]
+    yes: bool
+    dry_run: bool
+    fail_on: str
+    progress: bool
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> RunSettings:
+        """Return the options, and remove them from `options`.
+
+        Raises:
+            click.UsageError: a value is out of range.
+        """
+        from asyncauth import RunOptions
+
+        dry_run = options.pop("dry_run")
+        keywords = {name: options.pop(name) for name in ("max_at_once", "timeout", "deadline", "journal")}
+        keywords["failure_tolerance"] = _tolerance(options.pop("failure_tolerance"))
+        try:
+            RunOptions(**keywords)
+        except ConfigurationError as error:
+            raise click.UsageError(str(error)) from None
+        return cls(keywords, options.pop("yes"), dry_run, options.pop("fail_on"), options.pop("progress"))
+
+
+def refuse_without_consent(settings: RunSettings, *, accounts: int, read_only: bool) -> bool:
+    """Return whether consent must be requested before a run over so many accounts.
+
+    Raises:
+        click.UsageError: it must, and there is no terminal to request it on.
+    """
+    if settings.yes or settings.dry_run or read_only or accounts <= 1:
+        return False
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            f"this would run in {accounts:,} accounts, and there is no terminal to request consent on; add --yes, or "
+            "look first with --dry-run"
+        )
+    return True
+
+
+async def run_everywhere(
+    pool: SessionPool,
+    job: Callable[[Any], Any],
+    accounts: list[Account],
+    regions: tuple[str, ...],
+    settings: RunSettings,
+    *,
+    output: Output | None,
+    record: Callable[[Outcome[Any]], Mapping[str, Any]],
+    confirm: bool,
+    observe: Callable[[Outcome[Any]], None] = lambda outcome: None,
+) -> int:
+    """Run a job in every account and region, write a record of each outcome, and return the exit code.
+
+    However it ends, the records of what had finished are written as whole lines, and the journal is closed.
+
+    Args:
+        output: where records go; None: the job writes what there is to write.
+        record: makes the record of an outcome.
+        confirm: request consent first.
+        observe: called with each outcome.
+    """
+    counts: Counter[str] = Counter()
+    done_before = source_failures = 0
+
+    def settle(outcome: Outcome[Any]) -> None:
+        nonlocal done_before, source_failures
+        counts[outcome.status] += 1
+        done_before += outcome.status == "skipped" and outcome.reason == _done_before()
+        source_failures += isinstance(outcome.error, SourceError)
+        observe(outcome)
+        if output is not None:
+            output.write(record(outcome))
+
+    run = pool.as_completed(
+        job,
+        accounts,
+        regions or None,
+        dry_run=settings.dry_run,
+        confirm=confirm,
+        progress=progress_of(pool, is_wanted=settings.progress, stdout_is_live=output is None or output.is_live),
+        **settings.keywords,
+    )
+    try:
+        async with run as outcomes:
+            async for outcome in outcomes:
+                settle(outcome)
+    except BaseException:
+        for outcome in run.unread():
+            if outcome.status in ("succeeded", "failed", "timed_out"):
+                settle(outcome)
+        if output is not None:
+            output.close()
+        raise
+    if output is not None:
+        output.close()
+    failed = sum(counts[status] for status in ("failed", "timed_out", "cancelled"))
+    return exit_codes.of_run(
+        counts,
+        fail_on=settings.fail_on,
+        done_before=done_before,
+        dry_run=settings.dry_run,
+        source_failed=failed == source_failures,
+    )
+
+
+def run_record(outcome: Outcome[Any]) -> dict[str, Any]:
+    """Return the record of an outcome, with the job's value."""
+    row = outcome.row()
+    row["region"] = row.pop("region_name")
+    return {name: outcome.value if name == "value" else row[name] for name in RUN_COLUMNS}
+
+
+def _done_before() -> str:
+    from asyncauth._runs import DONE_BEFORE
+
+    return DONE_BEFORE
+
+
+def _tolerance(text: str | None) -> float | None:
+    """Return a number of failures, or the fraction of a percentage."""
+    if text is None:
+        return None
+    try:
+        return float(text.removesuffix("%")) / 100 if text.endswith("%") else int(text)
+    except ValueError:
+        raise click.UsageError(f"--failure-tolerance {text!r} must be a number, or a percentage such as 5%") from None

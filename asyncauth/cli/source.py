@@ -1,0 +1,116 @@
+"""Source options: the base credentials, the role and the token cache that a command works with."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from asyncauth._errors import ConfigurationError
+from asyncauth._models import Role, as_role
+from asyncauth.caches import FileTokenCache, configured_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asyncauth import SessionPool
+
+#: Switches the cache on for every command, as `--cache` does for one.
+CACHE_VARIABLE = "ASYNCAUTH_CACHE"
+_PARTITION_PREFIX = "aws"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """Options of the base credentials and the role.
+
+    Args:
+        profiles: profile by partition; the partition None is all of them.
+        role: the role to assume.
+        endpoint_url: endpoint of every service; None: AWS's.
+        cache: whether tokens are kept in files.
+    """
+
+    profiles: Mapping[str | None, str]
+    role: Role
+    endpoint_url: str | None
+    cache: bool
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> SourceOptions:
+        """Return the options, and remove them from `options`.
+
+        Raises:
+            click.UsageError: a value is invalid.
+        """
+        try:
+            name = as_role(options.pop("role") or "manage-role")
+            role = Role(name.name, name.path, external_id=options.pop("external_id"), via=options.pop("via"))
+        except ConfigurationError as error:
+            raise click.UsageError(str(error)) from None
+        cache = options.pop("cache")
+        return cls(
+            profiles=_profiles(options.pop("profiles")),
+            role=role,
+            endpoint_url=options.pop("endpoint_url"),
+            cache=os.environ.get(CACHE_VARIABLE, "") not in ("", "0") if cache is None else cache,
+        )
+
+    @property
+    def region_name(self) -> str | None:
+        """The region in AWS_REGION, which other SDKs read and botocore does not; None if botocore finds one itself."""
+        if os.environ.get("AWS_DEFAULT_REGION") or len(self.profiles) > 1:
+            return None
+        return os.environ.get("AWS_REGION") or None
+
+    def token_cache(self) -> FileTokenCache | None:
+        """Return the cache of tokens in files; None if it is off.
+
+        Raises:
+            ConfigurationError: its directory is refused.
+        """
+        if not self.cache:
+            return None
+        if None in self.profiles or not self.profiles:
+            configured = configured_source(self.profiles.get(None), region_name=self.region_name)
+            return FileTokenCache(configured=configured)
+        digests = {name: configured_source(profile) for name, profile in self.profiles.items() if name is not None}
+        return FileTokenCache(configured=digests)
+
+    def pool(self, **options: Any) -> SessionPool:
+        """Return the pool, which is not open yet.
+
+        Raises:
+            ConfigurationError: a setting is invalid.
+        """
+        from asyncauth import Profile, SessionPool
+
+        sources: dict[str, Any] = {}
+        if None in self.profiles:
+            sources["profile"] = self.profiles[None]
+        elif self.profiles:
+            sources["sources"] = {name: Profile(profile) for name, profile in self.profiles.items()}
+        return SessionPool(
+            self.role,
+            endpoint_url=self.endpoint_url,
+            region_name=self.region_name,
+            token_cache=self.token_cache(),
+            **sources,
+            **options,
+        )
+
+
+def _profiles(values: tuple[str, ...]) -> dict[str | None, str]:
+    found: dict[str | None, str] = {}
+    for value in values:
+        before, separator, after = value.partition("=")
+        is_partition = bool(separator) and (before == _PARTITION_PREFIX or before.startswith(f"{_PARTITION_PREFIX}-"))
+        partition, name = (before, after) if is_partition else (None, value)
+        if partition in found:
+            raise click.UsageError(f"--profile is given twice for {partition or 'all partitions'}")
+        found[partition] = name
+    if None in found and len(found) > 1:
+        raise click.UsageError("--profile NAME is for all partitions; with several, write --profile PARTITION=NAME")
+    return found

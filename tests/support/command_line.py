@@ -1,0 +1,150 @@
+"""Command line in the tests: runs the program as a process, with pipes or on a pseudo-terminal of a given width."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncauth.testing import SimulatedFleet
+
+ROOT = Path(__file__).parent.parent.parent
+PROGRAM = (sys.executable, "-m", "asyncauth")
+#: Escape sequences of colours, cursor movements and titles.
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>]")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A process that has ended. On a terminal `stdout` holds both streams."""
+
+    code: int
+    stdout: str
+    stderr: str = ""
+
+    @property
+    def records(self) -> list[Any]:
+        """The JSON lines of stdout."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+
+class CommandLine:
+    """The program against a fleet.
+
+    Args:
+        fleet: a running fleet of the partitions `aws` and `aws-cn`.
+        folder: where the configuration is written, and the program runs.
+    """
+
+    def __init__(self, fleet: SimulatedFleet, folder: Path) -> None:
+        self.fleet = fleet
+        self.folder = folder
+        self.environ = self._environ()
+        self.accounts = [fleet.role_arn(account) for account in fleet.accounts]
+
+    def run(self, *arguments: str, stdin: str = "", timeout: float = 100, **environ: str) -> Done:
+        """Run it with pipes."""
+        done = subprocess.run(
+            [*PROGRAM, *arguments],
+            cwd=self.folder,
+            env=self.environ | environ,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+        """Start it with pipes."""
+        return subprocess.Popen(
+            [*PROGRAM, *arguments],
+            cwd=self.folder,
+            env=self.environ | environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def on_terminal(self, *arguments: str, width: int = 80, typed: str = "", **environ: str) -> Done:
+        """Run it on a pseudo-terminal, and return the screen without escape sequences."""
+        return run_on_terminal([*PROGRAM, *arguments], self.folder, self.environ | environ, width=width, typed=typed)
+
+    def profiles(self) -> tuple[str, ...]:
+        """Return the options of one source for each partition."""
+        return ("--profile", "aws=global", "--profile", "aws-cn=china")
+
+    def all_accounts(self) -> tuple[str, ...]:
+        """Return the options that select every account of the fleet."""
+        return ("--accounts", ",".join(self.accounts), *self.profiles())
+
+    def _environ(self) -> dict[str, str]:
+        home = self.folder / "home"
+        (home / ".aws").mkdir(parents=True, exist_ok=True)
+        sections = []
+        for name, partition in (("global", "aws"), ("china", "aws-cn")):
+            keys = self.fleet.keys(partition)
+            sections.append(
+                f"[profile {name}]\nregion = {self.fleet.regions[partition][0]}\n"
+                f"aws_access_key_id = {keys.access_key_id}\naws_secret_access_key = {keys.secret_access_key}\n"
+            )
+        config = home / ".aws" / "config"
+        config.write_text("\n".join(sections))
+        config.chmod(0o600)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return {
+            **kept,
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(home),
+            "XDG_CACHE_HOME": str(home / ".cache"),
+            "AWS_ENDPOINT_URL": self.fleet.endpoint_url,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "PYTHONWARNINGS": "error::ResourceWarning",
+        }
+
+
+def run_on_terminal(
+    command: Sequence[str], folder: Path, environ: Mapping[str, str], *, width: int, typed: str = ""
+) -> Done:
+    """Run a program on a pseudo-terminal of 40 lines, and return what it showed without escape sequences."""
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    kept = {name: value for name, value in environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
+    process = subprocess.Popen(
+        [*command],
+        cwd=folder,
+        env={"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", **kept},
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    os.close(child)
+    if typed:
+        os.write(parent, typed.encode())
+    shown = bytearray()
+    try:
+        while chunk := os.read(parent, 65536):
+            shown += chunk
+    except OSError:  # EIO: the last process has closed the terminal
+        pass
+    finally:
+        os.close(parent)
+    code = process.wait()
+    text = shown.decode("utf-8", "replace").replace("\r\n", "\n")
+    return Done(code, _ESCAPES.sub("", text))
