@@ -19,12 +19,12 @@ demo: $(NEWEST)/.demo ## the EC2 inventory of a simulated fleet, global and Chin
 
 test: test-newest test-aioboto3 ## all tests on the newest aiobotocore, then on the one that aioboto3 requires
 
-test-newest: $(NEWEST)/.test
+test-newest: $(NEWEST)/.test .venv-awscli/.ready
 	$(NEWEST)/bin/coverage erase
 	$(NEWEST)/bin/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
 	$(NEWEST)/bin/coverage report
 
-test-aioboto3: $(WITH_AIOBOTO3)/.test
+test-aioboto3: $(WITH_AIOBOTO3)/.test .venv-awscli/.ready
 	$(WITH_AIOBOTO3)/bin/python -m pytest $(PYTEST_ARGS)
 
 check: $(NEWEST)/.check ## lint, format, types, layers of imports
@@ -76,6 +76,12 @@ $(NEWEST)/.check: $(NEWEST)/.test
 
 $(WITH_AIOBOTO3)/.test: $(WITH_AIOBOTO3)/.made pyproject.toml
 	$(UV) pip install --python $(WITH_AIOBOTO3)/bin/python --editable '.[aioboto3,cli,simulate]' --group test
+	@touch $@
+
+# The AWS CLI requires one version of botocore, so it has its own environment.
+.venv-awscli/.ready: .venv-uv/.ready
+	$(UV) venv --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(@D)
+	$(UV) pip install --python $(@D)/bin/python awscli
 	@touch $@
 
 $(BENCH)/.ready: $(BENCH)/.made pyproject.toml

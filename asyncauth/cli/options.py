@@ -53,7 +53,9 @@ selection_options: Final = _all(
         help="Accounts: ids or role ARNs, by comma; @FILE reads a file, - stdin.",
     ),
     click.option("--exclude", multiple=True, callback=_split, metavar="ID|NAME", help="Leave these out; * matches."),
-    click.option("--regions", multiple=True, callback=_split, metavar="NAME", help="Regions, patterns, or enabled."),
+    click.option(
+        "--regions", multiple=True, callback=_split, metavar="NAME", help="Regions, or patterns such as us-*."
+    ),
     click.option("--partition", metavar="NAME", help="Partition of bare account ids.  [default: aws]"),
 )
 

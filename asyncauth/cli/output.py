@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 
 import click
 
-from asyncauth.cli.text import clean, to_json
+from asyncauth.cli.text import clean, note, to_json
 
 FORMATS: Final = ("table", "json", "jsonl", "csv", "text")
 #: What a spreadsheet would take for a formula.
@@ -114,9 +114,10 @@ class Output:
         elif self.format_name == "csv":
             self._emit("".join(map(self._csv_row, [rows[0], *rows[1]])), flush=True)
         else:
-            self._emit(
-                _table(*rows, width=shutil.get_terminal_size((120, 24)).columns, stream=self._stream), flush=True
-            )
+            table, hidden = _table(*rows, width=shutil.get_terminal_size((120, 24)).columns, stream=self._stream)
+            self._emit(table, flush=True)
+            if hidden:
+                note(f"hidden at this width (--columns shows them): {', '.join(hidden)}")
 
     # -- records ---------------------------------------------------------------------------------------------------
 
@@ -153,7 +154,7 @@ class Output:
     def _emit(self, text: str, *, flush: bool = False) -> None:
         try:
             self._stream.write(text)
-            if flush or self.is_live:
+            if flush or self._is_streaming:  # a reader of a pipe sees each record when it comes
                 self._stream.flush()
         except BrokenPipeError:
             raise OutputClosedError from None
@@ -217,8 +218,8 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _table(names: list[str], rows: list[list[Any]], *, width: int, stream: IO[str]) -> str:
-    """Return a table that fits a width: empty columns are left out, then the last ones, which a note names."""
+def _table(names: list[str], rows: list[list[Any]], *, width: int, stream: IO[str]) -> tuple[str, list[str]]:
+    """Return a table that fits a width, without empty columns, and the names of the last ones that do not fit."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -239,9 +240,7 @@ def _table(names: list[str], rows: list[list[Any]], *, width: int, stream: IO[st
     is_plain = not stream.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     console = Console(file=buffer, width=width, force_terminal=not is_plain, no_color=is_plain, highlight=False)
     console.print(table)
-    if hidden:
-        click.echo(f"asyncauth: {len(hidden)} columns are hidden at this width: {', '.join(hidden)}", err=True)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n", hidden
 
 
 def _least(names: list[str], cells: list[list[str]], position: int) -> int:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
-import shutil
 import sys
-import textwrap
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +17,7 @@ from asyncauth.cli.options import set_up_logging
 from asyncauth.cli.output import OutputClosedError
 from asyncauth.cli.selection import NoMatchError
 from asyncauth.cli.signals import TerminatedError
-from asyncauth.cli.text import clean
+from asyncauth.cli.text import clean, note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +107,7 @@ def run(arguments: Sequence[str]) -> int:
     except TerminatedError:
         return _flush(exit_codes.TERMINATED)
     except NoMatchError as error:
-        click.echo(f"asyncauth: {error}", err=True)
+        note(str(error))
         return exit_codes.NO_MATCH
     except click.ClickException as error:
         _flush(0)
@@ -129,9 +127,7 @@ def _report(error: Exception, is_debug: bool) -> int:
     is_own = isinstance(error, AsyncAuthError)
     kind = "" if is_own else f"{type(error).__name__}: "
     hint = "" if is_own or is_debug else " (--debug shows where)"
-    width = max(40, shutil.get_terminal_size((100, 24)).columns)
-    paragraph = " ".join(f"asyncauth: error: {kind}{error}{hint}".split())
-    click.echo(textwrap.fill(clean(paragraph), width, break_long_words=False, break_on_hyphens=False), err=True)
+    note(f"error: {kind}{error}{hint}")
     if isinstance(error, AssumeRoleError | TargetTimeout) or not is_own:
         return exit_codes.FAILED
     return exit_codes.CONFIGURATION

@@ -48,6 +48,8 @@ class Selection:
         """
         partition = options.pop("partition") or "aws"
         given = list(_expand(options.pop("accounts")))
+        if not given:
+            raise click.UsageError("no accounts are selected: give --accounts")
         try:
             accounts = dict.fromkeys(parse_account(each, partition) for each in given)
         except ConfigurationError as error:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import sys
+import textwrap
 from typing import Any, Final
 
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
@@ -23,6 +26,15 @@ def clean(text: str) -> str:
 def clean_lines(text: str) -> str:
     """Return a text of several lines, each of them cleaned."""
     return "\n".join(clean(line.replace("\t", "    ")) for line in text.split("\n"))
+
+
+def note(text: str) -> None:
+    """Write a paragraph to stderr, cleaned and folded at the terminal's width."""
+    width = max(40, shutil.get_terminal_size((100, 24)).columns)
+    paragraph = clean(" ".join(f"asyncauth: {text}".split()))
+    if sys.stderr.isatty():
+        paragraph = textwrap.fill(paragraph, width, break_long_words=False, break_on_hyphens=False)
+    sys.stderr.write(f"{paragraph}\n")
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

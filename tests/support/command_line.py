@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support.secret_scan import MARKED_TEXT as MARKED
+
 if TYPE_CHECKING:
     from asyncauth.testing import SimulatedFleet
 
@@ -24,6 +26,17 @@ ROOT = Path(__file__).parent.parent.parent
 PROGRAM = (sys.executable, "-m", "asyncauth")
 #: Escape sequences of colours, cursor movements and titles.
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>]")
+
+
+#: Options and commands whose output is where secrets belong.
+WITH_SECRETS = frozenset({"credentials", "console", "--static-keys"})
+
+
+def check_output(arguments: Sequence[str], *texts: str) -> None:
+    """Fail if a marked secret is in the output of a command that is not named in `WITH_SECRETS`."""
+    if WITH_SECRETS.isdisjoint(arguments):
+        for text in texts:
+            assert MARKED.search(text) is None, f"a secret is in the output of {arguments[:2]}"
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class CommandLine:
             timeout=timeout,
             check=False,
         )
+        check_output(arguments, done.stdout, done.stderr)
         return Done(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
@@ -82,7 +96,9 @@ class CommandLine:
 
     def on_terminal(self, *arguments: str, width: int = 80, typed: str = "", **environ: str) -> Done:
         """Run it on a pseudo-terminal, and return the screen without escape sequences."""
-        return run_on_terminal([*PROGRAM, *arguments], self.folder, self.environ | environ, width=width, typed=typed)
+        done = run_on_terminal([*PROGRAM, *arguments], self.folder, self.environ | environ, width=width, typed=typed)
+        check_output(arguments, done.stdout)
+        return done
 
     def profiles(self) -> tuple[str, ...]:
         """Return the options of one source for each partition."""

@@ -31,7 +31,7 @@ _ISSUED: Final = r"SimulatedS(?:ecret|essionToken)//[\w-]{20}"
 #: Secrets of tests with servers of their own.
 _CONSTANTS: Final = ("stolen-secret", "stolen-token", "Gr8-marked", "marked-secret-access-key", "marked-session-token")
 _MARKED: Final = re.compile("|".join([_ISSUED, *map(re.escape, _CONSTANTS)]).encode())
-_TEXT: Final = re.compile(_MARKED.pattern.decode())
+MARKED_TEXT: Final = re.compile(_MARKED.pattern.decode())
 
 #: Tests whose jobs put secrets into their outcomes, to show that other places do not take them over.
 _DELIBERATE: Final = ("TestJournal::test_a_journal_holds_no_secret_and_no_value",)
@@ -73,7 +73,7 @@ class SecretScan:
     def read(self, channel: str, content: str | bytes, where: str = "") -> None:
         """Look for a marked secret in text or bytes."""
         self.counts[f"{channel} bytes"] += len(content)
-        found = _TEXT.search(content) if isinstance(content, str) else _MARKED.search(content)
+        found = MARKED_TEXT.search(content) if isinstance(content, str) else _MARKED.search(content)
         if found is not None:
             shown = found[0][:12]
             self.findings.setdefault(self._test, []).append(

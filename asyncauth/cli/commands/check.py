@@ -18,11 +18,12 @@ from asyncauth.cli.options import (
 from asyncauth.cli.selection import Selection
 from asyncauth.cli.signals import run_async
 from asyncauth.cli.source import SourceOptions
+from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
     from asyncauth.cli.output import Output
 
-_COLUMNS = ("account", "account_name", "partition", "role", "reachable", "causes", "error")
+_COLUMNS = ("account", "account_name", "partition", "reachable", "causes", "role", "error")
 
 
 @click.command("check")
@@ -70,7 +71,7 @@ async def _check(source: SourceOptions, selection: Selection, output: Output, op
                 }
             )
     output.close()
-    click.echo(f"asyncauth: {coverage.summary().partition(chr(10))[0]}", err=True)
+    note(f"{coverage.summary().partition(chr(10))[0]}")
     if not unreachable:
         return exit_codes.OK
     return (

@@ -10,6 +10,7 @@ import click
 from asyncauth._errors import ConfigurationError
 from asyncauth.cli.options import output_of, output_options, progress_option, verbosity_options
 from asyncauth.cli.signals import run_async
+from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
     from asyncauth import AccountSession, Outcome
@@ -42,7 +43,7 @@ async def _demo(total: int, shows_progress: bool, output: Output) -> None:
     china = max(1, total // 5)
     fleet_accounts = [Account(f"1{n:011d}", name=f"global-{n:02d}") for n in range(1, total - china + 1)]
     fleet_accounts += [Account(f"2{n:011d}", "aws-cn", name=f"china-{n:02d}") for n in range(1, china + 1)]
-    click.echo(f"asyncauth: starting a simulated fleet of {total} accounts on 127.0.0.1", err=True)
+    note(f"starting a simulated fleet of {total} accounts on 127.0.0.1")
     denied = fleet_accounts[0].id
     async with SimulatedFleet(fleet_accounts, denied=[denied], instances_per_region=(1, 6), preload=("ec2",)) as fleet:
         sources = {"aws": fleet.keys(), "aws-cn": fleet.keys("aws-cn")}
@@ -53,10 +54,8 @@ async def _demo(total: int, shows_progress: bool, output: Output) -> None:
             output.write(_record(outcome))
         output.close()
         assumed = (await fleet.counts()).calls("sts", "AssumeRole")
-    click.echo(
-        f"asyncauth: {sum(report.values()):,} instances; {assumed} AssumeRole calls for {total} accounts and "
-        f"{len(report)} targets",
-        err=True,
+    note(
+        f"{sum(report.values()):,} instances; {assumed} AssumeRole calls for {total} accounts and {len(report)} targets"
     )
 
 

@@ -11,6 +11,7 @@ from asyncauth.cli.profile_files import config_path, executable, fragment, profi
 from asyncauth.cli.selection import Selection
 from asyncauth.cli.signals import run_async
 from asyncauth.cli.source import SourceOptions
+from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
     from asyncauth._models import Account
@@ -34,7 +35,6 @@ def command(prefix: str, write: bool, **options: Any) -> None:
     from asyncauth._aws.partitions import get_partition, is_pattern
 
     cache = options["cache"] is not False
-    profiles = options["profiles"]
     selection, source = Selection.of(options), SourceOptions.of(options)
     accounts = run_async(_find(source, selection))
     names = profile_names(accounts, prefix)
@@ -42,7 +42,8 @@ def command(prefix: str, write: bool, **options: Any) -> None:
     def process(account: Account) -> list[str]:
         role = account.effective_role(source.role)
         arguments = [*executable(), "credentials", role.arn(account)]
-        for profile in _profiles_of(profiles, account.partition):
+        profile = source.profiles.get(account.partition) or source.profiles.get(None)
+        if profile is not None:
             arguments += ["--profile", profile]
         if role.external_id is not None:
             arguments += ["--external-id", role.external_id]
@@ -62,15 +63,9 @@ def command(prefix: str, write: bool, **options: Any) -> None:
         return
     copy = write_into(config_path(), names.values(), text)
     kept = f"; the former file is {copy}" if copy else ""
-    click.echo(f"asyncauth: {len(names):,} profiles are in {config_path()}{kept}", err=True)
+    note(f"{len(names):,} profiles are in {config_path()}{kept}")
 
 
 async def _find(source: SourceOptions, selection: Selection) -> list[Account]:
     async with source.pool() as pool:
         return await selection.find(pool)
-
-
-def _profiles_of(profiles: tuple[str, ...], partition: str) -> list[str]:
-    """Return the options of the source that accounts of a partition need."""
-    own = [value for value in profiles if value.startswith(f"{partition}=")]
-    return [own[0].partition("=")[2]] if own else [value for value in profiles if not value.startswith("aws")]

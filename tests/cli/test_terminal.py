@@ -1,0 +1,269 @@
+"""Terminal: screens of every verb at three widths, consent, progress, Ctrl-C and closed pipes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from asyncauth import Account
+from asyncauth.testing import SimulatedFleet
+from tests.cli.conftest import DENIED
+from tests.support.command_line import PROGRAM, CommandLine, check_output
+
+pytestmark = pytest.mark.botocore
+
+SCREENS = Path(__file__).parent / "screens"
+WIDTHS = (60, 80, 200)
+JOB = """
+async def where(session):
+    return session.region_name
+where.read_only = True
+
+async def changes(session):
+    return 1
+"""
+SHOW = "import os; print('in', os.environ['ASYNCAUTH_REGION'])"
+
+#: The commands of the screens. What differs from run to run (seconds, paths) is not part of them.
+COMMANDS = {
+    "help": ("--help",),
+    "whoami": ("whoami", "PROFILES"),
+    "accounts": ("accounts", "ALL"),
+    "check": ("check", "ALL", "--no-progress", "--sort", "account"),
+    "run": (
+        "run",
+        "jobs.py:where",
+        "ALL",
+        "--no-progress",
+        "--sort",
+        "account",
+        "--columns",
+        "account,account_name,partition,region,status,value,error_code,error",
+    ),
+    "exec": (
+        "exec",
+        "ALL",
+        "--exclude",
+        f"{DENIED},1000*2,2*",
+        "--exec-output",
+        "group",
+        "--no-progress",
+        "--",
+        sys.executable,
+        "-c",
+        SHOW,
+    ),
+    "profiles": ("profiles", "ALL"),
+    "demo": ("demo", "--accounts", "5", "--no-progress"),
+    "error": ("whoami",),
+    "usage": ("check", "--accounts", "12345"),
+}
+
+
+def expand(cli: CommandLine, arguments: tuple[str, ...]) -> list[str]:
+    words: list[str] = []
+    for argument in arguments:
+        words += {"PROFILES": cli.profiles(), "ALL": cli.all_accounts()}.get(argument, (argument,))
+    return words
+
+
+def normalized(screen: str) -> str:
+    """Return a screen without paths of this machine, seconds and spaces at the ends of lines."""
+    screen = re.sub(r"credential_process = .*? credentials", "credential_process = asyncauth credentials", screen)
+    screen = re.sub(r"\d+\.\d s", "0.0 s", screen)
+    screen = re.sub(r"\d+ AssumeRole calls", "N AssumeRole calls", screen)
+    return "\n".join(line.rstrip() for line in screen.splitlines()) + "\n"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_screen_is_the_kept_one(cli: CommandLine, name: str, width: int) -> None:
+    """On a terminal of each width the screen is the one that is kept, and no line is longer than the terminal."""
+    (cli.folder / "jobs.py").write_text(JOB)
+    done = cli.on_terminal(*expand(cli, COMMANDS[name]), width=width)
+    path, screen = SCREENS / f"{name}-{width}.txt", normalized(done.stdout)
+    if os.environ.get("UPDATE_SCREENS"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(screen)
+
+    assert screen == path.read_text()
+    if name not in ("profiles", "usage"):  # lines of a file must not be folded, and click does not fold its messages
+        assert max(map(len, screen.splitlines())) <= width
+
+
+class TestConsent:
+    def test_consent_is_requested_once(self, cli: CommandLine) -> None:
+        """On a terminal a job over several accounts shows accounts, regions, partitions and role, and waits for y."""
+        (cli.folder / "jobs.py").write_text(JOB)
+        options = ("run", "jobs.py:changes", *cli.all_accounts(), "--no-progress", "--output", "jsonl")
+        refused = cli.on_terminal(*options, typed="n\n")
+        granted = cli.on_terminal(*options, typed="y\n")
+
+        assert "will touch 4 targets in 4 accounts" in refused.stdout
+        assert "partitions: aws (3), aws-cn (1)" in refused.stdout
+        assert "manage-role" in refused.stdout
+        assert refused.code == 1
+        assert refused.stdout.count('"reason": "not confirmed"') == 4
+        assert granted.stdout.count('"status": "succeeded"') == 3
+
+
+class TestProgress:
+    def test_a_permanent_line_for_each_new_code(self, cli: CommandLine) -> None:
+        """Above the live display stays one line for the first failure of a code, with its target."""
+        (cli.folder / "jobs.py").write_text(JOB)
+        done = cli.on_terminal("run", "jobs.py:where", *cli.all_accounts(), width=200)
+
+        assert f"AccessDenied: {DENIED} sandbox us-east-1: cannot assume" in done.stdout or (
+            f"AccessDenied: {DENIED} us-east-1: cannot assume" in done.stdout
+        )
+        assert "4 targets in" in done.stdout
+
+    def test_no_progress_is_quiet(self, cli: CommandLine) -> None:
+        """With `--no-progress` stderr is empty when all is well."""
+        (cli.folder / "jobs.py").write_text(JOB)
+        done = cli.run("run", "jobs.py:where", *cli.all_accounts(), "--exclude", DENIED, "--no-progress")
+
+        assert (done.code, done.stderr) == (0, "")
+
+    @pytest.mark.parametrize("environ", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+    def test_no_colours_where_none_are_wanted(self, cli: CommandLine, environ: dict[str, str]) -> None:
+        """NO_COLOR and TERM=dumb keep every escape sequence out of a table."""
+        parent, child = pty.openpty()
+        process = subprocess.Popen(
+            [*PROGRAM, "accounts", "--accounts", "100000000001"],
+            env={"TERM": "xterm-256color", **cli.environ, **environ},
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            cwd=cli.folder,
+        )
+        os.close(child)
+        shown = b""
+        try:
+            while chunk := os.read(parent, 65536):
+                shown += chunk
+        except OSError:
+            pass
+        os.close(parent)
+
+        assert process.wait() == 0
+        assert b"100000000001" in shown
+        assert b"\x1b" not in shown
+
+
+class TestControlCharacters:
+    def test_names_from_aws_cannot_move_the_cursor(self, cli: CommandLine) -> None:
+        """An escape sequence that a job returns is escaped in JSON, and replaced in every other format."""
+        (cli.folder / "evil.py").write_text(
+            "async def evil(session):\n    return '\\x1b[2J\\u202egnp.exe\\n\\x9b31m'\n"
+        )
+        for name in ("table", "json", "jsonl", "csv", "text"):
+            done = cli.run(
+                "run", "evil.py:evil", "--accounts", "100000000001", *cli.profiles(), "--output", name, "--no-progress"
+            )
+            assert done.code == 0, done.stderr
+            assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", done.stdout)
+        assert done.stderr == ""
+        record = json.loads(cli.run("run", "evil.py:evil", "--accounts", "100000000001", *cli.profiles()).stdout)
+        assert record["value"] == "\x1b[2J\u202egnp.exe\n\x9b31m"
+
+
+class TestInterruptions:
+    def test_ctrl_c_during_500_accounts(self, tmp_path: Path) -> None:
+        """Ctrl-C ends with 130; what had finished is there as complete lines, and the journal can be resumed."""
+        accounts = [Account(f"3{n:011d}") for n in range(500)]
+        with SimulatedFleet([*accounts, Account("200000000001", "aws-cn")]) as fleet:
+            cli = CommandLine(fleet, tmp_path)
+            (tmp_path / "slow.py").write_text(
+                "import asyncio\nasync def slow(session):\n    await asyncio.sleep(0.5)\n    return 1\n"
+            )
+            (tmp_path / "accounts.txt").write_text("\n".join(account.id for account in accounts))
+            options = ("run", "slow.py:slow", "--accounts", "@accounts.txt", "--profile", "global", "--yes")
+            process = cli.start(*options, "--journal", "j", "--no-progress", "--output", "text")
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(20)]
+            process.send_signal(signal.SIGINT)
+            rest, errors = process.communicate(timeout=60)
+            lines += rest.splitlines(keepends=True)
+            second = cli.run(*options, "--journal", "j", "--no-progress")
+
+        assert process.returncode == 130, errors
+        assert "Traceback" not in errors
+        assert 20 <= len(lines) < 500
+        assert all(line.count("\t") == 11 and line.endswith("\n") for line in lines)
+        assert second.code == 0, second.stderr
+        done_before = {each["account"] for each in second.records if each["reason"] == "done in an earlier run"}
+        assert {line.split("\t")[0] for line in lines} == done_before
+        assert len(second.records) == 500
+
+    @pytest.mark.parametrize("output", ["jsonl", "text", "csv", "json", "table"])
+    def test_a_closed_pipe_is_quiet(self, cli: CommandLine, output: str) -> None:
+        """A reader that closes the pipe ends the program with 141 and without a word."""
+        (cli.folder / "many.py").write_text("async def many(session):\n    return 'x' * 100_000\n")
+        command = [*PROGRAM, "run", "many.py:many", *cli.all_accounts(), "--yes", "--no-progress", "--output", output]
+        read, write = os.pipe()
+        process = subprocess.Popen(
+            command, cwd=cli.folder, env=cli.environ, stdout=write, stderr=subprocess.PIPE, text=True
+        )
+        os.close(write)
+        os.close(read)
+        _, errors = process.communicate(timeout=60)
+
+        assert (process.returncode, errors) == (141, "")
+
+    def test_a_million_lines_into_head(self, cli: CommandLine) -> None:
+        """A program that would write a million lines ends as soon as `head -1` has its line."""
+        (cli.folder / "lines.py").write_text(
+            textwrap.dedent(
+                """
+                from asyncauth.cli.output import Output, OutputClosedError
+                from asyncauth.cli import program
+                import click, sys
+                written = 0
+                @click.command()
+                def lines():
+                    global written
+                    output = Output(("number",), format_name="jsonl")
+                    for written in range(1_000_000):
+                        output.write({"number": written})
+                    output.close()
+                program.program = lines
+                code = program.run([])
+                print(written, file=sys.stderr)
+                sys.exit(code)
+                """
+            )
+        )
+        done = subprocess.run(
+            ["bash", "-c", f"{sys.executable} lines.py | head -1; echo ${{PIPESTATUS[0]}}"],
+            cwd=cli.folder,
+            env=cli.environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+        assert done.stdout == '{"number": 0}\n141\n'
+        assert int(done.stderr) < 100_000
+
+
+def test_the_scan_of_outputs_finds_a_planted_key(cli: CommandLine) -> None:
+    """The check that every run of these tests passes finds a key of the fleet, except where keys belong."""
+    secret = cli.fleet.keys().secret_access_key
+
+    with pytest.raises(AssertionError, match="a secret is in the output"):
+        check_output(["run"], f"x{secret}y")
+    check_output(["credentials"], secret)
+    for arguments in (("-vv",), ("--debug",)):
+        done = cli.run("check", *cli.all_accounts(), *arguments)
+        assert done.code == 1
+        assert "DEBUG" in done.stderr
