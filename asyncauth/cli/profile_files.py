@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import itertools
 import os
 import re
 import shlex
@@ -94,7 +95,12 @@ def write_into(path: Path, names: Iterable[str], text: str) -> Path | None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     copy = None
     if path.exists():
-        copy = path.with_name(f"{path.name}.asyncauth-{time.strftime('%Y%m%dT%H%M%S')}.bak")
+        stamp = time.strftime("%Y%m%dT%H%M%S")
+        # Two writes in one second have a copy each: the first one is of the file that the user wrote.
+        candidates = (
+            f"{path.name}.asyncauth-{stamp}{f'-{number}' if number else ''}.bak" for number in itertools.count()
+        )
+        copy = next(each for each in map(path.with_name, candidates) if not each.exists())
         shutil.copy2(path, copy)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
