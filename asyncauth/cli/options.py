@@ -37,6 +37,7 @@ source_options: Final = _all(
         metavar="[PARTITION=]NAME",
         help="Base credentials: a profile of ~/.aws/config; with a partition (aws-cn=china), for that one alone.",
     ),
+    click.option("--fleet", metavar="FILE", help="Settings and accounts from a fleet file, such as asyncauth.toml."),
     click.option("--role", metavar="NAME", help="Role to assume in each account.  [default: manage-role]"),
     click.option("--external-id", metavar="TEXT", help="External id for AssumeRole."),
     click.option("--via", multiple=True, metavar="ARN", help="Role to assume on the way; repeat for a chain."),
@@ -51,6 +52,18 @@ selection_options: Final = _all(
         callback=_split,
         metavar="ID|ARN|@FILE|-",
         help="Accounts: ids or role ARNs, by comma; @FILE reads a file, - stdin.",
+    ),
+    click.option("--organization", is_flag=True, help="All active accounts of the organization."),
+    click.option(
+        "--ou",
+        "ous",
+        multiple=True,
+        callback=_split,
+        metavar="ID",
+        help="Accounts of the organization below these units.",
+    ),
+    click.option(
+        "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Those with this AWS tag: a call for each account."
     ),
     click.option("--exclude", multiple=True, callback=_split, metavar="ID|NAME", help="Leave these out; * matches."),
     click.option(

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asyncauth._errors import ConfigurationError
-from asyncauth._models import Account, as_account
+from asyncauth._models import SELF, Account, Role, as_account
+from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from asyncauth import SessionPool
 
@@ -29,12 +30,20 @@ class Selection:
 
     Args:
         accounts: ids and role ARNs.
+        organization: list the organization of the base credentials.
+        parents: ids of its organizational units and roots; empty: all of it.
+        tags: AWS tags of its accounts.
+        fleet: path of the fleet file whose accounts are taken if no others are selected; None: there is none.
         exclude: ids and names of accounts to leave out, with `*` and `?` as wildcards.
         regions: names and patterns; empty: each account's own.
         partition: the partition of bare ids.
     """
 
     accounts: tuple[Account, ...]
+    organization: bool
+    parents: tuple[str, ...]
+    tags: Mapping[str, str]
+    fleet: str | None
     exclude: tuple[str, ...]
     regions: tuple[str, ...]
     partition: str
@@ -48,13 +57,29 @@ class Selection:
         """
         partition = options.pop("partition") or "aws"
         given = list(_expand(options.pop("accounts")))
-        if not given:
-            raise click.UsageError("no accounts are selected: give --accounts")
+        parents, tags = options.pop("ous"), dict(_tag(text) for text in options.pop("tags"))
+        organization = bool(options.pop("organization") or parents or tags)
+        if not given and not organization and options.get("fleet") is None:
+            options["fleet"] = _found_fleet()
         try:
             accounts = dict.fromkeys(parse_account(each, partition) for each in given)
         except ConfigurationError as error:
             raise click.UsageError(str(error)) from None
-        return cls(tuple(accounts), options.pop("exclude"), options.pop("regions"), partition)
+        return cls(
+            tuple(accounts),
+            organization,
+            parents,
+            tags,
+            options.get("fleet"),
+            options.pop("exclude"),
+            options.pop("regions"),
+            partition,
+        )
+
+    @property
+    def pool_options(self) -> dict[str, bool]:
+        """Arguments of the pool that the selection needs."""
+        return {"allow_long_term": True} if self.organization else {}
 
     async def find(self, pool: SessionPool) -> list[Account]:
         """Return the selected accounts, each once.
@@ -62,7 +87,18 @@ class Selection:
         Raises:
             NoMatchError: there is none.
         """
-        found = [account for account in self.accounts if not self._is_excluded(account)]
+        from asyncauth.discovery import chain, fleet_accounts, organization_accounts
+
+        parts: list[Any] = [self.accounts]
+        if self.organization:
+            if self.tags:
+                note("--tag costs a ListTagsForResource call for each account")
+            # Listing changes nothing, and the user has named these credentials for it.
+            session = await pool.source_session(self.partition)
+            parts.append(organization_accounts(session, parents=self.parents or None, tags=self.tags or None))
+        if self.fleet is not None and not self.accounts and not self.organization:
+            parts.append(fleet_accounts(self.fleet, pool))
+        found = [account async for account in chain(*parts) if not self._is_excluded(account)]
         if not found:
             raise NoMatchError("the selection matches no account")
         return found
@@ -82,6 +118,11 @@ def parse_account(text: str, partition: str = "aws") -> Account:
     return account if text.startswith("arn:") or partition == "aws" else replace(account, partition=partition)
 
 
+def role_arn(account: Account, default: Role) -> str | None:
+    """Return the ARN of the role that is assumed in an account; None if it is entered as its source."""
+    return None if account.role is SELF else account.effective_role(default).arn(account)
+
+
 def _expand(given: Iterable[str]) -> Iterator[str]:
     for each in given:
         if each == "-":
@@ -93,6 +134,27 @@ def _expand(given: Iterable[str]) -> Iterator[str]:
                 raise click.UsageError(f"--accounts {each}: {type(error).__name__}: {error}") from None
         else:
             yield each
+
+
+def _tag(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise click.UsageError(f"--tag {text!r} must be KEY=VALUE")
+    return name, value
+
+
+def _found_fleet() -> str:
+    from asyncauth._models.fleet_file import load_fleet_file
+
+    try:
+        # Read under the rules for found files, which are stricter than those for a named one.
+        return str(load_fleet_file(None).path)
+    except ConfigurationError as error:
+        if "there is no" not in str(error):
+            raise
+        raise click.UsageError(
+            "no accounts are selected: give --accounts, --organization or --fleet, or write an asyncauth.toml"
+        ) from None
 
 
 def _words(text: str) -> Iterator[str]:

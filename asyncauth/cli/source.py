@@ -29,12 +29,16 @@ class SourceOptions:
     Args:
         profiles: profile by partition; the partition None is all of them.
         role: the role to assume.
+        has_role: the role was given, so it replaces that of a fleet file.
+        fleet: path of the fleet file; None: there is none.
         endpoint_url: endpoint of every service; None: AWS's.
         cache: whether tokens are kept in files.
     """
 
     profiles: Mapping[str | None, str]
     role: Role
+    has_role: bool
+    fleet: str | None
     endpoint_url: str | None
     cache: bool
 
@@ -45,6 +49,7 @@ class SourceOptions:
         Raises:
             click.UsageError: a value is invalid.
         """
+        has_role = any(options[name] for name in ("role", "external_id", "via"))
         try:
             name = as_role(options.pop("role") or "manage-role")
             role = Role(name.name, name.path, external_id=options.pop("external_id"), via=options.pop("via"))
@@ -54,6 +59,8 @@ class SourceOptions:
         return cls(
             profiles=_profiles(options.pop("profiles")),
             role=role,
+            has_role=has_role,
+            fleet=options.pop("fleet"),
             endpoint_url=options.pop("endpoint_url"),
             cache=os.environ.get(CACHE_VARIABLE, "") not in ("", "0") if cache is None else cache,
         )
@@ -73,6 +80,9 @@ class SourceOptions:
         """
         if not self.cache:
             return None
+        if self.fleet is not None:
+            # The file may name any source, so only a resolved one has a key.
+            return FileTokenCache()
         if None in self.profiles or not self.profiles:
             configured = configured_source(self.profiles.get(None), region_name=self.region_name)
             return FileTokenCache(configured=configured)
@@ -92,14 +102,16 @@ class SourceOptions:
             sources["profile"] = self.profiles[None]
         elif self.profiles:
             sources["sources"] = {name: Profile(profile) for name, profile in self.profiles.items()}
-        return SessionPool(
-            self.role,
-            endpoint_url=self.endpoint_url,
-            region_name=self.region_name,
-            token_cache=self.token_cache(),
-            **sources,
-            **options,
-        )
+        options |= sources
+        if self.cache:
+            options["token_cache"] = self.token_cache()
+        if self.endpoint_url is not None:
+            options["endpoint_url"] = self.endpoint_url
+        if self.fleet is not None:
+            if self.has_role:
+                options["role"] = self.role
+            return SessionPool.from_file(self.fleet, **options)
+        return SessionPool(self.role, region_name=self.region_name, **options)
 
 
 def _profiles(values: tuple[str, ...]) -> dict[str | None, str]:

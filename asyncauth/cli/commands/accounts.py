@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asyncauth.cli.options import output_of, output_options, selection_options, source_options, verbosity_options
-from asyncauth.cli.selection import Selection
+from asyncauth.cli.selection import Selection, role_arn
 from asyncauth.cli.signals import run_async
 from asyncauth.cli.source import SourceOptions
 
@@ -34,14 +34,14 @@ def command(**options: Any) -> None:
 
 
 async def _accounts(source: SourceOptions, selection: Selection, output: Output) -> None:
-    async with source.pool() as pool:
+    async with source.pool(**selection.pool_options) as pool:
         for account in await selection.find(pool):
             output.write(
                 {
                     "account": account.id,
                     "name": account.name,
                     "partition": account.partition,
-                    "role": account.effective_role(source.role).arn(account),
+                    "role": role_arn(account, pool.role),
                     "regions": ",".join(account.regions) or None,
                     "tags": dict(account.tags) or None,
                 }

@@ -15,7 +15,7 @@ from asyncauth.cli.options import (
     source_options,
     verbosity_options,
 )
-from asyncauth.cli.selection import Selection
+from asyncauth.cli.selection import Selection, role_arn
 from asyncauth.cli.signals import run_async
 from asyncauth.cli.source import SourceOptions
 from asyncauth.cli.text import note
@@ -50,7 +50,7 @@ def command(**options: Any) -> int:
 async def _check(source: SourceOptions, selection: Selection, output: Output, options: dict[str, Any]) -> int:
     from asyncauth.cli.progress import progress_of
 
-    async with source.pool() as pool:
+    async with source.pool(**selection.pool_options) as pool:
         accounts = await selection.find(pool)
         progress = progress_of(pool, is_wanted=options["progress"], stdout_is_live=output.is_live)
         coverage = await pool.warm(
@@ -64,7 +64,7 @@ async def _check(source: SourceOptions, selection: Selection, output: Output, op
                     "account": account.id,
                     "account_name": account.name,
                     "partition": account.partition,
-                    "role": account.effective_role(source.role).arn(account),
+                    "role": role_arn(account, pool.role),
                     "reachable": missing is None,
                     "causes": None if missing is None else ", ".join(missing.causes),
                     "error": None if missing is None else str(missing.error).partition("\n")[0],

@@ -52,7 +52,7 @@ def command(account: str, partition: str, format_name: str, **options: Any) -> N
 def _cached(source: SourceOptions, account: Account) -> Keys | None:
     """Return the keys of a cached token that a pool would serve, too; botocore is not imported for it."""
     cache = source.token_cache()
-    if cache is None:
+    if cache is None or source.fleet is not None:
         return None
     token = cache.peek(account, account.effective_role(source.role), endpoint_url=source.endpoint_url)
     return None if token is None or not _is_fresh(token) else _as_keys(token)

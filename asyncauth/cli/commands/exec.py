@@ -72,7 +72,7 @@ async def _exec(
 ) -> int:
     from asyncauth.cli.running import refuse_without_consent, run_everywhere, run_record
 
-    async with source.pool() as pool:
+    async with source.pool(**selection.pool_options) as pool:
         accounts = await selection.find(pool)
         confirm = refuse_without_consent(settings, accounts=len(accounts), read_only=False)
         code = await run_everywhere(

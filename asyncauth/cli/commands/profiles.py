@@ -67,5 +67,5 @@ def command(prefix: str, write: bool, **options: Any) -> None:
 
 
 async def _find(source: SourceOptions, selection: Selection) -> list[Account]:
-    async with source.pool() as pool:
+    async with source.pool(**selection.pool_options) as pool:
         return await selection.find(pool)

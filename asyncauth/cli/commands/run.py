@@ -75,7 +75,7 @@ async def _run(
     from asyncauth._runs.thread_job import is_read_only
     from asyncauth.cli.running import refuse_without_consent, run_everywhere, run_record
 
-    async with source.pool() as pool:
+    async with source.pool(**selection.pool_options) as pool:
         accounts = await selection.find(pool)
         confirm = refuse_without_consent(settings, accounts=len(accounts), read_only=is_read_only(job))
         return await run_everywhere(
