@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asyncauth._errors import ConfigurationError
-from asyncauth._models import SELF, Account, Role, as_account
+from asyncauth._models import Account, Role, as_account
 from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ def parse_account(text: str, partition: str = "aws") -> Account:
 
 def role_arn(account: Account, default: Role) -> str | None:
     """Return the ARN of the role that is assumed in an account; None if it is entered as its source."""
-    return None if account.role is SELF else account.effective_role(default).arn(account)
+    role = account.effective_role(default)
+    return None if role is None else role.arn(account)
 
 
 def _expand(given: Iterable[str]) -> Iterator[str]:

@@ -54,7 +54,8 @@ def _cached(source: SourceOptions, account: Account) -> Keys | None:
     cache = source.token_cache()
     if cache is None or source.fleet is not None:
         return None
-    token = cache.peek(account, account.effective_role(source.role), endpoint_url=source.endpoint_url)
+    role = account.effective_role(source.role)
+    token = None if role is None else cache.peek(account, role, endpoint_url=source.endpoint_url)
     return None if token is None or not _is_fresh(token) else _as_keys(token)
 
 

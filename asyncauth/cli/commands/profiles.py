@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from asyncauth.cli.options import selection_options, source_options, verbosity_options
 from asyncauth.cli.profile_files import config_path, executable, fragment, profile_names, write_into
-from asyncauth.cli.selection import Selection
+from asyncauth.cli.selection import Selection, role_arn
 from asyncauth.cli.signals import run_async
 from asyncauth.cli.source import SourceOptions
 from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
-    from asyncauth._models import Account
+    from asyncauth._models import Account, Role
 
 
 @click.command("profiles")
@@ -36,19 +37,24 @@ def command(prefix: str, write: bool, **options: Any) -> None:
 
     cache = options["cache"] is not False
     selection, source = Selection.of(options), SourceOptions.of(options)
-    accounts = run_async(_find(source, selection))
-    names = profile_names(accounts, prefix)
+    found, default = run_async(_find(source, selection))
+    roles = {account: role for account in found if (role := account.effective_role(default)) is not None}
+    if len(roles) < len(found):
+        note(f"{len(found) - len(roles):,} accounts are entered as their source, without a role, and get no profile")
+    names = profile_names(roles, prefix)
 
     def process(account: Account) -> list[str]:
-        role = account.effective_role(source.role)
+        role = roles[account]
         arguments = [*executable(), "credentials", role.arn(account)]
         profile = source.profiles.get(account.partition) or source.profiles.get(None)
         if profile is not None:
             arguments += ["--profile", profile]
+        if source.fleet is not None:
+            arguments += ["--fleet", str(Path(source.fleet).resolve())]
         if role.external_id is not None:
             arguments += ["--external-id", role.external_id]
         for hop in role.via:
-            arguments += ["--via", hop if isinstance(hop, str) else hop.effective_role(role).arn(hop)]
+            arguments += ["--via", hop if isinstance(hop, str) else str(role_arn(hop, role))]
         if source.endpoint_url is not None:
             arguments += ["--endpoint-url", source.endpoint_url]
         return [*arguments, "--cache" if cache else "--no-cache"]
@@ -57,7 +63,7 @@ def command(prefix: str, write: bool, **options: Any) -> None:
         own = (name for name in (*account.regions, *selection.regions) if not is_pattern(name))
         return next(own, get_partition(account.partition).default_region)
 
-    text = fragment((names[account], region(account), process(account)) for account in accounts)
+    text = fragment((names[account], region(account), process(account)) for account in roles)
     if not write:
         click.echo(text, nl=False)
         return
@@ -66,6 +72,6 @@ def command(prefix: str, write: bool, **options: Any) -> None:
     note(f"{len(names):,} profiles are in {config_path()}{kept}")
 
 
-async def _find(source: SourceOptions, selection: Selection) -> list[Account]:
+async def _find(source: SourceOptions, selection: Selection) -> tuple[list[Account], Role]:
     async with source.pool(**selection.pool_options) as pool:
-        return await selection.find(pool)
+        return await selection.find(pool), pool.role
