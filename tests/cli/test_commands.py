@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -402,7 +403,10 @@ class TestCredentials:
         assert "AccessDenied" in done.stderr
 
     def test_a_cached_token_needs_no_botocore(self, cli: CommandLine) -> None:
-        """With `--cache` the second call makes no AssumeRole, prints the same keys, and imports no botocore."""
+        """With `--cache` the second call makes no AssumeRole, prints the same keys, and imports no botocore.
+
+        A cached token ends by the local clock, whole seconds rounded down: up to a second before STS's own date.
+        """
         arguments = ["credentials", "100000000001", "--profile", "global", "--cache"]
         first = cli.run(*arguments)
         second = subprocess.run(
@@ -410,7 +414,10 @@ class TestCredentials:
         )
 
         assert first.code == second.returncode == 0, first.stderr + second.stderr
-        assert json.loads(second.stdout) == json.loads(first.stdout)
+        assumed, cached = json.loads(first.stdout), json.loads(second.stdout)
+        ends = [datetime.fromisoformat(each.pop("Expiration")) for each in (cached, assumed)]
+        assert cached == assumed
+        assert timedelta(0) <= ends[1] - ends[0] <= timedelta(seconds=1)
         assert second.stderr.strip() == "[]"
         assert cli.fleet.blocking.counts().calls("sts", "AssumeRole") == 1
 
