@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from asyncauth.testing._blocking import BlockingControls
     from asyncauth.testing._clock import FakeClock
+    from asyncauth.testing._ec2 import Ec2Troubles
     from asyncauth.testing._fleet import SimulatedFleet
     from asyncauth.testing._handles import BlockingFault, Fault
     from asyncauth.testing._identity_center import IdentityCenter, SsoLogin
@@ -20,6 +21,7 @@ __all__ = [
     "BlockingFault",
     "CallCount",
     "Counts",
+    "Ec2Troubles",
     "FakeClock",
     "Fault",
     "FleetError",
@@ -36,6 +38,7 @@ _MODULE_OF = {
     "BlockingFault": "_handles",
     "CallCount": "_records",
     "Counts": "_records",
+    "Ec2Troubles": "_ec2",
     "FakeClock": "_clock",
     "Fault": "_handles",
     "FleetError": "_process",

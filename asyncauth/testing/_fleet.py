@@ -16,6 +16,7 @@ from asyncauth._aws.partitions import get_partition, partitions
 from asyncauth._models import Account, Keys
 from asyncauth.testing import _commands, _spec
 from asyncauth.testing._blocking import BlockingControls
+from asyncauth.testing._ec2 import Ec2Troubles, troubles_entry
 from asyncauth.testing._handles import Fault
 from asyncauth.testing._identity_center import identity_center_entries
 from asyncauth.testing._organization import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _USER: Final = "fleet-operator"
 _ORGANIZATION: Final = Organization()
+_NO_TROUBLES: Final = Ec2Troubles()
 _INACCESSIBLE: Final = frozenset(("SUSPENDED", "PENDING_CLOSURE", "CLOSED"))
 
 
@@ -83,6 +85,7 @@ class SimulatedFleet:
         identity_center: IAM Identity Center of each partition: one description for all of them, or descriptions by
             partition; None: none.
         management_role: the management accounts have the role too. AWS does not create it there.
+        ec2: troubles of EC2's listings, in every account; without them, pages are as AWS documents them.
         seed: the same seed gives the same sizes, ids and random choices.
         start_timeout: seconds within which the child must start.
 
@@ -119,6 +122,7 @@ class SimulatedFleet:
         organization: OrganizationLike = _ORGANIZATION,
         identity_center: IdentityCenterLike = None,
         management_role: bool = False,
+        ec2: Ec2Troubles = _NO_TROUBLES,
         seed: int = 0,
         start_timeout: float = 30.0,
     ) -> None:
@@ -141,6 +145,7 @@ class SimulatedFleet:
             "max_clock_skew": max_clock_skew,
             "metric_points": metric_points,
             "preload": list(preload),
+            "ec2": troubles_entry(ec2),
             "seed": seed,
         }
         self._denied = {str(account_id(account)) for account in denied}

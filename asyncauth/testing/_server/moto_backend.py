@@ -9,10 +9,11 @@ import re
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
-from asyncauth.testing._server import moto_startup
+from asyncauth.testing._server import ec2, moto_startup
 from asyncauth.testing._server.aws_errors import Protocol, not_implemented
 from asyncauth.testing._server.http import Response
 
@@ -42,9 +43,12 @@ class Moto:
     That thread imports moto at the first call that needs it; the other parts of the fleet do not wait for the import.
     """
 
-    def __init__(self, seeds: Seeds, regions: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self, seeds: Seeds, regions: Mapping[str, Sequence[str]], ec2_troubles: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
         self._seeds = seeds
         self._regions = regions
+        self._ec2_troubles = ec2_troubles
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="moto")
         self._app: Any = None
         self._lock = threading.Lock()
@@ -73,6 +77,8 @@ class Moto:
                     raise NotImplementedError("moto does not have this service")
                 app = create_backend_app(service)
                 moto_startup.complete_ec2(self._regions)
+                if service == "ec2":
+                    ec2.install(self._ec2_troubles)
                 # Raise moto's exceptions here; Flask would answer with a page of HTML.
                 app.config["PROPAGATE_EXCEPTIONS"] = True
                 app.config["TESTING"] = True

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 from asyncauth.testing._server.aws_errors import THROTTLING_CODES, AwsError, refusal, render
 from asyncauth.testing._server.calls import Call, identify
-from asyncauth.testing._server.ec2 import page_as_aws
 from asyncauth.testing._server.http import Request, Response
 from asyncauth.testing._server.identity_center import OIDC, PORTAL
 from asyncauth.testing._server.regions import ACCOUNT_ACTIONS
@@ -130,8 +129,6 @@ class Router:
         self._check_control_policy(call, call.principal)
         if call.service == "ec2" and call.action == "DescribeRegions":
             return self._regions.describe_regions(call.principal, call.form)
-        if call.service == "ec2" and call.action == "DescribeInstances" and call.signed and request.body:
-            request = page_as_aws(request, call.form)
         if call.service == "account" and call.action in ACCOUNT_ACTIONS.values():
             return self._regions.account_management(call.action, call.principal, request.body)
         if call.service == "organizations":

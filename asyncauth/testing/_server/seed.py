@@ -12,11 +12,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncauth.testing._server.images import SEEDED
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 _TYPES: Final = ("t3.micro", "t3.large", "m5.large", "m5.xlarge", "c5.large", "r5.large")
 _NAMES: Final = ("web", "api", "worker", "db", "cache", "batch")
+_OWNERS: Final = ("payments", "search", "Zoë & Søren <ops@example.com>")
+_STOPPED_EVERY: Final = 8
+_SPOT_EVERY: Final = 10
+_UNTAGGED_EVERY: Final = 16
 _MODULES: Final = {"ec2": "ec2", "monitoring": "cloudwatch", "cloudwatch": "cloudwatch"}
 _METRIC_PERIOD_SECONDS: Final = 300
 
@@ -28,7 +34,8 @@ class Seeds:
         accounts: entries of the fleet's specification, by account id.
         seed: the seed of ids, types and tags.
         metric_points: data points per instance, one every five minutes.
-        wall: returns the fleet's time in Unix seconds, for the timestamps of the metrics.
+        wall: returns the fleet's time in Unix seconds, for the timestamps of instances and metrics.
+        hidden_every: every n-th instance of a region is hidden by default; None: none is.
     """
 
     def __init__(
@@ -38,11 +45,13 @@ class Seeds:
         seed: int,
         metric_points: int,
         wall: Callable[[], float],
+        hidden_every: int | None = None,
     ) -> None:
         self._accounts = accounts
         self._seed = seed
         self._points = metric_points
         self._wall = wall
+        self._hidden_every = hidden_every
         self._done: set[tuple[str, str, str]] = set()
 
     def load(self, service: str) -> None:
@@ -87,19 +96,47 @@ class Seeds:
         rng = random.Random(f"{self._seed}:{account}:{region}")  # noqa: S311 - sizes of simulated instances
         with self._seeded_ids(account, region):
             backend = ec2_backends[account][region]
-            for number in range(count):
-                name = rng.choice(_NAMES)
-                tags = {"Name": f"{name}-{number:02d}", "Environment": rng.choice(("production", "staging"))}
-                backend.run_instances(
-                    "ami-12c6146b",
-                    1,
-                    None,
-                    [],
-                    instance_type=rng.choice(_TYPES),
-                    is_instance_type_default=True,
-                    region_name=region,
-                    tags={"instance": tags},
-                )
+            with _latest_instance_first(backend):
+                # Evenly over the zones: a default subnet has 4,091 addresses.
+                subnets = [subnet.id for _, subnet in sorted(backend.get_default_subnets().items())]
+                for number in range(count):
+                    self._seed_instance(backend, rng, number, subnets[number % len(subnets)], region)
+
+    def _seed_instance(self, backend: Any, rng: random.Random, number: int, subnet: str, region: str) -> None:
+        """Add one instance; those of a small fleet are running and have tags."""
+        name, environment, instance_type = rng.choice(_NAMES), rng.choice(("production", "staging")), rng.choice(_TYPES)
+        tags = {"Name": f"{name}-{number:02d}", "Environment": environment}
+        if rng.random() < 0.7:
+            tags["Owner"] = rng.choice(_OWNERS)
+        image = rng.choice(SEEDED)
+        age = timedelta(seconds=rng.randrange(3_600, 400 * 86_400))
+        launched_at = datetime.fromtimestamp(int(self._wall()), UTC) - age
+        reservation = backend.run_instances(
+            image.id,
+            1,
+            None,
+            [],
+            instance_type=instance_type,
+            is_instance_type_default=True,
+            region_name=region,
+            subnet_id=subnet,
+            associate_public_ip=rng.random() < 0.4,
+            ebs_optimized=rng.random() < 0.5,
+            monitoring_state=rng.choice(("disabled", "enabled")),
+            metadata_options={"HttpTokens": rng.choice(("optional", "required"))},
+            tags={"instance": {} if number % _UNTAGGED_EVERY == _UNTAGGED_EVERY - 1 else tags},
+        )
+        instance = reservation.instances[0]
+        instance.architecture, instance.platform = image.architecture, image.platform
+        instance.launch_time = launched_at.replace(tzinfo=None)
+        if number % _SPOT_EVERY == _SPOT_EVERY - 1:
+            instance.lifecycle = "spot"
+        if number % _STOPPED_EVERY == _STOPPED_EVERY - 1:
+            instance.stop()
+            stopped_at = launched_at + age * rng.random()
+            instance._reason = f"User initiated ({stopped_at:%Y-%m-%d %H:%M:%S} GMT)"  # noqa: SLF001
+        if self._hidden_every and (number + 1) % self._hidden_every == 0:
+            instance.operator = {"Managed": True, "Principal": "eks.amazonaws.com", "HiddenByDefault": True}
 
     def _seed_metrics(self, account: str, region: str) -> None:
         if not self._count(account, region) or not self._points:
@@ -127,3 +164,19 @@ class Seeds:
                             "Percent",
                         )
                     )
+
+
+@contextmanager
+def _latest_instance_first(backend: Any) -> Iterator[None]:
+    """Make moto find the instance that it has just created at once; it copies all reservations at every look-up."""
+    search = backend.get_instance
+
+    def get_instance(instance_id: str) -> Any:
+        latest = next(reversed(backend.reservations.values())).instances[-1]
+        return latest if latest.id == instance_id else search(instance_id)
+
+    backend.get_instance = get_instance
+    try:
+        yield
+    finally:
+        del backend.get_instance

@@ -63,8 +63,9 @@ class Fleet:
             seed=spec["seed"],
             metric_points=spec["metric_points"],
             wall=self.clock.time,
+            hidden_every=spec["ec2"]["hidden_every"],
         )
-        self.moto = Moto(seeds, regions.by_partition)
+        self.moto = Moto(seeds, regions.by_partition, spec["ec2"])
         self.identity_centers = IdentityCenterServer(spec["identity_centers"], accounts, self.sts, self.clock)
         self.router = Router(
             sts=self.sts,
