@@ -26,7 +26,7 @@ async def clients_have_their_services_type(session: AccountSession) -> None:
 async def count_instances(session: AccountSession) -> int:
     count = 0
     async with session.client("ec2") as ec2:
-        async for page in ec2.get_paginator("describe_instances").paginate():
+        async for page in ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 1000}):
             count += len(page["Reservations"])
     return count
 

@@ -28,7 +28,7 @@ async def count_instances(session: AccountSession) -> int:
     """Return the number of instances of the account in the region; assert that the account owns them."""
     count = 0
     async with session.client("ec2") as ec2:
-        async for page in ec2.get_paginator("describe_instances").paginate():
+        async for page in ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 1000}):
             for reservation in page["Reservations"]:
                 assert reservation["OwnerId"] == session.account.id
                 count += len(reservation["Instances"])

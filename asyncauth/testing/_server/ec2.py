@@ -196,8 +196,8 @@ class _Untagged:
         self.tag_list: list[Any] = []
         self.tag_set: list[Any] = []
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[misc]  # Read-only: an object is assigned no class.
+    @property  # type: ignore[misc]  # read-only: a view is assigned no class
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]  # as above
         # moto's serializer derives names of attributes from the name of the class.
         return type(self._instance)
 

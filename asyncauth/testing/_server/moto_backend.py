@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
-from asyncauth.testing._server import ec2, moto_startup
+from asyncauth.testing._server import ec2, listings, moto_startup
 from asyncauth.testing._server.aws_errors import Protocol, not_implemented
 from asyncauth.testing._server.http import Response
 
@@ -79,6 +79,8 @@ class Moto:
                 moto_startup.complete_ec2(self._regions)
                 if service == "ec2":
                     ec2.install(self._ec2_troubles)
+                elif service == "iam":
+                    listings.install_iam()
                 # Raise moto's exceptions here; Flask would answer with a page of HTML.
                 app.config["PROPAGATE_EXCEPTIONS"] = True
                 app.config["TESTING"] = True

@@ -12,6 +12,7 @@ import secrets
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from asyncauth.testing._server import listings
 from asyncauth.testing._server.aws_errors import THROTTLING_CODES, AwsError, refusal, render
 from asyncauth.testing._server.calls import Call, identify
 from asyncauth.testing._server.http import Request, Response
@@ -149,7 +150,7 @@ class Router:
         response: Response = await asyncio.wrap_future(
             self._moto.run(
                 lambda: self._moto.call(
-                    request,
+                    listings.whole_request(call.service, call.action, request),
                     service=call.service,
                     action=call.action,
                     account=caller.account,
@@ -161,7 +162,7 @@ class Router:
         )
         if response.status >= 400:
             response.code = _code_in(response)
-        return response
+        return listings.page(call.service, call.action, request, response)
 
 
 async def _apply_fault(fault: Fault, call: Call, clock: FleetClock) -> None:
