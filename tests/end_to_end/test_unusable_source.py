@@ -14,7 +14,7 @@ from botocore.credentials import SSOProvider
 
 from asyncauth import AccountSession, Keys, Profile, SessionPool, SourceError, SourceExpired
 from asyncauth._runtime.clock import SystemClock
-from asyncauth.testing import SimulatedFleet
+from asyncauth.testing import IdentityCenter, SimulatedFleet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -95,6 +95,32 @@ async def test_an_expired_login_is_one_message(
     assert len({str(outcome.error) for outcome in report}) == 1
     assert "aws sso login" in str(report[0].error)
     assert len(requests) == requested
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-cn"])
+async def test_a_login_that_ended_at_the_portal_is_one_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, partition: str
+) -> None:
+    """The cached token is valid by its date and was revoked: one GetRoleCredentials for 1,200 targets."""
+    region = REGIONS[partition][0]
+    async with SimulatedFleet({partition: 300}, regions=REGIONS[partition], identity_center=IdentityCenter()) as fleet:
+        login = await fleet.sso_login(partition)
+        write_profile(tmp_path, monkeypatch, expires="2999-01-01T00:00:00Z")
+        config = tmp_path / "config"
+        config.write_text(config.read_text().replace(START_URL, login.start_url).replace("eu-west-1", region))
+        name = sha1(login.start_url.encode(), usedforsecurity=False).hexdigest()
+        (tmp_path / ".aws" / "sso" / "cache" / f"{name}.json").write_text(login.cache_file())
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SSO", fleet.endpoint_url)
+        await fleet.end_sso_logins()
+        async with SessionPool(profile="corp", endpoint_url=fleet.endpoint_url) as pool:
+            report = await pool.map(job, fleet.accounts, REGIONS[partition])
+        counts = await fleet.counts()
+
+    assert len(report.failed) == len(report) == 300 * len(REGIONS[partition])
+    assert len({str(outcome.error) for outcome in report}) == 1
+    assert [(one.service, one.action, one.count) for one in counts.records] == [
+        ("awsssoportal", "GetRoleCredentials", 1)
+    ]
 
 
 @pytest.mark.parametrize("broken", ["aws", "aws-cn"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from asyncauth import SourceExpired
+from asyncauth import SourceError, SourceExpired
+from asyncauth._fanout import current_attempt
+from asyncauth._fanout.attempt import Attempt
 from asyncauth._pool.source_failures import SourceFailures
 from asyncauth.testing import FakeClock
 
@@ -12,7 +14,7 @@ from asyncauth.testing import FakeClock
 def is_remembered(failures: SourceFailures, key: str = "aws") -> bool:
     try:
         failures.check(key)
-    except SourceExpired:
+    except SourceError:
         return True
     return False
 
@@ -49,6 +51,23 @@ def test_a_new_run_looks_again_after_a_second(clock: FakeClock) -> None:
 
     assert within
     assert not is_remembered(failures)
+
+
+@pytest.mark.parametrize(("error", "seconds"), [(SourceExpired("log in"), 60), (SourceError("no answer"), 5)])
+def test_a_slow_run_requests_an_ended_login_once_a_minute(clock: FakeClock, error: SourceError, seconds: float) -> None:
+    """The targets of a run remember a login that ended for a minute, and a failure that may pass for 5 seconds."""
+    failures = SourceFailures(clock)
+    token = current_attempt.set(Attempt())
+    try:
+        failures.note("aws", error)
+        clock.advance(seconds - 0.1)
+        before = is_remembered(failures)
+        clock.advance(0.2)
+        after = is_remembered(failures)
+    finally:
+        current_attempt.reset(token)
+
+    assert (before, after) == (True, False)
 
 
 def test_sources_are_remembered_apart(clock: FakeClock) -> None:
