@@ -36,6 +36,7 @@ from weakref import WeakSet, WeakValueDictionary
 import anyio
 
 from asyncauth._aws.partitions import get_partition, partition_of_region
+from asyncauth._credentials.first_request import FirstRequests
 from asyncauth._credentials.identities import BaseIdentity, RoleIdentity
 from asyncauth._credentials.role_slot import RoleSlot
 from asyncauth._credentials.sources import Source, SourceFacts
@@ -169,6 +170,7 @@ class RoleCredentials:
         # An identity whose slot left the cache is in use by its clients, but no longer in `_identities`.
         self._all_identities: WeakSet[RoleIdentity] = WeakSet()
         self._refusals: dict[Hashable, _Refusal] = {}
+        self._first_requests = FirstRequests(clock)
         # By region of STS: whether it ever answered, and whether its last failure may come from a setting.
         self._answered: set[str] = set()
         self._ambiguous: dict[str, bool] = {}
@@ -303,7 +305,34 @@ class RoleCredentials:
     async def _assume(
         self, slot: RoleSlot, source: ResolvedSource, link: Identity, account: Account, role: Role, region: str
     ) -> Expiring[Credentials]:
-        """Send AssumeRole as the link before it, when the guard lets it through."""
+        """Send AssumeRole as the link before it; the first of a source goes alone (`_credentials.first_request`)."""
+        first, key = self._first_requests, (source.identity.key, region)
+        if link is not source.identity or first.has_answer(key):
+            return await self._assume_now(slot, source, link, account, role, region)
+        until = first.wait_until()
+        while await first.wait(key, until):
+            self._check_refusal(source, await link.get_frozen_credentials(), account, role, region)
+        if first.has_answer(key):
+            return await self._assume_now(slot, source, link, account, role, region)
+        first.begin(key)
+        try:
+            token = await self._assume_now(slot, source, link, account, role, region)
+        except (_KeysRenewedError, CredentialsDue, AssumeRoleThrottled):
+            raise
+        except Exception as error:
+            if not (isinstance(error, SourceError) and refuses_source(error)):
+                first.note_answer(key)
+            raise
+        else:
+            first.note_answer(key)
+            return token
+        finally:
+            first.end(key)
+
+    async def _assume_now(
+        self, slot: RoleSlot, source: ResolvedSource, link: Identity, account: Account, role: Role, region: str
+    ) -> Expiring[Credentials]:
+        """Send AssumeRole when the guard lets it through."""
         keys = await link.get_frozen_credentials()
         if link is source.identity:
             self._check_refusal(source, keys, account, role, region)
@@ -332,6 +361,7 @@ class RoleCredentials:
             if not refuses_source(error):
                 raise
             if link is source.identity:
+                self._first_requests.note_refusal((link.key, region))
                 error = _about_source(error, source.source.label)
             if rejects_keys(error) and await self._has_other_keys(link, keys):
                 raise _KeysRenewedError(error) from None

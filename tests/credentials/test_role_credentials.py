@@ -76,6 +76,7 @@ class Sts:
         self.lost: Counter[str] = Counter()
         self.down: list[tuple[float, float]] = []
         self.refused_keys: set[str] = set()
+        self.refusal = "ExpiredToken"
         self.failure: Callable[[], Exception] = lambda: EndpointConnectionError(endpoint_url="https://sts")
         self.began = clock.monotonic()
         self._level, self._level_at = rate, self.began
@@ -116,7 +117,7 @@ class Sts:
             raise refused("Throttling")
         self._level -= 1
         if signer.access_key_id in self.refused_keys:
-            raise refused("ExpiredToken", 403)
+            raise refused(self.refusal, 403)
         if account in self.missing:
             raise refused("AccessDenied", 403)
 
@@ -529,6 +530,61 @@ class TestSourceKeys:
             assert all(isinstance(error, SourceError) for error in [*first.values(), *outcomes.values()])
             assert sent == 1
             assert succeeded(later) == 50
+
+    @pytest.mark.parametrize("code", ["ExpiredToken", "InvalidClientTokenId", "SignatureDoesNotMatch"])
+    async def test_refused_keys_cost_one_request_however_many_begin_together(self, clock: FakeClock, code: str) -> None:
+        """The first request of a source goes alone; when the refusal is forgotten, one request finds out again."""
+        sts = Sts(clock)
+        sts.refused_keys, sts.refusal = {"AKIA0000000000000000"}, code
+        async with world_of(clock, sts) as world:
+            first = await world.run(leaves(200), Role("leaf"))
+            sent = sts.sent.total()
+            await clock.sleep(10)
+            later = await world.run(leaves(200), Role("leaf"))
+
+            assert sent == 1
+            assert sts.sent.total() == 2
+            assert all(isinstance(error, SourceError) for error in [*first.values(), *later.values()])
+
+    async def test_a_first_request_that_hangs_holds_the_others_for_a_second(self, clock: FakeClock) -> None:
+        """A slow STS does not serialise a run: after one second all of them go."""
+        sts = Sts(clock)
+        sts.hangs["400000000000"] = 1
+        async with world_of(clock, sts) as world:
+            outcomes = await world.run(leaves(50), Role("leaf"))
+
+            assert succeeded(outcomes) == 50
+            assert sts.at[1] == pytest.approx(1.0)
+            assert sts.at[49] < 2.0
+
+    async def test_a_first_request_that_fails_otherwise_lets_the_others_go(self, clock: FakeClock) -> None:
+        """A role that is missing shows that STS accepts the keys."""
+        sts = Sts(clock)
+        sts.missing = {"400000000000"}
+        async with world_of(clock, sts) as world:
+            outcomes = await world.run(leaves(50), Role("leaf"))
+
+            assert succeeded(outcomes) == 49
+            assert sts.at[:11] == pytest.approx([0.0, *[LATENCY_SECONDS] * 10])
+
+    async def test_a_cancelled_first_request_is_followed_by_one_other(self, clock: FakeClock) -> None:
+        """The wait of the others does not depend on the target that began."""
+        sts = Sts(clock)
+        sts.refused_keys = {"AKIA0000000000000000"}
+        async with world_of(clock, sts) as world:
+            world.roles._first_requests.begin(("source", "us-east-1"))
+            async with anyio.create_task_group() as tasks:
+                outcomes: dict[str, Credentials | Exception] = {}
+
+                async def run() -> None:
+                    outcomes.update(await world.run(leaves(50)[1:], Role("leaf")))
+
+                tasks.start_soon(run)
+                await clock.sleep(0.3)
+                world.roles._first_requests.end(("source", "us-east-1"))
+
+            assert sts.at == pytest.approx([0.3])
+            assert all(isinstance(error, SourceError) for error in outcomes.values())
 
     async def test_every_target_of_refused_keys_gets_the_same_message(self, clock: FakeClock) -> None:
         """The message names the source and no role, so a report counts one cause; the fields name the target's role."""
