@@ -118,7 +118,9 @@ class ActiveSource:
     def _reason(self) -> str:
         if self.facts.partition is None:
             return " (which accepted it)"
-        region = self.facts.region_name
+        region, variable = self.facts.region_name, self.facts.region_variable
+        if variable is not None:
+            return f" (its region is {region}, from the variable {variable}; unset it, or region_name= sets another)"
         return f" (its region is {region}; region_name= sets another)" if region else ""
 
     def is_role_of(self, account_id: str) -> bool:

@@ -373,3 +373,29 @@ async def test_a_denial_beside_a_source_of_aws_cn_mentions_it(fleet: SimulatedFl
         report = await pool.map(who_am_i, [chinese.id])
 
     assert "write Account(id, partition='aws-cn')" in str(report[0].error)
+
+
+@pytest.mark.parametrize(
+    ("of_profile", "of_variable", "account"),
+    [
+        ("us-east-1", "cn-north-1", "111111111111"),
+        ("cn-north-1", "us-east-1", "arn:aws-cn:iam::111111111111:role/r"),
+        ("us-east-1", "us-east-1", "arn:aws-cn:iam::111111111111:role/r"),
+    ],
+)
+async def test_a_region_that_a_variable_changed_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, of_profile: str, of_variable: str, account: str
+) -> None:
+    """The partition follows the region, so the message names the variable if it changed the profile's region."""
+    (tmp_path / "config").write_text(
+        f"[profile corp]\nregion = {of_profile}\naws_access_key_id = AKIA0000000000000000\n"
+        "aws_secret_access_key = not-a-secret\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_DEFAULT_REGION", of_variable)
+    async with SessionPool(profile="corp") as pool:
+        with pytest.raises(PartitionMismatch) as caught:
+            await pool.session(account)
+
+    assert f"its region is {of_variable}" in str(caught.value)
+    assert ("the variable AWS_DEFAULT_REGION" in str(caught.value)) == (of_profile != of_variable)

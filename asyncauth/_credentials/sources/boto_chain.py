@@ -162,6 +162,7 @@ class ChainOrigin:
             long_term=frozen.token is None,
             method=method,
             key=self._key,
+            region_variable=configuration.region_variable,
         )
         found = Credentials(frozen.access_key, frozen.secret_key, frozen.token, getattr(frozen, "account_id", None))
         return Loaded(Expiring(found, lifetime, now), facts, configuration.session)

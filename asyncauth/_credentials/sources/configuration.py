@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,9 @@ from asyncauth._models import parse_role_arn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+#: botocore reads the first; a session that is given may read the second as well.
+_REGION_VARIABLES: Final = ("AWS_DEFAULT_REGION", "AWS_REGION")
 
 _IDENTITY_SETTINGS: Final = ("role_arn", "sso_account_id", "sso_role_name", "login_session")
 
@@ -37,12 +41,14 @@ class Configuration:
         region_name, partition: as in SourceFacts.
         identity: the identity of a profile's temporary credentials where it is configured (a role, a login); else
             empty.
+        region_variable: as in SourceFacts.
     """
 
     session: AioSession
     region_name: str | None
     partition: str | None
     identity: tuple[str, ...]
+    region_variable: str | None = None
 
 
 def open_session(profile: str | None) -> AioSession:
@@ -70,7 +76,8 @@ def read_configuration(session: AioSession, request: SourceRequest, label: str) 
     profile: Mapping[str, Any] = session.get_scoped_config()
     partition = request.partition or _partition_of(region_name, label) or _partition_of_role(profile)
     identity = tuple(str(profile[name]) for name in _IDENTITY_SETTINGS if name in profile)
-    return Configuration(session, region_name, partition, identity)
+    variable = None if request.region_name else _region_variable(region_name, profile)
+    return Configuration(session, region_name, partition, identity, variable)
 
 
 def set_region(session: Session, configuration: Configuration) -> None:
@@ -85,6 +92,13 @@ def set_region(session: Session, configuration: Configuration) -> None:
         session.set_config_variable("region", region_name)
     # The setting `legacy` leads to the global endpoint as well, whose tokens are not valid in opt-in regions.
     session.set_config_variable("sts_regional_endpoints", "regional")
+
+
+def _region_variable(region_name: str | None, profile: Mapping[str, Any]) -> str | None:
+    """Return the variable that sets another region than the profile; None if none does."""
+    if region_name is None or profile.get("region") == region_name:
+        return None
+    return next((name for name in _REGION_VARIABLES if os.environ.get(name) == region_name), None)
 
 
 def _partition_of(region_name: str | None, label: str) -> str | None:

@@ -93,6 +93,7 @@ class ExplicitOrigin:
             long_term=credentials.session_token is None,
             method=method,
             key=self._key,
+            region_variable=configuration.region_variable,
         )
         return Loaded(Expiring(credentials, lifetime, obtained_at), facts, configuration.session)
 

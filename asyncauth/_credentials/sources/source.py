@@ -30,6 +30,7 @@ class SourceFacts:
         long_term: its keys have no session token, so they are valid until they are deleted.
         method: boto's name of the provider (`env`, `iam-role`, `sso`, ...), or `keys`, `callable`, `session`.
         key: distinguishes its tokens from those of other sources; the same for the source's whole life.
+        region_variable: the environment variable that sets another region than the profile; None if none does.
     """
 
     region_name: str | None
@@ -37,6 +38,7 @@ class SourceFacts:
     long_term: bool
     method: str
     key: Hashable
+    region_variable: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
