@@ -18,7 +18,7 @@ from aiobotocore.config import AioConfig
 from asyncauth._bridges import BridgeSettings, CredentialRequests, CredentialServer, SharedLoader
 from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, ClientStatistics, refuse_bearer_tokens
 from asyncauth._credentials import RoleCredentials, TokenSlots
-from asyncauth._credentials.sources import SsoPortals, check_source, make_source, open_session
+from asyncauth._credentials.sources import SsoPortals, check_ca_bundle, check_source, make_source, open_session
 from asyncauth._errors import ConfigurationError, PartitionMismatch, SourceError
 from asyncauth._models import Account, Keys, SsoRole
 from asyncauth._observability import open_telemetry
@@ -250,6 +250,7 @@ class PoolResources:
         )
         facts = await source.facts()
         session = await source.aio_session()
+        check_ca_bundle(session, source.label, settings.verify)
         clients = self._factory(session, source.label)
         active = ActiveSource(
             source,

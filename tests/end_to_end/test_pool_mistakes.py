@@ -399,3 +399,29 @@ async def test_a_region_that_a_variable_changed_names_the_variable(
 
     assert f"its region is {of_variable}" in str(caught.value)
     assert ("the variable AWS_DEFAULT_REGION" in str(caught.value)) == (of_profile != of_variable)
+
+
+@pytest.mark.parametrize("place", ["the variable AWS_CA_BUNDLE", "the setting ca_bundle of profile 'corp'", "verify="])
+@pytest.mark.parametrize("kind", ["keys", "assumed role"])
+async def test_a_ca_bundle_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, kind: str
+) -> None:
+    """The file and the setting are named before a request is made, also if the profile's own request needs it first."""
+    missing = str(tmp_path / "missing.pem")
+    keys = "aws_access_key_id = AKIA0000000000000000\naws_secret_access_key = not-a-secret\n"
+    role = "role_arn = arn:aws:iam::111111111111:role/r\nsource_profile = base\n" if kind == "assumed role" else keys
+    bundle = f"ca_bundle = {missing}\n" if "setting" in place else ""
+    (tmp_path / "config").write_text(f"[profile corp]\nregion = us-east-1\n{role}{bundle}[profile base]\n{keys}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "https://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    if "variable" in place:
+        monkeypatch.setenv("AWS_CA_BUNDLE", missing)
+    if place == "verify=" and kind != "keys":
+        pytest.skip("verify= is for clients, not for the profile's own request")
+    async with SessionPool(profile="corp", verify=missing if place == "verify=" else None) as pool:
+        with pytest.raises(ConfigurationError) as caught:
+            await pool.session("222222222222")
+
+    assert missing in str(caught.value)
+    assert place in str(caught.value)

@@ -10,6 +10,7 @@ from asyncauth._credentials.sources.selection import (
     choose_source,
     make_source,
 )
+from asyncauth._credentials.sources.settings import check_ca_bundle
 from asyncauth._credentials.sources.source import Source, SourceFacts
 from asyncauth._credentials.sources.sso_role import SsoPortals
 
@@ -19,6 +20,7 @@ __all__ = [
     "SourceIgnoredWarning",
     "SourceSpec",
     "SsoPortals",
+    "check_ca_bundle",
     "check_source",
     "choose_source",
     "make_source",

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from asyncauth._aws.plain_http import refuse_plain_http
 from asyncauth._credentials.sources.configuration import (
@@ -24,10 +25,10 @@ from asyncauth._credentials.sources.configuration import (
 from asyncauth._credentials.sources.errors import ErrorContext, check_keys, explain
 from asyncauth._credentials.sources.expiry import seconds_left
 from asyncauth._credentials.sources.not_found import no_credentials_found
-from asyncauth._credentials.sources.settings import describe_slow_setting
+from asyncauth._credentials.sources.settings import check_ca_bundle, describe_slow_setting
 from asyncauth._credentials.sources.source import Loaded, SourceFacts
 from asyncauth._credentials.sources.worker_thread import WorkerThread
-from asyncauth._errors import AsyncAuthError, SourceExpired
+from asyncauth._errors import AsyncAuthError, ConfigurationError, SourceExpired
 from asyncauth._models import Credentials
 from asyncauth._refresh import Expiring
 
@@ -125,10 +126,19 @@ class ChainOrigin:
                 loaded = self._read(credentials, configuration, context)
         except Exception as error:  # noqa: BLE001 - every error becomes one of asyncauth's, without secrets
             # A session that found no credentials is not kept: a file that is corrected must be read again.
-            return error if isinstance(error, AsyncAuthError) else explain(error, context)
+            return error if isinstance(error, AsyncAuthError) else self._explain(error, context)
         if isinstance(loaded, Loaded):
             self._resolved = _ResolvedChain(generation, session, configuration, credentials)
         return loaded
+
+    def _explain(self, error: Exception, context: ErrorContext) -> AsyncAuthError:
+        if isinstance(error, OSError | BotoConnectionError | HTTPClientError):
+            # The chain's own requests need the bundle; a provider that makes none must not fail for it.
+            try:
+                check_ca_bundle(open_blocking_session(self._profile), self.label)
+            except ConfigurationError as missing:
+                return missing
+        return explain(error, context)
 
     def _open(self) -> tuple[Session, Configuration]:
         configuration = read_configuration(open_session(self._profile), self._request, self.label)

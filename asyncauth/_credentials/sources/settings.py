@@ -10,6 +10,7 @@ from botocore.configprovider import ChainProvider, ConstantProvider, InstanceVar
 
 from asyncauth._aws.plain_http import check_endpoint_url
 from asyncauth._errors import ConfigurationError
+from asyncauth._runtime.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -130,6 +131,31 @@ def _chain_of_profiles(session: Session, profiles: Mapping[str, Mapping[str, Any
         visited.add(name)
         yield name
         name = profiles[name].get("source_profile")
+
+
+def check_ca_bundle(session: Session, label: str, verify: bool | str | None = None) -> None:
+    """Refuse a CA bundle that is not there: an error of the transport would not name the file.
+
+    Args:
+        session: reads AWS_CA_BUNDLE and the profile's ca_bundle.
+        label: of the source.
+        verify: goes before both, unless it is None.
+
+    Raises:
+        ConfigurationError: the file does not exist; the message names it and the setting.
+    """
+    path = session.get_config_variable("ca_bundle") if verify is None else verify
+    if not isinstance(path, str) or not path or os.path.exists(path):
+        return
+    if verify is not None:
+        where = "verify="
+    elif os.environ.get("AWS_CA_BUNDLE"):
+        where = "the variable AWS_CA_BUNDLE"
+    else:
+        where = f"the setting ca_bundle of profile {_profile(session)!r}"
+    raise ConfigurationError(
+        f"{label}: the CA bundle {printable(path, 300)!r}, which {where} names, does not exist; correct or unset it"
+    )
 
 
 def describe_slow_setting(session: Session) -> str | None:
