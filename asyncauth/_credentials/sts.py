@@ -13,7 +13,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from asyncauth._aws.error_codes import attempts_of, error_code
 from asyncauth._aws.plain_http import refuse_plain_http
-from asyncauth._credentials.sts_errors import StsRequest, explain, is_parser_error, redirect_status, without_body
+from asyncauth._credentials.sts_errors import (
+    StsRequest,
+    describe_clock,
+    explain,
+    is_parser_error,
+    redirect_status,
+    without_body,
+)
 from asyncauth._errors import AssumeRoleError, AsyncAuthError, ConfigurationError, SourceError
 from asyncauth._models import Account, Credentials, Role
 from asyncauth._refresh import Expiring
@@ -122,7 +129,9 @@ async def get_session_token(client: Any, role: Role, *, clock: Clock, label: str
     except Exception as error:
         if not is_parser_error(error):
             if isinstance(error, ClientError | BotoCoreError):
-                raise _refused_session(error, role, label, client.meta.region_name) from without_body(error)
+                raise _refused_session(error, role, label, client.meta.region_name, clock.time()) from without_body(
+                    error
+                )
             raise
         read = request.unreadable(type(error).__name__, redirect_status(error))
     if isinstance(read, AsyncAuthError):
@@ -131,11 +140,13 @@ async def get_session_token(client: Any, role: Role, *, clock: Clock, label: str
     return read
 
 
-def _refused_session(error: Exception, role: Role, label: str, region_name: str) -> SourceError:
+def _refused_session(error: Exception, role: Role, label: str, region_name: str, now: float) -> SourceError:
     code = error_code(error)
+    cure = describe_clock(error, code, now) or (
+        "check the code, the device, and that the source's keys are a user's long-term ones"
+    )
     return SourceError(
-        f"{label}: GetSessionToken with MFA device {role.mfa_serial} was refused ({code}); check the code, the device, "
-        "and that the source's keys are a user's long-term ones",
+        f"{label}: GetSessionToken with MFA device {role.mfa_serial} was refused ({code}); {cure}",
         code=code,
         region_name=region_name,
         attempts=attempts_of(error),

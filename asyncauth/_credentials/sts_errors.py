@@ -190,13 +190,9 @@ def explain(
         )
     if code in EXPIRED:
         return SourceExpired(f"{what}: {_HINTS['ExpiredToken']} ({code})", **fields)
-    if _is_clock(error, code):
-        offset = _clock_offset(error, time.time() if now is None else now)
-        return SourceError(
-            f"{what}: this machine's clock is off{offset}; AWS accepts 5 minutes, so correct the clock (NTP); the keys "
-            f"are not the cause ({code})",
-            **fields,
-        )
+    clock = describe_clock(error, code, time.time() if now is None else now)
+    if clock is not None:
+        return SourceError(f"{what}: {clock} ({code})", **fields)
     if code in SOURCE_REFUSED:
         return SourceError(f"{what}: STS refused the source ({code}); {_HINTS.get(code, 'check its keys')}", **fields)
     if isinstance(error, (BotoConnectionError, HTTPClientError)):
@@ -230,7 +226,22 @@ def _redirected(what: str, region_name: str | None, status: int, code: str | Non
     )
 
 
-def _is_clock(error: Exception, code: str) -> bool:
+def describe_clock(error: Exception, code: str | None, now: float) -> str | None:
+    """Return by how much this machine's clock is off if a refusal is due to it, else None.
+
+    Args:
+        error, code: the refusal.
+        now: this machine's time, seconds since 1970.
+    """
+    if not _is_clock(error, code):
+        return None
+    return (
+        f"this machine's clock is off{_clock_offset(error, now)}; AWS accepts 5 minutes, so correct the clock (NTP); "
+        "the keys are not the cause"
+    )
+
+
+def _is_clock(error: Exception, code: str | None) -> bool:
     """Whether a refusal is about the time of a request: STS has the code of a wrong signature for that."""
     if code == "RequestTimeTooSkewed":
         return True

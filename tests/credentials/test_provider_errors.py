@@ -65,6 +65,10 @@ async def test_an_expiration_that_is_not_a_time_is_named(tmp_path: Path, expirat
     [
         ("[1]", "the answer of the credential_process is not a JSON object"),
         (json.dumps({**ANSWER, "Version": 2}), "its credential_process failed or printed an unusable answer"),
+        (json.dumps({name: value for name, value in ANSWER.items() if name != "Version"}), "unusable answer"),
+        (json.dumps({**ANSWER, "Expiration": "2001-01-01T00:00:00Z"}), "expired"),
+        ("not JSON {", "is not JSON (not shown"),
+        ("", "is not JSON (not shown"),
         (json.dumps({**ANSWER, "SecretAccessKey": None}), "the secret access key is empty"),
         (json.dumps({**ANSWER, "SecretAccessKey": 5}), "the secret access key is not a text"),
         (json.dumps({**ANSWER, "AccessKeyId": ""}), "the access key id is empty"),

@@ -337,6 +337,19 @@ class TestChains:
                 probes = [at for at in sts.at if since + 15 <= at < until]
                 assert all(later - earlier >= 5 for earlier, later in pairwise(probes))
 
+    async def test_an_outage_is_shown_with_the_transports_error(self, clock: FakeClock) -> None:
+        """Every outcome and `endpoints_down` have the name of the transport's error, sent or not."""
+        sts = Sts(clock)
+        sts.down = [(0, 1e9)]
+        async with world_of(clock, sts) as world:
+            outcomes = await world.run(leaves(40), Role("leaf"), timeout=20)
+
+            assert {error.code for error in outcomes.values() if isinstance(error, AssumeRoleError)} == {
+                "EndpointConnectionError"
+            }
+            assert all("EndpointConnectionError" in str(error) for error in outcomes.values())
+            assert list(world.guard.endpoints_down().values()) == ["EndpointConnectionError"]
+
     async def test_without_a_timeout_an_outage_is_reported_at_once(self, clock: FakeClock) -> None:
         """A handful of requests, then each account gets the error without one, and without a wait."""
         sts = Sts(clock)

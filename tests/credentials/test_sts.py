@@ -15,7 +15,13 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnec
 
 from asyncauth._aws.error_codes import attempts_of, error_code
 from asyncauth._aws.partitions import get_partition
-from asyncauth._credentials.sts import assume_role, assume_role_parameters, check_sts_endpoint, sts_region
+from asyncauth._credentials.sts import (
+    assume_role,
+    assume_role_parameters,
+    check_sts_endpoint,
+    get_session_token,
+    sts_region,
+)
 from asyncauth._credentials.sts_errors import explain, is_final
 from asyncauth._errors import (
     AssumeRoleDenied,
@@ -299,6 +305,32 @@ def test_a_clock_that_is_off_is_no_wrong_key(message: str, now: float, offset: s
     assert offset in str(explained)
     assert "secret key is wrong" not in str(explained)
     assert is_final(explained)
+
+
+class _SkewedSts:
+    """An STS client whose GetSessionToken finds the request's time 20 minutes off."""
+
+    meta = SimpleNamespace(region_name="us-east-1")
+
+    def __init__(self, date: str) -> None:
+        self.date = date
+
+    async def get_session_token(self, **_: Any) -> Any:
+        raise skewed("Signature expired: x is now earlier than y", self.date)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("partition", ["aws", "aws-cn"])
+async def test_a_clock_that_is_off_at_get_session_token_is_no_wrong_code(partition: str) -> None:
+    """The message names the offset; an MFA code depends on the clock as well, but it is not the cause."""
+    clock = FakeClock()
+    client = _SkewedSts(format_datetime(datetime.fromtimestamp(clock.time() + 1200, UTC), usegmt=True))
+    role = Role("audit", mfa_serial=f"arn:{partition}:iam::123456789012:mfa/me", mfa_token=lambda: "123456")
+
+    with pytest.raises(SourceError, match="20 min 0 s behind AWS") as raised:
+        await get_session_token(client, role, clock=clock, label="the source")
+
+    assert "check the code" not in str(raised.value)
 
 
 @pytest.mark.parametrize("date", [None, "yesterday", ""])
