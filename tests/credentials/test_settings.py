@@ -8,7 +8,7 @@ import pytest
 from aiobotocore.session import AioSession
 from botocore.session import Session
 
-from asyncauth import ConfigurationError, Keys, Profile
+from asyncauth import ConfigurationError, Keys, Profile, SourceError
 from asyncauth._credentials.sources.settings import describe_slow_setting
 from tests.support.sources import open_source, write_home_file
 from tests.support.wire.stubs import SECRET
@@ -54,6 +54,36 @@ async def test_a_setting_that_is_no_number_is_named() -> None:
     write_home_file(".aws/config", f"[profile p]\nmax_attempts = many\n{KEYS}")
 
     assert "the setting max_attempts of profile 'p' is 'many'" in await refusal_of(Profile("p"))
+
+
+@pytest.mark.parametrize("setting", ["source_profile", "credential_source"])
+async def test_a_long_value_is_cut(setting: str) -> None:
+    """botocore quotes a value as it is; the message has its beginning."""
+    role = "role_arn = arn:aws:iam::111111111111:role/r\n"
+    write_home_file(".aws/config", f"[profile p]\n{role}{setting} = {'x' * 100_000}\n")
+    async with open_source(Profile("p")) as source:
+        with pytest.raises(SourceError) as raised:
+            await source.credentials()
+
+    assert "xxx" in str(raised.value)
+    assert len(str(raised.value)) < 600
+
+
+async def test_a_long_name_of_a_profile_is_cut() -> None:
+    """A name that is not there is a mistake, and the message has its beginning."""
+    assert len(await refusal_of(Profile("x" * 100_000))) < 600
+
+
+@pytest.mark.parametrize("value", ["many", "1.5", "1h", "x" * 100_000])
+async def test_a_duration_that_is_no_number_is_named(value: str) -> None:
+    """botocore ignores such a duration_seconds; the message has the beginning of a long one."""
+    role = "role_arn = arn:aws:iam::111111111111:role/r\nsource_profile = q\n"
+    write_home_file(".aws/config", f"[profile p]\n{role}duration_seconds = {value}\n[profile q]\n{KEYS}")
+
+    message = await refusal_of(Profile("p"))
+
+    assert f"the setting duration_seconds of profile 'p' is '{value[:20]}" in message
+    assert len(message) < 400
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL_SSO"])

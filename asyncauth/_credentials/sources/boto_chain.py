@@ -31,6 +31,7 @@ from asyncauth._credentials.sources.worker_thread import WorkerThread
 from asyncauth._errors import AsyncAuthError, ConfigurationError, SourceExpired
 from asyncauth._models import Credentials
 from asyncauth._refresh import Expiring
+from asyncauth._runtime.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
@@ -78,7 +79,7 @@ class ChainOrigin:
         clock: Clock,
         allow_http: bool = False,
     ) -> None:
-        self.label = "boto's default chain" if profile is None else f"profile {profile!r}"
+        self.label = "boto's default chain" if profile is None else f"profile {printable(profile)!r}"
         self._profile = profile
         self._request = request
         self._clock = clock

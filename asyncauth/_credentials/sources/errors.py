@@ -18,6 +18,7 @@ from asyncauth._credentials.sources.provider_errors import describe_provider_err
 from asyncauth._credentials.sources.settings import misnamed_section
 from asyncauth._errors import ConfigurationError, SourceError, SourceExpired
 from asyncauth._runtime.exceptions import strip_frame_locals
+from asyncauth._runtime.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,7 +87,7 @@ def _expired(message: str, error: Exception, context: ErrorContext) -> SourceExp
 
 def _quoted(error: Exception, context: ErrorContext) -> AsyncAuthError:
     """Quote a message of botocore's own words: it holds names of settings and profiles, and no secret values."""
-    return _source_error(str(error), error, context)
+    return _source_error(printable(str(error), 400), error, context)
 
 
 def _profile_not_found(error: Exception, context: ErrorContext) -> AsyncAuthError:
@@ -94,8 +95,8 @@ def _profile_not_found(error: Exception, context: ErrorContext) -> AsyncAuthErro
     known, correction = _available_profiles(name)
     profiles = correction or (f"there are {', '.join(known)}" if known else "there are no profiles at all")
     return ConfigurationError(
-        f"{context.label}: the profile {name!r} is neither in the config file nor in the credentials file; {profiles}"
-        " (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE set the files and the profile)",
+        f"{context.label}: the profile {printable(str(name))!r} is neither in the config file nor in the "
+        f"credentials file; {profiles} (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE set the files and the profile)",
         code=type(error).__name__,
     )
 

@@ -98,7 +98,7 @@ def _check_number(session: Session, name: str, variable: str, label: str) -> Non
             where, value = f"the setting {name} of profile {_profile(session)!r}", session.get_scoped_config().get(name)
         else:
             where = f"the variable {variable}"
-        problem = "is empty" if value == "" else f"is {value!r}"
+        problem = "is empty" if value == "" else f"is {printable(str(value))!r}"
         raise ConfigurationError(f"{label}: {where} {problem}, it must be a whole number or unset") from None
 
 
@@ -108,6 +108,13 @@ def _check_profile(name: str, profiles: Mapping[str, Mapping[str, Any]], label: 
         value = profile.get(setting)
         if isinstance(value, str) and _COMMENT.search(value):
             raise _comment(name, setting, value, label)
+    duration = profile.get("duration_seconds")
+    if isinstance(duration, str) and not duration.strip().isdecimal():
+        # botocore ignores it without a word.
+        raise ConfigurationError(
+            f"{label}: the setting duration_seconds of profile {name!r} is {printable(duration)!r}, it must be a whole "
+            "number of seconds or unset"
+        )
     source = profile.get("source_profile")
     if isinstance(source, str) and source not in profiles and _COMMENT.search(source):
         raise _comment(name, "source_profile", source, label)
