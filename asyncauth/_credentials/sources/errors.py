@@ -96,7 +96,8 @@ def _profile_not_found(error: Exception, context: ErrorContext) -> AsyncAuthErro
     profiles = correction or (f"there are {', '.join(known)}" if known else "there are no profiles at all")
     return ConfigurationError(
         f"{context.label}: the profile {printable(str(name))!r} is neither in the config file nor in the "
-        f"credentials file; {profiles} (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE set the files and the profile)",
+        f"credentials file; {profiles} (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE set the files "
+        "and the profile)",
         code=type(error).__name__,
     )
 
