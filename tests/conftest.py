@@ -31,6 +31,12 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture
+def short_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let AssumeRole be repeated after milliseconds: as often and to the same end as otherwise, without the wait."""
+    monkeypatch.setattr("asyncauth._credentials.role_credentials._BACK_OFF_SECONDS", 0.001)
+
+
 @pytest.fixture(autouse=True)
 def _no_aws_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Hide `AWS_*`, botocore's own variables, proxies and the home directory from the test."""

@@ -190,6 +190,7 @@ async def test_a_cache_that_was_given_keeps_its_tokens(fleet: SimulatedFleet, pa
     assert cache not in list(reachable([pool]))
 
 
+@pytest.mark.usefixtures("short_back_off")
 async def test_the_secrets_of_a_source_that_fails_are_released(partition: str) -> None:
     """A pool that never got a token holds its keys until it is closed, and not longer."""
     marked = "marked-secret-of-a-source-that-fails"
@@ -197,7 +198,7 @@ async def test_the_secrets_of_a_source_that_fails_are_released(partition: str) -
     async with SessionPool(
         role, sources={partition: Keys("AKIAIOSFODNN7EXAMPLE", marked)}, endpoint_url="http://127.0.0.1:9"
     ) as pool:
-        report = await pool.map(who_am_i, [Account("123456789012", partition=partition)], timeout=5)
+        report = await pool.map(who_am_i, [Account("123456789012", partition=partition)])
         assert secrets_in([pool], [marked])
         assert not secrets_in([report], [marked])
 

@@ -538,6 +538,7 @@ class TestErrors:
         assert refused.value.code == "LoadTimeout"
         assert refused.value.account == account.id
 
+    @pytest.mark.usefixtures("short_back_off")
     async def test_an_endpoint_without_a_listener(self, account: Account) -> None:
         """The error has the code of the transport's error."""
         keys = Keys("AKIAIOSFODNN7EXAMPLE", "secret")
@@ -587,6 +588,7 @@ def _app(answer: Any) -> Any:
 
 
 class TestSecretsStayInside:
+    @pytest.mark.usefixtures("short_back_off")
     async def test_no_secret_is_in_logs_reprs_or_errors(
         self, fleet: SimulatedFleet, account: Account, caplog: pytest.LogCaptureFixture
     ) -> None:

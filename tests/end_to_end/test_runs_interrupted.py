@@ -26,10 +26,13 @@ ROOT = Path(__file__).parents[2]
 PROMPT = """
 import asyncio, signal
 from asyncauth import Keys, SessionPool
+from asyncauth._credentials import role_credentials
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def job(session): ...
+
+role_credentials._BACK_OFF_SECONDS = 0.001  # the endpoint is dead: AssumeRole is repeated without a wait
 
 async def main():
     async with SessionPool(keys=Keys("A" * 20, "secret"), endpoint_url="http://127.0.0.1:9") as pool:

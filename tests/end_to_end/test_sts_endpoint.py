@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import SocketStream
 
-pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
+pytestmark = [pytest.mark.anyio, pytest.mark.botocore, pytest.mark.usefixtures("short_back_off")]
 
 KEYS = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 PARTITIONS = [

@@ -8,7 +8,7 @@ import pytest
 
 from asyncauth import AsyncAuthError, Keys, SessionPool
 
-pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
+pytestmark = [pytest.mark.anyio, pytest.mark.botocore, pytest.mark.usefixtures("short_back_off")]
 
 MARKED = "MARKER0123456789"
 

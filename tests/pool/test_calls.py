@@ -181,16 +181,19 @@ async def test_abandoned_long_polls_open_no_circuit(backend: Backend) -> None:
     report.raise_for_failures()
 
 
-@pytest.mark.parametrize("own", [{"endpoint_url": "http://127.0.0.1:9"}, {"config": {"proxies": True}}])
-async def test_one_accounts_own_endpoint_affects_no_other(backend: Backend, own: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("endpoint_url", "proxies"), [("http://127.0.0.1:9", None), (None, {"http": "http://127.0.0.1:9"})]
+)
+async def test_one_accounts_own_endpoint_affects_no_other(
+    backend: Backend, endpoint_url: str | None, proxies: dict[str, str] | None
+) -> None:
     """Failed calls to an account's own endpoint, or through its own proxy, do not affect other accounts."""
-    if "config" in own:
-        own = {"config": AioConfig(proxies={"http": "http://127.0.0.1:9"}, retries={"total_max_attempts": 1})}
+    config = AioConfig(proxies=proxies, retries={"total_max_attempts": 1})
     async with backend.pool() as pool:
         session = await pool.session(ACCOUNTS[0])
         for _ in range(6):
             with suppress(Exception):
-                async with session.client("sts", **own) as sts:
+                async with session.client("sts", endpoint_url=endpoint_url, config=config) as sts:
                     await sts.get_caller_identity()
         assert len(pool.statistics().endpoints_down) == 1
 
