@@ -20,6 +20,7 @@ import pytest
 from asyncauth import AssumeRoleThrottled, EndpointDown
 from asyncauth._aws.partitions import get_partition
 from asyncauth.testing import SimulatedFleet
+from tests.soak.timing import MANUAL_START, ManualTiming
 from tests.support.fleets import pool_over, who_am_i
 
 if TYPE_CHECKING:
@@ -43,6 +44,13 @@ async def fleet(running_fleet: SimulatedFleet) -> AsyncIterator[SimulatedFleet]:
     await running_fleet.reset_counts()
     yield running_fleet
     await running_fleet.clear_faults()
+
+
+@pytest.fixture
+async def manual() -> AsyncIterator[tuple[SimulatedFleet, ManualTiming]]:
+    """Return a fleet and the time that it shares with its pools: minutes of patience pass in seconds."""
+    async with SimulatedFleet(1_000, regions=REGIONS[:1], instances_per_region=0, manual_clock=MANUAL_START) as fleet:
+        yield fleet, ManualTiming(fleet)
 
 
 async def nothing(_: AccountSession) -> None:
@@ -97,12 +105,13 @@ async def test_ten_thousand_targets_of_which_a_fifth_fail(
 
 
 async def test_an_sts_that_throttles_all_requests_receives_few(
-    fleet: SimulatedFleet, record_property: Callable[[str, object], None]
+    manual: tuple[SimulatedFleet, ManualTiming], record_property: Callable[[str, object], None]
 ) -> None:
     """200 accounts send at most 1.5 requests each, and each outcome names the throttling by STS."""
+    fleet, timing = manual
     accounts = ids(fleet.accounts[:200])
     await fleet.fault("throttle", service="sts", action="AssumeRole")
-    async with pool_over(fleet) as pool:
+    async with timing.running(), pool_over(fleet, clock=timing.clock) as pool:
         report = await pool.map(nothing, accounts)
 
     sent = (await fleet.counts()).calls("sts", "AssumeRole")
@@ -118,12 +127,13 @@ async def test_an_sts_that_throttles_all_requests_receives_few(
 
 
 async def test_the_limit_of_an_sts_is_found_without_configuration(
-    fleet: SimulatedFleet, record_property: Callable[[str, object], None]
+    manual: tuple[SimulatedFleet, ManualTiming], record_property: Callable[[str, object], None]
 ) -> None:
     """1,000 accounts at 50 requests per second: all succeed, and less than 10 % of the requests are throttled."""
+    fleet, timing = manual
     accounts = ids(fleet.accounts)
     await fleet.limit(service="sts", action="AssumeRole", per_second=50)
-    async with pool_over(fleet) as pool:
+    async with timing.running(), pool_over(fleet, clock=timing.clock) as pool:
         report = await pool.map(nothing, accounts)
 
     counts = await fleet.counts()
