@@ -105,6 +105,7 @@ async def test_as_many_threads_run_as_targets(fleet: SimulatedFleet) -> None:
     barrier = threading.Barrier(60, timeout=60)
 
     async with pool_over(fleet, max_at_once=60) as pool:
+        await pool.map(who_am_i, fleet.accounts[:1])  # a region that has answered is entered without a pace
         report = await pool.map(lambda session: barrier.wait(), [account.id for account in fleet.accounts[:60]])
 
     assert sorted(report.values()) == list(range(60))
