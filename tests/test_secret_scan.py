@@ -108,13 +108,13 @@ def test_file(tmp_path):
 
 
 @pytest.fixture
-def run_suite(tmp_path: Path) -> Iterator[Callable[[str], str]]:
+def run_suite(tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Return a function that runs a suite with the scan in a pytest of its own, and returns what it prints."""
     folder = tmp_path / "suite"
 
-    def run(suite: str) -> str:
+    def run(suite: str, *options: str) -> str:
         # In a folder named so, all loggers are at DEBUG.
-        (folder / "end_to_end").mkdir(parents=True)
+        (folder / "end_to_end").mkdir(parents=True, exist_ok=True)
         (folder / "end_to_end" / "test_planted.py").write_text(suite)
         (folder / "conftest.py").write_text(CONFTEST)
         (folder / "pytest.ini").write_text("[pytest]")
@@ -122,7 +122,7 @@ def run_suite(tmp_path: Path) -> Iterator[Callable[[str], str]]:
         environ.pop("PYTEST_ADDOPTS", None)
         command = [sys.executable, "-m", "pytest", "-q", "-rA", "-p", "no:cacheprovider", "--basetemp"]
         done = subprocess.run(
-            [*command, str(folder / "base"), str(folder)],
+            [*command, str(folder / "base"), *options, str(folder)],
             env=environ,
             cwd=folder,
             capture_output=True,
@@ -135,13 +135,12 @@ def run_suite(tmp_path: Path) -> Iterator[Callable[[str], str]]:
     shutil.rmtree(folder)  # the scan of this session would find the planted file as well
 
 
-def test_a_planted_secret_is_found_in_each_channel(run_suite: Callable[[str], str]) -> None:
+def test_a_planted_secret_is_found_in_each_channel(run_suite: Callable[..., str]) -> None:
     """Every test that plants one fails, the clean one passes, and the summary counts."""
     printed = run_suite(SUITE)
 
     planted = set(re.findall(r"^def test_(\w+)", SUITE, re.MULTILINE)) - {"clean"}
-    failed = re.findall(r"^ERROR \S+::test_(\w+)", printed, re.MULTILINE)
-    assert set(failed) == planted, printed
+    assert set(_errors(printed)) == planted, printed
     for channel in ("log", "output", "pickle", "outcome", "report"):
         assert re.search(rf"^{channel}.*: a secret that begins with '?b?'?SimulatedS", printed, re.MULTILINE), printed
     assert "planted" * 3 not in "\n".join(line for line in printed.splitlines() if "a secret that begins" in line)
@@ -153,7 +152,7 @@ def test_a_planted_secret_is_found_in_each_channel(run_suite: Callable[[str], st
     assert "exit status 1" in printed
 
 
-def test_a_secret_in_a_file_fails_the_session(run_suite: Callable[[str], str]) -> None:
+def test_a_secret_in_a_file_fails_the_session(run_suite: Callable[..., str]) -> None:
     """Files are read at the end, whichever test wrote them."""
     printed = run_suite(FILES)
 
@@ -162,7 +161,36 @@ def test_a_secret_in_a_file_fails_the_session(run_suite: Callable[[str], str]) -
     assert "exit status 1" in printed
 
 
-def test_a_clean_suite_passes(run_suite: Callable[[str], str]) -> None:
+def test_workers_hand_their_findings_to_the_session(run_suite: Callable[..., str]) -> None:
+    """With pytest-xdist the summary sums over the workers, reads each file once, and a finding fails the session."""
+    alone = run_suite(SUITE + FILES)
+    spread = run_suite(SUITE + FILES, "-n", "2")
+
+    assert "bringing up nodes" in spread
+    assert set(_errors(spread)) == set(_errors(alone)) != set()
+    assert re.search(r"secret scan: file \S*test_file\S*/journal: a secret that begins with", spread), spread
+    summaries = [re.search(r"secret scan: \d+ marked .*", printed) for printed in (alone, spread)]
+    counts = [re.findall(r"(\S+) (marked|files|outcomes|pickles|reports)", each[0]) for each in summaries if each]
+    assert len(counts) == 2
+    assert counts[0] == counts[1]
+    assert len(counts[0]) == 5
+    assert "exit status 1" in spread
+
+
+def test_a_secret_in_the_file_of_a_worker_fails_the_session(run_suite: Callable[..., str]) -> None:
+    """No test of the worker failed, and its own exit status does not reach the session."""
+    printed = run_suite(FILES, "-n", "1")
+
+    assert "1 passed" in printed
+    assert re.search(r"secret scan: file \S*test_file\S*/journal: a secret that begins with", printed), printed
+    assert "exit status 1" in printed
+
+
+def _errors(printed: str) -> list[str]:
+    return re.findall(r"^ERROR \S+::test_(\w+)", printed, re.MULTILINE)
+
+
+def test_a_clean_suite_passes(run_suite: Callable[..., str]) -> None:
     """Nothing is found where nothing is."""
     printed = run_suite("def test_nothing():\n    print('nothing')\n")
 

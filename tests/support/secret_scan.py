@@ -49,6 +49,8 @@ _MAX_OUTCOMES: Final = 20
 _ONE_OF: Final = 200
 #: Objects of one walk.
 _MAX_OBJECTS: Final = 20_000
+#: Key of what a worker of pytest-xdist hands to its controller.
+_WORKER_OUTPUT: Final = "secret_scan"
 
 
 class SecretScan:
@@ -157,14 +159,24 @@ class SecretScan:
                 report.longrepr = "\n".join(["the test leaves a secret behind:", *found])
         return report
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        # pytest-xdist, at the controller: a worker that crashed has left no output, and fails the session by itself.
+        self.merge(getattr(node, "workeroutput", {}).get(_WORKER_OUTPUT, {}))
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self._undo.undo()
         logging.getLogger().removeHandler(self._handler)
         factory = getattr(session.config, "_tmp_path_factory", None)
         self._test = "files"
-        if factory is not None and factory._basetemp is not None:
+        # The workers of pytest-xdist have folders of their own below the controller's, and read them.
+        controls_workers = bool(session.config.getoption("dist", "no") != "no") and not _is_worker(session.config)
+        if factory is not None and factory._basetemp is not None and not controls_workers:
             self.read_files(factory._basetemp)
+        if _is_worker(session.config):
+            output: dict[str, Any] = session.config.workeroutput  # type: ignore[attr-defined]
+            output[_WORKER_OUTPUT] = {"findings": self.findings, "counts": dict(self.counts)}
         if self.findings and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -174,6 +186,14 @@ class SecretScan:
         terminalreporter.write_line(f"secret scan: {number} marked secrets found; read {read or 'nothing'}")
         for each in self.findings.get("files", []):
             terminalreporter.write_line(f"secret scan: {each}")
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def merge(self, output: dict[str, Any]) -> None:
+        """Add the findings and counts of a worker."""
+        for test, found in output.get("findings", {}).items():
+            self.findings.setdefault(test, []).extend(found)
+        self.counts.update(output.get("counts", {}))
 
     # -- channels ----------------------------------------------------------------------------------------------------
 
@@ -244,6 +264,10 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Pass a record to the scan."""
         self._scan.record(record)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 def _may_hold_secrets(each: object) -> bool:
