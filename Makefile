@@ -8,6 +8,10 @@ NEWEST := .venv
 WITH_AIOBOTO3 := .venv-aioboto3
 BENCH := .venv-bench
 PYTEST_ARGS ?=
+# Processes that run the tests, each file in one of them; 0: none but pytest's own, for a debugger.
+PYTEST_WORKERS ?= 2
+# In the order of the files: the longest have few tests, and would come last.
+IN_PARALLEL = -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
 SWEEP_ARGS ?=
 SOAK_ARGS ?=
@@ -21,11 +25,11 @@ test: test-newest test-aioboto3 ## all tests on the newest aiobotocore, then on 
 
 test-newest: $(NEWEST)/.test .venv-awscli/.ready
 	$(NEWEST)/bin/coverage erase
-	$(NEWEST)/bin/python -m pytest --cov --cov-report= $(PYTEST_ARGS)
+	$(NEWEST)/bin/python -m pytest $(IN_PARALLEL) --cov --cov-report= $(PYTEST_ARGS)
 	$(NEWEST)/bin/coverage report
 
 test-aioboto3: $(WITH_AIOBOTO3)/.test .venv-awscli/.ready
-	$(WITH_AIOBOTO3)/bin/python -m pytest $(PYTEST_ARGS)
+	$(WITH_AIOBOTO3)/bin/python -m pytest $(IN_PARALLEL) $(PYTEST_ARGS)
 
 check: $(NEWEST)/.check ## lint, format, types, layers of imports
 	$(NEWEST)/bin/ruff check .
