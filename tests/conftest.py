@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.secret_scan import SecretScan
+from tests.support.stacks import runs_on_every_stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,14 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 def pytest_configure(config: pytest.Config) -> None:
     """Look for secrets in whatever the tests leave behind."""
     config.pluginmanager.register(SecretScan(), "secret_scan")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that run on every stack, before `-m` selects."""
+    for item in items:
+        if runs_on_every_stack(item.path):
+            item.add_marker("botocore")
 
 
 @pytest.fixture
