@@ -1,6 +1,7 @@
 """Partitions of AWS: their regions, DNS suffixes and default regions, from botocore's own data.
 
-The prefix of a region's name is never used to guess its partition: `us-foo-9` is in no partition.
+A region that botocore's data does not have yet is recognized by its partition's expression. A partition is never
+guessed from a prefix alone: `us-foo-9` is in no partition.
 """
 
 from __future__ import annotations
@@ -40,15 +41,28 @@ class Partition:
     regions: tuple[str, ...]
     default_region: str
     _known: frozenset[str] = field(repr=False, compare=False)
+    _expression: str = field(repr=False, compare=False)
+
+    def has_region(self, region_name: str) -> bool:
+        """Whether a region is of this partition: by botocore's data, or by its name if it is newer than that data.
+
+        The name of a newer region matches the expression of the partition, and its last word is a direction, as in all
+        regions so far. Without the second rule a misspelled name would be a new region.
+        """
+        if region_name in self._known:
+            return True
+        if region_name in _by_region() or re.fullmatch(self._expression, region_name) is None:
+            return False
+        return region_name.split("-")[-2] in _DIRECTIONS
 
     def require_region(self, region_name: str, *, account: str | None = None) -> str:
         """Return `region_name` if it is a region of this partition.
 
         Raises:
             PartitionMismatch: it belongs to another partition.
-            ConfigurationError: botocore's data has no such region.
+            ConfigurationError: no partition has such a region.
         """
-        if isinstance(region_name, str) and region_name in self._known:
+        if isinstance(region_name, str) and self.has_region(region_name):
             return region_name
         other = partition_of_region(region_name)
         whose = f"account {account} is" if account else "the account is"
@@ -64,6 +78,10 @@ class Partition:
         return tuple(region for region in self.regions if fnmatchcase(region, pattern))
 
 
+#: The directions in names of regions.
+_DIRECTIONS: Final = frozenset(
+    f"{first}{second}" for first in ("", "north", "south") for second in ("", "east", "west") if first or second
+) | {"central"}
 #: Characters of a value that a message shows.
 _LONGEST_NAME: Final = 80
 
@@ -99,16 +117,20 @@ def partition_of_region(region_name: str) -> Partition:
     """Return the partition that `region_name` belongs to.
 
     Raises:
-        ConfigurationError: the installed botocore has no such region. (botocore itself would build a host name from
-            the region's name and send the request there.)
+        ConfigurationError: the installed botocore has no such region, and its name is not like that of a region.
+            (botocore itself would build a host name from the region's name and send the request there.)
     """
     try:
         return _by_region()[region_name]
     except (KeyError, TypeError):
+        if isinstance(region_name, str):
+            newer = next((one for one in partitions().values() if one.has_region(region_name)), None)
+            if newer is not None:
+                return newer
         suggestion = _suggest_region(region_name) if isinstance(region_name, str) else ""
         raise ConfigurationError(
             f"unknown region {_shorten(region_name)}{suggestion}: no partition in the installed botocore's data has it "
-            "(a region newer than that data needs a newer botocore)",
+            "and its name is not like that of a region",
             region_name=region_name if isinstance(region_name, str) else None,
         ) from None
 
@@ -159,4 +181,5 @@ def _read(entry: Mapping[str, Any]) -> Partition:
         regions=regions,
         default_region=_DEFAULT_REGIONS.get(name, entry["outputs"]["implicitGlobalRegion"]),
         _known=frozenset(regions),
+        _expression=entry["regionRegex"],
     )

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
-from asyncauth._aws.partitions import check_partition, get_partition, is_pattern
+from asyncauth._aws.partitions import check_partition, get_partition
+from asyncauth._aws.region_selection import parse_selection
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import aws_limits
 from asyncauth._models.frozen_mapping import FrozenMapping
@@ -31,7 +32,8 @@ class Account:
             is the part after `role/` in a role's ARN (`deploy`, or `team/deploy` for the path `/team/`) and replaces
             name and path. `SELF`: no role is assumed, the session acts as the source, whose account must be this one.
         external_id: sent with AssumeRole for this account, instead of the role's; None: the role's.
-        regions: the regions of its targets if a run names none: region names, or patterns such as `us-*`.
+        regions: the regions of its targets if a run names none: names, patterns such as `us-*`, `enabled` for those
+            that the account has enabled, `!ap-*` to exclude some; or `global` alone for its partition's home region.
         tags: for reports and for filters of your own; never sent to AWS.
         source: base credentials for this account alone: any value of `SessionPool(source=)`, or an `SsoRole`; None:
             the pool's source. Accounts with the same source share what it resolves to. It is not part of an account's
@@ -81,15 +83,9 @@ class Account:
         if not isinstance(self.regions, Iterable):
             raise ConfigurationError(f"regions of account {self.id} must be a sequence of names, got {self.regions!r}")
         object.__setattr__(self, "regions", tuple(self.regions))
-        for region in self.regions:
-            if not isinstance(region, str):
-                raise ConfigurationError(f"regions of account {self.id} must hold region names, got {region!r}")
-            if not is_pattern(region):
-                get_partition(self.partition).require_region(region, account=self.id)
-            elif not get_partition(self.partition).match_regions(region):
-                raise ConfigurationError(
-                    f"the pattern {region!r} in regions of account {self.id} matches no region of {self.partition}"
-                )
+        if self.regions:
+            name, partition = f"regions of account {self.id}", get_partition(self.partition)
+            parse_selection(self.regions, name=name, partition=partition, account=self.id)
         for name in ("tags", "facts"):
             value = getattr(self, name)
             if not isinstance(value, Mapping):

@@ -7,14 +7,16 @@ import random as random_module
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 import anyio
 
 from asyncauth._aws.log_redaction import redact_botocore_logs
-from asyncauth._aws.partitions import get_partition, is_pattern
+from asyncauth._aws.partitions import get_partition
 from asyncauth._aws.plain_http import check_endpoint_url
+from asyncauth._aws.region_selection import is_region_name
 from asyncauth._clients import check_open_files
 from asyncauth._credentials import sts_region
 from asyncauth._credentials.sources import choose_source
@@ -27,7 +29,17 @@ from asyncauth._pool.resources import PoolResources, Settings, open_resources
 from asyncauth._pool.statistics import Statistics
 from asyncauth._refresh import RefreshPolicy
 from asyncauth._resilience import RateLimit, check_rate_limits
-from asyncauth._runs import DEFAULT_RETRY, Coverage, Report, Run, RunKeywords, RunOptions, Targets, coverage
+from asyncauth._runs import (
+    DEFAULT_RETRY,
+    Coverage,
+    RegionFinder,
+    Report,
+    Run,
+    RunKeywords,
+    RunOptions,
+    Targets,
+    coverage,
+)
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.loop_guard import EventLoopGuard
 from asyncauth._runtime.owner_task import OwnerTask
@@ -146,6 +158,7 @@ class SessionPool:
         self._loop_guard: EventLoopGuard | None = None
         self._runs: WeakSet[Run[Any]] = WeakSet()
         self._counts: Counter[Status] = Counter()
+        self._region_finder = RegionFinder(self.session, clock=clock)
         #: Keyword arguments for `map` and `as_completed` from the pool's fleet file, regions included; else empty.
         self.run_options: dict[str, Any] = {}
 
@@ -305,8 +318,8 @@ class SessionPool:
 
         Args:
             account: an `Account`, a 12-digit id (partition `aws`), or a role ARN.
-            region_name: the default region of its clients; None: the first of the account's own regions that is not a
-                pattern, else its partition's default region.
+            region_name: the default region of its clients; None: the first of the account's own regions that is a
+                region's name, else its partition's default region.
 
         Raises:
             ConfigurationError: the account or region is invalid, the account is unavailable, or its role is SELF and
@@ -455,15 +468,21 @@ class SessionPool:
             accounts: accounts, 12-digit ids or role ARNs, from any iterable or async iterable of any length; work
                 starts with the first, and no more are read than are needed. An item of an iterator that is no valid
                 account has no outcome; it is in `rejected` of the run and its report.
-            regions: names, or patterns such as `us-*`; a region of another partition than an account's is ignored for
-                that account. None: each account's own `regions`, else one target in its partition's default region.
+            regions: names, or patterns such as `us-*`, less those with a leading `!`, such as `!ap-*`; a region of
+                another partition than an account's is ignored for that account. `enabled` is every region that the
+                account has enabled: ListRegions (`account:ListRegions`) or else DescribeRegions is called in the
+                account when it is read, once in the life of the pool; where both are denied, or nothing answers
+                within 10 s, they are the 17 regions that every account has, in other partitions than `aws` all.
+                `Outcome.regions_from` is which of the three. `["global"]` is one target per account, in its
+                partition's home region, for services that have no regions. None: each account's own `regions`, else
+                one target in its partition's default region.
             max_at_once: how many targets run at the same time; None: the pool's number.
             max_at_once_per_account: how many of them run in one account; None: no limit.
             max_at_once_per_region: how many of them run in one region; None: no limit.
             timeout: seconds per target, its retries included; None: no limit.
             deadline: seconds for the whole run; None: no limit.
             failure_tolerance: how many targets may fail before the rest is skipped: a count, or a fraction such as
-                0.05 if the number of targets is known; None: any number.
+                0.05 if the number of targets is known (accounts in a list, no `enabled` regions); None: any number.
             failure_mode: `strict` runs fewer targets at once, so that failures exceed the tolerance by one at most;
                 `soft` keeps the concurrency. The modes are those of CloudFormation StackSets.
             retry: which errors are retried, how often and with which pauses; a number is short for
@@ -477,11 +496,13 @@ class SessionPool:
                 `TargetRetried`, `TargetSettled` with their `Target`, then `RunFinished`.
             confirm: for jobs that change something: True shows the accounts, regions, partitions and roles (a `Plan`)
                 and requests consent on the terminal; a callable is called with the plan and returns whether to go on.
-                Without consent every target is skipped.
+                Without consent every target is skipped. An iterator of accounts is read to its end first, up to
+                100,000; with `enabled` regions the plan has all regions of the partition as an upper bound.
             dry_run: do everything except calling the job; targets that are reached are skipped, reason "dry run".
 
         Raises:
-            ConfigurationError: a limit is out of range, a region is unknown, an account of a sequence is invalid.
+            ConfigurationError: a limit is out of range, a region is unknown, an account of a sequence is invalid, or
+                the failure tolerance is a fraction of an unknown number of targets.
             PoolClosed: the pool is not open.
 
         Example:
@@ -503,7 +524,8 @@ class SessionPool:
             confirm=confirm,
             dry_run=dry_run,
         )
-        return self._run(job, Targets(accounts, regions), options)
+        find_regions = partial(self._region_finder.find, timeout=timeout)
+        return self._run(job, Targets(accounts, regions, find_regions=find_regions), options)
 
     @overload
     async def map(
@@ -703,6 +725,6 @@ async def _no_op(_: AccountSession) -> None:
 def _region_of(account: Account, region_name: str | None) -> str:
     partition = get_partition(account.partition)
     if region_name is None:
-        names = (name for name in account.regions if not is_pattern(name))
+        names = (name for name in account.regions if is_region_name(name))
         region_name = next(names, partition.default_region)
     return partition.require_region(region_name, account=account.id)

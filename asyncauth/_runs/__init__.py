@@ -6,6 +6,7 @@ from asyncauth._runs.confirmation import Confirm, Plan
 from asyncauth._runs.options import DEFAULT_RETRY, RunKeywords, RunOptions
 from asyncauth._runs.outcome import DONE_BEFORE, Outcome, Phase
 from asyncauth._runs.preflight import Coverage, Unreachable, coverage
+from asyncauth._runs.regions import RegionFinder
 from asyncauth._runs.report import Report
 from asyncauth._runs.run import Run
 from asyncauth._runs.targets import RejectedAccount, Target, Targets
@@ -18,6 +19,7 @@ __all__ = [
     "Outcome",
     "Phase",
     "Plan",
+    "RegionFinder",
     "RejectedAccount",
     "Report",
     "Run",

@@ -33,6 +33,8 @@ class Plan:
         partitions: number of accounts in each partition.
         roles: ARNs of the roles that will be assumed, in order, each once.
         dry_run: True if the job will not be called.
+        up_to: True if the numbers of targets and regions are upper bounds, because the run selects `enabled` regions:
+            these are found when an account is read, and the plan has all regions of its partition.
     """
 
     targets: int
@@ -41,9 +43,10 @@ class Plan:
     partitions: Mapping[str, int]
     roles: tuple[str, ...]
     dry_run: bool
+    up_to: bool = False
 
     @classmethod
-    def of(cls, targets: Iterable[Target], role: Role, *, dry_run: bool) -> Plan:
+    def of(cls, targets: Iterable[Target], role: Role, *, dry_run: bool, up_to: bool = False) -> Plan:
         """Return the plan of a run over `targets` that assumes `role`, except in accounts with a role of their own."""
         reachable = [target for target in targets if target.unreachable is None]
         accounts = {(target.account.partition, target.account.id): None for target in reachable}
@@ -55,15 +58,17 @@ class Plan:
             partitions=MappingProxyType(dict(Counter(partition for partition, _ in accounts))),
             roles=tuple(roles),
             dry_run=dry_run,
+            up_to=up_to,
         )
 
     def __str__(self) -> str:
-        regions = ", ".join(f"{name} ({count})" for name, count in sorted(self.regions.items()))
+        bound = f"up to {len(self.regions)} regions: " if self.up_to else ""
+        regions = bound + ", ".join(f"{name} ({count})" for name, count in sorted(self.regions.items()))
         partitions = ", ".join(f"{name} ({count})" for name, count in sorted(self.partitions.items()))
         names = Counter(arn.partition(":role/")[2] or arn for arn in self.roles)
         verb = "dry run over" if self.dry_run else "will touch"
         lines = [
-            f"{verb} {self.targets:,} targets in {len(self.accounts):,} accounts",
+            f"{verb} {'up to ' if self.up_to else ''}{self.targets:,} targets in {len(self.accounts):,} accounts",
             f"  partitions: {partitions}",
             f"  regions:    {regions}",
             f"  roles:      {', '.join(f'{name} ({count})' for name, count in names.most_common(5))}",
@@ -75,21 +80,17 @@ class Plan:
 Confirm: TypeAlias = "bool | Callable[[Plan], bool | Awaitable[bool]]"
 
 
-def check_confirm(confirm: object, total: int | None) -> None:
+def check_confirm(confirm: object) -> None:
     """Check that a run can be confirmed as `confirm` requests.
 
     Args:
         confirm: the option of the run.
-        total: number of targets; None if unknown.
 
     Raises:
-        ConfigurationError: the accounts are not known before the run; `confirm` is True and stdin is no terminal; or
-            `confirm` is neither a bool nor a callable.
+        ConfigurationError: `confirm` is True and stdin is no terminal; or it is neither a bool nor a callable.
     """
     if not confirm:
         return
-    if total is None:
-        raise ConfigurationError("confirm= shows all targets before the run, so accounts must be a list, no iterator")
     if confirm is True and not sys.stdin.isatty():
         raise ConfigurationError(
             "confirm=True needs a terminal on stdin, and there is none; pass a callable that takes the Plan and "

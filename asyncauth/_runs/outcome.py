@@ -9,6 +9,7 @@ from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 from asyncauth._errors import AsyncAuthError
 from asyncauth._fanout import Status
 from asyncauth._models import Account
+from asyncauth._runs.regions import RegionsFrom
 from asyncauth._runtime.exceptions import can_be_pickled
 from asyncauth._runtime.printable import MESSAGE_CHARACTERS, describe_error, printable
 
@@ -38,6 +39,8 @@ class Outcome(Generic[T]):
             ended by the end of the target's time.
         attempts: number of job calls; 0 if the job was never called.
         elapsed: seconds from admission to the end.
+        regions_from: where the account's regions are from if the run selects `enabled` ones: `account` (ListRegions),
+            `ec2` (DescribeRegions), or `default`, because neither could be read. None without `enabled`.
 
     It can be pickled if its value can. A pickled error has no traceback and no cause; one that cannot be pickled
     becomes an AsyncAuthError with its class, the first line of its message, and its code.
@@ -53,6 +56,7 @@ class Outcome(Generic[T]):
     reason: str | None = None
     attempts: int = 0
     elapsed: float = 0.0
+    regions_from: RegionsFrom | None = None
 
     @property
     def ok(self) -> bool:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from asyncauth._models import Account, Role
     from asyncauth._observability import RunTelemetry
     from asyncauth._resilience import RequestGuard
+    from asyncauth._runs.confirmation import Confirm
     from asyncauth._runs.options import RunOptions
     from asyncauth._runs.outcome import Phase
     from asyncauth._runs.targets import RejectedAccount, Target, Targets
@@ -83,7 +84,7 @@ class Run(Generic[T]):
     ) -> None:
         limits = options.limits(default_max_at_once)
         _check_job(job)
-        check_confirm(options.confirm, targets.total)
+        check_confirm(options.confirm)
         self._job = job
         self._threads: ThreadJob[T] | None = ThreadJob(job, limits.max_at_once) if is_plain_function(job) else None
         self._targets = targets
@@ -160,8 +161,7 @@ class Run(Generic[T]):
     async def __aenter__(self) -> Self:
         self._check_open()
         if self._confirm:
-            plan = Plan.of(self._targets.all(), self._role, dry_run=self._dry_run)
-            self._refused = None if await is_confirmed(self._confirm, plan) else NOT_CONFIRMED
+            await self._confirm_plan(self._confirm)
         async with AsyncExitStack() as stack:
             if self._journal_path is not None:
                 identity = RunIdentity.of(self._job, f"{self._role.path}{self._role.name}")
@@ -193,6 +193,14 @@ class Run(Generic[T]):
         finally:
             # The body's exception is not passed to the helpers' task group, which would wrap it in a group.
             await self._stack.aclose()
+
+    async def _confirm_plan(self, confirm: Confirm) -> None:
+        await self._targets.read_accounts()
+        up_to = self._targets.have_enabled
+        plan = Plan.of(self._targets.all(), self._role, dry_run=self._dry_run, up_to=up_to)
+        if not await is_confirmed(confirm, plan):
+            self._refused = NOT_CONFIRMED
+            self._targets.expect_no_run()
 
     # -- outcomes ------------------------------------------------------------------------------------------------
 
@@ -342,6 +350,7 @@ class Run(Generic[T]):
             reason,
             self._job_calls.pop(id(target), 0),
             result.elapsed,
+            target.regions_from,
         )
 
     def _journal_key(self, target: Target) -> JournalKey:

@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import AsyncGeneratorType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeGuard
 
-from asyncauth._aws.partitions import get_partition, is_pattern, partition_of_region, partitions
+import anyio.lowlevel
+
+from asyncauth._aws.partitions import get_partition, is_pattern, partition_of_region
+from asyncauth._aws.region_selection import RegionSelection, parse_selection
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account, as_account
 from asyncauth._runtime.exceptions import strip_frame_locals
@@ -17,12 +20,18 @@ from asyncauth._runtime.validation import check_iterable
 
 if TYPE_CHECKING:
     from asyncauth._models import AccountLike
+    from asyncauth._runs.regions import EnabledRegions, FindRegions, RegionsFrom
 
 logger: Final = logging.getLogger("asyncauth.pool")
 
 #: Beginning of the reason of a target that no call can be made for, because no region of the run is in its partition.
 NOT_IN_PARTITION: Final = "none of the regions is in partition"
 
+#: Reason of a target that no call can be made for, because the selection excludes all regions of its account.
+ALL_EXCLUDED: Final = "all its regions are excluded"
+
+#: Accounts that a run with `confirm=` reads from an iterator before it starts.
+MAX_CONFIRMED_ACCOUNTS: Final = 100_000
 _MAX_GIVEN_CHARACTERS: Final = 80
 
 
@@ -35,11 +44,13 @@ class Target:
         region_name: the region.
         unreachable: the reason to skip the target, where none of the run's regions is in the account's partition, or
             the account is unavailable; `region_name` is then the partition's default region.
+        regions_from: where the enabled regions of the account are from; None if they were not requested.
     """
 
     account: Account
     region_name: str
     unreachable: str | None = None
+    regions_from: RegionsFrom | None = None
 
 
 class RejectedAccount(NamedTuple):
@@ -62,9 +73,12 @@ class Targets:
             whole before the run starts. The items of an iterator are checked as they are read; one that is no valid
             account is added to `rejected`. An account that is given twice is twice as many targets; in a sequence
             this is logged.
-        regions: names, or patterns such as `us-*`. An account gets only those regions that are in its partition.
-            None: each account's own `regions`, else its partition's default region.
+        regions: names, patterns such as `us-*`, `enabled`, `!ap-*` to exclude some, or `global` alone. An account gets
+            only those regions that are in its partition. None: each account's own `regions`, else its partition's
+            default region.
         once: make each account one target, in its partition's default region.
+        find_regions: finds the regions of an account that has `enabled`, when the account is read; None: all regions of
+            its partition, without a call.
 
     Raises:
         ConfigurationError: bad accounts in a sequence, all of them in one error; a consumed generator; an unknown
@@ -80,6 +94,7 @@ class Targets:
         regions: Iterable[str] | None = None,
         *,
         once: bool = False,
+        find_regions: FindRegions | None = None,
     ) -> None:
         if isinstance(accounts, (str, Account)):
             raise ConfigurationError(
@@ -87,6 +102,7 @@ class Targets:
             )
         self.rejected: list[RejectedAccount] = []
         self._once = once
+        self._find_regions = find_regions
         self._regions = None if regions is None else _check_regions(regions)
         if isinstance(accounts, Collection):
             accounts = _check_accounts(accounts)
@@ -102,58 +118,129 @@ class Targets:
 
     @property
     def total(self) -> int | None:
-        """Number of targets; None if unknown because the accounts are an iterator."""
-        if isinstance(self._accounts, Collection):
-            return sum(len(self._targets_of(as_account(account))) for account in self._accounts)
+        """Number of targets; None if unknown because the accounts are an iterator, or their regions need a call."""
+        if isinstance(self._accounts, Collection) and not self.have_enabled:
+            return len(self.all())
         return None
 
+    @property
+    def have_enabled(self) -> bool:
+        """Whether the number of an account's regions is known only after a call. Accounts not yet read do not count."""
+        if self._once:
+            return False
+        if self._regions is not None:
+            return self._regions.has_enabled
+        return isinstance(self._accounts, Collection) and any(
+            "enabled" in account.regions for account in map(as_account, self._accounts)
+        )
+
     def all(self) -> list[Target]:
-        """Return all targets. The accounts must be a sequence."""
-        return list(self._iterate())
+        """Return all targets, with all regions of the partition for `enabled`. The accounts must be a sequence."""
+        assert isinstance(self._accounts, Collection)
+        return [target for account in self._accounts for target in self._targets_of(as_account(account))]
+
+    async def read_accounts(self) -> None:
+        """Read an iterator of accounts to its end; afterwards the accounts are a sequence.
+
+        Raises:
+            ConfigurationError: there are more than `MAX_CONFIRMED_ACCOUNTS`.
+        """
+        if isinstance(self._accounts, Collection):
+            return
+        read: list[Account] = []
+        async for given in _as_async(self._accounts):
+            if (account := self._as_account(given)) is not None:
+                read.append(account)
+            if len(read) > MAX_CONFIRMED_ACCOUNTS:
+                raise ConfigurationError(
+                    f"confirm= reads all accounts before the run, and accounts has more than {MAX_CONFIRMED_ACCOUNTS:,}"
+                )
+        self._accounts = read
+
+    def expect_no_run(self) -> None:
+        """Make no calls for regions any more, because every target will be skipped."""
+        self._find_regions = None
 
     def iterate(self) -> Iterator[Target] | AsyncIterator[Target]:
-        """Return an iterator over the targets that reads an account only when its first target is requested."""
-        return self._iterate_async() if isinstance(self._accounts, AsyncIterable) else self._iterate()
+        """Return an iterator over the targets that reads an account only when its first target is requested.
+
+        It is asynchronous if the accounts are, or if a call may be needed for the regions of an account.
+        """
+        unread = self._regions is None and not self._once and not isinstance(self._accounts, Collection)
+        may_need_calls = self._find_regions is not None and (unread or self.have_enabled)
+        needs_async = may_need_calls or isinstance(self._accounts, AsyncIterable)
+        return self._iterate_async() if needs_async else self._iterate()
 
     def _iterate(self) -> Iterator[Target]:
         assert isinstance(self._accounts, Iterable)
         for given in self._accounts:
-            yield from self._targets_of_item(given)
+            if (account := self._as_account(given)) is not None:
+                yield from self._targets_of(account)
 
     async def _iterate_async(self) -> AsyncIterator[Target]:
-        assert isinstance(self._accounts, AsyncIterable)
-        async for given in self._accounts:
-            for target in self._targets_of_item(given):
+        async for given in _as_async(self._accounts):
+            if (account := self._as_account(given)) is None:
+                continue
+            found = None
+            is_wanted = account.unavailable is None and self._selection(account).has_enabled
+            if self._find_regions is not None and is_wanted:
+                found = await self._find_regions(account)
+            for target in self._targets_of(account, found):
                 yield target
 
-    def _targets_of_item(self, given: AccountLike) -> list[Target]:
+    def _as_account(self, given: AccountLike) -> Account | None:
         try:
-            account = as_account(given)
+            return as_account(given)
         except Exception as error:  # noqa: BLE001 - the class of the item can raise anything
             self.rejected.append(RejectedAccount(_shorten(given), strip_frame_locals(error)))
-            return []
-        return self._targets_of(account)
+            return None
 
-    def _targets_of(self, account: Account) -> list[Target]:
+    def _selection(self, account: Account) -> RegionSelection:
         partition = get_partition(account.partition)
+        if self._once or not (self._regions or account.regions):
+            return RegionSelection((partition.default_region,))
+        return self._regions or parse_selection(account.regions)
+
+    def _targets_of(self, account: Account, found: EnabledRegions | None = None) -> list[Target]:
+        partition, selection = get_partition(account.partition), self._selection(account)
         if account.unavailable is not None:
             return [Target(account, partition.default_region, unreachable=account.unavailable)]
-        if self._once:
-            return [Target(account, partition.default_region)]
-        wanted = self._regions or account.regions or (partition.default_region,)
-        names: dict[str, None] = {}
-        for name in wanted:
-            names |= dict.fromkeys(partition.match_regions(name) if is_pattern(name) else (name,))
-        known = set(partition.regions)
-        targets = [Target(account, name) for name in names if name in known]
-        if targets:
-            return targets
+        names = selection.names(partition, partition.regions if found is None else found.names)
+        regions_from = None if found is None else found.source
+        if names:
+            return [Target(account, name, regions_from=regions_from) for name in names]
+        if selection.excluded and RegionSelection(selection.wanted).names(partition, partition.regions):
+            return [Target(account, partition.default_region, ALL_EXCLUDED, regions_from)]
+        wanted = selection.wanted
         reason = f"{NOT_IN_PARTITION} {account.partition}"
         others = [] if any(map(is_pattern, wanted)) else sorted({partition_of_region(name).name for name in wanted})
         if len(others) == 1 and account.partition == "aws":  # the default, which 12 digits alone have
             # Without the account's id: a report counts targets by their reason.
             reason += f"; an account of {others[0]} is written Account(id, partition={others[0]!r})"
         return [Target(account, partition.default_region, unreachable=reason)]
+
+
+class _AsyncReader:
+    """Async iterator over an iterable. Unlike an async generator, it needs no closing.
+
+    The event loop runs between two items, so a slow iterable blocks it for no longer than one item takes.
+    """
+
+    def __init__(self, accounts: Iterable[AccountLike]) -> None:
+        self._accounts = iter(accounts)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AccountLike:
+        await anyio.lowlevel.checkpoint()
+        for account in self._accounts:
+            return account
+        raise StopAsyncIteration
+
+
+def _as_async(accounts: Iterable[AccountLike] | AsyncIterable[AccountLike]) -> AsyncIterable[AccountLike]:
+    return accounts if isinstance(accounts, AsyncIterable) else _AsyncReader(accounts)
 
 
 def _check_accounts(accounts: Collection[AccountLike]) -> list[Account]:
@@ -199,7 +286,7 @@ def _warn_of_repeats(accounts: Sequence[Account]) -> None:
         )
 
 
-def _check_regions(regions: Iterable[str]) -> tuple[str, ...]:
+def _check_regions(regions: Iterable[str]) -> RegionSelection:
     if isinstance(regions, str):
         raise ConfigurationError(f"regions must be a list of names, got the string {regions!r}; write [{regions!r}]")
     check_iterable("regions", regions, "a list of names")
@@ -208,11 +295,4 @@ def _check_regions(regions: Iterable[str]) -> tuple[str, ...]:
         raise ConfigurationError(
             "regions is empty; None means each account's own regions, else its partition's default region"
         )
-    for name in checked:
-        if not isinstance(name, str):
-            raise ConfigurationError(f"regions must hold region names, got {name!r}")
-        if not is_pattern(name):
-            partition_of_region(name)
-        elif not any(partition.match_regions(name) for partition in partitions().values()):
-            raise ConfigurationError(f"the pattern {name!r} in regions matches no region of any partition")
-    return checked
+    return parse_selection(checked)

@@ -257,13 +257,11 @@ class TestBeforeTheRun:
         assert "will touch 1 targets in 1 accounts" in capsys.readouterr().err
 
     async def test_a_run_that_cannot_be_confirmed_is_refused(self, fleet: SimulatedFleet) -> None:
-        """Without a terminal, with accounts from an iterator, and with a value that is no callable."""
+        """Without a terminal, and with a value that is no callable."""
         accounts = [fleet.accounts[0].id]
         async with pool_over(fleet) as pool:
             with pytest.raises(ConfigurationError, match="there is none; pass a callable"):
                 pool.as_completed(nothing, accounts, confirm=True)
-            with pytest.raises(ConfigurationError, match="accounts must be a list, no iterator"):
-                pool.as_completed(nothing, iter(accounts), confirm=lambda _: True)
             with pytest.raises(ConfigurationError, match="must be True or a callable"):
                 pool.as_completed(nothing, accounts, confirm="yes")  # type: ignore[arg-type]
 
