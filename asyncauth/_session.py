@@ -10,6 +10,7 @@ from botocore.config import Config
 from asyncauth import _bridges
 from asyncauth._aws.partitions import get_partition
 from asyncauth._errors import ConfigurationError
+from asyncauth._fanout import current_attempt
 from asyncauth._runtime.loop_guard import running_loop
 from asyncauth._runtime.process_bound import CLIENT_INSTEAD, refuse_pickling
 
@@ -105,6 +106,9 @@ class AccountSession:
                 PoolClosed: the pool is not open.
             """
             self._check_event_loop("client", f"client({service_name!r})")
+            attempt = current_attempt.get()
+            if attempt is not None and isinstance(service_name, str):
+                attempt.note_use(service_name)
             return ClientLease(self, self._provider, service_name, region_name, options)
 
     def credentials(self) -> Coroutine[Any, Any, Keys]:

@@ -25,10 +25,11 @@ class Attempt:
         phase: `work` sets it as it proceeds ("credentials", then "job"), so that the result shows how far it came.
         deadline: when the target will be cancelled, on the run's monotonic clock; None if never.
         times_out_at: when the target's own `timeout` ends, whatever the run's deadline; None if never.
+        used: names of what `work` has used in this attempt, if it notes them; None if nothing was noted.
         met_silence: `work` sets it when the timeout ended while a request had no answer for a second or more.
     """
 
-    __slots__ = ("deadline", "met_silence", "number", "phase", "times_out_at")
+    __slots__ = ("deadline", "met_silence", "number", "phase", "times_out_at", "used")
 
     def __init__(self) -> None:
         self.number = 0
@@ -36,6 +37,13 @@ class Attempt:
         self.deadline: float | None = None
         self.times_out_at: float | None = None
         self.met_silence = False
+        self.used: set[str] | None = None
+
+    def note_use(self, name: str) -> None:
+        """Note that `work` uses something."""
+        if self.used is None:
+            self.used = set()
+        self.used.add(name)
 
     def is_timing_out(self, now: float) -> bool:
         """Whether the target's `timeout` has passed, so that a cancellation from now on is due to it."""

@@ -18,6 +18,7 @@ from asyncauth._errors import AssumeRoleDenied, ConfigurationError, EndpointDown
 from asyncauth._fanout import Group, SkipTarget, current_attempt, fan_out
 from asyncauth._observability import Display, choose_display
 from asyncauth._runs.confirmation import NOT_CONFIRMED, Plan, check_confirm, is_confirmed
+from asyncauth._runs.global_calls import GlobalCalls
 from asyncauth._runs.journal import Journal, JournalKey, RunIdentity
 from asyncauth._runs.outcome import Outcome
 from asyncauth._runs.region_admission import RegionAdmission
@@ -99,6 +100,7 @@ class Run(Generic[T]):
         self._journal_path = options.journal
         self._journal: Journal | None = None
         self._refused: str | None = None
+        self._global_calls = GlobalCalls()
         self._job_calls: Counter[int] = Counter()  # by id() of the target, until its outcome is made
         self._outcomes: dict[int, Outcome[T]] = {}  # made and not read, by index of the target
         self._stack = AsyncExitStack()
@@ -302,6 +304,9 @@ class Run(Generic[T]):
                 raise SkipTarget(reason) from error
             attempt.phase = "job"
             raise
+        finally:
+            if attempt.used:
+                self._global_calls.note(target, attempt.used)
 
     def _check(self, target: Target) -> str | None:
         """Return why a target is skipped without a start, None to start it; raise the error that it fails with."""

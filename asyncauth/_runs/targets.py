@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeGuard
 
@@ -199,7 +200,7 @@ class Targets:
         partition = get_partition(account.partition)
         if self._once or not (self._regions or account.regions):
             return RegionSelection((partition.default_region,))
-        return self._regions or parse_selection(account.regions)
+        return self._regions or _parse_own(tuple(account.regions))
 
     def _targets_of(self, account: Account, found: EnabledRegions | None = None) -> list[Target]:
         partition, selection = get_partition(account.partition), self._selection(account)
@@ -284,6 +285,11 @@ def _warn_of_repeats(accounts: Sequence[Account]) -> None:
             named,
             ", ..." if len(repeated) > 3 else "",
         )
+
+
+@lru_cache(maxsize=256)  # accounts usually have one of few selections
+def _parse_own(regions: tuple[str, ...]) -> RegionSelection:
+    return parse_selection(regions)
 
 
 def _check_regions(regions: Iterable[str]) -> RegionSelection:

@@ -144,3 +144,29 @@ async def test_global_runs_once_per_account_in_its_home_region() -> None:
     assert [outcome.region_name for outcome in report] == ["us-east-1", "cn-north-1"]
     assert counts.calls("account", "ListRegions") == 0
     assert {outcome.regions_from for outcome in report} == {None}
+
+
+@pytest.mark.parametrize(("account", "regions"), [(ONE, ["us-*"]), (CHINA, ["cn-*"])])
+async def test_a_global_service_in_a_second_region_is_one_warning(
+    account: Account, regions: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A job per region that calls IAM is warned of once, a job per account or on a service of the region never."""
+
+    async def list_roles(session: AccountSession) -> None:
+        async with session.client("iam") as iam:
+            await iam.list_roles()
+
+    async def list_instances(session: AccountSession) -> None:
+        async with session.client("ec2") as ec2:
+            await ec2.describe_instances()
+
+    async with SimulatedFleet([account]) as fleet, pool_over(fleet) as pool:
+        await pool.map(list_roles, [account], regions=["global"])
+        await pool.map(list_instances, [account], regions=regions)
+        before = [record.getMessage() for record in caplog.records if "global service" in record.getMessage()]
+        await pool.map(list_roles, [account], regions=regions)
+
+    assert before == []
+    [warning] = [record.getMessage() for record in caplog.records if "global service" in record.getMessage()]
+    assert warning.startswith("the job uses iam in more than one region of an account (")
+    assert 'regions=["global"] runs the job once per account' in warning

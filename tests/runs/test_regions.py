@@ -203,9 +203,9 @@ async def test_ten_thousand_accounts_cost_ten_thousand_requests() -> None:
         nonlocal read
         for number in range(10_000):
             read += 1
-            yield Account(f"{number:012d}", regions=("enabled", "!ap-*"))
+            yield Account(f"{number:012d}")
 
-    targets = Targets(accounts(), find_regions=provider.finder().find)
+    targets = Targets(accounts(), ["enabled", "!ap-*"], find_regions=provider.finder().find)
     at_first_start: list[tuple[int, int]] = []
 
     async def work(_target: Target, _attempt: Any) -> None:
