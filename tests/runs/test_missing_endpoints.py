@@ -7,8 +7,8 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, EndpointConnectionError
 
 from asyncauth import Account, AccountSession, SessionPool
@@ -50,7 +50,7 @@ async def error_of(url: str, region: str, **config: Any) -> BotoCoreError:
         endpoint_url=url,
         aws_access_key_id="AKIDEXAMPLE",
         aws_secret_access_key="example",
-        config=Config(**CONFIG, **config),
+        config=AioConfig(**CONFIG, **config),
     )
     async with client as sts:
         with pytest.raises(BotoCoreError) as raised:
@@ -105,7 +105,7 @@ async def test_a_run_skips_targets_where_the_service_has_no_endpoint(monkeypatch
 
     async def job(session: AccountSession) -> None:
         url = f"https://devicefarm.{session.region_name}.amazonaws.com"
-        async with session.client("ec2", endpoint_url=url, config=Config(**CONFIG)) as client:
+        async with session.client("ec2", endpoint_url=url, config=AioConfig(**CONFIG)) as client:
             await client.describe_regions()
 
     async with SimulatedFleet([account]) as fleet:
