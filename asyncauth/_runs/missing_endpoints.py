@@ -12,12 +12,37 @@ import anyio.to_thread
 from botocore.exceptions import EndpointConnectionError
 
 from asyncauth._aws.partitions import get_partition
+from asyncauth._errors import EndpointDown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
+
+    from asyncauth._runs.targets import Target
 
 #: Seconds for the one name that is looked up.
 _LOOKUP_SECONDS: Final = 5.0
+
+
+class MissingEndpoints:
+    """The missing endpoints that a run has met.
+
+    After some failures the circuit breaker refuses requests to an endpoint, and its error has no host. Where a job uses
+    one service only, that endpoint is known to be the missing one.
+    """
+
+    def __init__(self) -> None:
+        self._reasons: dict[tuple[str, str], str] = {}
+
+    async def reason_for(self, target: Target, services: Collection[str] | None, error: Exception) -> str | None:
+        """Return the reason to skip a target whose job used `services` and raised `error`; None for a failure."""
+        key = (target.region_name, next(iter(services))) if services and len(services) == 1 else None
+        if isinstance(error, EndpointDown):
+            is_refused = key is not None and error.code == EndpointConnectionError.__name__
+            return self._reasons.get(key) if key is not None and is_refused else None
+        reason = await skip_reason_for_missing_endpoint(target.account.partition, error)
+        if reason is not None and key is not None:
+            self._reasons[key] = reason
+        return reason
 
 
 async def skip_reason_for_missing_endpoint(partition_name: str, error: Exception) -> str | None:

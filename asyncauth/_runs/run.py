@@ -20,6 +20,7 @@ from asyncauth._observability import Display, choose_display
 from asyncauth._runs.confirmation import NOT_CONFIRMED, Plan, check_confirm, is_confirmed
 from asyncauth._runs.global_calls import GlobalCalls
 from asyncauth._runs.journal import Journal, JournalKey, RunIdentity
+from asyncauth._runs.missing_endpoints import MissingEndpoints
 from asyncauth._runs.outcome import Outcome
 from asyncauth._runs.region_admission import RegionAdmission
 from asyncauth._runs.report import Report
@@ -101,6 +102,7 @@ class Run(Generic[T]):
         self._journal: Journal | None = None
         self._refused: str | None = None
         self._global_calls = GlobalCalls()
+        self._missing_endpoints = MissingEndpoints()
         self._job_calls: Counter[int] = Counter()  # by id() of the target, until its outcome is made
         self._outcomes: dict[int, Outcome[T]] = {}  # made and not read, by index of the target
         self._stack = AsyncExitStack()
@@ -299,7 +301,8 @@ class Run(Generic[T]):
         except Exception as error:
             strip_request(error)  # of a session of a bridge, whose transport is not the pool's
             attempt.phase = "region"
-            reason = await skip_reason_for_error(session, error)
+            reason = await self._missing_endpoints.reason_for(target, attempt.used, error)
+            reason = reason or await skip_reason_for_error(session, error)
             if reason is not None:
                 raise SkipTarget(reason) from error
             attempt.phase = "job"

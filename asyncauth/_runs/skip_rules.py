@@ -9,7 +9,6 @@ from botocore.exceptions import ClientError
 from asyncauth._aws.denials import classify_denial
 from asyncauth._aws.error_codes import UNKNOWN_IN_REGION, error_code
 from asyncauth._aws.partitions import get_partition
-from asyncauth._runs.missing_endpoints import skip_reason_for_missing_endpoint
 from asyncauth._runs.preflight import BY_AN_SCP, SUSPENDED, probable_causes
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ async def skip_reason_for_error(session: AccountSession, error: Exception) -> st
         return f"{BY_AN_SCP} ({code})"
     if code in UNKNOWN_IN_REGION and await _is_refused_only_here(session):
         return f"region not enabled ({code})"
-    return await skip_reason_for_missing_endpoint(session.account.partition, error)
+    return None
 
 
 def skip_reason_for_denial(error: AssumeRoleDenied, role: Role) -> str | None:

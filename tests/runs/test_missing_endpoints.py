@@ -11,7 +11,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, EndpointConnectionError
 
-from asyncauth import Account, AccountSession, SessionPool
+from asyncauth import Account, AccountSession, EndpointDown, SessionPool
 from asyncauth._runs.missing_endpoints import _regions_by_service, skip_reason_for_missing_endpoint
 from asyncauth.testing import SimulatedFleet
 
@@ -100,18 +100,21 @@ async def test_behind_a_proxy_nothing_is_concluded(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_run_skips_targets_where_the_service_has_no_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The outcome is skipped with that reason, and has botocore's error."""
-    account = Account("111111111111")
+    """All outcomes are skipped with that reason, those included that the circuit breaker refuses a request for."""
+    accounts = [Account(f"{number:012d}") for number in range(1, 21)]
 
     async def job(session: AccountSession) -> None:
         url = f"https://devicefarm.{session.region_name}.amazonaws.com"
         async with session.client("ec2", endpoint_url=url, config=AioConfig(**CONFIG)) as client:
             await client.describe_regions()
 
-    async with SimulatedFleet([account]) as fleet:
+    async with SimulatedFleet(accounts) as fleet:
         resolve_only(monkeypatch, [])
         async with SessionPool(source=fleet.keys(), endpoint_url=fleet.endpoint_url) as pool:
-            report = await pool.map(job, [account], regions=["sa-east-1"], retry=None)
+            report = await pool.map(job, accounts, regions=["sa-east-1"], retry=None)
 
-    assert (report[0].status, report[0].reason) == ("skipped", "no endpoint of devicefarm in this region")
-    assert isinstance(report[0].error, EndpointConnectionError)
+    assert {(outcome.status, outcome.reason) for outcome in report} == {
+        ("skipped", "no endpoint of devicefarm in this region")
+    }
+    assert all(isinstance(outcome.error, EndpointConnectionError) for outcome in report)
+    assert any(isinstance(outcome.error, EndpointDown) for outcome in report)
