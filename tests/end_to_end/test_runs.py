@@ -350,7 +350,7 @@ class TestLimits:
             yield free
 
         async with pool_over(fleet) as pool:
-            report = await pool.map(who_am_i, stuck_then_free(), max_at_once=1, timeout=0.5)
+            report = await pool.map(who_am_i, stuck_then_free(), max_at_once=1, timeout=2)
             await fault.remove()
             again = await pool.map(who_am_i, [stuck])
 
@@ -366,7 +366,7 @@ class TestLimits:
         """Five requests time out; all other targets fail at once, each with an error about its own account."""
         accounts = [account.id for account in fleet.accounts[:40]]
         fault = await fleet.fault("hang", service="sts", action="AssumeRole")
-        async with pool_over(fleet, refresh=RefreshPolicy(load_timeout=0.3)) as pool:
+        async with pool_over(fleet, refresh=RefreshPolicy(load_timeout=1)) as pool:
             report = await pool.map(nothing, accounts)
 
         assert await fault.hits() == 5
