@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from asyncauth._errors import RegionDisabled as RegionDisabled
     from asyncauth._errors import SourceError as SourceError
     from asyncauth._errors import SourceExpired as SourceExpired
+    from asyncauth._errors import StoreLocked as StoreLocked
     from asyncauth._errors import TargetTimeout as TargetTimeout
     from asyncauth._fanout import Retry as Retry
     from asyncauth._fanout import Status as Status
@@ -83,6 +84,7 @@ _EXPORTS = {
         "RegionDisabled",
         "SourceError",
         "SourceExpired",
+        "StoreLocked",
         "TargetTimeout",
     ),
     "_fanout": ("Retry", "Status"),

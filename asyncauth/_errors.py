@@ -16,6 +16,7 @@
     |-- JobExited
     |-- EndpointDown
     |-- RateLimited
+    |-- StoreLocked
     `-- PoolClosed
 
 A job's own exception is never wrapped in one of these.
@@ -146,6 +147,10 @@ class EndpointDown(AsyncAuthError):
 
 class RateLimited(AsyncAuthError):
     """A request was throttled too often, or was not sent because the endpoint throttles every request now."""
+
+
+class StoreLocked(AsyncAuthError):
+    """Another run writes to the store; the message has its process id, host and start."""
 
 
 class PoolClosed(AsyncAuthError):

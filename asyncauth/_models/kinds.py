@@ -1,0 +1,104 @@
+"""Kinds of resources as data: how AWS lists them, and which columns a record of one has."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from asyncauth._errors import ConfigurationError
+from asyncauth._models.frozen_mapping import FrozenMapping
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9]*:[a-z][a-z0-9-]*")
+_COLUMN: Final = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Kind of resource: one operation that lists it, and the paths of its columns in the answer.
+
+    Args:
+        name: service and resource, `ec2:instance`; the view of a store is named after it, `ec2_instance`.
+        service: boto3's name of the service.
+        operation: the API operation, `DescribeInstances`.
+        result: JMESPath of the resources in a page, `Reservations[].Instances[]`.
+        id: member that identifies the resource in its account and region.
+        arn: member that holds the ARN, or a template with {partition}, {region}, {account} and {id}.
+        name_from: member that holds the name; None: the tag `Name`.
+        tags: member with the list of Key and Value; None if the answer has none.
+        columns: further columns, each with the JMESPath of its value in a resource.
+        parameters: parameters of the operation besides the page size.
+        page_size: resources in a page; None: the service's own number.
+        page_limit: the parameter of the page size.
+        scope: `region`, or `account` for a service that is the same in all regions.
+
+    Raises:
+        ConfigurationError: the kind's or a column's name cannot be the name of a view or column.
+
+    Example:
+        Kind("ec2:key-pair", "ec2", "DescribeKeyPairs", result="KeyPairs[]", id="KeyPairId",
+             arn="arn:{partition}:ec2:{region}:{account}:key-pair/{id}", name_from="KeyName", tags="Tags")
+    """
+
+    name: str
+    service: str
+    operation: str
+    result: str
+    id: str
+    arn: str
+    name_from: str | None = None
+    tags: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    page_size: int | None = None
+    page_limit: str = "MaxResults"
+    scope: Literal["region", "account"] = "region"
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError(f"kind {self.name!r} must be named service:resource in lower case, ec2:instance")
+        for column in self.columns:
+            if not _COLUMN.fullmatch(column):
+                raise ConfigurationError(f"kind {self.name}: {column!r} cannot be the name of a column")
+        object.__setattr__(self, "columns", FrozenMapping(self.columns))
+        object.__setattr__(self, "parameters", FrozenMapping(self.parameters))
+
+    @property
+    def view(self) -> str:
+        """Name of the kind's view in a store, `ec2_instance`."""
+        return self.name.replace(":", "_").replace("-", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Record of one resource.
+
+    Args:
+        kind: the kind's name.
+        partition: the partition's name.
+        account: the account's id.
+        account_name: the account's name; None if unknown.
+        region: the region's name; `global` for a kind whose scope is the account.
+        id: identifies the resource within kind, account and region.
+        arn: the resource's ARN.
+        name: the resource's name; None if it has none.
+        columns: the kind's columns. Times are ISO 8601 in UTC; `tags` is a mapping.
+        raw: the answer of AWS; None if it is not kept.
+    """
+
+    kind: str
+    partition: str
+    account: str
+    account_name: str | None
+    region: str
+    id: str
+    arn: str
+    name: str | None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    raw: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", FrozenMapping(self.columns))

@@ -1,0 +1,8 @@
+"""Stores: where syncs land. SQLite is the default."""
+
+from __future__ import annotations
+
+from asyncauth.stores.protocol import Mode, Scope, ScopeStatus, Store
+from asyncauth.stores.sqlite import SqliteStore
+
+__all__ = ["Mode", "Scope", "ScopeStatus", "SqliteStore", "Store"]

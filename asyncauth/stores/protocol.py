@@ -1,0 +1,65 @@
+"""Protocol of a store: a sync begins, writes pages of scopes, and finishes each scope once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncauth._models.kinds import Kind, Record
+
+Mode: TypeAlias = Literal["append", "upsert", "mirror"]
+Status: TypeAlias = Literal["ok", "denied", "throttled", "error", "skipped", "timed_out"]
+
+
+class Scope(NamedTuple):
+    """Scope of a fetch: one kind in one account and region.
+
+    Args:
+        kind: the kind's name.
+        partition: the partition's name.
+        account: the account's id.
+        region: the region's name, or `global`.
+    """
+
+    kind: str
+    partition: str
+    account: str
+    region: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeStatus:
+    """Result of a scope's fetch. Only `ok` means that every page was fetched.
+
+    Args:
+        status: `ok`, `denied`, `throttled`, `error`, `skipped` or `timed_out`.
+        code: AWS's error code; None if there is none.
+        reason: a sentence for people; None if there is none.
+    """
+
+    status: Status
+    code: str | None = None
+    reason: str | None = None
+
+
+class Store(Protocol):
+    """Place where a sync lands. Nothing of a scope is visible to readers before `finish_scope` returns."""
+
+    async def begin(self, sync: str, kinds: Sequence[Kind]) -> None:
+        """Open the store for one sync; a resumed sync has the id that it had before."""
+        ...
+
+    async def write(self, scope: Scope, page: Sequence[Record]) -> None:
+        """Keep a page of a scope; duplicates by id within a scope are one."""
+        ...
+
+    async def finish_scope(self, scope: Scope, status: ScopeStatus) -> int:
+        """Commit the scope and return its rows. Unless the status is `ok`, its pages are dropped."""
+        ...
+
+    async def close(self) -> None:
+        """End the sync and release the store. Scopes that are not finished leave nothing."""
+        ...

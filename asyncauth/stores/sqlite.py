@@ -1,0 +1,224 @@
+"""SQLite store: one writer thread, one transaction for each scope, one view for each kind."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+
+import anyio
+import anyio.to_thread
+
+from asyncauth._errors import ConfigurationError
+from asyncauth._runtime.clock import SYSTEM_CLOCK
+from asyncauth.stores import _schema
+from asyncauth.stores._lock import StoreLock, refuse_network_file_system
+from asyncauth.stores._spool import Spool
+from asyncauth.stores.protocol import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncauth._models.kinds import Kind, Record
+    from asyncauth._runtime.clock import Clock
+    from asyncauth.stores.protocol import Scope, ScopeStatus
+
+T = TypeVar("T")
+
+_BUSY_MILLISECONDS: Final = 5_000
+
+
+class SqliteStore:
+    """Store in a SQLite file that other processes can read while a sync runs.
+
+    A reader sees a scope as it was before or as it is after, never half of it. One run at a time can write.
+
+    Args:
+        path: the file. It is created with mode 0600; its directory is not created.
+        mode: `upsert` keeps one row of a resource. `mirror` also sets `gone_at` on what a completely fetched scope no
+            longer contains. `append` adds rows for each sync.
+        clock: source of all times, for tests.
+        strict: whether tables are STRICT; None: if SQLite is 3.37 or newer.
+
+    Raises:
+        ConfigurationError: the mode is unknown.
+
+    Example:
+        store = SqliteStore("inventory.db", mode="mirror")
+        await store.begin("2026-11-25", kinds)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Mode = "upsert",
+        clock: Clock = SYSTEM_CLOCK,
+        strict: bool | None = None,
+    ) -> None:
+        if mode not in get_args(Mode):
+            raise ConfigurationError(f"mode={mode!r} must be one of {', '.join(get_args(Mode))}")
+        self.path = Path(path)
+        self._mode = mode
+        self._clock = clock
+        self._strict = sqlite3.sqlite_version_info >= _schema.STRICT_SINCE if strict is None else strict
+        self._lock = StoreLock(self.path.with_name(self.path.name + ".lock"), clock)
+        self._writer: ThreadPoolExecutor | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._spool: Spool | None = None
+        self._sync = ""
+        self._began: dict[Scope, float] = {}
+
+    async def begin(self, sync: str, kinds: Sequence[Kind]) -> None:
+        """Take the lock, migrate the file, and create the views of the kinds.
+
+        Raises:
+            StoreLocked: another run writes to the store.
+            ConfigurationError: the file is on a network file system, or has a newer version.
+        """
+        await self._in_writer(lambda: self._begin(sync, kinds))
+
+    async def write(self, scope: Scope, page: Sequence[Record]) -> None:
+        """Append a page to the spool.
+
+        Raises:
+            OSError: the disk is full; finish the scope with the status `error`.
+        """
+        await self._in_writer(lambda: self._write(scope, page))
+
+    async def finish_scope(self, scope: Scope, status: ScopeStatus) -> int:
+        """Commit the scope's rows and its status in one transaction; return the number of rows.
+
+        Raises:
+            sqlite3.Error: the transaction failed and was rolled back; the scope is as it was before.
+        """
+        return await self._in_writer(lambda: self._finish(scope, status))
+
+    async def prune(self, *, older_than: float) -> int:
+        """Delete resources that have been gone for more than `older_than` seconds; return how many."""
+        return await self._in_writer(lambda: self._prune(older_than))
+
+    async def close(self) -> None:
+        """End the sync, drop unfinished scopes, and release the lock. Closing again has no effect."""
+        try:
+            await self._in_writer(self._close)
+        finally:
+            if self._writer is not None:
+                self._writer.shutdown(wait=False)
+                self._writer = None
+
+    async def _in_writer(self, call: Callable[[], T]) -> T:
+        # Not `anyio.to_thread`: sqlite3 connections belong to one thread. A caller that is cancelled waits for the end
+        # of the step, so that no transaction is open when the scope is finished.
+
+        writer = self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="asyncauth-store")
+        with anyio.CancelScope(shield=True):
+            result = await anyio.to_thread.run_sync(lambda: writer.submit(call).result())
+        return result
+
+    # -- in the writer thread ------------------------------------------------------------------------------------
+
+    def _begin(self, sync: str, kinds: Sequence[Kind]) -> None:
+        refuse_network_file_system(self.path.absolute().parent)
+        self._lock.acquire()
+        try:
+            # SQLite gives -wal and -shm the mode of the file, so it is created here.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            connection = sqlite3.connect(self.path, isolation_level=None)
+            self._connection = connection
+            connection.execute(f"pragma busy_timeout = {_BUSY_MILLISECONDS}")
+            journal_mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
+            if journal_mode != "wal":
+                raise ConfigurationError(f"the store {str(self.path)!r} cannot use a write-ahead log ({journal_mode})")
+            connection.execute("pragma synchronous = normal")
+            connection.execute("pragma foreign_keys = on")
+            self._migrate(connection, kinds)
+            self._spool = Spool(self.path.with_name(self.path.name + ".spool"))
+            self._sync = sync
+            connection.execute(
+                "insert or ignore into syncs values (?, ?, ?, null)", (sync, self._mode, self._clock.time())
+            )
+        except BaseException:
+            self._release()
+            raise
+
+    def _migrate(self, connection: sqlite3.Connection, kinds: Sequence[Kind]) -> None:
+        try:
+            _schema.migrate(connection, strict=self._strict)
+        except ValueError as error:
+            raise ConfigurationError(f"the store {str(self.path)!r} {error}") from None
+        for kind in kinds:
+            _schema.create_view(connection, kind)
+
+    def _open_parts(self) -> tuple[sqlite3.Connection, Spool]:
+        if self._connection is None or self._spool is None:
+            raise ConfigurationError("the store is not open; await begin() first")
+        return self._connection, self._spool
+
+    def _write(self, scope: Scope, page: Sequence[Record]) -> None:
+        _, spool = self._open_parts()
+        self._began.setdefault(scope, self._clock.time())
+        spool.write(scope, page)
+
+    def _finish(self, scope: Scope, status: ScopeStatus) -> int:
+        connection, spool = self._open_parts()
+        now = self._clock.time()
+        began = self._began.pop(scope, now)
+        try:
+            connection.execute("begin immediate")
+            try:
+                rows = self._write_rows(connection, scope, spool, now) if status.status == "ok" else 0
+                if status.status == "ok" and self._mode == "mirror":
+                    connection.execute(_schema.GONE, (now, *scope, self._sync))
+                where = (scope.partition, scope.account, scope.region, scope.kind)
+                connection.execute(
+                    _schema.SCOPE, (self._sync, *where, status.status, rows, status.code, status.reason, began, now)
+                )
+                connection.execute("commit")
+            except BaseException:
+                if connection.in_transaction:  # a full disk makes SQLite roll back by itself
+                    connection.execute("rollback")
+                raise
+        finally:
+            spool.drop(scope)
+        return rows
+
+    def _write_rows(self, connection: sqlite3.Connection, scope: Scope, spool: Spool, now: float) -> int:
+        known: dict[str, int] = {}
+        if self._mode == "append":
+            connection.execute(_schema.REPLACED, (*scope, self._sync))
+        else:
+            known = dict(connection.execute(_schema.KNOWN, scope).fetchall())
+        seen: set[str] = set()
+        for id_, arn, name, account_name, columns, raw in spool.read(scope):
+            if id_ in seen:
+                continue
+            seen.add(id_)
+            values: dict[str, Any] = {**scope._asdict(), "sync": self._sync, "id": id_, "arn": arn, "name": name}
+            values |= {"account_name": account_name, "columns": columns, "seen": now, "rid": known.get(id_)}
+            written = connection.execute(_schema.UPDATE if id_ in known else _schema.INSERT, values)
+            if raw is not None:
+                connection.execute(_schema.RAW, (known.get(id_) or written.lastrowid, raw))
+        return len(seen)
+
+    def _prune(self, older_than: float) -> int:
+        connection, _ = self._open_parts()
+        gone = connection.execute("delete from resources where gone_at < ?", (self._clock.time() - older_than,))
+        return gone.rowcount
+
+    def _close(self) -> None:
+        try:
+            if self._connection is not None:
+                self._connection.execute("update syncs set ended = ? where sync = ?", (self._clock.time(), self._sync))
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+        if self._connection is not None:
+            self._connection.close()
+        self._spool = self._connection = None
+        self._lock.release()

@@ -1,0 +1,242 @@
+"""SQLite store: scopes are whole, nothing is marked as gone without proof, and one run writes at a time."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncauth import ConfigurationError, StoreLocked
+from asyncauth._models.kinds import Kind, Record
+from asyncauth.stores import Scope, ScopeStatus, SqliteStore
+from asyncauth.stores._lock import file_system_type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parent.parent.parent
+KIND = Kind(
+    "ec2:instance", "ec2", "DescribeInstances", "Reservations[].Instances[]", "InstanceId", "arn", tags="Tags",
+    columns={"type": "InstanceType"},
+)  # fmt: skip
+OK = ScopeStatus("ok")
+DENIED = ScopeStatus("denied", "AccessDenied", "no access")
+
+
+def scope_of(partition: str = "aws", account: str = "012345678901") -> Scope:
+    return Scope("ec2:instance", partition, account, {"aws": "us-east-1", "aws-cn": "cn-north-1"}[partition])
+
+
+def record(scope: Scope, id_: str, **changes: Any) -> Record:
+    columns = {"type": "t3.micro", "tags": {"Owner": "x"}}
+    values = {"arn": f"arn:{scope.partition}:{id_}", "name": None, "columns": columns, "raw": {"InstanceId": id_}}
+    return Record(*scope[:3], "an account", scope.region, id_, **(values | changes))
+
+
+async def sync(store: SqliteStore, name: str, scope: Scope, ids: Iterable[str], status: ScopeStatus = OK) -> None:
+    await store.begin(name, [KIND])
+    try:
+        await store.write(scope, [record(scope, each) for each in ids])
+        await store.finish_scope(scope, status)
+    finally:
+        await store.close()
+
+
+def rows(path: Path, statement: str) -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("partition", ["aws", "aws-cn"])
+async def test_a_scope_is_read_through_its_view(path: Path, partition: str, strict: bool) -> None:
+    """Both schemas give the same rows; ids keep leading zeros, duplicates are one, and the raw answer is apart."""
+    scope = scope_of(partition)
+
+    await sync(SqliteStore(path, strict=strict), "one", scope, ["i-1", "i-2", "i-1"])
+
+    found = rows(path, "select account, region, id, type, json_extract(tags, '$.Owner'), stale from ec2_instance")
+    assert found == [("012345678901", scope.region, each, "t3.micro", "x", 0) for each in ("i-1", "i-2")]
+    assert rows(path, "select data from raw where rid = 1") == [('{"InstanceId": "i-1"}',)]
+    schema = rows(path, "select sql from sqlite_master where name = 'resources'")[0][0]
+    assert schema.lower().endswith("strict") is strict
+
+
+@pytest.mark.parametrize("mode", ["append", "upsert", "mirror"])
+async def test_each_mode_treats_what_is_gone_in_its_own_way(path: Path, mode: Any) -> None:
+    """`append` keeps a row for each sync, `upsert` keeps the last, and `mirror` marks what is gone."""
+    scope = scope_of()
+    for name, ids in (("one", ["i-1", "i-2"]), ("two", ["i-2", "i-3"])):
+        await sync(SqliteStore(path, mode=mode), name, scope, ids)
+
+    shown = [each for (each,) in rows(path, "select id from ec2_instance order by id")]
+    gone = [each for (each,) in rows(path, "select id from resources where gone_at is not null")]
+    assert (shown, gone) == {
+        "append": (["i-1", "i-2", "i-2", "i-3"], []),
+        "upsert": (["i-1", "i-2", "i-3"], []),
+        "mirror": (["i-2", "i-3"], ["i-1"]),
+    }[mode]
+
+
+@pytest.mark.parametrize("status", ["denied", "throttled", "error", "skipped", "timed_out"])
+async def test_an_incomplete_scope_marks_nothing_and_is_stale(path: Path, status: Any) -> None:
+    """Old rows stay, new pages are dropped, and the scope's record has the reason."""
+    scope, other = scope_of(), scope_of("aws-cn")
+    await sync(SqliteStore(path, mode="mirror"), "one", scope, ["i-1", "i-2"])
+    await sync(SqliteStore(path, mode="mirror"), "one", other, ["i-3"])
+
+    await sync(SqliteStore(path, mode="mirror"), "two", scope, ["i-9"], ScopeStatus(status, "Code", "why"))
+
+    found = rows(path, "select id, stale from ec2_instance order by id")
+    assert found == [("i-1", 1), ("i-2", 1), ("i-3", 0)]
+    assert rows(path, "select status, rows, code, reason from scopes where sync = 'two'") == [
+        (status, 0, "Code", "why")
+    ]
+
+
+@pytest.mark.parametrize("mode", ["append", "upsert", "mirror"])
+async def test_a_repeated_scope_replaces_its_own_rows_of_the_sync(path: Path, mode: Any) -> None:
+    """A resumed run keeps the sync's id and duplicates nothing."""
+    for _ in range(2):
+        await sync(SqliteStore(path, mode=mode), "one", scope_of(), ["i-1", "i-2"])
+
+    assert rows(path, "select count(*), count(distinct id) from resources") == [(2, 2)]
+    assert rows(path, "select sync from syncs") == [("one",)]
+
+
+async def test_what_returns_is_no_longer_gone_and_prune_deletes_the_rest(path: Path) -> None:
+    """`prune` deletes gone resources and their raw answers, and nothing else."""
+    scope = scope_of()
+    for name, ids in (("1", ["i-1", "i-2"]), ("2", []), ("3", ["i-2"])):
+        await sync(SqliteStore(path, mode="mirror"), name, scope, ids)
+    store = SqliteStore(path)
+    await store.begin("4", [KIND])
+
+    try:
+        assert await store.prune(older_than=3600) == 0
+        assert await store.prune(older_than=-1) == 1
+    finally:
+        await store.close()
+
+    assert rows(path, "select id from ec2_instance") == [("i-2",)]
+    assert rows(path, "select count(*) from raw") == [(1,)]
+
+
+async def test_all_files_are_private(path: Path) -> None:
+    """Store, write-ahead log, shared memory, lock and spool have no permission for others."""
+    store = SqliteStore(path)
+    await store.begin("one", [KIND])
+    await store.write(scope_of(), [record(scope_of(), "i-1")])
+    await store.finish_scope(scope_of(), OK)
+
+    modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
+    await store.close()
+
+    assert modes == {
+        "store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600, "store.db.lock": 0o600,
+        "store.db.spool": 0o700,
+    }  # fmt: skip
+
+
+async def test_a_second_run_learns_who_holds_the_store(path: Path) -> None:
+    """The message has the process id; after the first run's end the second can begin."""
+    first, second = SqliteStore(path), SqliteStore(path)
+    await first.begin("one", [KIND])
+
+    with pytest.raises(StoreLocked, match=rf'"pid": {os.getpid()}.*"since"'):
+        await second.begin("two", [KIND])
+    await first.close()
+    await second.begin("two", [KIND])
+    await second.close()
+
+
+async def test_a_full_database_fails_the_scope_and_nothing_else(path: Path) -> None:
+    """With `max_page_count` the transaction is rolled back; the store takes the next scope."""
+    store, big, small = SqliteStore(path, mode="mirror"), scope_of(), scope_of("aws-cn")
+    await sync(SqliteStore(path, mode="mirror"), "one", big, ["i-old"])
+    await store.begin("two", [KIND])
+    assert store._connection is not None
+
+    def limit() -> None:
+        assert store._connection is not None
+        pages = store._connection.execute("pragma page_count").fetchone()[0]
+        store._connection.execute(f"pragma max_page_count = {pages + 8}")
+
+    await store._in_writer(limit)
+    await store.write(big, [record(big, f"i-{number}", raw={"x": "y" * 2000}) for number in range(500)])
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        await store.finish_scope(big, OK)
+    await store.finish_scope(big, ScopeStatus("error", "StoreFull"))
+    await store.write(small, [record(small, "i-new")])
+    await store.finish_scope(small, OK)
+    await store.close()
+
+    assert rows(path, "select id, stale from ec2_instance order by id") == [("i-new", 0), ("i-old", 1)]
+    assert rows(path, "pragma integrity_check") == [("ok",)]
+
+
+async def test_a_newer_file_is_refused(path: Path) -> None:
+    """A file of a later version of the library is not touched."""
+    await sync(SqliteStore(path), "one", scope_of(), ["i-1"])
+    rows(path, "pragma user_version = 99")
+
+    with pytest.raises(ConfigurationError, match="has version 99"):
+        await SqliteStore(path).begin("two", [KIND])
+
+    assert rows(path, "pragma user_version") == [(99,)]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/data/store", "nfs4"), ("/data", "nfs4"), ("/database/store", "ext4"), ("/a b/store", "fuse.sshfs")],
+)
+def test_the_file_system_is_that_of_the_longest_mount_point(path: str, kind: str) -> None:
+    """Names are compared by whole parts, and spaces are unescaped."""
+    mounts = (
+        "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:3 / /data rw,noatime shared:1 - nfs4 host:/x rw\n"
+        "3 1 0:4 / /a\\040b rw - fuse.sshfs host: rw\n"
+    )
+
+    assert file_system_type(Path(path), mounts) == kind
+
+
+def test_ten_kills_tear_no_scope(path: Path, record_property: Callable[[str, object], None]) -> None:
+    """After SIGKILL at a random instant every scope has all its rows of one generation, and nothing is gone."""
+    seed = random.randrange(2**32)
+    record_property("seed", seed)
+    print(f"seed {seed}")
+    instants = random.Random(seed)
+    for attempt in range(10):
+        command = [sys.executable, "-m", "tests.support.store_writer", str(path), str(attempt)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(instants.randrange(2, 60)):  # a line for each step: fetch, spool, commit
+                process.stdout.readline()
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+
+        assert rows(path, "pragma integrity_check") == [("ok",)]
+        torn = rows(
+            path, "select account from resources group by account having count(*) != 50 or min(sync) != max(sync)"
+        )
+        assert torn == []
+        assert rows(path, "select count(*) from resources where gone_at is not null") == [(0,)]
+    assert rows(path, "select count(*) > 0 from resources") == [(1,)]
