@@ -37,7 +37,7 @@ RAW: Final = "insert or replace into raw (rid, data) values (?, ?)"
 SCOPE: Final = "insert or replace into scopes values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 IN_SCOPE: Final = "kind = ? and partition = ? and account = ? and region = ?"
 KNOWN: Final = f"select id, rid from resources where {IN_SCOPE}"  # noqa: S608 - constants
-GONE: Final = f"update resources set gone_at = ? where {IN_SCOPE} and sync != ? and gone_at is null"  # noqa: S608
+GONE: Final = "update resources set gone_at = ? where rid = ? and gone_at is null"
 REPLACED: Final = f"delete from resources where {IN_SCOPE} and sync = ?"  # noqa: S608 - constants
 
 

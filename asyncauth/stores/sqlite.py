@@ -116,7 +116,7 @@ class SqliteStore:
         writer = self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="asyncauth-store")
         with anyio.CancelScope(shield=True):
             result = await anyio.to_thread.run_sync(lambda: writer.submit(call).result())
-        return result
+        return result  # noqa: RET504 - mypy assumes that the scope may swallow an exception
 
     # -- in the writer thread ------------------------------------------------------------------------------------
 
@@ -170,8 +170,6 @@ class SqliteStore:
             connection.execute("begin immediate")
             try:
                 rows = self._write_rows(connection, scope, spool, now) if status.status == "ok" else 0
-                if status.status == "ok" and self._mode == "mirror":
-                    connection.execute(_schema.GONE, (now, *scope, self._sync))
                 where = (scope.partition, scope.account, scope.region, scope.kind)
                 connection.execute(
                     _schema.SCOPE, (self._sync, *where, status.status, rows, status.code, status.reason, began, now)
@@ -201,6 +199,8 @@ class SqliteStore:
             written = connection.execute(_schema.UPDATE if id_ in known else _schema.INSERT, values)
             if raw is not None:
                 connection.execute(_schema.RAW, (known.get(id_) or written.lastrowid, raw))
+        if self._mode == "mirror":
+            connection.executemany(_schema.GONE, [(now, rid) for id_, rid in known.items() if id_ not in seen])
         return len(seen)
 
     def _prune(self, older_than: float) -> int:

@@ -122,6 +122,14 @@ async def test_a_repeated_scope_replaces_its_own_rows_of_the_sync(path: Path, mo
     assert rows(path, "select sync from syncs") == [("one",)]
 
 
+async def test_a_repeated_mirror_scope_marks_what_ended_since_its_first_fetch(path: Path) -> None:
+    """The rows of the same sync count as well: what the repetition does not find is gone."""
+    for ids in (["i-1", "i-2"], ["i-2"]):
+        await sync(SqliteStore(path, mode="mirror"), "one", scope_of(), ids)
+
+    assert rows(path, "select id from ec2_instance") == [("i-2",)]
+
+
 async def test_what_returns_is_no_longer_gone_and_prune_deletes_the_rest(path: Path) -> None:
     """`prune` deletes gone resources and their raw answers, and nothing else."""
     scope = scope_of()

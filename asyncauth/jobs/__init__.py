@@ -1,0 +1,10 @@
+"""Jobs that are ready to run: the inventory of resource kinds, as records or into a store."""
+
+from __future__ import annotations
+
+from asyncauth._models.kinds import Kind, Record
+from asyncauth.jobs.fetch import fetch
+from asyncauth.jobs.shipped import EC2_INSTANCE, KINDS
+from asyncauth.jobs.sync import sync
+
+__all__ = ["EC2_INSTANCE", "KINDS", "Kind", "Record", "fetch", "sync"]

@@ -1,0 +1,125 @@
+"""Kinds that asyncauth ships: EC2, RDS, Lambda, ELBv2 and IAM."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from asyncauth._models.kinds import Kind
+
+_EC2: Final = "arn:{partition}:ec2:{region}:{account}:"
+
+EC2_INSTANCE: Final = Kind(
+    "ec2:instance",
+    "ec2",
+    "DescribeInstances",
+    "Reservations[].Instances[]",
+    "InstanceId",
+    _EC2 + "instance/{id}",
+    tags="Tags",
+    page_size=1000,
+    # Without MaxResults AWS may cut long answers by time; MaxResults is 5 to 1000.
+    columns={
+        "state": "State.Name",
+        "state_reason": "StateReason.Message",
+        "state_transition_reason": "StateTransitionReason",
+        "type": "InstanceType",
+        "lifecycle": "InstanceLifecycle || 'on-demand'",
+        "platform": "Platform",
+        "platform_details": "PlatformDetails",
+        "architecture": "Architecture",
+        "image_id": "ImageId",
+        "launched_at": "LaunchTime",
+        "first_launched_at": "NetworkInterfaces[?Attachment.DeviceIndex==`0`].Attachment.AttachTime | [0]",
+        "vpc_id": "VpcId",
+        "subnet_id": "SubnetId",
+        "availability_zone": "Placement.AvailabilityZone",
+        "tenancy": "Placement.Tenancy",
+        "private_ip": "PrivateIpAddress",
+        "public_ip": "PublicIpAddress",
+        "ipv6": "NetworkInterfaces[].Ipv6Addresses[].Ipv6Address | [0]",
+        "key_name": "KeyName",
+        "profile_arn": "IamInstanceProfile.Arn",
+        "monitoring": "Monitoring.State",
+        "root_device_type": "RootDeviceType",
+        "ebs_optimized": "EbsOptimized",
+        "imds_v2_required": "MetadataOptions.HttpTokens == 'required'",
+        "security_groups": "SecurityGroups[].GroupId",
+        "volumes": "BlockDeviceMappings[].Ebs.VolumeId",
+        "autoscaling_group": "Tags[?Key=='aws:autoscaling:groupName'].Value | [0]",
+        "managed_by": "Operator.Principal",
+    },
+)
+
+#: The shipped kinds by name.
+KINDS: Final = {
+    kind.name: kind
+    for kind in (
+        EC2_INSTANCE,
+        Kind(
+            "ec2:volume", "ec2", "DescribeVolumes", "Volumes[]", "VolumeId", _EC2 + "volume/{id}",
+            tags="Tags", page_size=500,
+            columns={"state": "State", "size_gib": "Size", "type": "VolumeType", "encrypted": "Encrypted",
+                     "instance_id": "Attachments[0].InstanceId", "created_at": "CreateTime"},
+        ),
+        Kind(
+            "ec2:snapshot", "ec2", "DescribeSnapshots", "Snapshots[]", "SnapshotId", _EC2 + "snapshot/{id}",
+            tags="Tags", page_size=1000, parameters={"OwnerIds": ["self"]},
+            columns={"state": "State", "volume_id": "VolumeId", "encrypted": "Encrypted", "started_at": "StartTime"},
+        ),
+        Kind(
+            "ec2:network-interface", "ec2", "DescribeNetworkInterfaces", "NetworkInterfaces[]", "NetworkInterfaceId",
+            _EC2 + "network-interface/{id}", tags="TagSet", page_size=1000,
+            columns={"status": "Status", "vpc_id": "VpcId", "private_ip": "PrivateIpAddress",
+                     "instance_id": "Attachment.InstanceId"},
+        ),
+        Kind(
+            "ec2:address", "ec2", "DescribeAddresses", "Addresses[]", "AllocationId", _EC2 + "elastic-ip/{id}",
+            tags="Tags", columns={"public_ip": "PublicIp", "instance_id": "InstanceId"},
+        ),
+        Kind(
+            "ec2:security-group", "ec2", "DescribeSecurityGroups", "SecurityGroups[]", "GroupId",
+            _EC2 + "security-group/{id}", name_from="GroupName", tags="Tags", page_size=1000,
+            columns={"vpc_id": "VpcId", "ingress": "IpPermissions", "egress": "IpPermissionsEgress"},
+        ),
+        Kind(
+            "ec2:instance-image", "ec2", "DescribeInstanceImageMetadata", "InstanceImageMetadata[]", "InstanceId",
+            _EC2 + "instance/{id}", page_size=1000,
+            columns={"image_id": "ImageMetadata.ImageId", "image_name": "ImageMetadata.Name",
+                     "image_owner": "ImageMetadata.OwnerId", "image_state": "ImageMetadata.State",
+                     "image_created_at": "ImageMetadata.CreationDate"},
+        ),
+        Kind(
+            "ec2:vpc", "ec2", "DescribeVpcs", "Vpcs[]", "VpcId", _EC2 + "vpc/{id}", tags="Tags", page_size=1000,
+            columns={"cidr": "CidrBlock", "is_default": "IsDefault"},
+        ),
+        Kind(
+            "ec2:subnet", "ec2", "DescribeSubnets", "Subnets[]", "SubnetId", _EC2 + "subnet/{id}", tags="Tags",
+            page_size=1000, columns={"vpc_id": "VpcId", "cidr": "CidrBlock", "availability_zone": "AvailabilityZone"},
+        ),
+        Kind(
+            "rds:instance", "rds", "DescribeDBInstances", "DBInstances[]", "DBInstanceIdentifier", "DBInstanceArn",
+            name_from="DBInstanceIdentifier", tags="TagList", page_size=100, page_limit="MaxRecords",
+            columns={"engine": "Engine", "engine_version": "EngineVersion", "encrypted": "StorageEncrypted",
+                     "is_public": "PubliclyAccessible"},
+        ),
+        Kind(
+            "lambda:function", "lambda", "ListFunctions", "Functions[]", "FunctionName", "FunctionArn",
+            name_from="FunctionName", page_size=50, page_limit="MaxItems",
+            columns={"runtime": "Runtime", "modified_at": "LastModified"},
+        ),
+        Kind(
+            "elbv2:load-balancer", "elbv2", "DescribeLoadBalancers", "LoadBalancers[]", "LoadBalancerArn",
+            "LoadBalancerArn", name_from="LoadBalancerName", page_size=400, page_limit="PageSize",
+            columns={"type": "Type", "scheme": "Scheme", "vpc_id": "VpcId"},
+        ),
+        Kind(
+            "iam:user", "iam", "ListUsers", "Users[]", "UserName", "Arn", name_from="UserName", scope="account",
+            page_size=1000, page_limit="MaxItems",
+            columns={"created_at": "CreateDate", "password_used_at": "PasswordLastUsed"},
+        ),
+        Kind(
+            "iam:role", "iam", "ListRoles", "Roles[]", "RoleName", "Arn", name_from="RoleName", scope="account",
+            page_size=1000, page_limit="MaxItems", columns={"created_at": "CreateDate", "path": "Path"},
+        ),
+    )
+}  # fmt: skip
