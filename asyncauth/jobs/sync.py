@@ -59,6 +59,8 @@ async def sync(
         wanted = [kind for kind in kinds if kind.scope == "region" or session.region_name == home]
         return await _sync_target(session, wanted, store)
 
+    # The journal's identity is the job's name: what is done for other kinds or another store is not done for these.
+    job.__qualname__ = f"sync of {', '.join(sorted(kind.name for kind in kinds))} into {store!r}"
     await store.begin(sync_id, kinds)
     try:
         return await pool.map(job, accounts, regions, **options)

@@ -109,6 +109,9 @@ class SqliteStore:
                 self._writer.shutdown(wait=False)
                 self._writer = None
 
+    def __repr__(self) -> str:
+        return f"<SqliteStore {str(self.path.absolute())!r} [{self._mode}]>"
+
     async def _in_writer(self, call: Callable[[], T]) -> T:
         # Not `anyio.to_thread`: sqlite3 connections belong to one thread. A caller that is cancelled waits for the end
         # of the step, so that no transaction is open when the scope is finished.
