@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,12 +239,13 @@ def test_ten_kills_tear_no_scope(path: Path, record_property: Callable[[str, obj
             assert process.stdout is not None
             for _ in range(instants.randrange(2, 60)):  # a line for each step: fetch, spool, commit
                 process.stdout.readline()
+            time.sleep(instants.uniform(0, 0.05))  # the instant within a step
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
 
         assert rows(path, "pragma integrity_check") == [("ok",)]
         torn = rows(
-            path, "select account from resources group by account having count(*) != 50 or min(sync) != max(sync)"
+            path, "select account from resources group by account having count(*) != 5000 or min(sync) != max(sync)"
         )
         assert torn == []
         assert rows(path, "select count(*) from resources where gone_at is not null") == [(0,)]

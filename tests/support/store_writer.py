@@ -22,7 +22,7 @@ async def run(path: str, sync: str) -> None:
         scope = Scope(kind.name, "aws", f"{number % 5:012d}", "us-east-1")
         for page in range(5):
             print("spool", flush=True)
-            ids = [f"i-{page}-{each}" for each in range(10)]
+            ids = [f"i-{page}-{each}" for each in range(1_000)]
             await store.write(scope, [Record(*scope[:3], None, scope.region, each, each, None) for each in ids])
         print("commit", flush=True)
         await store.finish_scope(scope, ScopeStatus("ok"))
