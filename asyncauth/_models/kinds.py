@@ -17,6 +17,40 @@ _COLUMN: Final = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
+class Then:
+    """Further operation that describes listed resources.
+
+    Args:
+        operation: the API operation, `DescribeClusters`.
+        parameter: the parameter of the ids.
+        result: JMESPath of the descriptions in the answer.
+        batch: ids in a call; 1: the parameter is a single id, not a list.
+        into: new member of each resource for the result, with `batch` 1. None: the descriptions replace the resources.
+        parameters: further parameters.
+        absent: error codes that mean that a resource has no such detail, or is gone; `into` is then None.
+
+    Raises:
+        ConfigurationError: `into` is given with a batch of more than one.
+
+    Example:
+        Then("DescribeClusters", "clusters", "clusters[]", batch=100)
+    """
+
+    operation: str
+    parameter: str
+    result: str
+    batch: int = 1
+    into: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or (self.into is not None and self.batch != 1):
+            raise ConfigurationError(f"{self.operation}: batch={self.batch} must be 1 with `into`, else at least 1")
+        object.__setattr__(self, "parameters", FrozenMapping(self.parameters))
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """Kind of resource: one operation that lists it, and the paths of its columns in the answer.
 
@@ -33,6 +67,7 @@ class Kind:
         parameters: parameters of the operation besides the page size.
         page_size: resources in a page; None: the service's own number.
         page_limit: the parameter of the page size.
+        then: further operations that describe what was listed, in their order.
         scope: `region`, or `account` for a service that is the same in all regions.
 
     Raises:
@@ -55,6 +90,7 @@ class Kind:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     page_size: int | None = None
     page_limit: str = "MaxResults"
+    then: tuple[Then, ...] = ()
     scope: Literal["region", "account"] = "region"
 
     def __post_init__(self) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from asyncauth._models.kinds import Kind, Record
+from asyncauth._models.kinds import Kind, Record, Then
 from asyncauth.jobs.fetch import fetch
 from asyncauth.jobs.shipped import EC2_INSTANCE, KINDS
 from asyncauth.jobs.sync import sync
 
-__all__ = ["EC2_INSTANCE", "KINDS", "Kind", "Record", "fetch", "sync"]
+__all__ = ["EC2_INSTANCE", "KINDS", "Kind", "Record", "Then", "fetch", "sync"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from asyncauth._models.kinds import Kind
+from asyncauth._models.kinds import Kind, Then
 
 _EC2: Final = "arn:{partition}:ec2:{region}:{account}:"
 
@@ -22,12 +22,18 @@ EC2_INSTANCE: Final = Kind(
         "state": "State.Name",
         "state_reason": "StateReason.Message",
         "state_transition_reason": "StateTransitionReason",
+        # Of StateTransitionReason's text; `fetch` keeps the time alone.
+        "state_changed_at": "StateTransitionReason",
         "type": "InstanceType",
         "lifecycle": "InstanceLifecycle || 'on-demand'",
         "platform": "Platform",
         "platform_details": "PlatformDetails",
         "architecture": "Architecture",
         "image_id": "ImageId",
+        "image_name": "ImageMetadata.Name",
+        "image_owner": "ImageMetadata.OwnerId",
+        "image_created_at": "ImageMetadata.CreationDate",
+        "image_state": "ImageMetadata.State",
         "launched_at": "LaunchTime",
         "first_launched_at": "NetworkInterfaces[?Attachment.DeviceIndex==`0`].Attachment.AttachTime | [0]",
         "vpc_id": "VpcId",
@@ -113,9 +119,33 @@ KINDS: Final = {
             columns={"type": "Type", "scheme": "Scheme", "vpc_id": "VpcId"},
         ),
         Kind(
+            "eks:cluster", "eks", "ListClusters", "clusters[]", "name", "arn", name_from="name", tags="tags",
+            page_size=100, page_limit="maxResults",
+            then=(Then("DescribeCluster", "name", "cluster", absent=("ResourceNotFoundException",)),),
+            columns={"status": "status", "version": "version", "is_public": "resourcesVpcConfig.endpointPublicAccess"},
+        ),
+        Kind(
+            "ecs:cluster", "ecs", "ListClusters", "clusterArns[]", "clusterName", "clusterArn",
+            name_from="clusterName", tags="tags", page_size=100, page_limit="maxResults",
+            then=(Then("DescribeClusters", "clusters", "clusters[]", batch=100, parameters={"include": ["TAGS"]}),),
+            columns={"status": "status", "running_tasks": "runningTasksCount", "services": "activeServicesCount"},
+        ),
+        Kind(
+            "s3:bucket", "s3", "ListBuckets", "Buckets[]", "Name", "arn:{partition}:s3:::{id}", name_from="Name",
+            scope="account",
+            then=(Then("GetPublicAccessBlock", "Bucket", "PublicAccessBlockConfiguration",
+                       into="PublicAccessBlockConfiguration",
+                       absent=("NoSuchPublicAccessBlockConfiguration", "NoSuchBucket")),),
+            columns={"created_at": "CreationDate", "public_access_block": "PublicAccessBlockConfiguration"},
+        ),
+        Kind(
             "iam:user", "iam", "ListUsers", "Users[]", "UserName", "Arn", name_from="UserName", scope="account",
             page_size=1000, page_limit="MaxItems",
-            columns={"created_at": "CreateDate", "password_used_at": "PasswordLastUsed"},
+            then=(Then("ListAccessKeys", "UserName", "AccessKeyMetadata[]", into="AccessKeyMetadata",
+                       absent=("NoSuchEntity",)),),
+            columns={"created_at": "CreateDate", "password_used_at": "PasswordLastUsed",
+                     "access_keys": "length(AccessKeyMetadata || `[]`)",
+                     "oldest_key_at": "sort(AccessKeyMetadata[?Status=='Active'].CreateDate || `[]`)[0]"},
         ),
         Kind(
             "iam:role", "iam", "ListRoles", "Roles[]", "RoleName", "Arn", name_from="RoleName", scope="account",

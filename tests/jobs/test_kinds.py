@@ -7,7 +7,7 @@ import jmespath
 import pytest
 
 from asyncauth import ConfigurationError
-from asyncauth.jobs import KINDS, Kind
+from asyncauth.jobs import KINDS, Kind, Then
 
 pytestmark = pytest.mark.botocore
 
@@ -29,6 +29,13 @@ def test_operation_paths_and_page_size_exist(kind: Kind) -> None:
     model = botocore.session.get_session().get_service_model(kind.service).operation_model(kind.operation)
 
     answered = members_below(model.output_shape)
+    operations = {then.operation: then for then in kind.then}
+    if kind.name == "ec2:instance":
+        operations["DescribeInstanceImageMetadata"] = Then("", "InstanceIds", "", into="ImageMetadata")
+    for name, then in operations.items():
+        described = model.service_model.operation_model(name)
+        assert {then.parameter, *then.parameters} <= set(described.input_shape.members)
+        answered |= members_below(described.output_shape) | {then.into}
     paths = [kind.result, kind.id, *kind.columns.values(), *filter(None, (kind.name_from, kind.tags))]
     paths += [] if "{" in kind.arn else [kind.arn]
     for path in paths:
