@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
 from asyncauth._aws.error_codes import DENIED, THROTTLED, code_or_class, error_code
-from asyncauth._aws.partitions import get_partition
-from asyncauth.jobs.fetch import fetch
+from asyncauth._errors import AssumeRoleDenied
+from asyncauth._runs.outcome import DONE_BEFORE, describe_cause
+from asyncauth._runtime.printable import describe_error
+from asyncauth.jobs.account_scope import AccountClaims
+from asyncauth.jobs.fetch import GLOBAL, fetch
 from asyncauth.stores import Scope, ScopeStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Sequence
 
-    from asyncauth import AccountLike, AccountSession, Report, SessionPool
+    from asyncauth import AccountLike, AccountSession, Outcome, Report, SessionPool
     from asyncauth._models.kinds import Kind
-    from asyncauth.stores import Store
+    from asyncauth.stores import Status, Store
 
 #: EC2 answers this in the middle of unfiltered paging when an instance ends between two pages (aws-sdk-java#911).
 VANISHED: Final = "InvalidInstanceID.NotFound"
 RESTARTS: Final = 3
+#: Statuses of outcomes, as statuses of a scope. A failure depends on its error.
+_STATUSES: Final[dict[str, Status]] = {"timed_out": "timed_out", "skipped": "skipped", "cancelled": "skipped"}
 
 
 async def sync(
@@ -31,81 +37,155 @@ async def sync(
     accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
     regions: Iterable[str] | None = None,
     *,
-    sync_id: str,
+    sync_id: str | None = None,
+    raw: bool = True,
     **options: Any,
 ) -> Report[int]:
     """Fetch kinds in every account and region into a store; return the report, with the rows of each target.
 
-    A scope that fails is recorded in the store with its reason, and its target fails after its other kinds.
+    Every scope of every target has a record in the store. A scope that fails is recorded with its reason, and its
+    target fails after its other kinds. The scopes of a target that never began, because its role was denied, its
+    region is not enabled, its time was up, the run was cancelled or it is a dry run, are recorded at the end of the
+    run, so that the rows of earlier syncs are stale.
 
     Args:
         pool: an open pool.
-        kinds: the kinds; one whose scope is the account is fetched in its partition's default region only.
+        kinds: the kinds. One whose scope is the account is fetched once for each account, whatever the regions are.
         store: the store; it is opened and closed here.
         accounts: as for `pool.map`.
         regions: as for `pool.map`.
-        sync_id: the sync's id. A resumed run must have the id that it had before.
+        sync_id: the sync's id. None: the id of the journal's last sync if the journal exists, else a new one.
+        raw: whether records keep the answer of AWS.
         options: the limits of `pool.map`.
 
     Raises:
         StoreLocked: another run writes to the store.
+        BaseException: what ended the run early; its attribute `report` has the outcomes until then.
 
     Example:
-        await sync(pool, [EC2_INSTANCE], SqliteStore("inventory.db"), accounts, sync_id="2026-11-25")
+        await sync(pool, [EC2_INSTANCE], SqliteStore("inventory.db"), accounts, journal="sync.journal")
     """
+    targets = _Targets(kinds, store, raw=raw)
 
     async def job(session: AccountSession) -> int:
-        home = get_partition(session.account.partition).default_region
-        wanted = [kind for kind in kinds if kind.scope == "region" or session.region_name == home]
-        return await _sync_target(session, wanted, store)
+        return await targets.sync(session)
 
     # The journal's identity is the job's name: what is done for other kinds or another store is not done for these.
     job.__qualname__ = f"sync of {', '.join(sorted(kind.name for kind in kinds))} into {store!r}"
-    await store.begin(sync_id, kinds)
+    journal = options.get("journal")
+    await store.begin(sync_id, kinds, journal=None if journal is None else os.fspath(journal))
     try:
-        return await pool.map(job, accounts, regions, **options)
+        try:
+            report: Report[int] = await pool.map(job, accounts, regions, **options)
+        except BaseException as error:
+            with anyio.CancelScope(shield=True):
+                await targets.finish(getattr(error, "report", None))
+            raise
+        try:
+            await targets.finish(report)
+        except BaseException as error:
+            BaseException.__setattr__(error, "report", report)
+            raise
+        return report
     finally:
         with anyio.CancelScope(shield=True):
             await store.close()
 
 
-async def _sync_target(session: AccountSession, kinds: Sequence[Kind], store: Store) -> int:
-    rows, errors = 0, []
-    for kind in kinds:
-        region = session.region_name if kind.scope == "region" else "global"
-        scope = Scope(kind.name, session.account.partition, session.account.id, region)
-        try:
-            rows += await _sync_scope(session, kind, scope, store)
-        except Exception as error:  # noqa: BLE001 - raised below, after the other kinds
-            errors.append(error)
-            await store.finish_scope(scope, _status_of(error))
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await store.finish_scope(scope, ScopeStatus("timed_out", reason="the target was cancelled"))
-            raise
-    if errors:
-        raise errors[0] if len(errors) == 1 else ExceptionGroup(f"{len(errors)} kinds failed", errors)
-    return rows
+class _Targets:
+    """Targets of one sync, and which of their scopes are complete.
+
+    Only targets that did not succeed are kept, and one entry for each account.
+    """
+
+    def __init__(self, kinds: Sequence[Kind], store: Store, *, raw: bool) -> None:
+        self._regional = [kind for kind in kinds if kind.scope == "region"]
+        self._global = [kind for kind in kinds if kind.scope == "account"]
+        self._store = store
+        self._raw = raw
+        self._claims = AccountClaims()
+        self._statuses: dict[tuple[str, str, str], dict[Scope, Status]] = {}
+        self._failed_global: set[Scope] = set()
+
+    async def sync(self, session: AccountSession) -> int:
+        account = session.account
+        key = (account.partition, account.id, session.region_name)
+        self._statuses[key] = statuses = {}
+        rows, errors = 0, []
+        with self._claims.claim(session) as claim:
+            # Those of the account come first: they do not depend on whether the region is enabled.
+            for kind in (*(self._global if claim.is_first else ()), *self._regional):
+                scope = _scope_of(kind, *key)
+                try:
+                    rows += await self._sync_scope(session, kind, scope)
+                    statuses[scope] = "ok"
+                except Exception as error:  # noqa: BLE001 - raised below, after the other kinds
+                    errors.append(error)
+                    status = _status_of(error)
+                    await self._store.finish_scope(scope, status)
+                    statuses[scope] = status.status
+                    if scope.region == GLOBAL:
+                        self._failed_global.add(scope)
+                except BaseException:
+                    with anyio.CancelScope(shield=True):
+                        await self._store.finish_scope(scope, ScopeStatus("timed_out", reason="it was cancelled"))
+                    raise
+            claim.is_done = all(statuses.get(_scope_of(kind, *key)) == "ok" for kind in self._global)
+        if errors:
+            raise errors[0] if len(errors) == 1 else ExceptionGroup(f"{len(errors)} kinds failed", errors)
+        del self._statuses[key]
+        return rows
+
+    async def _sync_scope(self, session: AccountSession, kind: Kind, scope: Scope) -> int:
+        restarts = 0
+        while True:
+            notes: list[str] = []
+            try:
+                async with aclosing(fetch(session, kind, raw=self._raw, notes=notes)) as pages:
+                    async for page in pages:
+                        await self._store.write(scope, page)
+            except Exception as error:
+                if error_code(error) != VANISHED or restarts == RESTARTS:
+                    raise
+                restarts += 1
+                # It drops the pages: what vanished must not be in the result.
+                await self._store.finish_scope(scope, _status_of(error))
+            else:
+                return await self._store.finish_scope(scope, ScopeStatus("ok", reason="; ".join(notes) or None))
+
+    async def finish(self, report: Report[int] | None) -> None:
+        """Record the scopes that no job has recorded, with the status of their target."""
+        for outcome in report or ():
+            if not outcome.ok and outcome.reason != DONE_BEFORE:
+                await self._finish_target(outcome)
+
+    async def _finish_target(self, outcome: Outcome[int]) -> None:
+        account = outcome.account
+        key = (account.partition, account.id, outcome.region_name)
+        statuses = self._statuses.get(key, {})
+        status = _status_of_target(outcome)
+        for kind in (*self._regional, *(() if self._claims.is_done(account) else self._global)):
+            scope = _scope_of(kind, *key)
+            # A failed scope has a reason of its own. That of a skipped target is better known after its job: the
+            # error of a region that is not enabled looks like bad keys.
+            known = statuses.get(scope)
+            is_better = known is None or outcome.status != "failed"
+            if known != "ok" and is_better and scope not in self._failed_global:
+                await self._store.finish_scope(scope, status)
 
 
-async def _sync_scope(session: AccountSession, kind: Kind, scope: Scope, store: Store) -> int:
-    restarts = 0
-    while True:
-        try:
-            async with aclosing(fetch(session, kind)) as pages:
-                async for page in pages:
-                    await store.write(scope, page)
-        except Exception as error:
-            if error_code(error) != VANISHED or restarts == RESTARTS:
-                raise
-            restarts += 1
-            # It drops the pages: what vanished must not be in the result.
-            await store.finish_scope(scope, _status_of(error))
-        else:
-            return await store.finish_scope(scope, ScopeStatus("ok"))
+def _scope_of(kind: Kind, partition: str, account: str, region: str) -> Scope:
+    return Scope(kind.name, partition, account, region if kind.scope == "region" else GLOBAL)
 
 
-def _status_of(error: Exception) -> ScopeStatus:
+def _status_of(error: BaseException) -> ScopeStatus:
     code = code_or_class(error)
-    status = "denied" if code in DENIED else "throttled" if code in THROTTLED else "error"
-    return ScopeStatus(status, code, type(error).__name__)  # type: ignore[arg-type]  # one of three literals
+    is_denied = isinstance(error, AssumeRoleDenied) or code in DENIED
+    status: Status = "denied" if is_denied else "throttled" if code in THROTTLED else "error"
+    return ScopeStatus(status, code, describe_error(error))
+
+
+def _status_of_target(outcome: Outcome[int]) -> ScopeStatus:
+    if outcome.status == "failed" and outcome.error is not None:
+        return _status_of(outcome.error)
+    return ScopeStatus(_STATUSES[outcome.status], outcome.error_code, describe_cause(outcome))

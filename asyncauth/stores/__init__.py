@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncauth.stores.protocol import Mode, Scope, ScopeStatus, Store
+from asyncauth.stores.protocol import Mode, Scope, ScopeStatus, Status, Store
 from asyncauth.stores.sqlite import SqliteStore
 
-__all__ = ["Mode", "Scope", "ScopeStatus", "SqliteStore", "Store"]
+__all__ = ["Mode", "Scope", "ScopeStatus", "SqliteStore", "Status", "Store"]

@@ -14,7 +14,8 @@ VERSION: Final = 1
 STRICT_SINCE: Final = (3, 37, 0)
 
 _TABLES: Final = (
-    """create table syncs (sync text primary key, mode text not null, began real not null, ended real){strict}""",
+    """create table syncs (sync text primary key, mode text not null, began real not null, ended real,
+        journal text){strict}""",
     """create table scopes (
         sync text not null, partition text not null, account text not null, region text not null, kind text not null,
         status text not null check (status in ('ok', 'denied', 'throttled', 'error', 'skipped', 'timed_out')),
@@ -34,6 +35,8 @@ INSERT: Final = """insert into resources (sync, kind, partition, account, accoun
     first_seen, last_seen) values (:sync, :kind, :partition, :account, :account_name, :region, :id, :arn, :name,
     :columns, :seen, :seen)"""
 RAW: Final = "insert or replace into raw (rid, data) values (?, ?)"
+SYNC: Final = "insert or ignore into syncs values (?, ?, ?, null, ?)"
+SYNC_OF_JOURNAL: Final = "select sync from syncs where journal = ? order by began desc, rowid desc limit 1"
 SCOPE: Final = "insert or replace into scopes values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 IN_SCOPE: Final = "kind = ? and partition = ? and account = ? and region = ?"
 KNOWN: Final = f"select id, rid from resources where {IN_SCOPE}"  # noqa: S608 - constants

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -48,8 +50,14 @@ class ScopeStatus:
 class Store(Protocol):
     """Place where a sync lands. Nothing of a scope is visible to readers before `finish_scope` returns."""
 
-    async def begin(self, sync: str, kinds: Sequence[Kind]) -> None:
-        """Open the store for one sync; a resumed sync has the id that it had before."""
+    async def begin(self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None) -> str:
+        """Open the store for one sync, and return the sync's id; a resumed sync has the id that it had before.
+
+        Args:
+            sync: the id; None: that of the journal's last sync if the journal's file exists, else a new one.
+            kinds: the kinds of the sync.
+            journal: path of the run's journal; None without one.
+        """
         ...
 
     async def write(self, scope: Scope, page: Sequence[Record]) -> None:
@@ -63,3 +71,8 @@ class Store(Protocol):
     async def close(self) -> None:
         """End the sync and release the store. Scopes that are not finished leave nothing."""
         ...
+
+
+def new_sync_id(now: float) -> str:
+    """Return an id for a sync that begins at the Unix time `now`; ids sort by time."""
+    return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H%M%SZ}-{secrets.token_hex(2)}"

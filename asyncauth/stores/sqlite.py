@@ -16,7 +16,7 @@ from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth.stores import _schema
 from asyncauth.stores._lock import StoreLock, refuse_network_file_system
 from asyncauth.stores._spool import Spool
-from asyncauth.stores.protocol import Mode
+from asyncauth.stores.protocol import Mode, new_sync_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,14 +71,19 @@ class SqliteStore:
         self._sync = ""
         self._began: dict[Scope, float] = {}
 
-    async def begin(self, sync: str, kinds: Sequence[Kind]) -> None:
-        """Take the lock, migrate the file, and create the views of the kinds.
+    async def begin(self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None) -> str:
+        """Take the lock, migrate the file, create the views of the kinds, and return the sync's id.
+
+        Args:
+            sync: the id; None: that of the journal's last sync if the journal's file exists, else a new one.
+            kinds: the kinds of the sync.
+            journal: path of the run's journal; None without one.
 
         Raises:
             StoreLocked: another run writes to the store.
             ConfigurationError: the file is on a network file system, or has a newer version.
         """
-        await self._in_writer(lambda: self._begin(sync, kinds))
+        return await self._in_writer(lambda: self._begin(sync, kinds, journal))
 
     async def write(self, scope: Scope, page: Sequence[Record]) -> None:
         """Append a page to the spool.
@@ -123,7 +128,7 @@ class SqliteStore:
 
     # -- in the writer thread ------------------------------------------------------------------------------------
 
-    def _begin(self, sync: str, kinds: Sequence[Kind]) -> None:
+    def _begin(self, sync: str | None, kinds: Sequence[Kind], journal: str | None) -> str:
         refuse_network_file_system(self.path.absolute().parent)
         self._lock.acquire()
         try:
@@ -139,13 +144,19 @@ class SqliteStore:
             connection.execute("pragma foreign_keys = on")
             self._migrate(connection, kinds)
             self._spool = Spool(self.path.with_name(self.path.name + ".spool"))
-            self._sync = sync
-            connection.execute(
-                "insert or ignore into syncs values (?, ?, ?, null)", (sync, self._mode, self._clock.time())
-            )
+            journal = None if journal is None else os.path.abspath(journal)
+            self._sync = sync or self._known_sync(connection, journal) or new_sync_id(self._clock.time())
+            connection.execute(_schema.SYNC, (self._sync, self._mode, self._clock.time(), journal))
         except BaseException:
             self._release()
             raise
+        return self._sync
+
+    def _known_sync(self, connection: sqlite3.Connection, journal: str | None) -> str | None:
+        if journal is None or not os.path.exists(journal):
+            return None
+        found = connection.execute(_schema.SYNC_OF_JOURNAL, (journal,)).fetchone()
+        return None if found is None else str(found[0])
 
     def _migrate(self, connection: sqlite3.Connection, kinds: Sequence[Kind]) -> None:
         try:
