@@ -36,7 +36,8 @@ def fleet() -> Iterator[SimulatedFleet]:
 
 @pytest.fixture
 def environ(fleet: SimulatedFleet, tmp_path: Path) -> dict[str, str]:
-    return {**environ_of(fleet, tmp_path), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    store = str(tmp_path / "inventory.db")
+    return {**environ_of(fleet, tmp_path), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "STORE": store}
 
 
 def _of_partition(fleet: SimulatedFleet, partition: str) -> dict[str, str]:
@@ -67,6 +68,7 @@ def _run(name: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]
         ("one_account", "aws", r"assumed-role/manage-role/asyncauth sees 2 instances in us-east-1"),
         ("one_account", "aws-cn", r"arn:aws-cn:sts::210987654321:.* sees 2 instances in cn-north-1"),
         ("ec2_inventory", "aws", r"aws\t222222222222\tus-east-1\ti-[0-9a-f]+\t\S+\trunning"),
+        ("inventory", "aws", r"2 targets: 2 succeeded.*\n +\d \S+"),
         ("ec2_inventory", "aws-cn", r"aws-cn\t210987654321\tcn-north-1\ti-"),
         ("cloudwatch_metrics", "aws", r"111111111111\tus-east-1\ti-[0-9a-f]+\t[0-9.]+ %"),
         ("boto3_functions", "aws", r"222222222222\tus-east-1\t(\S+ [12](, )?)+\n2 targets: 2 succeeded"),

@@ -1,0 +1,141 @@
+"""Page on the inventory: its program runs unchanged, and each question gets the rows that were planted for it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncauth import Account
+from asyncauth.jobs import KINDS, sync
+from asyncauth.stores import SqliteStore
+from asyncauth.testing import SimulatedFleet
+from asyncauth.testing.__main__ import environ_of
+from tests.support.fleets import pool_over
+
+if TYPE_CHECKING:
+    from asyncauth import SessionPool
+
+pytestmark = pytest.mark.botocore
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "inventory.md").read_text(encoding="utf-8")
+PROGRAM = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[0]
+QUESTIONS: dict[str, str] = dict(
+    re.findall(r"^### (.+?)\n(?:(?!^###).)*?^```sql\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+)
+BUSY, EMPTY, DENIED, CHINA = "111111111111", "222222222222", "012345678901", "210987654321"
+ACCOUNTS = [Account(BUSY), Account(EMPTY), Account(DENIED), Account(CHINA, partition="aws-cn")]
+SIZES = {BUSY: 3, EMPTY: 0, DENIED: 2, CHINA: 2}
+
+
+async def plant(pool: SessionPool) -> dict[str, str]:
+    """Make what the questions look for, one of each in the busy account, and return the ids."""
+    async with pool.client("ec2", BUSY, "us-east-1") as ec2:
+        launched = await ec2.run_instances(
+            ImageId="ami-0000000a",
+            MinCount=3,
+            MaxCount=3,
+            MetadataOptions={"HttpTokens": "required"},
+            TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "Owner", "Value": "team"}]}],
+        )
+        owned, stopped, ended = [each["InstanceId"] for each in launched["Instances"]]
+        await ec2.stop_instances(InstanceIds=[stopped])
+        volume = await ec2.create_volume(AvailabilityZone="us-east-1a", Size=7)
+        vpc = await ec2.create_vpc(CidrBlock="10.8.0.0/16")
+        group = await ec2.create_security_group(GroupName="open", Description="open")
+        allow = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+        await ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=[allow])
+    return {
+        "owned": owned, "stopped": stopped, "ended": ended, "volume": volume["VolumeId"], "group": group["GroupId"],
+        "vpc": vpc["Vpc"]["VpcId"],
+    }  # fmt: skip
+
+
+@pytest.mark.anyio
+async def test_each_question_gets_the_rows_that_were_planted(tmp_path: Path) -> None:
+    """Two syncs of the default kinds over both partitions; before the second an instance ended and a role lost EC2."""
+    path = tmp_path / "inventory.db"
+    async with (
+        SimulatedFleet(
+            ACCOUNTS,
+            regions={"aws": ["us-east-1"], "aws-cn": ["cn-north-1"]},
+            instances_per_region=lambda account, _: SIZES[account.id],
+        ) as fleet,
+        pool_over(fleet) as pool,
+    ):
+        planted = await plant(pool)
+        first = await sync(pool, list(KINDS.values()), SqliteStore(path, mode="mirror"), fleet.accounts)
+        assert first.failed == ()
+        async with pool.client("ec2", BUSY, "us-east-1") as ec2:
+            await ec2.terminate_instances(InstanceIds=[planted["ended"]])
+            await ec2.delete_vpc(VpcId=planted["vpc"])
+            new = await ec2.create_vpc(CidrBlock="10.9.0.0/16")
+        await fleet.fault(service="ec2", account=DENIED, code="UnauthorizedOperation", status=403)
+        await sync(pool, list(KINDS.values()), SqliteStore(path, mode="mirror"), fleet.accounts)
+
+    with closing(sqlite3.connect(path)) as connection:
+        # moto keeps no time of a stop that is over 30 days ago.
+        connection.execute(
+            "update resources set columns = json_set(columns, '$.state_changed_at', '2020-01-01T00:00:00Z') "
+            "where id = ?",
+            [planted["stopped"]],
+        )
+        connection.row_factory = sqlite3.Row
+        found = {heading: [dict(row) for row in connection.execute(sql)] for heading, sql in QUESTIONS.items()}
+
+    def ids(heading: str) -> set[str]:
+        return {row["id"] for row in found[heading]}
+
+    def accounts(heading: str) -> dict[str, int]:
+        counted: dict[str, int] = {}
+        for row in found[heading]:
+            counted[row["account"]] = counted.get(row["account"], 0) + 1
+        return counted
+
+    assert len(QUESTIONS) == 12
+    assert sum(row["instances"] for row in found["Instances by type and zone"]) == 3 + 1 + 2 + 2
+    assert ids("Instances that have been stopped for over 30 days") == {planted["stopped"]}
+    assert accounts("Instances without an owner")[BUSY] == 3
+    assert planted["owned"] not in ids("Instances that allow version 1 of the metadata service")
+    assert accounts("Instances that allow version 1 of the metadata service")[CHINA] == 2
+    assert planted["owned"] in ids("Instances with a public address")
+    assert ids("Volumes that are not attached") == {planted["volume"]}
+    assert accounts("Unencrypted volumes in use")[CHINA] == 2
+    assert ids("Security groups that are open to the internet") == {planted["group"]}
+    images = found["Images that are gone, or older than 180 days"]
+    assert ("ami-0000000a", "deregistered") in {(row["image_id"], row["image_state"]) for row in images}
+    assert found["Accounts with no instance"] == [{"partition": "aws", "account": EMPTY}]
+    changes = {(row["change"], row["kind"], row["id"]) for row in found["Changes since the last sync"]}
+    assert {change for change in changes if change[1] == "ec2:vpc"} == {
+        ("appeared", "ec2:vpc", new["Vpc"]["VpcId"]),
+        ("disappeared", "ec2:vpc", planted["vpc"]),
+    }
+    assert DENIED not in accounts("Changes since the last sync")
+    stale = found["Stale scopes, and why"]
+    assert {row["account"] for row in stale} == {DENIED}
+    assert {row["kind"] for row in stale} == {name for name in KINDS if name.startswith("ec2:")}
+    assert {(row["status"], row["code"]) for row in stale} == {("denied", "UnauthorizedOperation")}
+
+
+def test_the_program_of_the_page_runs_unchanged(tmp_path: Path) -> None:
+    """It needs nothing but the environment, and the file that it writes answers the first question."""
+    (tmp_path / "sync_fleet.py").write_text(PROGRAM, encoding="utf-8")
+    with SimulatedFleet(2, regions=["us-east-1"], instances_per_region=2) as fleet:
+        environ = {**environ_of(fleet, tmp_path), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "sync_fleet.py"]
+        ran = subprocess.run(
+            command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
+        )
+
+    assert ran.returncode == 0, ran.stderr
+    assert "2 targets: 2 succeeded" in ran.stdout
+    with closing(sqlite3.connect(tmp_path / "inventory.db")) as connection:
+        rows = connection.execute(QUESTIONS["Instances by type and zone"]).fetchall()
+    assert sum(row[2] for row in rows) == 4
