@@ -28,7 +28,7 @@ def as_cell(value: object) -> object:
     return defuse(value if isinstance(value, str) else str(value))
 
 
-def write_csv(file: IO[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> int:
+def write_csv(file: IO[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, header: bool = True) -> int:
     """Write a header and rows as CSV, and return the number of rows.
 
     All text is in quotes and numbers are not, so that a reader with `csv.QUOTE_NONNUMERIC` gets 012345678901 back as
@@ -38,9 +38,11 @@ def write_csv(file: IO[str], columns: Sequence[str], rows: Iterable[Mapping[str,
         file: a text file, opened with `newline=""`.
         columns: the keys of the rows, in the order of the columns. A key that a row does not have is an empty cell.
         rows: any iterable; it is read row by row.
+        header: whether the header is written; False to append rows.
     """
     writer = csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    writer.writerow([as_cell(column) for column in columns])
+    if header:
+        writer.writerow([as_cell(column) for column in columns])
     count = 0
     for count, row in enumerate(rows, 1):  # noqa: B007 - the last number is the result
         writer.writerow([as_cell(row.get(column)) for column in columns])

@@ -25,6 +25,8 @@ class Spool:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._files: dict[Scope, IO[str]] = {}
+        self._sizes: dict[Scope, int] = {}
+        self.size = 0
         if directory.exists():
             shutil.rmtree(directory)
         directory.mkdir(mode=0o700)
@@ -40,7 +42,10 @@ class Spool:
         for record in page:
             raw = None if record.raw is None else json.dumps(record.raw, default=str)
             columns = json.dumps(dict(record.columns), default=_as_json)
-            file.write(json.dumps([record.id, record.arn, record.name, record.account_name, columns, raw]) + "\n")
+            line = json.dumps([record.id, record.arn, record.name, record.account_name, columns, raw]) + "\n"
+            file.write(line)
+            self._sizes[scope] = self._sizes.get(scope, 0) + len(line)  # ASCII, so characters are bytes
+            self.size += len(line)
         file.flush()
 
     def read(self, scope: Scope) -> Iterator[list[Any]]:
@@ -53,6 +58,7 @@ class Spool:
 
     def drop(self, scope: Scope) -> None:
         """Free the space of a scope's pages."""
+        self.size -= self._sizes.pop(scope, 0)
         file = self._files.pop(scope, None)
         if file is not None:
             # What a full disk left in the buffer is of no use any more.

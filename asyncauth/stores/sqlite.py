@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 import anyio
 import anyio.to_thread
 
-from asyncauth._errors import ConfigurationError
+from asyncauth._errors import ConfigurationError, StoreLocked
 from asyncauth._runtime.clock import SYSTEM_CLOCK
+from asyncauth._runtime.validation import check_count, check_seconds
 from asyncauth.stores import _schema
 from asyncauth.stores._lock import StoreLock, refuse_network_file_system
 from asyncauth.stores._spool import Spool
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LOCK_POLL_SECONDS: Final = 0.5
 _BUSY_MILLISECONDS: Final = 5_000
 
 
@@ -40,10 +42,13 @@ class SqliteStore:
         mode: `upsert` keeps one row of a resource. `mirror` also sets `gone_at` on what a completely fetched scope no
             longer contains. `append` adds rows for each sync.
         clock: source of all times, for tests.
+        wait: seconds to wait for the end of another run that writes; 0: not at all.
+        spool_bytes: bytes of pages that wait on the disk for the end of their scope. Beyond this number, scopes that
+            have no page yet wait; those that have begun go on, because the run could not end otherwise.
         strict: whether tables are STRICT; None: if SQLite is 3.37 or newer.
 
     Raises:
-        ConfigurationError: the mode is unknown.
+        ConfigurationError: the mode is unknown, or a number is out of range.
 
     Example:
         store = SqliteStore("inventory.db", mode="mirror")
@@ -55,12 +60,19 @@ class SqliteStore:
         path: str | os.PathLike[str],
         *,
         mode: Mode = "upsert",
+        wait: float = 0,
+        spool_bytes: int = 1 << 30,
         clock: Clock = SYSTEM_CLOCK,
         strict: bool | None = None,
     ) -> None:
         if mode not in get_args(Mode):
             raise ConfigurationError(f"mode={mode!r} must be one of {', '.join(get_args(Mode))}")
+        check_seconds("wait", wait, zero=True)
+        check_count("spool_bytes", spool_bytes)
         self.path = Path(path)
+        self._wait = wait
+        self._spool_bytes = spool_bytes
+        self._freed = anyio.Event()
         self._mode = mode
         self._clock = clock
         self._strict = sqlite3.sqlite_version_info >= _schema.STRICT_SINCE if strict is None else strict
@@ -83,7 +95,16 @@ class SqliteStore:
             StoreLocked: another run writes to the store.
             ConfigurationError: the file is on a network file system, or has a newer version.
         """
-        return await self._in_writer(lambda: self._begin(sync, kinds, journal))
+        deadline = self._clock.monotonic() + self._wait
+        while True:
+            try:
+                return await self._in_writer(lambda: self._begin(sync, kinds, journal))
+            except StoreLocked:
+                left = deadline - self._clock.monotonic()
+                if left <= 0:
+                    raise
+                # flock has no notification, and a thread that blocks in it could not be cancelled.
+                await self._clock.sleep(min(_LOCK_POLL_SECONDS, left))
 
     async def write(self, scope: Scope, page: Sequence[Record]) -> None:
         """Append a page to the spool.
@@ -91,6 +112,9 @@ class SqliteStore:
         Raises:
             OSError: the disk is full; finish the scope with the status `error`.
         """
+        # Read here and changed in the writer thread: a number that is late by one page is good enough.
+        while scope not in self._began and self._spool is not None and self._spool.size >= self._spool_bytes:
+            await self._freed.wait()
         await self._in_writer(lambda: self._write(scope, page))
 
     async def finish_scope(self, scope: Scope, status: ScopeStatus) -> int:
@@ -99,7 +123,10 @@ class SqliteStore:
         Raises:
             sqlite3.Error: the transaction failed and was rolled back; the scope is as it was before.
         """
-        return await self._in_writer(lambda: self._finish(scope, status))
+        try:
+            return await self._in_writer(lambda: self._finish(scope, status))
+        finally:
+            self._wake_writers()
 
     async def prune(self, *, older_than: float) -> int:
         """Delete resources that have been gone for more than `older_than` seconds; return how many."""
@@ -110,12 +137,17 @@ class SqliteStore:
         try:
             await self._in_writer(self._close)
         finally:
+            self._wake_writers()
             if self._writer is not None:
                 self._writer.shutdown(wait=False)
                 self._writer = None
 
     def __repr__(self) -> str:
         return f"<SqliteStore {str(self.path.absolute())!r} [{self._mode}]>"
+
+    def _wake_writers(self) -> None:
+        freed, self._freed = self._freed, anyio.Event()
+        freed.set()
 
     async def _in_writer(self, call: Callable[[], T]) -> T:
         # Not `anyio.to_thread`: sqlite3 connections belong to one thread. A caller that is cancelled waits for the end

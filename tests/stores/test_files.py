@@ -1,0 +1,128 @@
+"""File stores: whole scopes, private files, no formulas, and ids that stay text."""
+
+from __future__ import annotations
+
+import csv
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from asyncauth import ConfigurationError, StoreLocked
+from asyncauth._models.kinds import Kind, Record
+from asyncauth.stores import CsvStore, JsonLinesStore, Scope, ScopeStatus, SqliteStore
+
+pytestmark = pytest.mark.anyio
+
+KIND = Kind("ec2:instance", "ec2", "X", "a", "b", "c", tags="Tags", columns={"type": "InstanceType"})
+ONE = Scope("ec2:instance", "aws", "012345678901", "us-east-1")
+TWO = Scope("ec2:instance", "aws-cn", "012345678901", "cn-north-1")
+
+
+def record(scope: Scope, id_: str, name: str | None = None) -> Record:
+    columns = {"type": "t3.micro", "tags": {"Owner": "x"}}
+    return Record(scope.kind, scope.partition, scope.account, "n", scope.region, id_, "arn", name, columns, {"a": 1})
+
+
+async def run(store: Any, sync: str | None = "one", journal: str | None = None) -> str:
+    id_ = await store.begin(sync, [KIND], journal=journal)
+    await store.write(ONE, [record(ONE, "i-1", "=cmd()"), record(ONE, "i-1")])
+    await store.write(TWO, [record(TWO, "i-2")])
+    await store.finish_scope(ONE, ScopeStatus("ok"))
+    await store.finish_scope(TWO, ScopeStatus("denied", "AccessDenied", "no access"))
+    await store.close()
+    return str(id_)
+
+
+def lines(path: Path) -> list[tuple[str, str, str | None]]:
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(each["record"], each["sync"], each.get("id") or each.get("status")) for each in found]
+
+
+async def test_json_lines_have_whole_scopes_after_a_kill(tmp_path: Path) -> None:
+    """Duplicates are one, pages of a denied scope are dropped, and the next run cuts off what a kill left."""
+    path = tmp_path / "store.jsonl"
+    await run(JsonLinesStore(path))
+    with path.open("a") as file:
+        file.write('{"record": "resource", "sync": "one", "id": "i-torn"}\n{"record": "sco')
+
+    await run(JsonLinesStore(path), "two")
+
+    assert lines(path) == [
+        (record, sync, what)
+        for sync in ("one", "two")
+        for record, what in (("sync", None), ("resource", "i-1"), ("scope", "ok"), ("scope", "denied"))
+    ]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_json_lines_keep_the_id_of_a_resumed_sync(tmp_path: Path) -> None:
+    """The id is found by the journal, if the journal is still there."""
+    store, journal = JsonLinesStore(tmp_path / "store.jsonl"), tmp_path / "journal"
+    first = await run(store, None, str(journal))
+    other = await run(store, None, str(journal))
+    journal.touch()
+
+    assert await run(store, None, str(journal)) == other != first
+
+
+async def test_csv_defuses_formulas_and_keeps_ids_as_text(tmp_path: Path) -> None:
+    """A file for each kind and one for the scopes, all private; a directory holds one sync."""
+    folder = tmp_path / "csv"
+    await run(CsvStore(folder))
+
+    def read(name: str) -> list[dict[str, str]]:
+        with (folder / name).open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    [row] = read("ec2_instance.csv")
+    assert (row["account"], row["name"], row["type"], row["tags"]) == (
+        "012345678901", "'=cmd()", "t3.micro", '{"Owner": "x"}',
+    )  # fmt: skip
+    assert [(each["status"], each["rows"], each["reason"]) for each in read("scopes.csv")] == [
+        ("ok", "1", ""), ("denied", "0", "no access"),
+    ]  # fmt: skip
+    assert {stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()} == {0o600}
+    with pytest.raises(ConfigurationError, match="holds one sync"):
+        await run(CsvStore(folder))
+
+
+async def test_a_run_waits_for_the_end_of_another(tmp_path: Path) -> None:
+    """With `wait` the second run begins when the first has closed; when the time is up, it learns who holds it."""
+    path = tmp_path / "store.db"
+    first, second = SqliteStore(path), SqliteStore(path, wait=60)
+    await first.begin("one", [KIND])
+    with pytest.raises(StoreLocked):
+        await SqliteStore(path, wait=0.01).begin("two", [KIND])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(second.begin, "two", [KIND])
+        await anyio.wait_all_tasks_blocked()
+        await first.close()
+
+    await second.close()
+
+
+async def test_a_full_spool_holds_new_scopes_back(tmp_path: Path) -> None:
+    """A scope that has begun goes on; another waits for its end, and then has all its pages."""
+    store = SqliteStore(tmp_path / "store.db", spool_bytes=1)
+    await store.begin("one", [KIND])
+    done = []
+
+    async def late() -> None:
+        await store.write(TWO, [record(TWO, "i-2")])
+        done.append(await store.finish_scope(TWO, ScopeStatus("ok")))
+
+    await store.write(ONE, [record(ONE, "i-1")])
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(late)
+        await anyio.wait_all_tasks_blocked()
+        await store.write(ONE, [record(ONE, "i-3")])
+        assert done == []
+        assert await store.finish_scope(ONE, ScopeStatus("ok")) == 2
+
+    assert done == [1]
+    await store.close()
