@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.botocore
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "inventory.md").read_text(encoding="utf-8")
-PROGRAM = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)[0]
+PROGRAM, KINDS_OF_PAGE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 QUESTIONS: dict[str, str] = dict(
     re.findall(r"^### (.+?)\n(?:(?!^###).)*?^```sql\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 )
@@ -122,6 +122,29 @@ async def test_each_question_gets_the_rows_that_were_planted(tmp_path: Path) -> 
     assert {row["account"] for row in stale} == {DENIED}
     assert {row["kind"] for row in stale} == {name for name in KINDS if name.startswith("ec2:")}
     assert {(row["status"], row["code"]) for row in stale} == {("denied", "UnauthorizedOperation")}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("partition", "region"), [("aws", "us-east-1"), ("aws-cn", "cn-north-1")])
+async def test_the_kinds_of_the_page_land_in_views_of_their_own(tmp_path: Path, partition: str, region: str) -> None:
+    """A user's kinds need no code: one without a paginator, and one whose details are a call of their own."""
+    kinds: dict[str, Any] = {}
+    exec(KINDS_OF_PAGE, kinds)
+    path = tmp_path / "inventory.db"
+    async with SimulatedFleet({partition: 1}, regions=[region]) as fleet, pool_over(fleet) as pool:
+        async with pool.client("ec2", fleet.accounts[0], region) as ec2:
+            await ec2.create_key_pair(KeyName="one")
+        async with pool.client("sqs", fleet.accounts[0], region) as sqs:
+            await sqs.create_queue(QueueName="jobs", Attributes={"KmsMasterKeyId": "alias/mine"})
+        await sync(pool, [kinds["KEY_PAIR"], kinds["QUEUE"]], SqliteStore(path), fleet.accounts)
+
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("select name, fingerprint is null, stale from ec2_key_pair").fetchall() == [
+            ("one", 0, 0)
+        ]
+        [(name, key)] = connection.execute("select name, kms_key from sqs_queue").fetchall()
+    assert name.endswith("/jobs")
+    assert key == "alias/mine"
 
 
 def test_the_program_of_the_page_runs_unchanged(tmp_path: Path) -> None:

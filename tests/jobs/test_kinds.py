@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import botocore.session
 import jmespath
 import pytest
@@ -12,21 +14,21 @@ from asyncauth.jobs import KINDS, Kind, Then
 pytestmark = pytest.mark.botocore
 
 
-def names_in(node: dict) -> set[str]:  # type: ignore[type-arg]
+def names_in(node: Any) -> set[str]:
     own = {node["value"]} if node["type"] == "field" else set()
     return own.union(*(names_in(child) for child in node["children"] if isinstance(child, dict)))
 
 
-def members_below(shape: object, depth: int = 6) -> set[str]:
+def members_below(shape: Any, depth: int = 6) -> set[str]:
     if depth and hasattr(shape, "members"):
         return set(shape.members).union(*(members_below(each, depth - 1) for each in shape.members.values()))
-    return members_below(shape.member, depth) if hasattr(shape, "member") else set()  # type: ignore[attr-defined]
+    return members_below(shape.member, depth) if hasattr(shape, "member") else set()
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=list(KINDS))
 def test_operation_paths_and_page_size_exist(kind: Kind) -> None:
     """An upgrade of botocore that moves a member fails here, not at a user."""
-    model = botocore.session.get_session().get_service_model(kind.service).operation_model(kind.operation)
+    model: Any = botocore.session.get_session().get_service_model(kind.service).operation_model(kind.operation)
 
     answered = members_below(model.output_shape)
     operations = {then.operation: then for then in kind.then}

@@ -150,7 +150,8 @@ async def test_a_resumed_run_keeps_the_id_of_its_journals_sync(tmp_path: Path) -
     """Without an id the store finds it by the journal; a run with another journal, or with none, gets a new one."""
     path, journal = tmp_path / "store.db", tmp_path / "journal"
     async with SimulatedFleet(1, regions=["us-east-1"], instances_per_region=1) as fleet, pool_over(fleet) as pool:
-        for options in ({"journal": journal}, {"journal": journal}, {"journal": tmp_path / "other"}, {}):
+        for given in (journal, journal, tmp_path / "other", None):
+            options: dict[str, Any] = {} if given is None else {"journal": given}
             await sync(pool, [EC2_INSTANCE], SqliteStore(path), fleet.accounts, **options)
 
     assert rows(path, "select count(*), count(distinct sync), count(journal) from syncs") == [(3, 3, 2)]
