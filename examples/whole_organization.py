@@ -3,7 +3,8 @@
     AWS_PROFILE=management python examples/whole_organization.py
 
 The base credentials are those of the management account or of a delegated administrator, which may list the accounts.
-A suspended account is a skipped target with its state as the reason, and so is the management account for a member.
+Regions are those that each account has enabled, except Asia's. A suspended account is a skipped target with its state
+as the reason, and so is the management account for a member.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ async def count_instances(session: AccountSession) -> int:
 async def main() -> None:
     async with SessionPool(role="manage-role", allow_long_term=True) as pool:
         accounts = organization_accounts(await pool.source_session(), management="skip")
-        async with pool.as_completed(count_instances, accounts, regions=["us-east-1", "eu-west-1"]) as outcomes:
+        async with pool.as_completed(count_instances, accounts, regions=["enabled", "!ap-*"]) as outcomes:
             async for outcome in outcomes:
                 account = outcome.account
                 shown = outcome.value if outcome.reason is None else outcome.reason

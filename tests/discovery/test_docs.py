@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from asyncauth import Account
+from asyncauth._aws.region_selection import DEFAULT_REGIONS
 from asyncauth.testing import SimulatedFleet
 from asyncauth.testing.__main__ import environ_of
 
@@ -59,7 +60,7 @@ def test_every_block_of_the_page_runs(
 
 
 def test_the_example_lists_and_visits_the_organization(fleet: SimulatedFleet, tmp_path: Path) -> None:
-    """Every member in both regions, in the environment of the fleet."""
+    """Every member in each region that it has enabled, in the environment of the fleet."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "whole_organization.py")],
         env={**environ_of(fleet, tmp_path), "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
@@ -72,9 +73,10 @@ def test_the_example_lists_and_visits_the_organization(fleet: SimulatedFleet, tm
     assert done.returncode == 0, done.stderr
     management = fleet.management()
     visited = [
-        f"{account} {name} {region} succeeded 2"
+        f"{account} {name} {region} succeeded {2 if region in ('us-east-1', 'eu-west-1') else 0}"
         for account, name in (("111111111111", "billing"), ("222222222222", "web"))
-        for region in ("eu-west-1", "us-east-1")
+        for region in DEFAULT_REGIONS
+        if not region.startswith("ap-")
     ]
     skipped = f"{management.id} {management.name} us-east-1 skipped it is the organization's management account"
     assert sorted(done.stdout.splitlines()) == sorted([*visited, skipped])
