@@ -180,6 +180,9 @@ class PoolResources:
         self.tokens.close()
         for source in list(self._all_sources):
             source.close()
+        # A session that was given as a source holds its own credentials.
+        self._factories.clear()
+        self._shared_session = None
 
     async def close_clients(self) -> None:
         """Close every connection."""
