@@ -12,6 +12,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import botocore.credentials
 import pytest
 
 from asyncauth import Account
@@ -88,6 +89,8 @@ def normalized(screen: str) -> str:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_screen_is_the_kept_one(cli: CommandLine, name: str, width: int) -> None:
     """On a terminal of each width the screen is the one that is kept, and no line is longer than the terminal."""
+    if name == "error" and not hasattr(botocore.credentials, "LoginProvider"):
+        pytest.skip("the kept screen lists `aws login`, which this botocore does not know")
     (cli.folder / "jobs.py").write_text(JOB)
     done = cli.on_terminal(*expand(cli, COMMANDS[name]), width=width)
     path, screen = SCREENS / f"{name}-{width}.txt", normalized(done.stdout)
