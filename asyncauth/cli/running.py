@@ -6,33 +6,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from asyncauth._errors import ConfigurationError, SourceError
 from asyncauth.cli import exit_codes
+from asyncauth.cli.columns import RUN_COLUMNS
 from asyncauth.cli.progress import progress_of
 
 if TYPE_CHECKING:
     from asyncauth import Account, Outcome, SessionPool
     from asyncauth.cli.output import Output
-
-#: The columns of a run's records.
-RUN_COLUMNS: Final = (
-    "account",
-    "account_name",
-    "partition",
-    "region",
-    "status",
-    "value",
-    "error_code",
-    "error",
-    "reason",
-    "phase",
-    "attempts",
-    "elapsed",
-)
 
 
 @dataclass(frozen=True, slots=True)

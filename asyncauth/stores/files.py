@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
@@ -30,7 +31,7 @@ _SCOPE_COLUMNS: Final = ("sync", "partition", "account", "region", "kind", "stat
 _COLUMNS: Final = ("sync", "partition", "account", "account_name", "region", "kind", "id", "arn", "name")
 
 
-class _FileStore:
+class _FileStore(ABC):
     """Steps that both stores have: the lock, the spool, and one step at a time in a worker thread."""
 
     def __init__(self, path: str | os.PathLike[str], clock: Clock) -> None:
@@ -116,14 +117,17 @@ class _FileStore:
         facts = {"status": status.status, "rows": rows, "code": status.code, "reason": status.reason}
         return {"sync": self._sync, **scope._asdict(), **facts, "ended": self._clock.time()}
 
+    @abstractmethod
     def _open(self, sync: str | None, kinds: Sequence[Kind], journal: str | None) -> str:
-        raise NotImplementedError
+        """Open the files, and return the sync's id."""
 
+    @abstractmethod
     def _append(self, scope: Scope, status: ScopeStatus, spool: Spool | None) -> int:
-        raise NotImplementedError
+        """Append a scope's rows, if there are any, and its record; return the number of rows."""
 
+    @abstractmethod
     def _close(self) -> None:
-        raise NotImplementedError
+        """Close the files."""
 
 
 class JsonLinesStore(_FileStore):

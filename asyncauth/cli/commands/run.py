@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asyncauth.cli.columns import RUN_COLUMNS
 from asyncauth.cli.options import (
     output_of,
     output_options,
@@ -24,22 +25,6 @@ if TYPE_CHECKING:
 
     from asyncauth.cli.output import Output
     from asyncauth.cli.running import RunSettings
-
-#: As `RUN_COLUMNS` of `running`, which is not imported here: it imports what a run needs.
-_COLUMNS = (
-    "account",
-    "account_name",
-    "partition",
-    "region",
-    "status",
-    "value",
-    "error_code",
-    "error",
-    "reason",
-    "phase",
-    "attempts",
-    "elapsed",
-)
 
 
 @click.command("run")
@@ -63,7 +48,7 @@ def command(job: str, **options: Any) -> int:
     from asyncauth.cli.job_loading import load_job
     from asyncauth.cli.running import RunSettings
 
-    output = output_of(options, _COLUMNS)
+    output = output_of(options, RUN_COLUMNS)
     selection, source = Selection.of(options), SourceOptions.of(options)
     settings = RunSettings.of(options)
     return run_async(_run(load_job(job), source, selection, settings, output))
