@@ -10,6 +10,7 @@ from typing import Any
 
 import aiobotocore
 import botocore.parsers
+import botocore.session
 import pytest
 from aiobotocore.session import get_session
 from aiohttp import web
@@ -181,6 +182,16 @@ async def test_each_account_gets_its_own_data(fleet: SimulatedFleet, service: st
         assert outcome.value == [own]
     assert len(protocols) == 1
     assert not protocol or protocols == {protocol}
+
+
+@pytest.mark.parametrize("service", ["cloudwatch", "health", "keyspaces", "translate"])
+def test_a_service_with_another_protocol_does_not_use_cbor(service: str) -> None:
+    """botocore prefers JSON, and before that the query protocol, to CBOR, for which there is no compiled parser."""
+    model = botocore.session.get_session().get_service_model(service)
+    newest = tuple(map(int, aiobotocore.__version__.split(".")[:2])) >= (3, 10)
+
+    assert model.resolved_protocol in {"json", "query"}
+    assert not newest or "smithy-rpc-v2-cbor" in model.metadata["protocols"]
 
 
 def test_the_newest_stack_has_a_service_with_cbor() -> None:

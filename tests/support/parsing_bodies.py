@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import random
-import struct
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -217,15 +216,12 @@ class JSONMaker(Maker):
         value = {}
         for name, member in members:
             if (self.has(depth) or shape.is_tagged_union) and ("location" not in member.serialization or self.odd()):
-                value[self.wire_name(name, member)] = self.value(member, depth + 1)
+                value[str(member.serialization.get("name", name))] = self.value(member, depth + 1)
         if self.odd():
             value[self.pick(["unknownThing", "__type"])] = self.pick([None, 1, {}, "x"])
         if self.odd():
             value = dict(reversed(value.items()))
         return value
-
-    def wire_name(self, name: str, shape: Any) -> str:
-        return str(shape.serialization.get("name", name))
 
     def value(self, shape: Any, depth: int) -> Any:
         if self.odd():
@@ -239,66 +235,5 @@ class JSONMaker(Maker):
             return [self.value(shape.member, depth + 1) for _ in range(self.some(depth))]
         if kind == "map":
             return {f"k{index}": self.value(shape.value, depth + 1) for index in range(self.some(depth))}
-        return self.plain(self.scalar(shape))
-
-    def plain(self, value: Any) -> Any:
+        value = self.scalar(shape)
         return base64.b64encode(value).decode() if isinstance(value, bytes) else value
-
-
-class CBORMaker(JSONMaker):
-    """Generates CBOR of the smithy-rpc-v2-cbor protocol."""
-
-    def document(self, protocol: str, shape: Any) -> bytes:
-        body = self.encode(self.members(shape, 0))
-        if self.odd():
-            at = self.random.randrange(len(body) + 1)
-            return self.pick(
-                [b"", b"\xf6", b"\x80", body[:at], body[at:], body + b"\x00", b"\xff", b"\xdf", b"\xc2\x01"]
-            )
-        return body
-
-    def wire_name(self, name: str, shape: Any) -> str:
-        return name
-
-    def plain(self, value: Any) -> Any:
-        return value
-
-    def scalar(self, shape: Any) -> Any:
-        if shape.type_name == "timestamp":
-            return ("timestamp", self.pick([1769846400, 1769846400.5, -1]))
-        return super().scalar(shape)
-
-    def encode(self, value: Any) -> bytes:
-        if value is None:
-            return self.pick([b"\xf6", b"\xf7"])
-        if isinstance(value, bool):
-            return b"\xf5" if value else b"\xf4"
-        if isinstance(value, int):
-            return self._head(0, value) if value >= 0 else self._head(1, -1 - value)
-        if isinstance(value, float):
-            return b"\xfb" + struct.pack(">d", value)
-        if isinstance(value, bytes):
-            return self._head(2, len(value)) + value
-        if isinstance(value, str):
-            data = value.encode()
-            if self.odd():
-                return b"\x7f" + self._head(3, len(data)) + data + b"\xff"
-            return self._head(3, len(data)) + data
-        if isinstance(value, tuple):
-            return b"\xc1" + self.encode(value[1])
-        if isinstance(value, list):
-            return self._many(4, [self.encode(item) for item in value])
-        return self._many(5, [self.encode(key) + self.encode(item) for key, item in value.items()])
-
-    def _many(self, major: int, items: list[bytes]) -> bytes:
-        if self.pick([True, False]):
-            return bytes([major << 5 | 31]) + b"".join(items) + b"\xff"
-        return self._head(major, len(items)) + b"".join(items)
-
-    def _head(self, major: int, number: int) -> bytes:
-        if number < 24:
-            return bytes([major << 5 | number])
-        for info, form in ((24, ">B"), (25, ">H"), (26, ">I"), (27, ">Q")):
-            if number < 1 << 8 * struct.calcsize(form):
-                return bytes([major << 5 | info]) + struct.pack(form, number)
-        raise AssertionError(number)

@@ -20,13 +20,12 @@ from aiobotocore.parsers import (
     AioResponseParserFactory,
     AioRestJSONParser,
     AioRestXMLParser,
-    AioRpcV2CBORParser,
 )
 from botocore.compat import ETree, XMLParseError
-from botocore.parsers import BaseRpcV2Parser, JSONParser
+from botocore.parsers import JSONParser
 
 from asyncauth._clients.parsing.background import run_in_parser_thread
-from asyncauth._clients.parsing.json import CBORCompiler, JSONCompiler, RestJSONCompiler, decode_cbor, decode_json
+from asyncauth._clients.parsing.json import JSONCompiler, RestJSONCompiler, decode_json
 from asyncauth._clients.parsing.timestamps import parse_timestamp
 from asyncauth._clients.parsing.xml import GiveUp, Unsupported, XMLCompiler, parse_document
 
@@ -171,11 +170,6 @@ class _FastRestJSONParser(_Fast, AioRestJSONParser):
     pass
 
 
-class _FastCBORParser(_Fast, AioRpcV2CBORParser):
-    def _parse_as_botocore(self, response: dict[str, Any], shape: Any) -> Any:
-        return BaseRpcV2Parser._do_parse(self, response, shape)  # as in _FastJSONParser
-
-
 def _query_plan(compiler: XMLCompiler, shape: Any) -> Plan:
     root = compiler.query_root(shape)
     wrapped = shape is not None and bool(shape.serialization.get("resultWrapper"))
@@ -259,28 +253,12 @@ def _json_plan(compiler: JSONCompiler, shape: Any) -> Plan:
     return parse
 
 
-def _cbor_plan(compiler: CBORCompiler, shape: Any) -> Plan:
-    if shape is None:
-        raise Unsupported
-    structure = compiler.structure(shape)
-
-    def parse(parser: Any, response: dict[str, Any], yield_gil: YieldGil) -> Any:
-        parsed = structure(decode_cbor(response["body"], parser._timestamp_parser))
-        if type(parsed) is not dict:
-            raise GiveUp
-        parsed["ResponseMetadata"] = parser._populate_response_metadata(response)
-        return parsed
-
-    return parse
-
-
 _PARSERS: dict[type, tuple[type[_Fast], Callable[[Any, Any], Plan], str]] = {
     AioQueryParser: (_FastQueryParser, _query_plan, "xml"),
     AioEC2QueryParser: (_FastEC2Parser, _ec2_plan, "xml"),
     AioRestXMLParser: (_FastRestXMLParser, _rest_xml_plan, "xml"),
     AioJSONParser: (_FastJSONParser, _json_plan, "json"),
     AioRestJSONParser: (_FastRestJSONParser, _rest_json_plan, "rest-json"),
-    AioRpcV2CBORParser: (_FastCBORParser, _cbor_plan, "cbor"),
 }
 
 
@@ -323,8 +301,6 @@ def _new_compiler(family: str, parser: Any) -> Any:
     timestamp, blob = parser._timestamp_parser, parser._blob_parser
     if family == "xml":
         return XMLCompiler(timestamp, blob, parser.KNOWN_LOCATIONS)
-    if family == "cbor":
-        return CBORCompiler()
     return (JSONCompiler if family == "json" else RestJSONCompiler)(timestamp, blob)
 
 

@@ -1,6 +1,6 @@
-"""JSON and CBOR bodies: converted into botocore's dictionaries by closures compiled from an operation's output shape.
+"""JSON bodies: converted into botocore's dictionaries by closures compiled from an operation's output shape.
 
-The decoders return plain values. The closures keep the members that the model has, and convert those that differ from
+The decoder returns plain values. The closures keep the members that the model has, and convert those that differ from
 their wire form (timestamps, blobs). A shape without any conversion has no closure (`None`): the decoded value is the
 result.
 
@@ -10,7 +10,6 @@ A value of a kind that the model does not allow raises an exception, and botocor
 from __future__ import annotations
 
 import json
-import struct
 from typing import TYPE_CHECKING, Any
 
 from asyncauth._clients.parsing.xml import GiveUp, Unsupported
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     Convert = Callable[[Any], Any]
 
-__all__ = ["CBORCompiler", "JSONCompiler", "RestJSONCompiler", "decode_cbor", "decode_json"]
+__all__ = ["JSONCompiler", "RestJSONCompiler", "decode_json"]
 
 
 _OBJECTS_PER_SLICE = 1000
@@ -63,8 +62,6 @@ class JSONCompiler:
         blob: parses a blob's text.
     """
 
-    _null_structures_agree = True  # whether every supported botocore parses a null structure as None
-
     def __init__(self, timestamp: Convert, blob: Convert) -> None:
         self._structures: dict[str, Any] = {}
         self._converts: dict[str, Convert] = {"timestamp": timestamp, "blob": blob}
@@ -85,15 +82,13 @@ class JSONCompiler:
 
     def _members(self, shape: Any) -> list[tuple[str, str, Convert | None]]:
         return [
-            (name, self._wire_name(name, member), self._value(member) if self._in_body(member) else _give_up)
+            (
+                name,
+                str(member.serialization.get("name", name)),
+                _give_up if "location" in member.serialization else self._value(member),
+            )
             for name, member in shape.members.items()
         ]
-
-    def _wire_name(self, name: str, shape: Any) -> str:
-        return str(shape.serialization.get("name", name))
-
-    def _in_body(self, shape: Any) -> bool:
-        return "location" not in shape.serialization
 
     def _value(self, shape: Any) -> Convert | None:
         kind = shape.type_name
@@ -101,16 +96,12 @@ class JSONCompiler:
             convert: Convert | None = self.structure(shape)
             return convert
         if kind == "list":
-            nulls = self._null_structures_agree and shape.member.type_name == "structure"
-            return _sequence(self._value(shape.member), nulls=nulls)
+            return _sequence(self._value(shape.member), nulls=shape.member.type_name == "structure")
         if kind == "map":
-            return self._map(shape)
+            if shape.key.type_name != "string":
+                raise Unsupported
+            return _mapping(self._value(shape.value))
         return self._converts.get(kind)
-
-    def _map(self, shape: Any) -> Convert | None:
-        if shape.key.type_name != "string":
-            raise Unsupported
-        return _mapping(self._value(shape.value))
 
 
 class RestJSONCompiler(JSONCompiler):
@@ -119,36 +110,6 @@ class RestJSONCompiler(JSONCompiler):
     def __init__(self, timestamp: Convert, blob: Convert) -> None:
         super().__init__(timestamp, blob)
         self._converts.update(boolean=_boolean, integer=int, long=int, float=float, double=float)
-
-
-class CBORCompiler(JSONCompiler):
-    """Compiles output shapes for the smithy-rpc-v2-cbor protocol, whose decoder handles timestamps and blobs itself."""
-
-    _null_structures_agree = False
-
-    def __init__(self) -> None:
-        super().__init__(_give_up, _give_up)
-        self._converts.clear()
-
-    def structure(self, shape: Any) -> Any:
-        """Compile a structure. In contrast to JSON, botocore's CBOR parser has no special case for documents.
-
-        Raises:
-            Unsupported: the shape is not a structure, or it is a union or a document, which botocore's CBOR parser
-                reads in its own way.
-        """
-        if shape.type_name == "structure" and (shape.is_document_type or shape.is_tagged_union):
-            raise Unsupported
-        return super().structure(shape)
-
-    def _wire_name(self, name: str, shape: Any) -> str:
-        return name
-
-    def _in_body(self, shape: Any) -> bool:
-        return True
-
-    def _map(self, shape: Any) -> Convert | None:
-        return None
 
 
 def _structure(members: Callable[[], list[tuple[str, str, Convert | None]]], *, union: bool) -> Convert:
@@ -230,111 +191,3 @@ def _boolean(value: Any) -> bool:
 
 def _give_up(value: Any) -> Any:
     raise GiveUp
-
-
-_LENGTHS = {24: 1, 25: 2, 26: 4, 27: 8}
-_SIMPLE = {20: False, 21: True, 22: None, 23: None}
-_FLOATS = {25: (struct.Struct(">e"), 2), 26: (struct.Struct(">f"), 4), 27: (struct.Struct(">d"), 8)}
-_INDEFINITE = 31
-_BREAK = 0xFF
-
-
-def decode_cbor(body: bytes, timestamp: Convert) -> Any:
-    """Decode the first CBOR item of a body, with tag 1 as a timestamp and null members left out.
-
-    Raises:
-        GiveUp: a tag, an extension or an indefinite string, which AWS does not send.
-        Exception: a truncated item, or text that is not UTF-8; the caller must give up then as well.
-    """
-    return _Decoder(body, timestamp).item()
-
-
-class _Decoder:
-    __slots__ = ("_at", "_data", "_timestamp")
-
-    def __init__(self, data: bytes, timestamp: Convert) -> None:
-        self._data = data
-        self._at = 0
-        self._timestamp = timestamp
-
-    def item(self) -> Any:
-        initial = self._data[self._at]
-        self._at += 1
-        major, info = initial >> 5, initial & 0b11111
-        if major == 3:
-            return self._take(self._number(info)).decode()
-        if major == 0:
-            return self._number(info)
-        if major == 7:
-            return self._simple(info)
-        if major == 5:
-            return self._map(info)
-        if major == 4:
-            return self._array(info)
-        if major == 6:
-            return self._tagged(info)
-        if major == 2:
-            return self._take(self._number(info))
-        return -1 - self._number(info)
-
-    def _take(self, length: int) -> bytes:
-        end = self._at + length
-        taken = self._data[self._at : end]
-        if len(taken) != length:
-            raise GiveUp
-        self._at = end
-        return taken
-
-    def _number(self, info: int) -> int:
-        if info < 24:
-            return info
-        length = _LENGTHS.get(info)
-        if length is None:
-            raise GiveUp
-        return int.from_bytes(self._take(length), "big")
-
-    def _simple(self, info: int) -> Any:
-        if info in _SIMPLE:
-            return _SIMPLE[info]
-        if info not in _FLOATS:
-            raise GiveUp
-        form, length = _FLOATS[info]
-        return form.unpack(self._take(length))[0]
-
-    def _tagged(self, info: int) -> Any:
-        if self._number(info) != 1:
-            raise GiveUp
-        value = self.item()
-        if not isinstance(value, int | float):
-            raise GiveUp
-        return self._timestamp(value)
-
-    def _array(self, info: int) -> list[Any]:
-        if info != _INDEFINITE:
-            return [self.item() for _ in range(self._number(info))]
-        items = []
-        while not self._at_break():
-            items.append(self.item())
-        return items
-
-    def _map(self, info: int) -> dict[Any, Any]:
-        items: dict[Any, Any] = {}
-        if info != _INDEFINITE:
-            for _ in range(self._number(info)):
-                self._pair(items)
-            return items
-        while not self._at_break():
-            self._pair(items)
-        return items
-
-    def _pair(self, items: dict[Any, Any]) -> None:
-        key = self.item()
-        value = self.item()
-        if value is not None:
-            items[key] = value
-
-    def _at_break(self) -> bool:
-        if self._data[self._at] != _BREAK:
-            return False
-        self._at += 1
-        return True

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from asyncauth._clients.parsing.factory import FastParserFactory, fast_parser_factory
 from asyncauth._clients.parsing.xml import XMLCompiler, parse_document
-from tests.support.parsing_bodies import CBORMaker, JSONMaker, Maker, XMLMaker
+from tests.support.parsing_bodies import JSONMaker, Maker, XMLMaker
 
 pytestmark = [pytest.mark.botocore, pytest.mark.anyio]
 
@@ -112,8 +112,6 @@ def odd_model(protocol: str) -> ServiceModel:
     """Return a service with one operation whose response has all kinds of members, and one whose response is its
     payload."""
     shapes = json.loads(json.dumps(ODD_SHAPES))
-    if protocol == "smithy-rpc-v2-cbor":
-        del shapes["Root"]["members"]["Choice"], shapes["Root"]["members"]["Document"]
     if protocol == "query":
         shapes["Wrapped"] = {**shapes["Root"], "resultWrapper": "AnswerResult"}
     if protocol.startswith("rest"):
@@ -130,8 +128,6 @@ def odd_model(protocol: str) -> ServiceModel:
 
 
 def maker_of(protocol: str) -> type[Maker]:
-    if protocol == "smithy-rpc-v2-cbor":
-        return CBORMaker
     return JSONMaker if "json" in protocol else XMLMaker
 
 
@@ -142,7 +138,7 @@ class BothParsers:
         self.fast: FastParserFactory = fast_parser_factory()
         self.stock = AioResponseParserFactory()
         self.fallbacks = 0
-        for protocol in ("query", "ec2", "rest-xml", "json", "rest-json", "smithy-rpc-v2-cbor"):
+        for protocol in ("query", "ec2", "rest-xml", "json", "rest-json"):
             self._watch(monkeypatch, type(self.fast.create_parser(protocol)))
 
     def _watch(self, monkeypatch: pytest.MonkeyPatch, parser_class: Any) -> None:
@@ -212,7 +208,7 @@ def test_recorded_responses(both: BothParsers, path: Path) -> None:
 
 
 def operations() -> st.SearchStrategy[tuple[str, str]]:
-    protocols = ("query", "ec2", "rest-xml", "json", "rest-json", "smithy-rpc-v2-cbor")
+    protocols = ("query", "ec2", "rest-xml", "json", "rest-json")
     odd = st.sampled_from([f"odd {protocol}" for protocol in protocols])
     return st.one_of(st.sampled_from(SERVICES), odd).flatmap(
         lambda service: st.tuples(st.just(service), st.sampled_from(sorted(model_of(service).operation_names)))
