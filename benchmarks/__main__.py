@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import _report, _svg, bigpage, fleet, live, login, micro, server, sweep, tls
+from benchmarks import _report, _svg, ablation, bigpage, fleet, live, login, micro, server, sweep, tls
 from benchmarks._variants import VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SECTIONS: Final = ("fleet", "live", "bigpage", "tls", "micro", "login", "sweep")
+SECTIONS: Final = ("fleet", "live", "bigpage", "tls", "micro", "login", "ablation", "sweep")
 SIZES: Final = (10, 100, 1_000, 10_000)
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 _FLEET_SECONDS: Final = 540.0
@@ -73,6 +73,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         elif section == "login":
             few = {"accounts": 30, "runs": 1} if quick else {}
             result[section] = login.run(**few, log=_log)
+        elif section == "ablation":
+            few = {"accounts": 200, "rounds": 2} if quick else {}
+            result[section] = ablation.run(**few, log=_log)
         elif section == "sweep":
             few_points: dict[str, Any] = (
                 {"latencies_ms": (50,), "at_once": (1, 10, 100), "seconds": 1.0} if quick else {}
@@ -106,6 +109,7 @@ def _question(section: str) -> str:
         "tls": tls,
         "micro": micro,
         "login": login,
+        "ablation": ablation,
         "sweep": sweep,
     }
     return (modules[section].__doc__ or "").partition("?")[0] + "?"

@@ -157,6 +157,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         parts += _micro_parts(micro)
     if login := result.get("login"):
         parts += _login_parts(login)
+    if ablation := result.get("ablation"):
+        parts += _ablation_parts(ablation)
     if sweep := result.get("sweep"):
         parts += ["## How many at once\n", sweep_table(sweep)]
     if judged := claims(result):
@@ -417,6 +419,26 @@ def _login_parts(login: Mapping[str, Any]) -> list[str]:
         "## A forgotten login\n",
         "A profile of IAM Identity Center without a valid login. Every target has an outcome with the message.\n",
         table(head, rows),
+    ]
+
+
+def _ablation_parts(ablation: Mapping[str, Any]) -> list[str]:
+    rows = [
+        [
+            f"`{row['switch']}`",
+            number(row["saved_ms"]),
+            " to ".join(number(one) for one in row["saved_ms_quartiles"]),
+            f"{row['slower_without']} of {row['pairs']}",
+        ]
+        for row in sorted(ablation["rows"], key=lambda row: -row["saved_ms"])
+    ]
+    return [
+        "## What each speed-up is worth\n",
+        (
+            f"CPU ms per account that asyncauth takes more without it, in paired runs of {ablation['accounts']:,} "
+            f"accounts; with all of them an account takes {number(ablation['cpu_ms_per_account'])} ms.\n"
+        ),
+        table(["speed-up", "saved ms", "quartiles", "slower without"], rows),
     ]
 
 

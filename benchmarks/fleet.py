@@ -78,6 +78,7 @@ def measure_variant(
     instances: int = 5,
     warm_up: int | None = None,
     lag_interval: float = 0.005,
+    without: str | None = None,
 ) -> dict[str, Any]:
     """Measure one variant in this process, which must not have imported the variant's library yet.
 
@@ -88,11 +89,14 @@ def measure_variant(
         instances: number of instances in every answer.
         warm_up: number of other accounts before the measurement; None: the variant's own number.
         lag_interval: seconds between two samples of the event loop's lag.
+        without: name of asyncauth's switch to turn off; None: everything is on.
     """
     variant = VARIANTS[name]
     calibration = calibrate()
     with Usage() as importing:
         module = importlib.import_module(variant.path)
+        if without is not None:
+            module.turn_off(without)
     check = Check(instances, expected_owner(variant))
     port = int(os.environ["BENCHMARK_CONTROL_PORT"])
     ids = account_ids(accounts)
@@ -172,7 +176,7 @@ def run_one(
     server: CannedServer,
     *,
     timeout: float = 240.0,
-    **options: float | None,
+    **options: float | str | None,
 ) -> dict[str, Any]:
     """Measure a variant once, against a running server; `options` are those of `measure_variant`.
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import lru_cache, partial
-from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
-from aiobotocore.client import AioBaseClient
-from aiobotocore.context import with_current_context
-from botocore.context import ClientContext, get_context, reset_context, set_context
 from botocore.exceptions import ClientError
 
 from asyncauth._aws.error_codes import TOKEN_EXPIRED, TOKEN_INVALID
@@ -20,39 +15,6 @@ from asyncauth._runtime.process_bound import CLIENT_INSTEAD, refuse_pickling
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-#: The method through which aiobotocore's clients make every call, or the replacement that a tracer installed.
-_MAKE_API_CALL: Final = AioBaseClient._make_api_call
-
-
-def _undecorated(function: Any) -> Any:
-    """Return the function that aiobotocore's `with_current_context()` wraps; None if `function` is a patch of it."""
-
-    async def sample() -> None: ...
-
-    decorated = with_current_context()(sample)
-    if type(function) is not FunctionType or function.__code__ is not decorated.__code__:
-        return None
-    around = inspect.getclosurevars(function).nonlocals
-    return around["func"] if around["hook"] is None else None
-
-
-_make_in_context: Final = _undecorated(_MAKE_API_CALL)
-
-
-async def _make_api_call(client: Any, operation_name: str, api_params: dict[str, Any]) -> Any:
-    """Make an API call as aiobotocore does, within a context that collects features for the user-agent.
-
-    aiobotocore opens the context with a generator in a decorator. A call that is not inside another one needs only
-    these few lines.
-    """
-    if get_context() is not None:
-        return await _MAKE_API_CALL(client, operation_name, api_params)
-    token = set_context(ClientContext())
-    try:
-        return await _make_in_context(client, operation_name, api_params)
-    finally:
-        reset_context(token)
 
 
 class CallHook(Protocol):
@@ -138,8 +100,6 @@ class BoundClient:
 
     def _call(self, operation_name: str, api_params: dict[str, Any]) -> Awaitable[Any]:
         call = super()._make_api_call  # type: ignore[misc]  # the other base is botocore's
-        if type(call) is MethodType and call.__func__ is _MAKE_API_CALL and _make_in_context is not None:
-            call = partial(_make_api_call, self)
         if self._call_hook is None:
             return call(operation_name, api_params)  # type: ignore[no-any-return]
         service_id = self._service_model.service_id.hyphenize()  # type: ignore[attr-defined]

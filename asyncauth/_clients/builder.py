@@ -26,6 +26,7 @@ from asyncauth._clients.http import shared_session_class
 from asyncauth._clients.identity import PlaceholderCredentials
 from asyncauth._clients.parsing.factory import fast_parser_factory
 from asyncauth._clients.speedups.user_agent_cache import cache_user_agent
+from asyncauth._clients.switches import SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
@@ -109,8 +110,9 @@ class TemplateSession(AioSession):
         components.register_component("config_store", config_store)
         model_cache = ModelCache.of(components.get_component("data_loader"))
         components.register_component("data_loader", model_cache.loader)
-        creator = cache_user_agent(components.get_component("user_agent_creator"))
-        components.register_component("user_agent_creator", creator)
+        if SWITCHES.user_agent:
+            creator = cache_user_agent(components.get_component("user_agent_creator"))
+            components.register_component("user_agent_creator", creator)
         if type(components.get_component("response_parser_factory")) is AioResponseParserFactory:
             components.register_component("response_parser_factory", fast_parser_factory())
         made._internal_components = _copy_of_locator(made._internal_components)

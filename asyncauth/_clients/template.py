@@ -19,9 +19,8 @@ from asyncauth._clients.hooks.handler_rules import HandlerAudit, classify_handle
 from asyncauth._clients.hooks.reachability import find_reachable
 from asyncauth._clients.identity import BoundCredentials, FactoryState
 from asyncauth._clients.retry_state import RetryState
-from asyncauth._clients.speedups.endpoint_cache import CachedEndpoints, EndpointCache
-from asyncauth._clients.speedups.request_preparer import FastRequests
 from asyncauth._clients.speedups.sigv4 import FastSigning
+from asyncauth._clients.switches import SWITCHES
 from asyncauth._models import Identity
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 
@@ -153,11 +152,12 @@ class ClientTemplate:
         )
         self._meta_class = copy_class(client.meta, own={"events"}, shared=_META_SHARED)
         self._signer_class = copy_class(
-            client._request_signer, own={"_credentials", "_event_emitter"}, shared=_SIGNER_SHARED, mixin=FastSigning
+            client._request_signer,
+            own={"_credentials", "_event_emitter"},
+            shared=_SIGNER_SHARED,
+            mixin=FastSigning if SWITCHES.signatures else None,
         )
-        self._endpoint_class = copy_class(
-            client._endpoint, own={"_event_emitter"}, shared=_ENDPOINT_SHARED, mixin=FastRequests
-        )
+        self._endpoint_class = copy_class(client._endpoint, own={"_event_emitter"}, shared=_ENDPOINT_SHARED)
         self._resolver_class = _resolver_class(client._ruleset_resolver)
         self.client_class = copy_class(
             client,
@@ -197,7 +197,7 @@ class ClientTemplate:
 def _resolver_class(resolver: Any) -> type[Any] | None:
     if resolver is None:
         return None
-    extra: dict[str, Any] = {"cache": EndpointCache(resolver)}
+    extra: dict[str, Any] = {}
     own = {"_event_emitter"}
     builtins = resolver._builtins
     if builtins.get(EndpointResolverBuiltins.ACCOUNT_ID) is not None:
@@ -209,7 +209,7 @@ def _resolver_class(resolver: Any) -> type[Any] | None:
             return rest | {EndpointResolverBuiltins.ACCOUNT_ID: self._credentials.get_account_id}
 
         extra["_builtins"] = property(with_account_id)
-    return copy_class(resolver, own=own, shared=_RESOLVER_SHARED, extra=extra, mixin=CachedEndpoints)
+    return copy_class(resolver, own=own, shared=_RESOLVER_SHARED, extra=extra)
 
 
 class _ProbeIdentity:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from asyncauth import AccountSession, Role, SessionPool
+from asyncauth._clients.switches import SWITCHES
 from benchmarks._bodies import ROLE
 from benchmarks._variants import Answer
 
@@ -41,6 +42,13 @@ class Running:
             ec2 = await self._kept.enter_async_context(session.client("ec2"))
             record(account, Answer.of(await ec2.describe_instances()))
             self._live.append((session, ec2))
+
+
+def turn_off(name: str) -> None:
+    """Turn off one of asyncauth's speed-ups, before a pool is made."""
+    if not getattr(SWITCHES, name):
+        raise ValueError(f"{name} is off already")
+    setattr(SWITCHES, name, False)
 
 
 @asynccontextmanager

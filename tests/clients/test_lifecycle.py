@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import inspect
 import io
 import threading
 from contextlib import AsyncExitStack
@@ -15,15 +14,16 @@ import anyio.to_thread
 import pytest
 from aiobotocore.client import AioBaseClient
 from aiobotocore.config import AioConfig
-from aiobotocore.context import with_current_context
+from aiobotocore.endpoint import AioEndpoint
 from aiobotocore.session import AioSession
 from aiohttp import web
+from botocore.awsrequest import AWSRequest, AWSRequestPreparer
 from botocore.context import get_context, start_as_current_context
+from botocore.endpoint import Endpoint
 from botocore.exceptions import ClientError, HTTPClientError
 
 from asyncauth import PoolClosed
 from asyncauth._clients import ClientFactory
-from asyncauth._clients.bound_client import _undecorated
 from tests.support.clients import (
     ALICE,
     BOB,
@@ -325,15 +325,36 @@ async def test_a_patch_of_aiobotocores_calls_is_called(
     assert calls == ["GetCallerIdentity"]
 
 
-def test_a_patch_installed_before_import_is_called_too() -> None:
-    """A patch that was installed before this library was imported is not bypassed."""
-    assert _undecorated(AioBaseClient._make_api_call) is inspect.unwrap(AioBaseClient._make_api_call)
+@pytest.mark.parametrize(
+    ("holder", "name"),
+    [
+        (AioEndpoint, "prepare_request"),
+        (Endpoint, "prepare_request"),
+        (Endpoint, "_encode_headers"),
+        (AioEndpoint, "_encode_headers"),
+        (AWSRequest, "prepare"),
+        (AWSRequestPreparer, "prepare"),
+        (AWSRequestPreparer, "_prepare_headers"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+async def test_a_tracers_patch_of_a_request_is_called(
+    factory: ClientFactory, server: Server, holder: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """X-Ray and OpenTelemetry add a header in one of these methods; a bound client sends it as botocore's client
+    does."""
+    original = getattr(holder, name)
 
-    @functools.wraps(AioBaseClient._make_api_call)
-    async def patched(*_: Any) -> None: ...
+    def patched(self: Any, *arguments: Any) -> Any:
+        calls.append(name)
+        return original(self, *arguments)
 
-    assert _undecorated(patched) is None
-    assert _undecorated(with_current_context(lambda: None)(patched)) is None
+    calls: list[str] = []
+    monkeypatch.setattr(holder, name, patched)
+    client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
+    await client.get_caller_identity()
+
+    assert calls[:1] == [name]
 
 
 async def test_a_call_has_the_features_of_its_caller_and_keeps_its_own(factory: ClientFactory, server: Server) -> None:

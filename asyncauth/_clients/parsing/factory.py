@@ -28,6 +28,7 @@ from asyncauth._clients.parsing.background import run_in_parser_thread
 from asyncauth._clients.parsing.json import JSONCompiler, RestJSONCompiler, decode_json
 from asyncauth._clients.parsing.timestamps import parse_timestamp
 from asyncauth._clients.parsing.xml import GiveUp, Unsupported, XMLCompiler, parse_document
+from asyncauth._clients.switches import SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,7 +274,8 @@ class FastParserFactory(AioResponseParserFactory):
     def __init__(self) -> None:
         super().__init__()
         self._parsers: dict[str, Any] = {}
-        self.set_parser_defaults(timestamp_parser=parse_timestamp)
+        if SWITCHES.timestamps:
+            self.set_parser_defaults(timestamp_parser=parse_timestamp)
 
     def set_parser_defaults(self, **kwargs: Any) -> None:
         """Set `timestamp_parser` or `blob_parser`, as in botocore; the compiled parsers use them as well."""
@@ -289,7 +291,7 @@ class FastParserFactory(AioResponseParserFactory):
 
     def _make_parser(self, protocol_name: str) -> Any:
         stock = PROTOCOL_PARSERS[protocol_name]
-        if stock not in _PARSERS:
+        if stock not in _PARSERS or not SWITCHES.parsers:
             return stock(**self._defaults)
         fast, compile_plan, family = _PARSERS[stock]
         parser: Any = fast(**self._defaults)

@@ -134,10 +134,7 @@ def _plain_body(request: Any) -> bytes | None:
         return None
     kind = type(data)
     if kind is dict:
-        body = _form(data)
-        # Kept for sending, which would otherwise encode the form once more.
-        request.encoded = (data, body)
-        return body.encode()
+        return _form(data).encode()
     if kind is bytes:
         return bytes(data)
     if kind is str:

@@ -22,7 +22,6 @@ JSON = "asyncauth/_clients/parsing/json.py"
 PARSING = "asyncauth/_clients/parsing/factory.py"
 TIMESTAMPS = "asyncauth/_clients/parsing/timestamps.py"
 SIGNING = "asyncauth/_clients/speedups/sigv4.py"
-ENDPOINTS = "asyncauth/_clients/speedups/endpoint_cache.py"
 USER_AGENT = "asyncauth/_clients/speedups/user_agent_cache.py"
 
 PINNED: list[tuple[str, str, set[str]]] = [
@@ -43,12 +42,8 @@ PINNED: list[tuple[str, str, set[str]]] = [
     ("botocore.utils:_parse_timestamp_with_tzinfo", TIMESTAMPS, {"dc76511bfbc420a2"}),
     ("botocore.auth:SigV4Auth", SIGNING, {"733abf07a77f36ba"}),
     ("botocore.auth:_host_from_url", SIGNING, {"c7103a12a8f4bc2f"}),
-    ("botocore.awsrequest:AWSRequestPreparer", SIGNING, {"a3628b9f433e08bd", "47f3dd2a19991833"}),
     ("botocore.awsrequest:AWSRequest", SIGNING, {"4c3ae628b1eed4f0"}),
     ("aiobotocore.signers:AioRequestSigner.get_auth_instance", SIGNING, {"4b6f991818fc633d"}),
-    ("aiobotocore.regions:AioEndpointRulesetResolver._get_provider_params", ENDPOINTS, {"48b08eee3d87ddeb"}),
-    ("botocore.regions:EndpointRulesetResolver._resolve_param_from_context", ENDPOINTS, {"d64985d861c930ba"}),
-    ("botocore.regions:EndpointRulesetResolver._register_endpoint_feature_ids", ENDPOINTS, {"76aaaeeb81b36747"}),
     ("botocore.useragent:UserAgentString", USER_AGENT, {"26483d9ecd45bd21", "acbcbef88c47d612"}),
 ]
 

@@ -237,7 +237,7 @@ class Provider:
 
 
 async def test_a_handler_after_the_signer_finds_the_fields_of_the_form() -> None:
-    """The body is encoded once, for signing and sending; the request's data stays the form, as with botocore."""
+    """The request's data stays the form, as with botocore, and the body that was signed is sent."""
     factory, seen = ClientFactory(max_connections=1), []
     async with serving() as server:
         client = await factory.bind(FakeIdentity(ALICE), "sts", "eu-west-1", endpoint_url=server.url)
