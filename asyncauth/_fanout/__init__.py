@@ -7,6 +7,7 @@ from asyncauth._fanout.attempt import current_attempt
 from asyncauth._fanout.engine import Attempt, FanOut, SkipTarget, TargetResult, fan_out
 from asyncauth._fanout.events import Event, RunFinished, RunStarted, Status, TargetRetried, TargetSettled, TargetStarted
 from asyncauth._fanout.limits import FailureMode, Limits, Retry
+from asyncauth._fanout.producer import Producer
 
 __all__ = [
     "Attempt",
@@ -15,6 +16,7 @@ __all__ = [
     "FanOut",
     "Group",
     "Limits",
+    "Producer",
     "Retry",
     "RunFinished",
     "RunStarted",

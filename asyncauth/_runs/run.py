@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from asyncauth._runs.confirmation import Confirm
     from asyncauth._runs.options import RunOptions
     from asyncauth._runs.outcome import Phase
+    from asyncauth._runs.read_ahead import ReadAhead
     from asyncauth._runs.targets import RejectedAccount, Target, Targets
     from asyncauth._runtime.clock import Clock
     from asyncauth._session import AccountSession
@@ -105,6 +106,8 @@ class Run(Generic[T]):
         self._missing_endpoints = MissingEndpoints()
         self._job_calls: Counter[int] = Counter()  # by id() of the target, until its outcome is made
         self._outcomes: dict[int, Outcome[T]] = {}  # made and not read, by index of the target
+        self._max_at_once = limits.max_at_once
+        self._read_ahead: ReadAhead | None = None
         self._stack = AsyncExitStack()
         self._entered = False
         self.journal = None if options.journal is None else str(options.journal)
@@ -184,6 +187,9 @@ class Run(Generic[T]):
                 stack.callback(self._threads.subscribe(self._results.reconsider))
             stack.enter_context(raised_gc_threshold(_YOUNG_CONTAINERS))
             self._check_open()  # the pool may have been closed during the waits above
+            self._read_ahead = self._targets.read_ahead(self._max_at_once, self._clock)
+            if self._read_ahead is not None:
+                self._read_ahead.start(helpers)
             await self._results.__aenter__()
             self._stack = stack.pop_all()
             self._entered = True
@@ -294,6 +300,7 @@ class Run(Generic[T]):
         # A target whose time is up by now has no job call, so no thread may be started for it.
         await anyio.lowlevel.checkpoint_if_cancelled()
         self._job_calls[id(target)] += 1
+        self._allow_read_ahead()
         try:
             if self._threads is not None:
                 return await self._threads.call(session, target)
@@ -324,7 +331,12 @@ class Run(Generic[T]):
             raise refusal
         return None
 
+    def _allow_read_ahead(self) -> None:
+        if self._read_ahead is not None:
+            self._read_ahead.open()
+
     def _record(self, result: TargetResult[Target, T]) -> None:
+        self._allow_read_ahead()  # the first target may end without a call of the job
         self._counts[result.status] += 1
         outcome = self._outcomes[result.index] = self._make_outcome(result)
         if self._journal is None:

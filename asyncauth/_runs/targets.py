@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,12 +16,16 @@ from asyncauth._aws.partitions import get_partition, is_pattern, partition_of_re
 from asyncauth._aws.region_selection import RegionSelection, parse_selection
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account, as_account
+from asyncauth._runs.read_ahead import ReadAhead
 from asyncauth._runtime.exceptions import strip_frame_locals
 from asyncauth._runtime.validation import check_iterable
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from asyncauth._models import AccountLike
     from asyncauth._runs.regions import EnabledRegions, FindRegions, RegionsFrom
+    from asyncauth._runtime.clock import Clock
 
 logger: Final = logging.getLogger("asyncauth.pool")
 
@@ -104,6 +108,7 @@ class Targets:
         self.rejected: list[RejectedAccount] = []
         self._once = once
         self._find_regions = find_regions
+        self._ahead: ReadAhead | None = None
         self._regions = None if regions is None else _check_regions(regions)
         if isinstance(accounts, Collection):
             accounts = _check_accounts(accounts)
@@ -138,7 +143,7 @@ class Targets:
     def all(self) -> list[Target]:
         """Return all targets, with all regions of the partition for `enabled`. The accounts must be a sequence."""
         assert isinstance(self._accounts, Collection)
-        return [target for account in self._accounts for target in self._targets_of(as_account(account))]
+        return [target for account in self._accounts for target in self.targets_of(as_account(account))]
 
     async def read_accounts(self) -> None:
         """Read an iterator of accounts to its end; afterwards the accounts are a sequence.
@@ -167,27 +172,51 @@ class Targets:
 
         It is asynchronous if the accounts are, or if a call may be needed for the regions of an account.
         """
-        unread = self._regions is None and not self._once and not isinstance(self._accounts, Collection)
-        may_need_calls = self._find_regions is not None and (unread or self.have_enabled)
+        may_need_calls = self._find_regions is not None and self._may_need_calls
         needs_async = may_need_calls or isinstance(self._accounts, AsyncIterable)
-        return self._iterate_async() if needs_async else self._iterate()
+        return _TargetReader(self) if needs_async else self._iterate()
+
+    def read_ahead(self, limit: int, clock: Clock) -> ReadAhead | None:
+        """Return what finds the regions of up to `limit` accounts at once, for the iterator; None if none need a call.
+
+        The caller starts it in a task group that lives as long as the iterator. Without it, the iterator finds the
+        regions of one account at a time.
+        """
+        if self._find_regions is None or not self._may_need_calls:
+            return None
+        self._ahead = ReadAhead(
+            self._accounts,
+            as_account=self._as_account,
+            needs_request=self._needs_request,
+            find=self._find_regions,
+            limit=limit,
+            clock=clock,
+        )
+        return self._ahead
+
+    def accounts_with_regions(self) -> _AccountReader | ReadAhead:
+        """Return an iterator over the accounts with their enabled regions; None where they need no call."""
+        return self._ahead or _AccountReader(_as_async(self._accounts), self._next_account)
 
     def _iterate(self) -> Iterator[Target]:
         assert isinstance(self._accounts, Iterable)
         for given in self._accounts:
             if (account := self._as_account(given)) is not None:
-                yield from self._targets_of(account)
+                yield from self.targets_of(account)
 
-    async def _iterate_async(self) -> AsyncIterator[Target]:
-        async for given in _as_async(self._accounts):
-            if (account := self._as_account(given)) is None:
-                continue
-            found = None
-            is_wanted = account.unavailable is None and self._selection(account).has_enabled
-            if self._find_regions is not None and is_wanted:
-                found = await self._find_regions(account)
-            for target in self._targets_of(account, found):
-                yield target
+    @property
+    def _may_need_calls(self) -> bool:
+        unread = self._regions is None and not self._once and not isinstance(self._accounts, Collection)
+        return unread or self.have_enabled
+
+    async def _next_account(self, given: AsyncIterator[AccountLike]) -> tuple[Account, EnabledRegions | None]:
+        while (account := self._as_account(await anext(given))) is None:
+            pass
+        find = self._find_regions
+        return account, await find(account) if find and self._needs_request(account) else None
+
+    def _needs_request(self, account: Account) -> bool:
+        return account.unavailable is None and self._selection(account).has_enabled
 
     def _as_account(self, given: AccountLike) -> Account | None:
         try:
@@ -202,7 +231,8 @@ class Targets:
             return RegionSelection((partition.default_region,))
         return self._regions or _parse_own(tuple(account.regions))
 
-    def _targets_of(self, account: Account, found: EnabledRegions | None = None) -> list[Target]:
+    def targets_of(self, account: Account, found: EnabledRegions | None = None) -> list[Target]:
+        """Return the targets of an account; `found` are its enabled regions, all of its partition if None."""
         partition, selection = get_partition(account.partition), self._selection(account)
         if account.unavailable is not None:
             return [Target(account, partition.default_region, unreachable=account.unavailable)]
@@ -219,6 +249,57 @@ class Targets:
             # Without the account's id: a report counts targets by their reason.
             reason += f"; an account of {others[0]} is written Account(id, partition={others[0]!r})"
         return [Target(account, partition.default_region, unreachable=reason)]
+
+
+class _TargetReader:
+    """Async iterator over targets, account by account.
+
+    It is no generator, so its `aclose` closes the accounts' iterator also after a wait for it was cancelled.
+    """
+
+    def __init__(self, targets: Targets) -> None:
+        self._targets = targets
+        self._accounts: _AccountReader | ReadAhead | None = None
+        self._left: deque[Target] = deque()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Target:
+        if self._accounts is None:
+            self._accounts = self._targets.accounts_with_regions()
+        while not self._left:
+            account, found = await anext(self._accounts)
+            self._left.extend(self._targets.targets_of(account, found))
+        return self._left.popleft()
+
+    async def aclose(self) -> None:
+        """Close the accounts' iterator."""
+        if self._accounts is not None:
+            await self._accounts.aclose()
+
+
+class _AccountReader:
+    """Async iterator over accounts with their regions, one account at a time."""
+
+    def __init__(
+        self,
+        accounts: AsyncIterable[AccountLike],
+        read: Callable[[AsyncIterator[AccountLike]], Awaitable[tuple[Account, EnabledRegions | None]]],
+    ) -> None:
+        self._accounts = aiter(accounts)
+        self._read = read
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> tuple[Account, EnabledRegions | None]:
+        return await self._read(self._accounts)
+
+    async def aclose(self) -> None:
+        """Close the accounts' iterator, if it can be closed."""
+        if (aclose := getattr(self._accounts, "aclose", None)) is not None:
+            await aclose()
 
 
 class _AsyncReader:

@@ -58,6 +58,37 @@ async def test_each_account_runs_in_its_enabled_regions() -> None:
     assert counts.calls("ec2", "DescribeRegions") == 0
 
 
+async def test_the_regions_of_several_accounts_are_found_at_once() -> None:
+    """One ListRegions for each account; once the first job has started, as many at a time as jobs may run."""
+    accounts = [Account(f"{number:012d}") for number in range(1, 61)]
+    async with SimulatedFleet(accounts, instances_per_region=0) as fleet, pool_over(fleet) as pool:
+        await fleet.fault("hang", service="account", after=1)
+        async with pool.as_completed(nothing, accounts, ["enabled", "!*-*-2"], max_at_once=20) as outcomes:
+            await fleet.wait_until(service="account", in_flight=20)
+            await fleet.clear_faults()
+            done = [outcome async for outcome in outcomes]
+        counts = await fleet.counts()
+
+    assert {outcome.account.id for outcome in done} == {account.id for account in accounts}
+    assert all(outcome.ok for outcome in done)
+    assert counts.calls("account", "ListRegions") == 60
+
+
+async def test_a_run_left_during_its_requests_for_regions_can_be_followed_by_another() -> None:
+    """Leaving the block cancels the requests of accounts that were read ahead; the next run requests them again."""
+    accounts = [Account(f"{number:012d}") for number in range(1, 31)]
+    async with SimulatedFleet(accounts, instances_per_region=0) as fleet, pool_over(fleet) as pool:
+        held = await fleet.fault("hang", service="account", after=1)
+        async with pool.as_completed(nothing, accounts, ["enabled"], max_at_once=20) as outcomes:
+            await fleet.wait_until(service="account", in_flight=20)
+        assert outcomes.running == 0
+        await held.remove()
+        report = await pool.map(nothing, accounts, ["enabled"])
+
+    assert {outcome.account.id for outcome in report} == {account.id for account in accounts}
+    assert {outcome.regions_from for outcome in report} == {"account"}
+
+
 async def test_a_control_policy_that_denies_both_calls_in_10_of_100_accounts() -> None:
     """All 100 accounts have outcomes: 10 with the default regions, the others with those that ListRegions returned."""
     accounts = [Account(f"{number:012d}") for number in range(1, 101)]
