@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 from asyncauth._aws.partitions import check_partition
 from asyncauth._errors import ConfigurationError
@@ -63,7 +63,8 @@ class AccountRecord:
         partition: aws, aws-cn, aws-us-gov, ...
         name: a name for reports.
         role: the role to assume there; a name with its path, a table, or an array of names and ARNs, which is a chain
-            whose last one is the role in the account. By default the pool's role.
+            whose last one is the role in the account. In a fleet file, a name in its roles is that role. By default the
+            pool's role.
         external_id: sent with AssumeRole for this account.
         profile: the profile whose credentials are used for this account; without a role, the account acts as it.
         regions: the regions of its targets if a run names none.
@@ -84,8 +85,19 @@ class AccountRecord:
     unavailable: str | None = None
 
 
-def read_account(value: object, place: Location) -> Account:
+#: A role by its name, a record, or a chain of names and ARNs whose last one is the role in the account.
+RoleValue: TypeAlias = "str | tuple[str, ...] | RoleRecord"
+
+_NO_ROLES: Final[Mapping[str, RoleValue]] = {}
+
+
+def read_account(value: object, place: Location, roles: Mapping[str, RoleValue] = _NO_ROLES) -> Account:
     """Return the account of a record: a table, or only its id or role ARN as a string.
+
+    Args:
+        value: the record.
+        place: its place in the file.
+        roles: roles that a record may refer to by name.
 
     Raises:
         ConfigurationError: the record is invalid; the message has the place of the wrong value.
@@ -100,7 +112,7 @@ def read_account(value: object, place: Location) -> Account:
 
     account = _base(record, at)
     if record.role is not None:
-        role: Any = _role(record, account, at("role"))
+        role: Any = _role(record.role, account, at("role"), roles)
     else:
         role = SELF if account.role is None and record.profile is not None else account.role
     changes: dict[str, Any] = {
@@ -139,26 +151,32 @@ def _lost_zero(text: str) -> str:
     return ""
 
 
-def _role(record: AccountRecord, account: Account, place: Location) -> Role | str:
+def _role(value: RoleValue, account: Account, place: Location, roles: Mapping[str, RoleValue]) -> Role | str:
     if account.role is not None:
         raise place.error("contradicts the ARN of the id, which has a role already")
     try:
-        if isinstance(record.role, RoleRecord):
-            return record.role.as_role()
-        chain = (record.role,) if isinstance(record.role, str) else record.role or ()
-        if not chain:
-            raise ConfigurationError("an empty array; leave the key out for the pool's role")
-        *via, last = chain
-        name = role_name_in(last, account.id, account.partition)
-        if not via:
-            return name
-        hops = tuple(
-            each if each.startswith("arn:") else f"arn:{account.partition}:iam::{account.id}:role/{each}"
-            for each in via
-        )
-        return RoleRecord(name, via=hops).as_role()
+        return role_in(roles.get(value, value) if isinstance(value, str) else value, account.id, account.partition)
     except ConfigurationError as error:
         raise place.error(error) from None
+
+
+def role_in(value: RoleValue, account_id: str, partition: str) -> Role | str:
+    """Return a role of a file as the role of an account.
+
+    Raises:
+        ConfigurationError: it is invalid, or in another account or partition.
+    """
+    if isinstance(value, RoleRecord):
+        return value.as_role()
+    chain = (value,) if isinstance(value, str) else value
+    if not chain:
+        raise ConfigurationError("an empty array; leave the key out for the pool's role")
+    *via, last = chain
+    name = role_name_in(last, account_id, partition)
+    if not via:
+        return name
+    hops = tuple(each if each.startswith("arn:") else f"arn:{partition}:iam::{account_id}:role/{each}" for each in via)
+    return RoleRecord(name, via=hops).as_role()
 
 
 def role_name_in(role: str, account_id: str, partition: str) -> str:

@@ -1,7 +1,4 @@
-"""Fleet file: sources, role, accounts, regions and limits as one TOML file, `asyncauth.toml`.
-
-The dataclasses are the format: the reader checks by them, and the JSON schema beside this file is generated from them.
-"""
+"""Fleet file: reads `asyncauth.toml`, refuses secrets in it, and what a file that was only found may not set."""
 
 from __future__ import annotations
 
@@ -9,231 +6,18 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from asyncauth._errors import ConfigurationError
-from asyncauth._models.account_records import AccountRecord, RoleRecord, read_account
+from asyncauth._models.account_records import RoleRecord, RoleValue, read_account, role_in
+from asyncauth._models.fleet_tables import FleetFile
 from asyncauth._models.typed_tables import Location, parse_toml, read_table
 
 FILE_NAME: Final = "asyncauth.toml"
 
-
-@dataclass(frozen=True, slots=True)
-class SourceTable:
-    """Base credentials of one partition: one of the keys.
-
-    Args:
-        profile: a profile of boto's configuration files.
-        environment: prefix of the variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, such as
-            CN_; with an empty prefix it is these variables themselves.
-        function: an async function that returns Keys, as module:function.
-    """
-
-    profile: str | None = None
-    environment: str | None = None
-    function: str | None = None
-
-    def __post_init__(self) -> None:
-        given = [name for name in self.__slots__ if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ConfigurationError(
-                f"a source has one of profile, environment and function, got {' and '.join(given) or 'none'}"
-            )
-        if self.function is not None and not _FUNCTION.fullmatch(self.function):
-            raise ConfigurationError("function must be module:function")
-
-
-@dataclass(frozen=True, slots=True)
-class PoolTable:
-    """Settings of the pool.
-
-    Args:
-        region_name: the sources' region, which AssumeRole requests go to.
-        max_at_once: how many targets a run works on at the same time by default.
-        allow_long_term: allow the direct use of long-term keys.
-        allow_http_sts: allow STS over plain http on another machine.
-        endpoint_url: the endpoint of every client, a test server.
-        ca_bundle: path of a file with CA certificates.
-        proxy: URL of the proxy of every client.
-    """
-
-    region_name: str | None = None
-    max_at_once: int = 100
-    allow_long_term: bool = False
-    allow_http_sts: bool = False
-    endpoint_url: str | None = None
-    ca_bundle: str | None = None
-    proxy: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimitTable:
-    """Limit on the calls to a service.
-
-    Args:
-        service: boto's name of the service.
-        per: what is counted separately.
-        rate: requests a second.
-        burst: how many requests may go at once after a pause.
-        action: only this operation, or a pattern.
-        account: only in this account.
-        region: only in this region, or a pattern.
-        max_at_once: requests in flight at the same time.
-    """
-
-    service: str
-    per: tuple[Literal["account", "region", "action", "source"], ...] = ("account", "region")
-    rate: float | None = None
-    burst: int | None = None
-    action: str | None = None
-    account: str | None = None
-    region: str | None = None
-    max_at_once: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunTable:
-    """Options of runs.
-
-    Args:
-        max_at_once: targets at the same time.
-        max_at_once_per_account: how many of them in one account.
-        max_at_once_per_region: how many of them in one region.
-        timeout: seconds for one target.
-        deadline: seconds for the whole run.
-        failure_tolerance: how many targets may fail; a fraction if it has a decimal point.
-        failure_mode: strict never runs more targets than may still fail.
-        retry: attempts at a target after transient errors.
-        journal: path of the file that a run is resumed from.
-        progress: show the progress.
-    """
-
-    max_at_once: int | None = None
-    max_at_once_per_account: int | None = None
-    max_at_once_per_region: int | None = None
-    timeout: float | None = None
-    deadline: float | None = None
-    failure_tolerance: int | float | None = None
-    failure_mode: Literal["strict", "soft"] | None = None
-    retry: int | None = None
-    journal: str | None = None
-    progress: bool | None = None
-
-    def keywords(self) -> dict[str, Any]:
-        """Return the options that the file has."""
-        return {name: getattr(self, name) for name in self.__slots__ if getattr(self, name) is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class OrganizationTable:
-    """Accounts of an organization.
-
-    Args:
-        account: ARN of a role in the management account or a delegated administrator; by default the source itself.
-        partition: the partition of the organization if the source itself lists it.
-        parents: ids of organizational units or roots; by default all accounts.
-        exclude: ids of organizational units and accounts.
-        tags: AWS tags that an account must have; costs a call for each account.
-        states: states in which an account is available.
-        organization_id: the id of the expected organization.
-        management: what is done with the management account.
-    """
-
-    account: str | None = None
-    partition: str = "aws"
-    parents: tuple[str, ...] | None = None
-    exclude: tuple[str, ...] = ()
-    tags: Mapping[str, str] | None = None
-    states: tuple[str, ...] = ("ACTIVE",)
-    organization_id: str | None = None
-    management: Literal["auto", "skip", "role"] = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class ProfilesTable:
-    """Accounts that profiles name.
-
-    Args:
-        config_file: path of the configuration file; by default boto's.
-        match: a pattern of profile names.
-    """
-
-    config_file: str | None = None
-    match: str = "*"
-
-
-@dataclass(frozen=True, slots=True)
-class PortalTable:
-    """Accounts of a login of IAM Identity Center.
-
-    Args:
-        sso_session: the name of an sso-session section of boto's configuration.
-        role: the name of the role; * for every role of every account.
-    """
-
-    sso_session: str
-    role: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileTable:
-    """Accounts of another file.
-
-    Args:
-        path: path of the file, relative to the fleet file.
-    """
-
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class DiscoveryTable:
-    """Where accounts are found beside those in the file itself.
-
-    Args:
-        organizations: organizations.
-        profiles: profiles of boto's configuration files.
-        portals: logins of IAM Identity Center.
-        files: other files of accounts.
-        exclude: accounts that are left out, wherever they are found.
-    """
-
-    organizations: tuple[OrganizationTable, ...] = ()
-    profiles: tuple[ProfilesTable, ...] = ()
-    portals: tuple[PortalTable, ...] = ()
-    files: tuple[FileTable, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FleetFile:
-    """Fleet file of asyncauth.
-
-    Args:
-        role: the role to assume in each account that has none of its own.
-        regions: the regions of a run: names and patterns.
-        sources: base credentials by partition; by default boto's chain.
-        pool: settings of the pool.
-        rate_limits: limits on the calls to services.
-        run: options of runs.
-        accounts: accounts.
-        discovery: where other accounts are found.
-    """
-
-    role: str | RoleRecord = "manage-role"
-    regions: tuple[str, ...] | None = None
-    sources: Mapping[str, SourceTable] = field(default_factory=dict)
-    pool: PoolTable = field(default_factory=PoolTable)
-    rate_limits: tuple[RateLimitTable, ...] = ()
-    run: RunTable = field(default_factory=RunTable)
-    accounts: tuple[str | AccountRecord, ...] = ()
-    discovery: DiscoveryTable = field(default_factory=DiscoveryTable)
-
-
-_FUNCTION: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 #: Key ids of users and of temporary credentials, from the IAM User Guide ("Unique identifiers").
 _KEY_ID: Final = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{12,}\b")
 _SECRET_KEY: Final = re.compile(
@@ -258,6 +42,29 @@ class LoadedFleetFile:
     path: Path
     content: FleetFile
     document: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def roles(self) -> Mapping[str, RoleValue]:
+        """The roles that accounts refer to by name; one without a name has that of its key."""
+        given = self.document.get("roles", {})
+        return {
+            key: replace(role, name=key) if isinstance(role, RoleRecord) and "name" not in given[key] else role
+            for key, role in self.content.roles.items()
+        }
+
+    def role_named(self, name: str) -> RoleValue:
+        """Return the role of the file that has this name, else the name itself, which is then AWS's."""
+        return self.roles.get(name, name)
+
+    @property
+    def cache_directory(self) -> Path | None:
+        """The directory of the token cache; None for the default one, or if `content.cache` is false."""
+        return self.resolve(self.content.cache) if isinstance(self.content.cache, str) else None
+
+    def run_keywords(self) -> dict[str, Any]:
+        """Return the options of a run that the file has, without its regions."""
+        options = self.content.run.keywords()
+        return options | ({"journal": self.resolve(options["journal"])} if "journal" in options else {})
 
     def account_records(self) -> Iterator[tuple[Any, Location]]:
         """Return the accounts in the file itself, as parsed, with their places."""
@@ -311,11 +118,26 @@ def load_fleet_file(path: str | os.PathLike[str] | None) -> LoadedFleetFile:
     place = Location(str(file))
     _refuse_secrets(document, place)
     loaded = LoadedFleetFile(file, read_table(FleetFile, document, place), document)
+    for name, role in loaded.roles.items():
+        _check_role(role, place.key("roles").key(name))
     for value, at in loaded.account_records():
-        read_account(value, at)
+        read_account(value, at, loaded.roles)
     if path is None:
         _check_found(loaded, place)
     return loaded
+
+
+def _check_role(role: RoleValue, place: Location) -> None:
+    """Check a named role, with an account as good as any other."""
+    try:
+        chain = role if isinstance(role, tuple) else ()
+        if chain and chain[-1].startswith("arn:"):
+            raise ConfigurationError(
+                "the last role of a chain is a name, because it is in the account that refers to it"
+            )
+        role_in(role, "123456789012", "aws")
+    except ConfigurationError as error:
+        raise place.error(error) from None
 
 
 def _parse(text: str, file: Path) -> Mapping[str, Any]:
@@ -382,6 +204,8 @@ def _forbidden(loaded: LoadedFleetFile) -> Iterator[tuple[str, str]]:
 
 
 def _paths(content: FleetFile) -> Iterator[tuple[str, str]]:
+    if isinstance(content.cache, str):
+        yield "cache", content.cache
     if content.run.journal is not None:
         yield "run.journal", content.run.journal
     for index, each in enumerate(content.discovery.files):

@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
-from asyncauth._models.fleet_file import FleetFile
+from asyncauth._models.fleet_tables import FleetFile
 
 SCHEMA_FILE: Final = Path(__file__).with_name("fleet_file.schema.json")
 

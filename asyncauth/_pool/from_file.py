@@ -1,4 +1,4 @@
-"""Pool of a fleet file: the arguments of a `SessionPool`, and the options of its runs."""
+"""Pool of a fleet file: the arguments of a `SessionPool`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from asyncauth._models import Keys, Profile
 from asyncauth._models.account_records import RoleRecord
 from asyncauth._models.typed_tables import Location
 from asyncauth._resilience import RateLimit
+from asyncauth.caches import FileTokenCache
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from asyncauth._models.fleet_file import LoadedFleetFile, PoolTable, SourceTable
+    from asyncauth._models import Role
+    from asyncauth._models.fleet_file import LoadedFleetFile
+    from asyncauth._models.fleet_tables import PoolTable, SourceTable
 
 
 def pool_arguments(loaded: LoadedFleetFile) -> dict[str, Any]:
@@ -29,31 +32,48 @@ def pool_arguments(loaded: LoadedFleetFile) -> dict[str, Any]:
         ConfigurationError: a limit or the role is invalid, or a function cannot be imported.
     """
     content, place = loaded.content, Location(str(loaded.path))
-    try:
-        role = content.role.as_role() if isinstance(content.role, RoleRecord) else content.role
-    except ConfigurationError as error:
-        raise place.key("role").error(error) from None
-    arguments: dict[str, Any] = {"role": role, **_pool(content.pool, loaded)}
+    arguments: dict[str, Any] = {"role": _default_role(loaded, place.key("role")), **_pool(content.pool, loaded)}
     if content.sources:
         at = place.key("sources")
         arguments["sources"] = {name: _source(table, at.key(name)) for name, table in content.sources.items()}
-    limits = []
-    for index, table in enumerate(content.rate_limits):
+    if content.cache:
+        arguments["token_cache"] = _token_cache(loaded)
+    return {**arguments, "rate_limits": rate_limits(loaded)}
+
+
+def rate_limits(loaded: LoadedFleetFile) -> list[RateLimit]:
+    """Return the limits of the file.
+
+    Raises:
+        ConfigurationError: a limit is invalid.
+    """
+    limits, place = [], Location(str(loaded.path), "rate_limits")
+    for index, table in enumerate(loaded.content.rate_limits):
         try:
             limits.append(RateLimit(**asdict(table)))
         except ConfigurationError as error:
-            raise place.key("rate_limits").item(index).error(error) from None
-    return {**arguments, "rate_limits": limits}
+            raise place.item(index).error(error) from None
+    return limits
 
 
-def run_keywords(loaded: LoadedFleetFile) -> dict[str, Any]:
-    """Return the keyword arguments of a run that the file has."""
-    keywords = loaded.content.run.keywords()
-    if "journal" in keywords:
-        keywords["journal"] = loaded.resolve(keywords["journal"])
-    if loaded.content.regions is not None:
-        keywords["regions"] = loaded.content.regions
-    return keywords
+def _token_cache(loaded: LoadedFleetFile) -> FileTokenCache:
+    try:
+        return FileTokenCache(loaded.cache_directory)
+    except ConfigurationError as error:
+        raise Location(str(loaded.path), "cache").error(error) from None
+
+
+def _default_role(loaded: LoadedFleetFile, place: Location) -> Role | str:
+    """Return the role of accounts that have none of their own."""
+    given = loaded.content.role
+    role = loaded.role_named(given) if isinstance(given, str) else given
+    try:
+        if isinstance(role, tuple):
+            *via, name = role
+            role = RoleRecord(name, via=tuple(via))
+        return role.as_role() if isinstance(role, RoleRecord) else role
+    except ConfigurationError as error:
+        raise place.error(error) from None
 
 
 def _pool(table: PoolTable, loaded: LoadedFleetFile) -> dict[str, Any]:
@@ -66,13 +86,16 @@ def _pool(table: PoolTable, loaded: LoadedFleetFile) -> dict[str, Any]:
     return arguments
 
 
-def _source(table: SourceTable, place: Location) -> Profile | Callable[[], Awaitable[Keys]]:
+def _source(table: SourceTable, place: Location) -> Profile | Keys | Callable[[], Awaitable[Keys]]:
     if table.profile is not None:
         return Profile(table.profile)
     if table.function is not None:
         return _function(table.function, place.key("function"))
     assert table.environment is not None
-    return _EnvironmentKeys(table.environment, place.key("environment"))
+    source = _EnvironmentKeys(table.environment, place.key("environment"))
+    keys = source.read()
+    # Keys that do not end identify the source, so that tokens in files are found again.
+    return keys if keys.expiration is None else source
 
 
 def _function(name: str, place: Location) -> Callable[[], Awaitable[Keys]]:
@@ -92,12 +115,11 @@ class _EnvironmentKeys:
     def __init__(self, prefix: str, place: Location) -> None:
         self._prefix = prefix
         self._place = place
-        self._keys()
 
     async def __call__(self) -> Keys:
-        return self._keys()
+        return self.read()
 
-    def _keys(self) -> Keys:
+    def read(self) -> Keys:
         """Return the keys.
 
         Raises:

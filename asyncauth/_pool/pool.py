@@ -24,7 +24,7 @@ from asyncauth._errors import AssumeRoleDenied, ConfigurationError, LongTermCred
 from asyncauth._fanout import FailureMode, Retry, Status
 from asyncauth._models import Account, FrozenMapping, Keys, Profile, Role, as_account, as_role
 from asyncauth._models.fleet_file import load_fleet_file
-from asyncauth._pool.from_file import pool_arguments, run_keywords
+from asyncauth._pool.from_file import pool_arguments
 from asyncauth._pool.resources import PoolResources, Settings, open_resources
 from asyncauth._pool.statistics import Statistics
 from asyncauth._refresh import RefreshPolicy
@@ -164,10 +164,10 @@ class SessionPool:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str] | None = None, **arguments: Any) -> Self:
-        """Return a pool with the settings of a fleet file, `asyncauth.toml`.
+        """Return a pool with the settings of a fleet file, `asyncauth.toml`: role, sources, limits and token cache.
 
-        The file's accounts are `asyncauth.discovery.fleet_accounts(path)`, and the options of its runs are the
-        attribute `run_options`.
+        The file's accounts are `asyncauth.discovery.fleet_accounts(path)`. The options of its runs are the attribute
+        `run_options`, or `asyncauth.discovery.fleet_run(path)` without a pool.
 
         Args:
             path: the file; None: the nearest `asyncauth.toml` in the current folder or above it. Such a file must
@@ -185,7 +185,9 @@ class SessionPool:
         """
         loaded = load_fleet_file(path)
         pool = cls(**{**pool_arguments(loaded), **arguments})
-        pool.run_options = run_keywords(loaded)
+        pool.run_options = loaded.run_keywords()
+        if loaded.content.regions is not None:
+            pool.run_options["regions"] = loaded.content.regions
         return pool
 
     # -- life cycle ----------------------------------------------------------------------------------------------

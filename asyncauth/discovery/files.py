@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from asyncauth._models import Account
+    from asyncauth._models.account_records import RoleValue
 
 #: How many mistakes of a file one error lists.
 _MAX_LISTED: Final = 10
@@ -73,8 +74,8 @@ def read_accounts(file: Path, reader: Callable[[bytes, str], Iterable[Record]]) 
     return accounts_of(reader(content, str(file)))
 
 
-def accounts_of(records: Iterable[Record]) -> list[Account]:
-    """Return the accounts of records, each once.
+def accounts_of(records: Iterable[Record], roles: Mapping[str, RoleValue] | None = None) -> list[Account]:
+    """Return the accounts of records, each once; `roles` are those that a record may refer to by name.
 
     Raises:
         ConfigurationError: a record is invalid, or contradicts another; one error for all mistakes.
@@ -83,7 +84,7 @@ def accounts_of(records: Iterable[Record]) -> list[Account]:
     mistakes: list[ConfigurationError] = []
     for value, place in records:
         try:
-            account = read_account(value, place)
+            account = read_account(value, place, roles or {})
             first, where = found.setdefault(account_key(account), (account, place))
             if first != account:
                 raise place.error(f"account {account.id} is listed before, with other values: {where}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from asyncauth import Account, ConfigurationError, Keys, SessionPool
-from asyncauth.discovery import fleet_accounts
+from asyncauth import Account, ConfigurationError, Keys, RateLimit, Role, SessionPool
+from asyncauth.discovery import FleetRun, fleet_accounts, fleet_run
 from asyncauth.testing import SimulatedFleet
 from tests.support.fleets import who_am_i
 
@@ -87,6 +89,156 @@ organizations = [{{ management = "auto", organization_id = "{fleet.organization_
     assert {outcome.account.id: outcome.value.split(":")[4] for outcome in report.succeeded} == {
         account.id: account.id for account in own
     }
+
+
+ROLES = """
+role = "spoke"
+
+[roles.spoke]
+external_id = "from-the-table"
+
+[roles.audit]
+name = "team/auditor"
+duration_seconds = 900
+
+[roles]
+chained = ["arn:aws:iam::999999999999:role/hub", "deploy"]
+
+[[accounts]]
+id = "111111111111"
+
+[[accounts]]
+id = "222222222222"
+role = "audit"
+
+[[accounts]]
+id = "333333333333"
+role = "chained"
+
+[[accounts]]
+id = "444444444444"
+role = "named-by-aws"
+"""
+
+
+async def test_accounts_refer_to_named_roles(tmp_path: Path) -> None:
+    """A table's name is by default its key, an array is a chain, and any other name is a role of the account."""
+    path = tmp_path / "fleet.toml"
+    path.write_text(ROLES, encoding="utf-8")
+
+    pool = SessionPool.from_file(path)
+    found = [account async for account in fleet_accounts(path)]
+
+    assert pool.role == Role("spoke", external_id="from-the-table")
+    assert [account.role for account in found] == [
+        None,
+        Role("auditor", "/team/", duration_seconds=900),
+        Role("deploy", via=("arn:aws:iam::999999999999:role/hub",)),
+        "named-by-aws",
+    ]
+
+
+@pytest.mark.parametrize("partition", ["aws", "aws-cn"])
+async def test_an_organization_has_a_role_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, partition: str
+) -> None:
+    """It is assumed in each account of the organization; the management account keeps acting as the source."""
+    members = [Account(f"11111111111{n}", partition=partition) for n in range(3)]
+    async with SimulatedFleet(members, role="deploy") as fleet:
+        set_keys(monkeypatch, fleet.keys(partition), "")
+        path = tmp_path / "fleet.toml"
+        path.write_text(
+            f"""
+sources.{partition} = {{ environment = "" }}
+roles.spoke = {{ name = "deploy", duration_seconds = 900 }}
+[pool]
+endpoint_url = "{fleet.endpoint_url}"
+allow_long_term = true
+[[discovery.organizations]]
+partition = "{partition}"
+role = "spoke"
+""",
+            encoding="utf-8",
+        )
+        async with SessionPool.from_file(path) as pool:
+            report = await pool.map(who_am_i, fleet_accounts(path, pool))
+        management = fleet.management(partition).id
+
+    arns = {outcome.account.id: outcome.value for outcome in report.succeeded}
+    assert arns.keys() == {management, *(account.id for account in members)}
+    assert all((":assumed-role/deploy/" in arn) == (one_id != management) for one_id, arn in arns.items())
+
+
+async def test_the_settings_of_runs_are_one_object(tmp_path: Path) -> None:
+    """Regions, options with the journal beside the file, rate limits and the cache, as `pool.map` takes them."""
+    path = tmp_path / "fleet.toml"
+    path.write_text(
+        """
+regions = ["enabled", "!ap-*"]
+cache = "tokens"
+[run]
+max_at_once = 7
+journal = "runs/journal"
+failure_tolerance = 0.5
+progress = false
+[[rate_limits]]
+service = "ec2"
+rate = 20.0
+""",
+        encoding="utf-8",
+    )
+
+    run = fleet_run(path)
+    pool = SessionPool.from_file(path)
+
+    options = {"max_at_once": 7, "journal": tmp_path / "runs/journal", "failure_tolerance": 0.5, "progress": False}
+    assert run == FleetRun(
+        path=path,
+        regions=("enabled", "!ap-*"),
+        options=options,  # type: ignore[arg-type]
+        rate_limits=(RateLimit("ec2", rate=20),),
+        cache=True,
+        cache_directory=tmp_path / "tokens",
+    )
+    assert pool.run_options == {**options, "regions": run.regions}
+    path.write_text("", encoding="utf-8")
+    assert fleet_run(path) == FleetRun(path, None, {}, (), False, None)
+
+
+async def test_the_settings_of_runs_need_no_botocore(tmp_path: Path) -> None:
+    """A command that answers from the cache reads them in a few milliseconds."""
+    (tmp_path / "asyncauth.toml").write_text('cache = true\nregions = ["us-east-1"]', encoding="utf-8")
+    code = (
+        "import sys; from asyncauth.discovery import fleet_run; run = fleet_run('asyncauth.toml'); "
+        "assert run.cache and run.regions; assert 'botocore' not in sys.modules"
+    )
+
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: ASYNC221 - there is nothing else to run
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+async def test_the_cache_of_the_file_keeps_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second pool needs no AssumeRole; an argument switches the cache off; an unsafe directory has its place."""
+    async with SimulatedFleet(1) as fleet:
+        set_keys(monkeypatch, fleet.keys(), "")
+        path = tmp_path / "fleet.toml"
+        path.write_text(
+            f'cache = "tokens"\n[pool]\nendpoint_url = "{fleet.endpoint_url}"\n[sources.aws]\nenvironment = ""',
+            encoding="utf-8",
+        )
+        for _ in range(2):
+            async with SessionPool.from_file(path) as pool:
+                await pool.map(who_am_i, fleet.accounts)
+        once = (await fleet.counts()).calls("sts", "AssumeRole")
+        async with SessionPool.from_file(path, token_cache=None) as pool:
+            await pool.map(who_am_i, fleet.accounts)
+        twice = (await fleet.counts()).calls("sts", "AssumeRole")
+    (tmp_path / "tokens").chmod(0o777)
+
+    assert (once, twice) == (1, 2)
+    with pytest.raises(ConfigurationError, match=r"fleet.toml: cache: .*tokens"):
+        SessionPool.from_file(path)
 
 
 async def test_arguments_replace_those_of_the_file(tmp_path: Path) -> None:

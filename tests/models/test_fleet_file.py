@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from asyncauth import ConfigurationError, RateLimit, RunOptions
 from asyncauth._models.account_records import AccountRecord, RoleRecord
-from asyncauth._models.fleet_file import (
+from asyncauth._models.fleet_file import load_fleet_file
+from asyncauth._models.fleet_tables import (
     DiscoveryTable,
     FileTable,
     FleetFile,
@@ -26,7 +27,6 @@ from asyncauth._models.fleet_file import (
     RateLimitTable,
     RunTable,
     SourceTable,
-    load_fleet_file,
 )
 from asyncauth._models.table_schema import SCHEMA_FILE, schema_text
 
@@ -47,6 +47,13 @@ COUNTS = st.integers(1, 10_000)
 FILES = st.builds(
     FleetFile,
     role=NAMES | st.builds(RoleRecord, name=NAMES, duration_seconds=st.integers(900, 43_200)),
+    roles=st.dictionaries(
+        NAMES,
+        st.builds(RoleRecord, name=NAMES, external_id=st.none() | NAMES)
+        | st.just(("arn:aws:iam::111111111111:role/hub", "deploy")),
+        max_size=2,
+    ),
+    cache=st.booleans() | NAMES,
     regions=st.none() | st.just(("us-*", "cn-north-1")),
     sources=st.dictionaries(
         st.sampled_from(["aws", "aws-cn"]),
@@ -69,9 +76,9 @@ FILES = st.builds(
     ).map(tuple),
     discovery=st.builds(
         DiscoveryTable,
-        organizations=st.lists(st.builds(OrganizationTable, tags=st.none() | st.just({"a": "b"})), max_size=1).map(
-            tuple
-        ),
+        organizations=st.lists(
+            st.builds(OrganizationTable, role=st.none() | NAMES, tags=st.none() | st.just({"a": "b"})), max_size=1
+        ).map(tuple),
         profiles=st.lists(st.builds(ProfilesTable, match=NAMES), max_size=1).map(tuple),
         portals=st.lists(st.builds(PortalTable, sso_session=NAMES, role=NAMES | st.just("*")), max_size=1).map(tuple),
         files=st.lists(st.builds(FileTable, path=NAMES), max_size=2).map(tuple),
@@ -124,6 +131,14 @@ def test_an_empty_file_has_the_defaults() -> None:
         ("role = 'a'\nrole = 'b'", "not valid TOML: .*line 2"),
         (f"a = {'[' * 100_000}", "too many levels"),
         ("role = 3", "role: must be a string or a table, got the number 3"),
+        ("[roles.a]\nduration_seconds = 1", "fleet.toml: roles.a: duration_seconds must be"),
+        ("[roles.'a b']", "fleet.toml: roles.a b: "),
+        ("roles.a = []", "roles.a: an empty array"),
+        ("roles.a = ['hub', 'arn:aws:iam::111111111111:role/b']", "roles.a: the last role of a chain is a name"),
+        ("roles.a = ['arn:aws:iam::1:role/hub', 'b']", "fleet.toml: roles.a: an account id must be"),
+        ("roles.a = 3", "roles.a: must be a table or an array, got the number 3"),
+        ("[[accounts]]\nid = 'arn:aws:iam::111111111111:role/x'\nrole = 'a'", r"accounts\[0\].role: contradicts"),
+        ("cache = 3", "cache: must be true or false or a string, got the number 3"),
     ],
 )
 def test_a_mistake_has_its_path(text: str, message: str) -> None:
@@ -215,6 +230,7 @@ def test_a_found_file_of_another_user_is_refused(found: Path, monkeypatch: pytes
         ("[pool]\nproxy = 'http://x'", "pool.proxy: .* may not set a proxy"),
         ("[run]\njournal = '../journal'", "run.journal: .* may not set a path outside of its folder"),
         ("[run]\njournal = 'link/journal'", "run.journal: .* a path outside of its folder"),
+        ("cache = '../tokens'", "cache: .* may not set a path outside of its folder"),
         ("[[discovery.files]]\npath = '/etc/passwd'", r"discovery.files\[0\].path: .* a path outside"),
         ("[[discovery.profiles]]\nconfig_file = '~/x'", r"discovery.profiles\[0\].config_file: .* a path outside"),
     ],
