@@ -52,7 +52,7 @@ def test_every_block_of_the_page_runs(
             asyncio.run(result)
 
     shown = capsys.readouterr().out
-    assert [language for language, _ in BLOCKS] == ["python", "csv", "python", "python", "toml", "python"]
+    assert [language for language, _ in BLOCKS] == ["python", "csv", "python", "python", "toml", "python", "python"]
     assert "'billing', 'web'" in shown
     assert "['111111111111']" in shown
     assert "3 targets: 3 succeeded; 2 accounts reached" in shown
