@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from asyncauth.stores.files import CsvStore, JsonLinesStore
-from asyncauth.stores.protocol import Mode, Scope, ScopeStatus, Status, Store
+from asyncauth.stores.protocol import METRICS_PREFIX, MetricStore, Mode, Scope, ScopeStatus, Status, Store
 from asyncauth.stores.sqlite import SqliteStore
 
-__all__ = ["CsvStore", "JsonLinesStore", "Mode", "Scope", "ScopeStatus", "SqliteStore", "Status", "Store"]
+__all__ = [
+    "METRICS_PREFIX",
+    "CsvStore",
+    "JsonLinesStore",
+    "MetricStore",
+    "Mode",
+    "Scope",
+    "ScopeStatus",
+    "SqliteStore",
+    "Status",
+    "Store",
+]

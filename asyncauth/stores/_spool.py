@@ -6,14 +6,19 @@ import json
 import os
 import shutil
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from asyncauth._models.kinds import Record
+    from asyncauth._models.metrics import Points
     from asyncauth.stores.protocol import Scope
+
+_SERIES_FIELDS: Final = (
+    "partition", "account", "account_name", "region", "namespace", "metric", "resource", "stat", "period", "unit",
+)  # fmt: skip
 
 
 class Spool:
@@ -33,16 +38,20 @@ class Spool:
 
     def write(self, scope: Scope, page: Sequence[Record]) -> None:
         """Append a page; after an error the scope's pages are incomplete and must be dropped."""
+        self._append(scope, (_record_line(record) for record in page))
+
+    def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
+        """Append points of metrics, one line for each series."""
+        self._append(scope, (_points_line(points) for points in page))
+
+    def _append(self, scope: Scope, lines: Iterator[str]) -> None:
         file = self._files.get(scope)
         if file is None:
             path = self._directory / f"{len(os.listdir(self._directory))}-{scope.account}-{scope.region}"
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             file = self._files[scope] = os.fdopen(descriptor, "w+", encoding="utf-8")
             path.unlink()  # the open file stays; a killed process leaves nothing
-        for record in page:
-            raw = None if record.raw is None else json.dumps(record.raw, default=str)
-            columns = json.dumps(dict(record.columns), default=_as_json)
-            line = json.dumps([record.id, record.arn, record.name, record.account_name, columns, raw]) + "\n"
+        for line in lines:
             file.write(line)
             self._sizes[scope] = self._sizes.get(scope, 0) + len(line)  # ASCII, so characters are bytes
             self.size += len(line)
@@ -70,6 +79,19 @@ class Spool:
         for scope in list(self._files):
             self.drop(scope)
         shutil.rmtree(self._directory)
+
+
+def _record_line(record: Record) -> str:
+    raw = None if record.raw is None else json.dumps(record.raw, default=str)
+    columns = json.dumps(dict(record.columns), default=_as_json)
+    return json.dumps([record.id, record.arn, record.name, record.account_name, columns, raw]) + "\n"
+
+
+def _points_line(points: Points) -> str:
+    series = points.series
+    own = {name: getattr(series, name) for name in _SERIES_FIELDS}
+    identity = {**own, "dimensions": series.dimensions_json}
+    return json.dumps([identity, list(points.timestamps), list(points.values)]) + "\n"
 
 
 def _as_json(value: Any) -> Any:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asyncauth._models.kinds import Kind, Record
+    from asyncauth._models.metrics import Points
 
 Mode: TypeAlias = Literal["append", "upsert", "mirror"]
 Status: TypeAlias = Literal["ok", "denied", "throttled", "error", "skipped", "timed_out"]
+
+#: Begin of a scope's kind whose content is points of metrics: `metrics:AWS/EC2`.
+METRICS_PREFIX: Final = "metrics:"
 
 
 class Scope(NamedTuple):
     """Scope of a fetch: one kind in one account and region.
 
     Args:
-        kind: the kind's name.
+        kind: the kind's name; `metrics:` and the namespace for points of metrics.
         partition: the partition's name.
         account: the account's id.
         region: the region's name, or `global`.
@@ -70,6 +74,18 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """End the sync and release the store. Scopes that are not finished leave nothing."""
+        ...
+
+
+class MetricStore(Store, Protocol):
+    """Store that also keeps points of metrics."""
+
+    async def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
+        """Keep points of a scope, whose kind begins with `metrics:`; the last value of an instant counts.
+
+        `finish_scope` commits them whatever the status is: what CloudWatch has answered is true, and its gaps can be
+        filled by a later sync.
+        """
         ...
 
 

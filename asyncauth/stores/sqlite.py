@@ -17,12 +17,13 @@ from asyncauth._runtime.validation import check_count, check_seconds
 from asyncauth.stores import _schema
 from asyncauth.stores._lock import StoreLock, refuse_network_file_system
 from asyncauth.stores._spool import Spool
-from asyncauth.stores.protocol import Mode, new_sync_id
+from asyncauth.stores.protocol import METRICS_PREFIX, Mode, new_sync_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncauth._models.kinds import Kind, Record
+    from asyncauth._models.metrics import Points
     from asyncauth._runtime.clock import Clock
     from asyncauth.stores.protocol import Scope, ScopeStatus
 
@@ -112,13 +113,26 @@ class SqliteStore:
         Raises:
             OSError: the disk is full; finish the scope with the status `error`.
         """
-        # Read here and changed in the writer thread: a number that is late by one page is good enough.
-        while scope not in self._began and self._spool is not None and self._spool.size >= self._spool_bytes:
-            await self._freed.wait()
+        await self._wait_for_space(scope)
         await self._in_writer(lambda: self._write(scope, page))
+
+    async def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
+        """Append points of metrics to the spool.
+
+        Args:
+            scope: the scope, whose kind begins with `metrics:`.
+            page: points of any series; of two values for one instant, the later one counts.
+
+        Raises:
+            OSError: the disk is full; finish the scope with the status `error`.
+        """
+        await self._wait_for_space(scope)
+        await self._in_writer(lambda: self._write_points(scope, page))
 
     async def finish_scope(self, scope: Scope, status: ScopeStatus) -> int:
         """Commit the scope's rows and its status in one transaction; return the number of rows.
+
+        The points of metrics are committed whatever the status is.
 
         Raises:
             sqlite3.Error: the transaction failed and was rolled back; the scope is as it was before.
@@ -144,6 +158,11 @@ class SqliteStore:
 
     def __repr__(self) -> str:
         return f"<SqliteStore {str(self.path.absolute())!r} [{self._mode}]>"
+
+    async def _wait_for_space(self, scope: Scope) -> None:
+        # Read here and changed in the writer thread: a number that is late by one page is good enough.
+        while scope not in self._began and self._spool is not None and self._spool.size >= self._spool_bytes:
+            await self._freed.wait()
 
     def _wake_writers(self) -> None:
         freed, self._freed = self._freed, anyio.Event()
@@ -208,6 +227,11 @@ class SqliteStore:
         self._began.setdefault(scope, self._clock.time())
         spool.write(scope, page)
 
+    def _write_points(self, scope: Scope, page: Sequence[Points]) -> None:
+        _, spool = self._open_parts()
+        self._began.setdefault(scope, self._clock.time())
+        spool.write_points(scope, page)
+
     def _finish(self, scope: Scope, status: ScopeStatus) -> int:
         connection, spool = self._open_parts()
         now = self._clock.time()
@@ -215,7 +239,11 @@ class SqliteStore:
         try:
             connection.execute("begin immediate")
             try:
-                rows = self._write_rows(connection, scope, spool, now) if status.status == "ok" else 0
+                rows = 0
+                if scope.kind.startswith(METRICS_PREFIX):
+                    rows = self._write_series(connection, scope, spool, now)
+                elif status.status == "ok":
+                    rows = self._write_rows(connection, scope, spool, now)
                 where = (scope.partition, scope.account, scope.region, scope.kind)
                 connection.execute(
                     _schema.SCOPE, (self._sync, *where, status.status, rows, status.code, status.reason, began, now)
@@ -248,6 +276,18 @@ class SqliteStore:
         if self._mode == "mirror":
             connection.executemany(_schema.GONE, [(now, rid) for id_, rid in known.items() if id_ not in seen])
         return len(seen)
+
+    def _write_series(self, connection: sqlite3.Connection, scope: Scope, spool: Spool, now: float) -> int:
+        """Write the points of a scope; return how many instants have a value."""
+        written = 0
+        for identity, timestamps, values in spool.read(scope):
+            connection.execute(_schema.SERIES, {**identity, "seen": now, "sync": self._sync})
+            (series,) = connection.execute(_schema.SERIES_NUMBER, identity).fetchone()
+            points = dict(zip(timestamps, values, strict=True))
+            rows = ((series, timestamp, value, self._sync) for timestamp, value in points.items())
+            connection.executemany(_schema.POINT, rows)
+            written += len(points)
+        return written
 
     def _prune(self, older_than: float) -> int:
         connection, _ = self._open_parts()
