@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from asyncauth.testing._blocking import BlockingControls
     from asyncauth.testing._clock import FakeClock
+    from asyncauth.testing._cloudwatch import CloudWatch
     from asyncauth.testing._ec2 import Ec2Troubles
     from asyncauth.testing._fleet import SimulatedFleet
     from asyncauth.testing._handles import BlockingFault, Fault
@@ -20,6 +21,7 @@ __all__ = [
     "BlockingControls",
     "BlockingFault",
     "CallCount",
+    "CloudWatch",
     "Counts",
     "Ec2Troubles",
     "FakeClock",
@@ -37,6 +39,7 @@ _MODULE_OF = {
     "BlockingControls": "_blocking",
     "BlockingFault": "_handles",
     "CallCount": "_records",
+    "CloudWatch": "_cloudwatch",
     "Counts": "_records",
     "Ec2Troubles": "_ec2",
     "FakeClock": "_clock",

@@ -16,6 +16,7 @@ from asyncauth._aws.partitions import get_partition, partitions
 from asyncauth._models import Account, Keys
 from asyncauth.testing import _commands, _spec
 from asyncauth.testing._blocking import BlockingControls
+from asyncauth.testing._cloudwatch import CloudWatch, cloudwatch_entry
 from asyncauth.testing._ec2 import Ec2Troubles, troubles_entry
 from asyncauth.testing._handles import Fault
 from asyncauth.testing._identity_center import identity_center_entries
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _USER: Final = "fleet-operator"
 _ORGANIZATION: Final = Organization()
 _NO_TROUBLES: Final = Ec2Troubles()
+_NO_METRICS: Final = CloudWatch()
 _INACCESSIBLE: Final = frozenset(("SUSPENDED", "PENDING_CLOSURE", "CLOSED"))
 
 
@@ -86,6 +88,7 @@ class SimulatedFleet:
             partition; None: none.
         management_role: the management accounts have the role too. AWS does not create it there.
         ec2: troubles of EC2's listings, in every account; without them, pages are as AWS documents them.
+        cloudwatch: generated metrics, troubles of GetMetricData, and monitoring accounts.
         seed: the same seed gives the same sizes, ids and random choices.
         start_timeout: seconds within which the child must start.
 
@@ -123,6 +126,7 @@ class SimulatedFleet:
         identity_center: IdentityCenterLike = None,
         management_role: bool = False,
         ec2: Ec2Troubles = _NO_TROUBLES,
+        cloudwatch: CloudWatch = _NO_METRICS,
         seed: int = 0,
         start_timeout: float = 30.0,
     ) -> None:
@@ -146,6 +150,7 @@ class SimulatedFleet:
             "metric_points": metric_points,
             "preload": list(preload),
             "ec2": troubles_entry(ec2),
+            "cloudwatch": cloudwatch_entry(cloudwatch),
             "seed": seed,
         }
         self._denied = {str(account_id(account)) for account in denied}

@@ -87,6 +87,9 @@ class Counts:
         peak_by_account: `peak` for each account.
         peak_by_action: `peak` for each `(service, action)`.
         owners: for each account, the ARNs that signed for it (the first 1,000).
+        billed_metrics: metrics that GetMetricData calls requested, as AWS charges them: one for each metric of a call
+            and five of its statistics.
+        data_points: values that GetMetricData returned.
     """
 
     records: tuple[CallCount, ...] = field(repr=False)
@@ -99,6 +102,8 @@ class Counts:
     peak_by_account: Mapping[str, int] = field(repr=False)
     peak_by_action: Mapping[tuple[str, str], int] = field(repr=False)
     owners: Mapping[str, frozenset[str]] = field(repr=False)
+    billed_metrics: int
+    data_points: int
 
     def calls(
         self,
@@ -168,6 +173,8 @@ class Counts:
             peak_by_account=MappingProxyType({key[1]: peak for key, peak in peaks if key[0] == "account"}),
             peak_by_action=MappingProxyType({(key[1], key[2]): peak for key, peak in peaks if key[0] == "action"}),
             owners=MappingProxyType({account: frozenset(arns) for account, arns in data["owners"].items()}),
+            billed_metrics=data["billed_metrics"],
+            data_points=data["data_points"],
         )
 
 

@@ -61,6 +61,16 @@ class Moto:
         """Run a function in moto's thread."""
         return self._worker.submit(call)
 
+    def run_prepared(self, call: Callable[[], Any]) -> Future[Any]:
+        """Run a function that reads moto's backends in moto's thread, after moto's import."""
+
+        def prepared() -> Any:
+            self._load()
+            moto_startup.complete_ec2(self._regions)
+            return call()
+
+        return self._worker.submit(prepared)
+
     def _preload(self, services: list[str]) -> None:
         self._load()
         for service in services:

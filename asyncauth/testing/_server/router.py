@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from asyncauth.testing._server import listings
 from asyncauth.testing._server.aws_errors import THROTTLING_CODES, AwsError, refusal, render
 from asyncauth.testing._server.calls import Call, identify
+from asyncauth.testing._server.cloudwatch import ACTIONS as CLOUDWATCH_ACTIONS
 from asyncauth.testing._server.http import Request, Response
 from asyncauth.testing._server.identity_center import OIDC, PORTAL
 from asyncauth.testing._server.regions import ACCOUNT_ACTIONS
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from asyncauth.testing._server.authenticator import Authenticator
     from asyncauth.testing._server.call_recorder import CallRecorder
     from asyncauth.testing._server.clock import FleetClock
+    from asyncauth.testing._server.cloudwatch import CloudWatchServer
     from asyncauth.testing._server.faults import Fault, FaultInjector
     from asyncauth.testing._server.identity_center import IdentityCenterServer
     from asyncauth.testing._server.moto_backend import Moto
@@ -43,6 +45,7 @@ class Router:
         sts: the fleet's STS.
         authenticator: checks signatures, tokens and regions.
         moto: the backend of all other services.
+        cloudwatch: answers what moto's CloudWatch lacks.
         faults: the active faults and limits.
         recorder: counts the calls.
         regions: answers the actions about regions.
@@ -58,6 +61,7 @@ class Router:
         sts: SecurityTokenService,
         authenticator: Authenticator,
         moto: Moto,
+        cloudwatch: CloudWatchServer,
         faults: FaultInjector,
         recorder: CallRecorder,
         regions: RegionsServer,
@@ -69,6 +73,7 @@ class Router:
         self._sts = sts
         self._authenticator = authenticator
         self._moto = moto
+        self._cloudwatch = cloudwatch
         self._faults = faults
         self._recorder = recorder
         self._regions = regions
@@ -134,6 +139,9 @@ class Router:
             return self._regions.account_management(call.action, call.principal, request.body)
         if call.service == "organizations":
             return self._organizations.answer(call.action, call.principal, request.body)
+        # CBOR is moto's: no botocore uses it with CloudWatch.
+        if call.service == "monitoring" and call.action in CLOUDWATCH_ACTIONS and call.protocol != "cbor":
+            return await self._call_cloudwatch(call, request, call.principal)
         return await self._call_moto(call, request, call.principal)
 
     def _check_control_policy(self, call: Call, caller: Principal) -> None:
@@ -144,6 +152,13 @@ class Router:
                 "with an explicit deny in a service control policy"
             )
             raise refusal("denied", call.protocol, call.service, message)
+
+    async def _call_cloudwatch(self, call: Call, request: Request, caller: Principal) -> Response:
+        def answer() -> Response:
+            return self._cloudwatch.answer(call.action, caller.account, call.region, request, call.form)
+
+        response: Response = await asyncio.wrap_future(self._moto.run_prepared(answer))
+        return response
 
     async def _call_moto(self, call: Call, request: Request, caller: Principal) -> Response:
         key = call.signed.access_key_id if call.signed else ""

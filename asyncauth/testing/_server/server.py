@@ -22,9 +22,11 @@ from asyncauth.testing._server import http as _http
 from asyncauth.testing._server.authenticator import Authenticator
 from asyncauth.testing._server.call_recorder import CallRecorder
 from asyncauth.testing._server.clock import FleetClock
+from asyncauth.testing._server.cloudwatch import CloudWatchServer
 from asyncauth.testing._server.faults import Fault, FaultInjector, Match, RateLimit
 from asyncauth.testing._server.http import Request, Response
 from asyncauth.testing._server.identity_center import IdentityCenterServer
+from asyncauth.testing._server.metric_samples import Metrics
 from asyncauth.testing._server.moto_backend import Moto, prepare_environment
 from asyncauth.testing._server.organizations import OrganizationsServer
 from asyncauth.testing._server.regions import Regions, RegionsServer
@@ -66,11 +68,13 @@ class Fleet:
             hidden_every=spec["ec2"]["hidden_every"],
         )
         self.moto = Moto(seeds, regions.by_partition, spec["ec2"])
+        self.cloudwatch = CloudWatchServer(Metrics(spec["cloudwatch"], seeds, seed=spec["seed"], wall=self.clock.time))
         self.identity_centers = IdentityCenterServer(spec["identity_centers"], accounts, self.sts, self.clock)
         self.router = Router(
             sts=self.sts,
             authenticator=Authenticator(self.sts, regions.partition_of, self.clock, spec["max_clock_skew"]),
             moto=self.moto,
+            cloudwatch=self.cloudwatch,
             faults=self.faults,
             recorder=self.recorder,
             regions=RegionsServer(regions, self.sts),
@@ -179,10 +183,12 @@ class Fleet:
         )
 
     async def _counts(self, command: dict[str, Any]) -> Any:
-        return self.recorder.snapshot()
+        metrics = {"billed_metrics": self.cloudwatch.billed.units, "data_points": self.cloudwatch.billed.points}
+        return {**self.recorder.snapshot(), **metrics}
 
     async def _reset_counts(self, command: dict[str, Any]) -> Any:
         self.recorder.reset()
+        self.cloudwatch.billed.reset()
         self.sts.assumed.clear()
         return {}
 
