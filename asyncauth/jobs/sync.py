@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -13,11 +15,12 @@ from asyncauth._errors import AssumeRoleDenied
 from asyncauth._runs.outcome import DONE_BEFORE, describe_cause
 from asyncauth._runtime.printable import describe_error
 from asyncauth.jobs.account_scope import AccountClaims
+from asyncauth.jobs.expected import note_accounts
 from asyncauth.jobs.fetch import GLOBAL, fetch
-from asyncauth.stores import Scope, ScopeStatus
+from asyncauth.stores import Interruptible, Scope, ScopeStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 
     from asyncauth import AccountLike, AccountSession, Outcome, Report, SessionPool
     from asyncauth._models.kinds import Kind
@@ -72,24 +75,45 @@ async def sync(
 
     # The journal's identity is the job's name: what is done for other kinds or another store is not done for these.
     job.__qualname__ = f"sync of {', '.join(sorted(kind.name for kind in kinds))} into {store!r}"
+    chosen = tuple(regions) if isinstance(regions, Iterable) and not isinstance(regions, str) else regions
     journal = options.get("journal")
-    await store.begin(sync_id, kinds, journal=None if journal is None else os.fspath(journal))
     try:
-        try:
-            report: Report[int] = await pool.map(job, accounts, regions, **options)
-        except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await targets.finish(getattr(error, "report", None))
-            raise
-        try:
-            await targets.finish(report)
-        except BaseException as error:
-            BaseException.__setattr__(error, "report", report)
-            raise
-        return report
-    finally:
+        await store.begin(sync_id, kinds, journal=None if journal is None else os.fspath(journal))
+    except Exception:
+        raise
+    except BaseException as error:  # cancelled while its thread went on
+        await _close(store, error)
+        raise
+    try:
+        noted = await note_accounts(store, accounts, chosen)
+        report: Report[int] = await pool.map(job, noted, chosen, **options)
+    except BaseException as error:
+        await _close(store, error, targets)
+        raise
+    try:
         with anyio.CancelScope(shield=True):
+            await targets.finish(report)
             await store.close()
+    except BaseException as error:
+        BaseException.__setattr__(error, "report", report)
+        await _close(store, error)
+        raise
+    return report
+
+
+async def _close(store: Store, error: BaseException, targets: _Targets | None = None) -> None:
+    """Close the store of a sync that `error` has ended; what fails as well becomes a note of that error."""
+    steps: list[Callable[[], Awaitable[None]]] = [store.close]
+    if isinstance(store, Interruptible) and targets is not None:
+        steps.insert(0, store.interrupt)
+    if targets is not None:
+        steps.insert(0, partial(targets.finish, getattr(error, "report", None)))
+    with anyio.CancelScope(shield=True):
+        for step in steps:
+            try:
+                await step()
+            except Exception as failure:  # noqa: BLE001 - what ended the sync is the error to raise
+                error.add_note(f"the store did not take the end of the sync: {describe_error(failure)}")
 
 
 class _Targets:
@@ -122,7 +146,11 @@ class _Targets:
                 except Exception as error:  # noqa: BLE001 - raised below, after the other kinds
                     errors.append(error)
                     status = _status_of(error)
-                    await self._store.finish_scope(scope, status)
+                    try:
+                        await self._store.finish_scope(scope, status)
+                    except Exception as unrecorded:  # noqa: BLE001 - at the end of the run it is tried again
+                        errors.append(unrecorded)
+                        continue
                     statuses[scope] = status.status
                     if scope.region == GLOBAL:
                         self._failed_global.add(scope)

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from asyncauth.stores.files import CsvStore, JsonLinesStore
-from asyncauth.stores.protocol import METRICS_PREFIX, MetricStore, Mode, Scope, ScopeStatus, Status, Store
+from asyncauth.stores.protocol import (
+    METRICS_PREFIX,
+    ExpectedTarget,
+    ExpectsTargets,
+    Interruptible,
+    MetricStore,
+    Mode,
+    Scope,
+    ScopeStatus,
+    Status,
+    Store,
+)
 from asyncauth.stores.sqlite import SqliteStore
 
 __all__ = [
     "METRICS_PREFIX",
     "CsvStore",
+    "ExpectedTarget",
+    "ExpectsTargets",
+    "Interruptible",
     "JsonLinesStore",
     "MetricStore",
     "Mode",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from asyncauth._errors import ConfigurationError, StoreLocked
+from asyncauth.stores._files import open_private
 
 if TYPE_CHECKING:
     from asyncauth._runtime.clock import Clock
@@ -20,8 +22,12 @@ except ImportError:  # pragma: no cover - Windows
     fcntl = None  # type: ignore[assignment]
 
 #: File systems on which locks and SQLite's shared memory do not work between machines.
-NETWORK_TYPES: Final = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs")
+NETWORK_TYPES: Final = (
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse",
+    "fuse.rclone", "fuse.glusterfs",
+)  # fmt: skip
 _MOUNTS: Final = Path("/proc/self/mountinfo")
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")  # proc(5): space, tab, newline and backslash are octal
 
 
 def file_system_type(path: Path, mounts: str) -> str | None:
@@ -32,7 +38,7 @@ def file_system_type(path: Path, mounts: str) -> str | None:
         fields = before.split()
         if not separator or len(fields) < 5:
             continue
-        point = Path(fields[4].replace("\\040", " "))
+        point = Path(_ESCAPED.sub(lambda found: chr(int(found[1], 8)), fields[4]))
         # The last of equal mount points hides the earlier ones.
         if path.is_relative_to(point) and (found is None or len(point.parts) >= found[0]):
             found = (len(point.parts), after.split()[0])
@@ -68,9 +74,9 @@ class StoreLock:
 
         Raises:
             StoreLocked: another run holds it; the message has its pid, host and start.
+            ConfigurationError: the file cannot be opened.
         """
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-        file = os.open(self._path, flags, 0o600)
+        file = open_private(self._path)
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterator
 
     from asyncauth._models.kinds import Kind
 
-VERSION: Final = 2
+VERSION: Final = 3
 #: STRICT tables reject values of a wrong type; older versions of SQLite do not know the word.
 STRICT_SINCE: Final = (3, 37, 0)
 
@@ -54,20 +56,49 @@ _VERSION_2: Final = (
             order by c.ended desc limit 1), 1) as stale
         from series s""",
 )
-_VERSIONS: Final = (_VERSION_1, _VERSION_2)
+#: `targets` has what a running sync is to fetch, so that a killed one leaves no gap that looks like an answer.
+_VERSION_3: Final = (
+    """alter table syncs add column state text not null default 'running'
+        check (state in ('running', 'ended', 'interrupted'))""",
+    "alter table syncs add column kinds text",
+    "update syncs set state = 'ended' where ended is not null",
+    """create table targets (sync text not null, partition text not null, account text not null, region text not null,
+        is_certain integer not null, primary key (sync, partition, account, region)){strict}""",
+    "create index scopes_by_place on scopes (kind, partition, account, region)",
+)
+_VERSIONS: Final = (_VERSION_1, _VERSION_2, _VERSION_3)
 
-UPDATE: Final = """update resources set sync = :sync, account_name = :account_name, arn = :arn, name = :name,
-    columns = :columns, last_seen = :seen, gone_at = null where rid = :rid"""
-INSERT: Final = """insert into resources (sync, kind, partition, account, account_name, region, id, arn, name, columns,
-    first_seen, last_seen) values (:sync, :kind, :partition, :account, :account_name, :region, :id, :arn, :name,
-    :columns, :seen, :seen)"""
+UPDATE: Final = """update resources set sync = ?, account_name = ?, arn = ?, name = ?, columns = ?,
+    last_seen = max(last_seen, ?), gone_at = null where rid = ?"""
+INSERT: Final = """insert into resources (rid, sync, kind, partition, account, region, account_name, id, arn, name,
+    columns, first_seen, last_seen) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 RAW: Final = "insert or replace into raw (rid, data) values (?, ?)"
-SYNC: Final = "insert or ignore into syncs values (?, ?, ?, null, ?)"
-SYNC_OF_JOURNAL: Final = "select sync from syncs where journal = ? order by began desc, rowid desc limit 1"
+NO_RAW: Final = "delete from raw where rid = ?"
+LAST_RID: Final = "select coalesce(max(rid), 0) from resources"
+SYNC: Final = """insert into syncs (sync, mode, began, journal, kinds) values (?, ?, ?, ?, ?)
+    on conflict (sync) do update set mode = excluded.mode, journal = coalesce(excluded.journal, journal),
+    kinds = excluded.kinds, ended = null, state = 'running'"""
+# By the order of their rows, not by time: the clock can be set back between two syncs.
+SYNC_OF_JOURNAL: Final = "select sync from syncs where journal = ? order by rowid desc limit 1"
+END: Final = "update syncs set ended = ?, state = ? where sync = ?"
+MODES: Final = "select distinct mode from syncs where (mode = 'append') != (? = 'append') and sync != ?"
+INTERRUPTED: Final = """select s.sync, max(s.began, coalesce(
+    (select max(ended) from scopes c where c.sync = s.sync), 0))
+    from syncs s where s.state = 'running' and s.sync != ?"""
+TARGET: Final = "insert or replace into targets (sync, partition, account, region, is_certain) values (?, ?, ?, ?, ?)"
+_REGION: Final = "case json_extract(k.value, '$[1]') when 'account' then 'global' else t.region end"
+#: Scopes of a sync's targets that have no record; of a target that is not certain, only those that were fetched before.
+UNFETCHED: Final = f"""insert or ignore into scopes
+    select t.sync, t.partition, t.account, {_REGION}, json_extract(k.value, '$[0]'),
+        'skipped', 0, null, case when t.is_certain then :certain else :uncertain end, :now, :now
+    from targets t, syncs s, json_each(s.kinds) k where t.sync = :sync and s.sync = :sync and (t.is_certain or exists (
+        select 1 from scopes c where c.kind = json_extract(k.value, '$[0]') and c.partition = t.partition
+        and c.account = t.account and c.region = {_REGION}))"""  # noqa: S608 - constants
+NO_TARGETS: Final = "delete from targets where sync = ?"
 SCOPE: Final = "insert or replace into scopes values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 IN_SCOPE: Final = "kind = ? and partition = ? and account = ? and region = ?"
 KNOWN: Final = f"select id, rid from resources where {IN_SCOPE}"  # noqa: S608 - constants
-GONE: Final = "update resources set gone_at = ? where rid = ? and gone_at is null"
+GONE: Final = "update resources set gone_at = max(last_seen, ?) where rid = ? and gone_at is null"
 REPLACED: Final = f"delete from resources where {IN_SCOPE} and sync = ?"  # noqa: S608 - constants
 SERIES: Final = """insert into series (partition, account, account_name, region, namespace, metric, dimensions,
     resource, stat, period, unit, first_seen, last_seen, sync)
@@ -82,29 +113,39 @@ POINT: Final = """insert into metrics (series, timestamp, value, sync) values (?
     on conflict (series, timestamp) do update set value = excluded.value, sync = excluded.sync"""
 
 
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit what the block writes, or none of it."""
+    connection.execute("begin immediate")
+    try:
+        yield
+        connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:  # a full disk makes SQLite roll back by itself
+            connection.execute("rollback")
+        raise
+
+
 def migrate(connection: sqlite3.Connection, *, strict: bool) -> None:
     """Bring a file to this version, or create the tables of an empty one; all of it, or nothing.
 
     Raises:
-        ValueError: the file has a newer version than this library.
+        ValueError: the file has a newer version than this library, or is of another program.
     """
     version = int(connection.execute("pragma user_version").fetchone()[0])
+    names = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
     if version > VERSION:
         raise ValueError(f"has version {version}, and this library reads version {VERSION}")
+    if names if version == 0 else not names >= {"syncs", "scopes", "resources", "raw"}:
+        raise ValueError("is a SQLite database of another program")
     if version == VERSION:
         return
     options = {"strict": " strict" if strict else "", "and_strict": ", strict" if strict else ""}
-    connection.execute("begin immediate")
-    try:
+    with transaction(connection):
         for statements in _VERSIONS[version:]:
             for statement in statements:
                 connection.execute(statement.format(**options))
         connection.execute(f"pragma user_version = {VERSION}")
-        connection.execute("commit")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("rollback")
-        raise
 
 
 def create_view(connection: sqlite3.Connection, kind: Kind) -> None:
@@ -116,6 +157,6 @@ def create_view(connection: sqlite3.Connection, kind: Kind) -> None:
         f"create view {kind.view} as select r.rid, r.partition, r.account, r.account_name, r.region, r.id, r.arn, "  # noqa: S608 - names are checked by Kind
         f"r.name{columns}{tags}, r.first_seen, r.last_seen, r.sync, coalesce((select s.status != 'ok' from scopes s "
         "where s.kind = r.kind and s.partition = r.partition and s.account = r.account and s.region = r.region "
-        f"order by s.ended desc limit 1), 1) as stale from resources r where r.kind = '{kind.name}' "
+        f"order by s.rowid desc limit 1), 1) as stale from resources r where r.kind = '{kind.name}' "
         "and r.gone_at is null"
     )

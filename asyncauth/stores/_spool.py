@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import marshal
 import os
 import shutil
 from contextlib import suppress
@@ -22,55 +24,76 @@ _SERIES_FIELDS: Final = (
 
 
 class Spool:
-    """Directory with a file of JSON lines for each unfinished scope; files of a run that was killed are swept.
+    """Directory with a file of pages for each unfinished scope; files of a run that was killed are swept.
 
     Only the holder of the store's lock may open it.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._files: dict[Scope, IO[str]] = {}
-        self._sizes: dict[Scope, int] = {}
+        self._files: dict[Scope, IO[bytes]] = {}
+        self._pages: dict[Scope, list[int]] = {}  # the bytes of each
+        self._broken: set[Scope] = set()
+        self._opened = 0
         self.size = 0
         if directory.exists():
             shutil.rmtree(directory)
         directory.mkdir(mode=0o700)
 
     def write(self, scope: Scope, page: Sequence[Record]) -> None:
-        """Append a page; after an error the scope's pages are incomplete and must be dropped."""
-        self._append(scope, (_record_line(record) for record in page))
+        """Append a page; after an error the scope's pages cannot be read any more, only dropped.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self.write_rows(scope, [_row(record) for record in page])
 
     def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
-        """Append points of metrics, one line for each series."""
-        self._append(scope, (_points_line(points) for points in page))
+        """Append points of metrics, one row for each series.
 
-    def _append(self, scope: Scope, lines: Iterator[str]) -> None:
+        Raises:
+            OSError: the disk is full.
+        """
+        self.write_rows(scope, [_points_row(points) for points in page])
+
+    def write_rows(self, scope: Scope, rows: list[tuple[Any, ...]]) -> None:
+        """Append a page of rows of plain values."""
+        # Not JSON: the columns are JSON already, and would be escaped and parsed once more. The file belongs to this
+        # process alone and has no name, so what it reads is what it wrote.
+        data = marshal.dumps(rows)
         file = self._files.get(scope)
         if file is None:
-            path = self._directory / f"{len(os.listdir(self._directory))}-{scope.account}-{scope.region}"
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            file = self._files[scope] = os.fdopen(descriptor, "w+", encoding="utf-8")
-            path.unlink()  # the open file stays; a killed process leaves nothing
-        for line in lines:
-            file.write(line)
-            self._sizes[scope] = self._sizes.get(scope, 0) + len(line)  # ASCII, so characters are bytes
-            self.size += len(line)
-        file.flush()
+            file = self._files[scope] = self._open()
+        try:
+            file.write(data)
+            file.flush()
+        except BaseException:
+            self._broken.add(scope)  # a part of the page may be there
+            raise
+        self._pages.setdefault(scope, []).append(len(data))
+        self.size += len(data)
 
-    def read(self, scope: Scope) -> Iterator[list[Any]]:
-        """Return the scope's records in the order in which they were written."""
+    def read(self, scope: Scope) -> Iterator[list[tuple[Any, ...]]]:
+        """Return the scope's pages in the order in which they were written.
+
+        Raises:
+            OSError: a page could not be written, so the pages are not complete.
+        """
+        if scope in self._broken:
+            raise OSError(errno.EIO, f"a page of {scope} could not be written before")
         file = self._files.get(scope)
         if file is not None:
             file.seek(0)
-            for line in file:
-                yield json.loads(line)
+            for size in self._pages[scope]:
+                yield marshal.loads(file.read(size))  # noqa: S302 - see `write_rows`
 
     def drop(self, scope: Scope) -> None:
         """Free the space of a scope's pages."""
-        self.size -= self._sizes.pop(scope, 0)
+        self._broken.discard(scope)
+        self.size -= sum(self._pages.pop(scope, ()))
         file = self._files.pop(scope, None)
         if file is not None:
-            # What a full disk left in the buffer is of no use any more.
+            # What a full disk did not take is of no use any more.
             with suppress(OSError):
                 file.close()
 
@@ -80,19 +103,27 @@ class Spool:
             self.drop(scope)
         shutil.rmtree(self._directory)
 
+    def _open(self) -> IO[bytes]:
+        self._opened += 1
+        path = self._directory / str(self._opened)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        path.unlink()  # the open file stays; a killed process leaves nothing
+        return os.fdopen(descriptor, "w+b")
 
-def _record_line(record: Record) -> str:
-    raw = None if record.raw is None else json.dumps(record.raw, default=str)
-    columns = json.dumps(dict(record.columns), default=_as_json)
-    return json.dumps([record.id, record.arn, record.name, record.account_name, columns, raw]) + "\n"
+
+def _row(record: Record) -> tuple[Any, ...]:
+    raw = None if record.raw is None else _encode(record.raw)
+    return record.id, record.arn, record.name, record.account_name, _encode(dict(record.columns)), raw
 
 
-def _points_line(points: Points) -> str:
+def _points_row(points: Points) -> tuple[Any, ...]:
     series = points.series
-    own = {name: getattr(series, name) for name in _SERIES_FIELDS}
-    identity = {**own, "dimensions": series.dimensions_json}
-    return json.dumps([identity, list(points.timestamps), list(points.values)]) + "\n"
+    identity = {name: getattr(series, name) for name in _SERIES_FIELDS} | {"dimensions": series.dimensions_json}
+    return identity, list(points.timestamps), list(points.values)
 
 
 def _as_json(value: Any) -> Any:
     return dict(value) if hasattr(value, "keys") else str(value)
+
+
+_encode = json.JSONEncoder(default=_as_json).encode  # made once: `json.dumps` with options makes one for each call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ import anyio.to_thread
 from asyncauth._errors import ConfigurationError
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.tabular import write_csv
+from asyncauth.stores._files import AppendedFile, find_sync, open_private
 from asyncauth.stores._lock import StoreLock
 from asyncauth.stores._spool import Spool
 from asyncauth.stores.protocol import new_sync_id
@@ -103,15 +105,19 @@ class _FileStore(ABC):
             self._spool = None
         self._lock.release()
 
-    def _rows(self, scope: Scope, spool: Spool) -> Iterator[dict[str, Any]]:
+    def _pages(self, scope: Scope, spool: Spool | None) -> Iterator[list[dict[str, Any]]]:
         seen: set[str] = set()
-        for id_, arn, name, account_name, columns, raw in spool.read(scope):
-            if id_ not in seen:
+        for page in () if spool is None else spool.read(scope):
+            rows = []
+            for id_, arn, name, account_name, columns, raw in page:
+                if id_ in seen:
+                    continue
                 seen.add(id_)
-                yield {
+                rows.append({
                     "sync": self._sync, **scope._asdict(), "account_name": account_name, "id": id_, "arn": arn,
                     "name": name, "columns": json.loads(columns), "raw": None if raw is None else json.loads(raw),
-                }  # fmt: skip
+                })  # fmt: skip
+            yield rows
 
     def _scope_row(self, scope: Scope, status: ScopeStatus, rows: int) -> dict[str, Any]:
         facts = {"status": status.status, "rows": rows, "code": status.code, "reason": status.reason}
@@ -133,8 +139,10 @@ class _FileStore(ABC):
 class JsonLinesStore(_FileStore):
     """Store in a file of JSON lines, to which every sync appends.
 
-    Each line has a `record`: `sync`, `resource` or `scope`. The resources of a scope come before the scope's line;
-    those after the last line of a scope are of a run that was killed, and the next run cuts them off.
+    Each line has a `record`: `sync`, `resource`, `scope` or `end`. The resources of a scope come before the scope's
+    line; those after the last line of a scope are of a run that was killed, and the next run cuts them off. A sync
+    without `end` was killed. If a resumed sync fetches a scope again, the scope's last line and the resources before it
+    count.
 
     Args:
         path: the file. It is created with mode 0600; its directory is not created.
@@ -146,54 +154,70 @@ class JsonLinesStore(_FileStore):
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(path, clock)
-        self._file: IO[bytes] | None = None
+        self._file: AppendedFile | None = None
+        self._state = "ended"
+
+    async def interrupt(self) -> None:
+        """Mark the sync as interrupted, in the line that `close` writes."""
+        self._state = "interrupted"
 
     def _open(self, sync: str | None, kinds: Sequence[Kind], journal: str | None) -> str:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-        self._file = os.fdopen(descriptor, "r+b")
+        descriptor = open_private(self.path)
+        self._file = AppendedFile(descriptor)
         journal = None if journal is None else os.path.abspath(journal)
-        known, whole = None, 0
-        position = 0
-        for line in self._file:
+        with open(descriptor, "rb", closefd=False) as file:
+            known, whole = self._read(file, journal)
+        resumed = find_sync(repr(self), sync, journal, known)
+        self._file.cut(whole)
+        began = self._clock.time()
+        id_ = sync or resumed or new_sync_id(began)
+        names = [kind.name for kind in kinds]
+        self._put({"record": "sync", "sync": id_, "kinds": names, "began": began, "journal": journal})
+        return id_
+
+    def _read(self, file: IO[bytes], journal: str | None) -> tuple[str | None, int]:
+        """Return the last sync of the journal, and the bytes up to the end of the last whole scope."""
+        known, whole, position = None, 0, 0
+        file.seek(0)
+        for line in file:
+            if position == 0 and not line.startswith(b'{"record": "sync"'):
+                raise ConfigurationError(f"{str(self.path)!r} is not a file of this store; its content stays")
             position += len(line)
             if not line.startswith(b'{"record": "resource"') and line.endswith(b"\n"):
                 whole = position
                 record = json.loads(line)
                 if record["record"] == "sync" and journal is not None and record["journal"] == journal:
                     known = record["sync"]
-        self._file.truncate(whole)
-        self._file.seek(whole)
-        resumed = known if journal is not None and os.path.exists(journal) else None
-        began = self._clock.time()
-        id_ = sync or resumed or new_sync_id(began)
-        self._put({"record": "sync", "sync": id_, "kinds": [kind.name for kind in kinds], "began": began,
-                   "journal": journal})  # fmt: skip
-        self._file.flush()
-        return id_
+        return known, whole
 
     def _append(self, scope: Scope, status: ScopeStatus, spool: Spool | None) -> int:
         assert self._file is not None
-        start, rows = self._file.tell(), 0
+        start, rows = self._file.size, 0
         try:
-            for row in () if spool is None else self._rows(scope, spool):
-                self._put({"record": "resource", **row})
-                rows += 1
+            for page in self._pages(scope, spool):
+                self._put(*({"record": "resource", **row} for row in page))
+                rows += len(page)
             self._put({"record": "scope", **self._scope_row(scope, status, rows)})
-            self._file.flush()
         except BaseException:
-            self._file.seek(start)
-            self._file.truncate()
+            self._file.cut(start)
             raise
         return rows
 
-    def _put(self, record: dict[str, Any]) -> None:
+    def _put(self, *records: dict[str, Any]) -> None:
         assert self._file is not None
-        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.append(b"".join(json.dumps(record).encode() + b"\n" for record in records))
 
     def _close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            if self._sync:
+                end = {"record": "end", "sync": self._sync, "state": self._state, "ended": self._clock.time()}
+                file.append(json.dumps(end).encode() + b"\n")
+        finally:
+            self._sync, self._state = "", "ended"
+            file.close()
 
 
 class CsvStore(_FileStore):
@@ -212,39 +236,48 @@ class CsvStore(_FileStore):
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock = SYSTEM_CLOCK) -> None:
         super().__init__(path, clock)
-        self._files: dict[str, tuple[IO[str], tuple[str, ...]]] = {}
+        self._files: dict[str, tuple[AppendedFile, tuple[str, ...]]] = {}
 
     def _open(self, sync: str | None, kinds: Sequence[Kind], journal: str | None) -> str:
+        if journal is not None and os.path.exists(journal) and os.path.getsize(journal):
+            raise ConfigurationError(
+                f"a CSV store cannot be resumed with the journal {journal!r}: a target that is fetched again would "
+                "have its rows twice; use SqliteStore or JsonLinesStore, or remove the journal"
+            )
         try:
             self.path.mkdir(mode=0o700)
         except FileExistsError:
             raise ConfigurationError(f"{str(self.path)!r} exists, and a CSV store holds one sync") from None
+        except OSError as error:
+            raise ConfigurationError(f"{str(self.path)!r} cannot be created: {error.strerror}") from error
         for name, file, columns in (
             ("", "scopes", _SCOPE_COLUMNS),
             *((kind.name, kind.view, (*_COLUMNS, *kind.columns, "tags")) for kind in kinds),
         ):
-            descriptor = os.open(self.path / f"{file}.csv", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            opened = os.fdopen(descriptor, "w", newline="", encoding="utf-8")
-            self._files[name] = (opened, columns)
-            write_csv(opened, columns, ())
+            descriptor = open_private(self.path / f"{file}.csv", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            self._files[name] = (AppendedFile(descriptor), columns)
+            self._put(name, (), header=True)
         return sync or new_sync_id(self._clock.time())
 
     def _append(self, scope: Scope, status: ScopeStatus, spool: Spool | None) -> int:
-        file, columns = self._files[scope.kind]
-        start, rows = file.tell(), 0
+        before = {name: self._files[name][0].size for name in (scope.kind, "")}
+        rows = 0
         try:
-            if spool is not None:
-                flat = (_flat(row) for row in self._rows(scope, spool))
-                rows = write_csv(file, columns, flat, header=False)
-                file.flush()
-            scopes, scope_columns = self._files[""]
-            write_csv(scopes, scope_columns, [self._scope_row(scope, status, rows)], header=False)
-            scopes.flush()
+            for page in self._pages(scope, spool):
+                self._put(scope.kind, [_flat(row) for row in page])
+                rows += len(page)
+            self._put("", [self._scope_row(scope, status, rows)])
         except BaseException:
-            file.seek(start)
-            file.truncate()
+            for name, size in before.items():
+                self._files[name][0].cut(size)
             raise
         return rows
+
+    def _put(self, name: str, rows: Sequence[dict[str, Any]], *, header: bool = False) -> None:
+        file, columns = self._files[name]
+        text = io.StringIO(newline="")
+        write_csv(text, columns, rows, header=header)
+        file.append(text.getvalue().encode())
 
     def _close(self) -> None:
         for file, _ in self._files.values():

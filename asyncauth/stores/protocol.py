@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,22 @@ class ScopeStatus:
     reason: str | None = None
 
 
+class ExpectedTarget(NamedTuple):
+    """Account and region that a sync is to fetch.
+
+    Args:
+        partition: the partition's name.
+        account: the account's id.
+        region: the region's name.
+        is_certain: whether the account has the region; False if only AWS's answer shows which regions are enabled.
+    """
+
+    partition: str
+    account: str
+    region: str
+    is_certain: bool
+
+
 class Store(Protocol):
     """Place where a sync lands. Nothing of a scope is visible to readers before `finish_scope` returns."""
 
@@ -86,6 +102,28 @@ class MetricStore(Store, Protocol):
         `finish_scope` commits them whatever the status is: what CloudWatch has answered is true, and its gaps can be
         filled by a later sync.
         """
+        ...
+
+
+@runtime_checkable
+class ExpectsTargets(Protocol):
+    """Optional part of a store: it notes what a sync is to fetch, so that a killed sync shows what it left out."""
+
+    async def expect(self, targets: Sequence[ExpectedTarget]) -> None:
+        """Note targets, before the first of their scopes is fetched.
+
+        A scope of theirs that has no record when the sync ends, or when the store is opened after a kill, is recorded
+        as skipped. Of a target that is not certain, only scopes that an earlier sync fetched.
+        """
+        ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """Optional part of a store: it marks a sync that ended early."""
+
+    async def interrupt(self) -> None:
+        """Mark the sync as interrupted; `close` follows."""
         ...
 
 

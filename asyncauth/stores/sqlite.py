@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
 import anyio
 import anyio.to_thread
@@ -15,7 +16,9 @@ from asyncauth._errors import ConfigurationError, StoreLocked
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.validation import check_count, check_seconds
 from asyncauth.stores import _schema
+from asyncauth.stores._files import find_sync, open_private
 from asyncauth.stores._lock import StoreLock, refuse_network_file_system
+from asyncauth.stores._rows import write_rows, write_series
 from asyncauth.stores._spool import Spool
 from asyncauth.stores.protocol import METRICS_PREFIX, Mode, new_sync_id
 
@@ -25,12 +28,15 @@ if TYPE_CHECKING:
     from asyncauth._models.kinds import Kind, Record
     from asyncauth._models.metrics import Points
     from asyncauth._runtime.clock import Clock
-    from asyncauth.stores.protocol import Scope, ScopeStatus
+    from asyncauth.stores.protocol import ExpectedTarget, Scope, ScopeStatus
 
 T = TypeVar("T")
 
 _LOCK_POLL_SECONDS: Final = 0.5
 _BUSY_MILLISECONDS: Final = 5_000
+#: Reasons of scopes that a sync was to fetch and did not.
+_INTERRUPTED: Final = "the sync was interrupted before it was fetched"
+_NOT_VISITED: Final = "the sync did not visit it: the region is not among those of the account"
 
 
 class SqliteStore:
@@ -41,7 +47,7 @@ class SqliteStore:
     Args:
         path: the file. It is created with mode 0600; its directory is not created.
         mode: `upsert` keeps one row of a resource. `mirror` also sets `gone_at` on what a completely fetched scope no
-            longer contains. `append` adds rows for each sync.
+            longer contains. `append` adds rows for each sync; a file of that mode takes no other one.
         clock: source of all times, for tests.
         wait: seconds to wait for the end of another run that writes; 0: not at all.
         spool_bytes: bytes of pages that wait on the disk for the end of their scope. Beyond this number, scopes that
@@ -74,14 +80,17 @@ class SqliteStore:
         self._wait = wait
         self._spool_bytes = spool_bytes
         self._freed = anyio.Event()
-        self._mode = mode
+        self._mode: Mode = mode
         self._clock = clock
         self._strict = sqlite3.sqlite_version_info >= _schema.STRICT_SINCE if strict is None else strict
-        self._lock = StoreLock(self.path.with_name(self.path.name + ".lock"), clock)
+        # Of the file itself, not of a link to it: two names of one store must have one lock.
+        self._file = Path(os.path.realpath(self.path))
+        self._lock = StoreLock(self._file.with_name(self._file.name + ".lock"), clock)
         self._writer: ThreadPoolExecutor | None = None
         self._connection: sqlite3.Connection | None = None
         self._spool: Spool | None = None
         self._sync = ""
+        self._is_ended = False
         self._began: dict[Scope, float] = {}
 
     async def begin(self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None) -> str:
@@ -94,8 +103,11 @@ class SqliteStore:
 
         Raises:
             StoreLocked: another run writes to the store.
-            ConfigurationError: the file is on a network file system, or has a newer version.
+            ConfigurationError: the store is open; the path is no store that can be written, is on a network file
+                system, has a newer version or rows of another mode; or the journal is of a sync that it does not have.
         """
+        if self._connection is not None:
+            raise ConfigurationError(f"{self!r} is open; use an object of its own for each sync")
         deadline = self._clock.monotonic() + self._wait
         while True:
             try:
@@ -103,9 +115,27 @@ class SqliteStore:
             except StoreLocked:
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
+                    self._stop_writer()
                     raise
                 # flock has no notification, and a thread that blocks in it could not be cancelled.
                 await self._clock.sleep(min(_LOCK_POLL_SECONDS, left))
+            except Exception:
+                self._stop_writer()
+                raise
+
+    async def expect(self, targets: Sequence[ExpectedTarget]) -> None:
+        """Note targets before they are fetched; those that have no record when the sync ends are recorded as skipped.
+
+        If the process is killed, the next `begin` records them.
+
+        Args:
+            targets: accounts and regions. A region that is not certain is recorded only if an earlier sync fetched it.
+        """
+        await self._in_writer(lambda: self._expect(targets))
+
+    async def interrupt(self) -> None:
+        """Mark the sync as interrupted: its targets that have no record were not fetched."""
+        await self._in_writer(lambda: self._end("interrupted"))
 
     async def write(self, scope: Scope, page: Sequence[Record]) -> None:
         """Append a page to the spool.
@@ -152,9 +182,7 @@ class SqliteStore:
             await self._in_writer(self._close)
         finally:
             self._wake_writers()
-            if self._writer is not None:
-                self._writer.shutdown(wait=False)
-                self._writer = None
+            self._stop_writer()
 
     def __repr__(self) -> str:
         return f"<SqliteStore {str(self.path.absolute())!r} [{self._mode}]>"
@@ -163,6 +191,11 @@ class SqliteStore:
         # Read here and changed in the writer thread: a number that is late by one page is good enough.
         while scope not in self._began and self._spool is not None and self._spool.size >= self._spool_bytes:
             await self._freed.wait()
+
+    def _stop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.shutdown(wait=False)
+            self._writer = None
 
     def _wake_writers(self) -> None:
         freed, self._freed = self._freed, anyio.Event()
@@ -180,42 +213,87 @@ class SqliteStore:
     # -- in the writer thread ------------------------------------------------------------------------------------
 
     def _begin(self, sync: str | None, kinds: Sequence[Kind], journal: str | None) -> str:
-        refuse_network_file_system(self.path.absolute().parent)
+        refuse_network_file_system(self._file.parent)
+        os.close(open_private(self._file))  # SQLite gives -wal and -shm the mode of the file
         self._lock.acquire()
         try:
-            # SQLite gives -wal and -shm the mode of the file, so it is created here.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-            connection = sqlite3.connect(self.path, isolation_level=None)
-            self._connection = connection
-            connection.execute(f"pragma busy_timeout = {_BUSY_MILLISECONDS}")
-            journal_mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
-            if journal_mode != "wal":
-                raise ConfigurationError(f"the store {str(self.path)!r} cannot use a write-ahead log ({journal_mode})")
-            connection.execute("pragma synchronous = normal")
-            connection.execute("pragma foreign_keys = on")
-            self._migrate(connection, kinds)
-            self._spool = Spool(self.path.with_name(self.path.name + ".spool"))
-            journal = None if journal is None else os.path.abspath(journal)
-            self._sync = sync or self._known_sync(connection, journal) or new_sync_id(self._clock.time())
-            connection.execute(_schema.SYNC, (self._sync, self._mode, self._clock.time(), journal))
+            try:
+                connection = self._connection = self._connect(is_durable=journal is not None)
+                self._prepare(connection, kinds)
+                self._spool = Spool(self._file.with_name(self._file.name + ".spool"))
+                self._sync = self._choose_sync(connection, sync, journal)
+                self._start(connection, kinds, journal)
+            except sqlite3.DatabaseError as error:
+                if type(error) is not sqlite3.DatabaseError:  # its subclasses are about a step, not about the file
+                    raise
+                raise ConfigurationError(f"the store {str(self.path)!r} cannot be read: {error}") from None
         except BaseException:
             self._release()
             raise
         return self._sync
 
-    def _known_sync(self, connection: sqlite3.Connection, journal: str | None) -> str | None:
-        if journal is None or not os.path.exists(journal):
-            return None
-        found = connection.execute(_schema.SYNC_OF_JOURNAL, (journal,)).fetchone()
-        return None if found is None else str(found[0])
+    def _connect(self, *, is_durable: bool) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._file, isolation_level=None)
+        try:
+            connection.execute(f"pragma busy_timeout = {_BUSY_MILLISECONDS}")
+            journal_mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
+            if journal_mode != "wal":
+                raise ConfigurationError(f"the store {str(self.path)!r} cannot use a write-ahead log ({journal_mode})")
+            # A loss of power may cost the last scopes, but not those that a journal calls done.
+            connection.execute(f"pragma synchronous = {'full' if is_durable else 'normal'}")
+            connection.execute("pragma foreign_keys = on")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
-    def _migrate(self, connection: sqlite3.Connection, kinds: Sequence[Kind]) -> None:
+    def _prepare(self, connection: sqlite3.Connection, kinds: Sequence[Kind]) -> None:
         try:
             _schema.migrate(connection, strict=self._strict)
         except ValueError as error:
             raise ConfigurationError(f"the store {str(self.path)!r} {error}") from None
         for kind in kinds:
             _schema.create_view(connection, kind)
+
+    def _choose_sync(self, connection: sqlite3.Connection, sync: str | None, journal: str | None) -> str:
+        found = connection.execute(_schema.SYNC_OF_JOURNAL, (journal and os.path.abspath(journal),)).fetchone()
+        known = find_sync(repr(self), sync, journal, None if found is None else str(found[0]))
+        chosen = sync or known or new_sync_id(self._clock.time())
+        other = connection.execute(_schema.MODES, (self._mode, chosen)).fetchone()
+        if other is not None:
+            raise ConfigurationError(
+                f"the store {str(self.path)!r} has syncs of mode {other[0]!r}, which do not mix with {self._mode!r}; "
+                "use another file"
+            )
+        return chosen
+
+    def _start(self, connection: sqlite3.Connection, kinds: Sequence[Kind], journal: str | None) -> None:
+        """Record the sync, and what earlier ones that were killed have left out."""
+        self._is_ended = False
+        with _schema.transaction(connection):
+            for sync, last in connection.execute(_schema.INTERRUPTED, (self._sync,)).fetchall():
+                self._record_unfetched(connection, sync, _INTERRUPTED)
+                connection.execute(_schema.END, (last, "interrupted", sync))
+            listed = json.dumps([(kind.name, kind.scope) for kind in kinds])
+            path = None if journal is None else os.path.abspath(journal)
+            connection.execute(_schema.SYNC, (self._sync, self._mode, self._clock.time(), path, listed))
+
+    def _record_unfetched(self, connection: sqlite3.Connection, sync: str, uncertain: str) -> None:
+        values = {"sync": sync, "certain": _INTERRUPTED, "uncertain": uncertain, "now": self._clock.time()}
+        connection.execute(_schema.UNFETCHED, values)
+        connection.execute(_schema.NO_TARGETS, (sync,))
+
+    def _expect(self, targets: Sequence[ExpectedTarget]) -> None:
+        connection, _ = self._open_parts()
+        with _schema.transaction(connection):
+            connection.executemany(_schema.TARGET, [(self._sync, *target) for target in targets])
+
+    def _end(self, state: str) -> None:
+        connection, _ = self._open_parts()
+        with _schema.transaction(connection):
+            self._record_unfetched(connection, self._sync, _INTERRUPTED if state == "interrupted" else _NOT_VISITED)
+            connection.execute(_schema.END, (self._clock.time(), state, self._sync))
+        self._is_ended = True
 
     def _open_parts(self) -> tuple[sqlite3.Connection, Spool]:
         if self._connection is None or self._spool is None:
@@ -237,57 +315,20 @@ class SqliteStore:
         now = self._clock.time()
         began = self._began.pop(scope, now)
         try:
-            connection.execute("begin immediate")
-            try:
+            with _schema.transaction(connection):
                 rows = 0
                 if scope.kind.startswith(METRICS_PREFIX):
-                    rows = self._write_series(connection, scope, spool, now)
+                    rows = write_series(connection, spool.read(scope), sync=self._sync, now=now)
                 elif status.status == "ok":
-                    rows = self._write_rows(connection, scope, spool, now)
+                    pages = spool.read(scope)
+                    rows = write_rows(connection, scope, pages, mode=self._mode, sync=self._sync, now=now)
                 where = (scope.partition, scope.account, scope.region, scope.kind)
                 connection.execute(
                     _schema.SCOPE, (self._sync, *where, status.status, rows, status.code, status.reason, began, now)
                 )
-                connection.execute("commit")
-            except BaseException:
-                if connection.in_transaction:  # a full disk makes SQLite roll back by itself
-                    connection.execute("rollback")
-                raise
         finally:
             spool.drop(scope)
         return rows
-
-    def _write_rows(self, connection: sqlite3.Connection, scope: Scope, spool: Spool, now: float) -> int:
-        known: dict[str, int] = {}
-        if self._mode == "append":
-            connection.execute(_schema.REPLACED, (*scope, self._sync))
-        else:
-            known = dict(connection.execute(_schema.KNOWN, scope).fetchall())
-        seen: set[str] = set()
-        for id_, arn, name, account_name, columns, raw in spool.read(scope):
-            if id_ in seen:
-                continue
-            seen.add(id_)
-            values: dict[str, Any] = {**scope._asdict(), "sync": self._sync, "id": id_, "arn": arn, "name": name}
-            values |= {"account_name": account_name, "columns": columns, "seen": now, "rid": known.get(id_)}
-            written = connection.execute(_schema.UPDATE if id_ in known else _schema.INSERT, values)
-            if raw is not None:
-                connection.execute(_schema.RAW, (known.get(id_) or written.lastrowid, raw))
-        if self._mode == "mirror":
-            connection.executemany(_schema.GONE, [(now, rid) for id_, rid in known.items() if id_ not in seen])
-        return len(seen)
-
-    def _write_series(self, connection: sqlite3.Connection, scope: Scope, spool: Spool, now: float) -> int:
-        """Write the points of a scope; return how many instants have a value."""
-        written = 0
-        for identity, timestamps, values in spool.read(scope):
-            connection.execute(_schema.SERIES, {**identity, "seen": now, "sync": self._sync})
-            (series,) = connection.execute(_schema.SERIES_NUMBER, identity).fetchone()
-            points = dict(zip(timestamps, values, strict=True))
-            rows = ((series, timestamp, value, self._sync) for timestamp, value in points.items())
-            connection.executemany(_schema.POINT, rows)
-            written += len(points)
-        return written
 
     def _prune(self, older_than: float) -> int:
         connection, _ = self._open_parts()
@@ -296,15 +337,18 @@ class SqliteStore:
 
     def _close(self) -> None:
         try:
-            if self._connection is not None:
-                self._connection.execute("update syncs set ended = ? where sync = ?", (self._clock.time(), self._sync))
+            if self._connection is not None and not self._is_ended:
+                self._end("ended")
         finally:
             self._release()
 
     def _release(self) -> None:
-        if self._spool is not None:
-            self._spool.close()
-        if self._connection is not None:
-            self._connection.close()
-        self._spool = self._connection = None
-        self._lock.release()
+        try:
+            if self._spool is not None:
+                self._spool.close()
+        finally:
+            if self._connection is not None:
+                self._connection.close()
+            self._spool = self._connection = None
+            self._began.clear()
+            self._lock.release()

@@ -117,7 +117,7 @@ async def test_targets_that_end_before_their_job_are_recorded(
 
 
 async def test_a_cancelled_sync_records_its_targets_and_marks_nothing(tmp_path: Path) -> None:
-    """The target that ran and the one that waited have a record; the store is closed and can be opened again."""
+    """Both targets have a record, the sync is interrupted, and the store is closed and can be opened again."""
     path = tmp_path / "store.db"
     async with SimulatedFleet(2, regions=["us-east-1"], instances_per_region=1) as fleet, pool_over(fleet) as pool:
         await sync(pool, [EC2_INSTANCE], SqliteStore(path, mode="mirror"), fleet.accounts, sync_id="1")
@@ -138,12 +138,30 @@ async def test_a_cancelled_sync_records_its_targets_and_marks_nothing(tmp_path: 
             await running.wait()
             tasks.cancel_scope.cancel()
 
-    assert [row[2] for row in rows(path, SCOPES)][:1] in (["skipped"], ["timed_out"])
+    assert len(rows(path, SCOPES)) == 2
+    assert {row[2] for row in rows(path, SCOPES)} <= {"skipped", "timed_out"}
+    assert rows(path, "select sync, state from syncs order by 1") == [("1", "ended"), ("2", "interrupted")]
     assert rows(path, "select count(*) from ec2_instance") == [(2,)]
     assert rows(path, "select count(*) from resources where gone_at is not null") == [(0,)]
     store = SqliteStore(path)
     await store.begin("3", [EC2_INSTANCE])
     await store.close()
+
+
+async def test_a_region_that_is_no_longer_enabled_is_stale(tmp_path: Path) -> None:
+    """With `enabled` a sync is to fetch all regions of an account: rows of one that was disabled are old, not gone."""
+    path = tmp_path / "store.db"
+    for name, regions in (("1", ["us-east-1", "ap-east-1"]), ("2", ["us-east-1"])):
+        async with (
+            SimulatedFleet(["012345678901"], regions=regions, instances_per_region=1) as fleet,
+            pool_over(fleet) as pool,
+        ):
+            store = SqliteStore(path, mode="mirror")
+            await sync(pool, [EC2_INSTANCE], store, fleet.accounts, ["enabled"], sync_id=name)
+
+    assert {row[0] for row in rows(path, SCOPES) if row[2] != "ok"} == {"ap-east-1"}
+    assert rows(path, "select region from ec2_instance where stale") == [("ap-east-1",)]
+    assert rows(path, "select count(*) > 1, count(gone_at) from resources") == [(1, 0)]
 
 
 async def test_a_resumed_run_keeps_the_id_of_its_journals_sync(tmp_path: Path) -> None:

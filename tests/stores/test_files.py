@@ -54,7 +54,7 @@ async def test_json_lines_have_whole_scopes_after_a_kill(tmp_path: Path) -> None
     assert lines(path) == [
         (record, sync, what)
         for sync in ("one", "two")
-        for record, what in (("sync", None), ("resource", "i-1"), ("scope", "ok"), ("scope", "denied"))
+        for record, what in (("sync", None), ("resource", "i-1"), ("scope", "ok"), ("scope", "denied"), ("end", None))
     ]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

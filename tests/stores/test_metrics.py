@@ -132,7 +132,7 @@ async def test_a_file_of_version_1_is_brought_forward(path: Path, partition: str
 
     await sync(path, "two", scope, [Points(series_of(scope), [300], [1.0])])
 
-    assert rows(path, "pragma user_version") == [(2,)]
+    assert rows(path, "pragma user_version") == [(_schema.VERSION,)]
     assert rows(path, "select * from resources") == before
     assert rows(path, "select partition, id, type, stale from ec2_instance order by 1") == [
         ("aws", "i-1", "t3.micro", 0), ("aws-cn", "i-1", "t3.micro", 0),

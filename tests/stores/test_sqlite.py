@@ -10,55 +10,23 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asyncauth import ConfigurationError, StoreLocked
-from asyncauth._models.kinds import Kind, Record
-from asyncauth.stores import Scope, ScopeStatus, SqliteStore
+from asyncauth.stores import ScopeStatus, SqliteStore
 from asyncauth.stores._lock import file_system_type
+from tests.support.stores import KIND, OK, record, rows, scope_of, sync
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parent.parent.parent
-KIND = Kind(
-    "ec2:instance", "ec2", "DescribeInstances", "Reservations[].Instances[]", "InstanceId", "arn", tags="Tags",
-    columns={"type": "InstanceType"},
-)  # fmt: skip
-OK = ScopeStatus("ok")
-DENIED = ScopeStatus("denied", "AccessDenied", "no access")
-
-
-def scope_of(partition: str = "aws", account: str = "012345678901") -> Scope:
-    return Scope("ec2:instance", partition, account, {"aws": "us-east-1", "aws-cn": "cn-north-1"}[partition])
-
-
-def record(scope: Scope, id_: str, **changes: Any) -> Record:
-    columns = {"type": "t3.micro", "tags": {"Owner": "x"}}
-    values = {"arn": f"arn:{scope.partition}:{id_}", "name": None, "columns": columns, "raw": {"InstanceId": id_}}
-    return Record(*scope[:3], "an account", scope.region, id_, **(values | changes))
-
-
-async def sync(store: SqliteStore, name: str, scope: Scope, ids: Iterable[str], status: ScopeStatus = OK) -> None:
-    await store.begin(name, [KIND])
-    try:
-        await store.write(scope, [record(scope, each) for each in ids])
-        await store.finish_scope(scope, status)
-    finally:
-        await store.close()
-
-
-def rows(path: Path, statement: str) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(path)
-    try:
-        return connection.execute(statement).fetchall()
-    finally:
-        connection.close()
 
 
 @pytest.fixture
@@ -200,6 +168,49 @@ async def test_a_full_database_fails_the_scope_and_nothing_else(path: Path) -> N
 
     assert rows(path, "select id, stale from ec2_instance order by id") == [("i-new", 0), ("i-old", 1)]
     assert rows(path, "pragma integrity_check") == [("ok",)]
+
+
+VERSION_1 = """
+create table syncs (sync text primary key, mode text not null, began real not null, ended real, journal text);
+create table scopes (sync text not null, partition text not null, account text not null, region text not null,
+    kind text not null, status text not null check (status in ('ok', 'denied', 'throttled', 'error', 'skipped',
+    'timed_out')), rows integer not null, code text, reason text, began real not null, ended real not null,
+    primary key (sync, kind, partition, account, region));
+create table resources (rid integer primary key, sync text not null, kind text not null, partition text not null,
+    account text not null, account_name text, region text not null, id text not null, arn text not null, name text,
+    columns text not null, first_seen real not null, last_seen real not null, gone_at real);
+create table raw (rid integer primary key references resources on delete cascade, data text not null);
+create index resources_by_scope on resources (kind, partition, account, region, id);
+insert into syncs values ('1', 'upsert', 1, 2, null), ('2', 'upsert', 3, null, null);
+insert into scopes values ('1', 'aws', '012345678901', 'us-east-1', 'ec2:instance', 'ok', 1, null, null, 1, 2);
+insert into resources values (1, '1', 'ec2:instance', 'aws', '012345678901', null, 'us-east-1', 'i-1', 'arn', null,
+    '{"type": "t3.micro"}', 1, 1, null);
+pragma user_version = 1;
+"""
+
+
+async def test_a_file_of_version_1_is_migrated_and_keeps_its_rows(path: Path) -> None:
+    """Its resources go on, its ended sync is ended, and the one that was killed is interrupted."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_1)
+
+    await sync(SqliteStore(path, mode="mirror"), "3", scope_of(), ["i-1", "i-2"])
+
+    assert rows(path, "pragma user_version")[0][0] > 1
+    assert rows(path, "select id, first_seen = 1, stale from ec2_instance order by 1") == [("i-1", 1, 0), ("i-2", 0, 0)]
+    assert rows(path, "select sync, state from syncs") == [("1", "ended"), ("2", "interrupted"), ("3", "ended")]
+
+
+async def test_a_migration_that_fails_leaves_the_old_version(path: Path) -> None:
+    """Its steps are one transaction: a file with a table of a later version is as it was."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_1 + "create table targets (x);")
+
+    with pytest.raises(sqlite3.OperationalError, match="targets already exists"):
+        await SqliteStore(path).begin("3", [KIND])
+
+    assert rows(path, "pragma user_version") == [(1,)]
+    assert rows(path, "select count(*) from pragma_table_info('syncs') where name = 'state'") == [(0,)]
 
 
 async def test_a_newer_file_is_refused(path: Path) -> None:
