@@ -123,6 +123,32 @@ async def test_hidden_instances(partition: str) -> None:
 
 
 @both_partitions
+async def test_changed_instances_are_listed_as_before(partition: str) -> None:
+    """The fleet renders initial instances itself, moto those with more than the templates have; the answers agree."""
+    troubles = Ec2Troubles(hidden_every=5)
+    async with ec2_fleet(partition, 20, troubles) as fleet, await enter_ec2(fleet, partition) as ec2:
+        first = instances_of(await ec2.describe_instances())
+        named = first[0]["InstanceId"]
+        await ec2.create_tags(Resources=[named], Tags=[{"Key": "Team", "Value": '<&> "Zoë"'}])
+        await ec2.stop_instances(InstanceIds=[named])
+        own = await ec2.run_instances(ImageId="ami-0000000a", MinCount=2, MaxCount=2)
+        mixed = await ec2.describe_instances()
+        # With an elastic address in the region, moto renders every instance.
+        await ec2.allocate_address(Domain="vpc")
+        by_moto = await ec2.describe_instances()
+
+    assert [len(reservation["Instances"]) for reservation in mixed["Reservations"]] == [1] * 16 + [2]
+    assert mixed["Reservations"][-1]["ReservationId"] == own["ReservationId"]
+    for nic in (nic for one in instances_of(by_moto) for nic in one["NetworkInterfaces"] if not nic["Association"]):
+        del nic["Association"]  # moto has an empty one for an interface without a public address
+    assert mixed["Reservations"] == by_moto["Reservations"]
+    changed = instances_of(mixed)[0]
+    assert {tag["Key"]: tag["Value"] for tag in changed["Tags"]}["Team"] == '<&> "Zoë"'
+    assert changed["State"]["Name"] == "stopped"
+    assert instances_of(mixed)[1:16] == first[1:]
+
+
+@both_partitions
 async def test_more_than_a_hundred_named_instances(partition: str) -> None:
     """A call that names 150 instances gets all of them in one answer, and may not have a page size."""
     async with ec2_fleet(partition, 150) as fleet, await enter_ec2(fleet, partition) as ec2:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncauth.testing._server import instances_xml
 from asyncauth.testing._server.images import metadata
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ MAX_PAGE_SIZE: Final = 1_000
 class Listing:
     """Listing: the operation, the list in its answer, the parameter that names resources, and its page sizes.
 
-    `default` is the page size without MaxResults; None: all in one page.
+    `default` is the page size without MaxResults; None: all in one page. `xml_set` and `render` are the list's element
+    and the function that renders its items, for a listing whose answer moto does not render.
     """
 
     action: str
@@ -35,12 +37,10 @@ class Listing:
     ids: str | None
     smallest: int = MIN_PAGE_SIZE
     default: int | None = None
+    xml_set: str = ""
+    render: Callable[[Sequence[Any], Any], str] | None = None
 
 
-INSTANCES: Final = Listing("DescribeInstances", "Reservations", "InstanceIds")
-IMAGE_METADATA: Final = Listing(
-    "DescribeInstanceImageMetadata", "InstanceImageMetadata", "InstanceIds", smallest=1, default=MAX_PAGE_SIZE
-)
 #: Listings whose items are moto's, by the name of moto's method.
 LISTINGS: Final[Mapping[str, Listing]] = {
     "describe_volumes": Listing("DescribeVolumes", "Volumes", "VolumeIds"),
@@ -96,9 +96,29 @@ def _paged(
         if number in applied.get("untagged_pages", ()):
             page = [_without_tags(reservation) for reservation in page]
         token = _token(listing.action, end, number + 1) if end < len(found) else None
-        return ActionResult({listing.member: page, "NextToken": token})
+        if listing.render is None:
+            return ActionResult({listing.member: page, "NextToken": token})
+        return _rendered(listing, page, token)
 
     return answer
+
+
+def _rendered(listing: Listing, page: Sequence[Any], token: str | None) -> Any:
+    """Return a page whose items are rendered without moto."""
+    from moto.core.responses import ActionResult
+
+    class Rendered(ActionResult):
+        def execute_result(self, context: Any) -> Any:
+            def by_moto(item: Any) -> str:
+                _, _, body = ActionResult({listing.member: [item]}).execute_result(context)
+                return str(body).partition(f"<{listing.xml_set}>")[2].rpartition(f"</{listing.xml_set}>")[0]
+
+            assert listing.render is not None
+            status, headers, body = ActionResult({listing.member: [], "NextToken": token}).execute_result(context)
+            items = f"<{listing.xml_set}>{listing.render(page, by_moto)}</{listing.xml_set}>"
+            return status, headers, str(body).replace(f"<{listing.xml_set}/>", items)
+
+    return Rendered(None)
 
 
 def _page_size(listing: Listing, size: int | None, *, named: bool) -> int | None:
@@ -167,19 +187,27 @@ def _image_metadata(self: Any) -> Sequence[Any]:
     ids = self._get_param("InstanceIds", [])
     found = backend.get_multi_instances_by_id(ids, filters) if ids else backend.all_instances(filters)
     return [
-        {
-            "InstanceId": instance.id,
-            "InstanceType": instance.instance_type,
-            "LaunchTime": instance.launch_time,
-            "AvailabilityZone": instance.availability_zone,
-            "State": {"Code": instance.state_code, "Name": instance.state},
-            "OwnerId": instance.owner_id,
-            "Tags": instance.tag_list,
-            "ImageMetadata": metadata(instance.image_id, backend.amis.get(instance.image_id)),
-            "Operator": getattr(instance, "operator", {"Managed": False}),
-        }
+        {"instance": instance, "image": metadata(instance.image_id, backend.amis.get(instance.image_id))}
         for instance in found
     ]
+
+
+INSTANCES: Final = Listing(
+    "DescribeInstances",
+    "Reservations",
+    "InstanceIds",
+    xml_set="reservationSet",
+    render=instances_xml.reservation_items,
+)
+IMAGE_METADATA: Final = Listing(
+    "DescribeInstanceImageMetadata",
+    "InstanceImageMetadata",
+    "InstanceIds",
+    smallest=1,
+    default=MAX_PAGE_SIZE,
+    xml_set="instanceImageMetadataSet",
+    render=lambda entries, _: instances_xml.image_metadata_items(entries),
+)
 
 
 def _without_tags(reservation: Any) -> Any:

@@ -127,6 +127,7 @@ class Seeds:
             tags={"instance": {} if number % _UNTAGGED_EVERY == _UNTAGGED_EVERY - 1 else tags},
         )
         instance = reservation.instances[0]
+        instance.is_initial = True
         instance.architecture, instance.platform = image.architecture, image.platform
         instance.launch_time = launched_at.replace(tzinfo=None)
         if number % _SPOT_EVERY == _SPOT_EVERY - 1:
