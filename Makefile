@@ -18,7 +18,7 @@ SOAK_ARGS ?=
 
 .PHONY: demo test test-newest test-aioboto3 check format bench sweep soak clean
 
-demo: $(NEWEST)/.demo ## the EC2 inventory of a simulated fleet, global and China
+demo: $(NEWEST)/.demo ## the inventory of a simulated fleet, global and China, in asyncauth-demo.db; again: a later day
 	$(NEWEST)/bin/python examples/demo.py
 
 test: test-newest test-aioboto3 ## all tests on the newest aiobotocore, then what uses AWS on the one that aioboto3 requires
@@ -53,7 +53,7 @@ format: $(NEWEST)/.check
 	$(NEWEST)/bin/ruff format .
 
 clean:
-	rm -rf .venv* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist
+	rm -rf .venv* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist asyncauth-demo.db*
 
 .venv-uv/.ready:
 	$(PYTHON) -m venv .venv-uv

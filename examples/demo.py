@@ -1,28 +1,62 @@
-"""Demo of `make demo`: EC2 inventory of a simulated fleet, global and China, with a denied account and a dead region.
+"""Demo of `make demo`: inventory of a simulated fleet, global and China, in a SQLite file that can be queried.
 
-A child process on 127.0.0.1 simulates 50 global accounts with two regions each, and 10 Chinese accounts. One run reads
-the inventory of all of them, with a live display. Targets that cannot be reached are listed with their errors; the rest
-is complete.
+A child process on 127.0.0.1 simulates 50 global accounts with two regions each, and 10 Chinese accounts. One sync reads
+the EC2 instances and volumes of all of them, with a live display. One account denies its role, and one region hangs:
+the summary lists them, and the rest is complete.
+
+A second run finds a later day: some instances were terminated, and a further account denies its role. Nothing is in the
+file twice, what was terminated is marked as gone, and the rows of that account are still there, as stale.
+
+    STORE=/tmp/inventory.db python examples/demo.py
 """
 
 import asyncio
 import os
+import sqlite3
 import sys
-from collections import Counter
+import tempfile
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from asyncauth import Account, AccountSession, Outcome, RefreshPolicy, Report, SessionPool
+from asyncauth import Account, ConfigurationError, RefreshPolicy, Report, SessionPool
+from asyncauth.jobs import KINDS, sync
+from asyncauth.stores import SqliteStore
 from asyncauth.testing import SimulatedFleet
 
+STORE = "asyncauth-demo.db"
+SYNCED = [KINDS["ec2:instance"], KINDS["ec2:volume"]]
 DENIED_ACCOUNT = "100000000007"
+DENIED_LATER = "100000000008"
+TERMINATED_LATER = range(11, 16)  # numbers of accounts that lose an instance in each region
 DEAD_REGION = "ap-southeast-2"
 TIMEOUT_SECONDS = 8.0  # per target; only 20 at once, so that targets do not time out on a slow machine
 MAX_AT_ONCE = 20
-LARGEST = 5
+
+BY_REGION = """
+select s.partition, s.region, count(distinct s.account) as accounts, sum(s.status != 'ok') as missed,
+    sum(i.instances) as instances, sum(i.stale) as stale, sum(g.gone) as gone
+from (select partition, account, region, status, max(ended) from scopes where kind = 'ec2:instance' group by 1, 2, 3) s
+left join (
+    select partition, account, region, count(*) as instances, sum(stale) as stale from ec2_instance group by 1, 2, 3
+) i using (partition, account, region)
+left join (
+    select partition, account, region, count(*) as gone from resources
+    where kind = 'ec2:instance' and gone_at >= (select max(began) from syncs) group by 1, 2, 3
+) g using (partition, account, region)
+group by 1, 2 order by 1, 2"""
+MISSED = """
+select s.account, group_concat(s.region, ', ') as regions, s.status, s.reason,
+    (select count(*) from ec2_instance i where i.account = s.account and i.stale) as stale
+from (select account, region, status, reason, max(ended) from scopes where kind = 'ec2:instance' group by 1, 2) s
+where s.status != 'ok' group by s.account, s.status order by 1"""
+TOTALS = """
+select (select count(*) from ec2_instance), (select count(*) from ec2_volume),
+    (select count(*) from resources where gone_at >= (select max(began) from syncs) and kind = 'ec2:instance')"""
+QUERY = "select type, count(*), sum(public_ip is not null) as public from ec2_instance group by 1 order by 2 desc"
 
 
 def accounts() -> list[Account]:
@@ -32,96 +66,107 @@ def accounts() -> list[Account]:
     return fleet + [replace(account, regions=("cn-north-1",)) for account in china]
 
 
-async def inventory(session: AccountSession) -> Counter[str]:
-    types: Counter[str] = Counter()
-    async with session.client("ec2") as ec2:
-        async for page in ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 1000}):
-            for reservation in page["Reservations"]:
-                types.update(instance["InstanceType"] for instance in reservation["Instances"])
-    return types
+def simulated_fleet(*, is_later: bool) -> SimulatedFleet:
+    def instances(account: Account, region: str) -> int:
+        number = int(account.id[1:])
+        return 2 + (number + len(region)) % 5 - (is_later and number in TERMINATED_LATER)
+
+    denied = [DENIED_ACCOUNT, DENIED_LATER] if is_later else [DENIED_ACCOUNT]
+    return SimulatedFleet(accounts(), denied=denied, instances_per_region=instances, metric_points=0, preload=("ec2",))
 
 
-def by_region(report: Report[Counter[str]]) -> Table:
+async def sync_fleet(fleet: SimulatedFleet, store: SqliteStore) -> Report[int]:
+    await fleet.fault("hang", service="ec2", region=DEAD_REGION)
+    sources = {"aws": fleet.keys(), "aws-cn": fleet.keys("aws-cn")}
+    # One AssumeRole for both regions of a denied account, even if they are far apart in the run.
+    refresh = RefreshPolicy(denial_memory=(60, 60))
+    async with SessionPool(sources=sources, endpoint_url=fleet.endpoint_url, refresh=refresh) as pool:
+        return await sync(
+            pool, SYNCED, store, fleet.accounts, timeout=TIMEOUT_SECONDS, max_at_once=MAX_AT_ONCE, progress=True
+        )
+
+
+def by_region(connection: sqlite3.Connection) -> Table:
     shown = Table(title="EC2 instances by partition and region", header_style="bold", title_justify="left")
     for column in ("partition", "region"):
         shown.add_column(column)
-    for column in ("accounts", "not reached", "instances"):
+    for column in ("accounts", "not reached", "instances", "stale", "gone"):
         shown.add_column(column, justify="right")
-    rows: dict[tuple[str, str], Counter[str]] = {}
-    for outcome in report:
-        row = rows.setdefault((outcome.account.partition, outcome.region_name), Counter())
-        row["accounts"] += 1
-        row["not reached"] += not outcome.ok
-        row["instances"] += (outcome.value or Counter()).total()
     previous = None
-    for (partition, region), row in sorted(rows.items()):
+    for partition, region, *numbers in connection.execute(BY_REGION):
         if previous not in (None, partition):
             shown.add_section()
         previous = partition
-        missing = f"[red]{row['not reached']}[/red]" if row["not reached"] else "-"
-        shown.add_row(partition, region, str(row["accounts"]), missing, str(row["instances"]))
+        shown.add_row(partition, region, *(str(number or "-") for number in numbers))
     return shown
 
 
-def notable(report: Report[Counter[str]]) -> Table:
-    shown = Table(title="Not reached, and the largest", header_style="bold", title_justify="left")
-    for column in ("account", "name", "region"):
+def not_reached(connection: sqlite3.Connection) -> Table:
+    shown = Table(title="Not reached", header_style="bold", title_justify="left")
+    for column in ("account", "regions"):
         shown.add_column(column)
-    shown.add_column("instances", justify="right")
-    shown.add_column("the error, or the types", overflow="fold")
-    failures: dict[tuple[str, str], list[Outcome[Counter[str]]]] = {}
-    for outcome in report.failed:
-        failures.setdefault((outcome.account.id, outcome.status), []).append(outcome)
-    for outcomes in failures.values():
-        first = outcomes[0]
-        regions = ", ".join(outcome.region_name for outcome in outcomes)
-        error = f"[red]{first.status} in {first.phase}: {first.error}[/red]"
-        shown.add_row(first.account.id, first.account.name, regions, "-", error)
-    shown.add_section()
-    largest = sorted(report.succeeded, key=lambda outcome: -(outcome.value or Counter()).total())
-    for outcome in largest[:LARGEST]:
-        types = outcome.value or Counter()
-        details = ", ".join(f"{count} {name}" for name, count in types.most_common())
-        shown.add_row(outcome.account.id, outcome.account.name, outcome.region_name, str(types.total()), details)
+    shown.add_column("stale rows", justify="right")
+    shown.add_column("why", overflow="fold")
+    for account, regions, status, reason, stale in connection.execute(MISSED):
+        shown.add_row(account, regions, str(stale or "-"), f"[red]{status}: {reason.partition('. ')[0]}[/red]")
     return shown
 
 
-def next_steps() -> str:
+def is_synced(path: Path) -> bool:
+    """Return whether an earlier run has left its rows in the file."""
+    if not path.exists():
+        return False
+    with closing(sqlite3.connect(path)) as connection:
+        return bool(connection.execute("select 1 from sqlite_master where name = 'syncs'").fetchone())
+
+
+def next_steps(path: Path) -> str:
     program = Path(sys.executable)
     python = os.path.relpath(program) if program.is_relative_to(Path.cwd()) else "python"
-    return f"""What next:
-  an example, on a fleet of this kind    {python} -m asyncauth.testing {python} examples/ec2_inventory.py
-  the same, in your own accounts         ACCOUNTS="111111111111 222222222222" {python} examples/ec2_inventory.py
+    return f"""The store is {path}. What next:
+  a query                                sqlite3 {path} "{QUERY}"
+  more questions                         docs/inventory.md
+  a later day of the same fleet          run the demo again
+  the same, in your own accounts         ACCOUNTS="111111111111 222222222222" {python} examples/inventory.py
   all examples                           examples/README.md
   a program of your own                  README.md, "The first program\""""
 
 
-async def main() -> None:
-    console = Console(width=None if Console().is_terminal else 120)
-    console.print("starting a simulated fleet of 50 global and 10 Chinese accounts on 127.0.0.1 ...")
-    async with SimulatedFleet(
-        accounts(), denied=[DENIED_ACCOUNT], instances_per_region=(1, 6), preload=("ec2",)
-    ) as fleet:
-        await fleet.fault("hang", service="ec2", region=DEAD_REGION)
-        sources = {"aws": fleet.keys(), "aws-cn": fleet.keys("aws-cn")}
-        # One AssumeRole for both regions of the denied account, even if they are far apart in the run.
-        refresh = RefreshPolicy(denial_memory=(60, 60))
-        async with SessionPool(sources=sources, endpoint_url=fleet.endpoint_url, refresh=refresh) as pool:
-            report = await pool.map(
-                inventory, fleet.accounts, timeout=TIMEOUT_SECONDS, max_at_once=MAX_AT_ONCE, progress=True
-            )
-        assumed = (await fleet.counts()).calls("sts", "AssumeRole")
-
-    console.print(by_region(report), notable(report))
+def show(console: Console, path: Path, report: Report[int], assumed: int) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        console.print(by_region(connection), not_reached(connection))
+        instances, volumes, gone = connection.execute(TOTALS).fetchone()
     visited = {outcome.account.id for outcome in report.succeeded}
     failed = {outcome.account.id for outcome in report.failed}
-    instances = sum(counted.total() for counted in report.values())
     console.print(
-        f"[bold]{len(visited)} accounts reached, {len(failed)} with failures; {instances} instances; "
-        f"{assumed} AssumeRole calls for {len(fleet.accounts)} accounts; {report.elapsed:.1f} seconds[/bold]",
+        f"[bold]{len(visited)} accounts reached, {len(failed)} with failures; {instances} instances ({gone} gone since "
+        f"the last run) and {volumes} volumes; {assumed} AssumeRole calls; {report.elapsed:.1f} seconds[/bold]",
         highlight=False,
+        soft_wrap=True,
     )
-    console.print(next_steps(), highlight=False, markup=False, soft_wrap=True)
+    console.print(next_steps(path), highlight=False, markup=False, soft_wrap=True)
+
+
+async def run(console: Console, path: Path) -> None:
+    is_later = is_synced(path)
+    day = "a later day of " if is_later else ""
+    console.print(f"starting {day}a simulated fleet of 50 global and 10 Chinese accounts on 127.0.0.1 ...")
+    async with simulated_fleet(is_later=is_later) as fleet:
+        report = await sync_fleet(fleet, SqliteStore(path, mode="mirror"))
+        assumed = (await fleet.counts()).calls("sts", "AssumeRole")
+    show(console, path, report, assumed)
+
+
+async def main() -> None:
+    console = Console(width=None if Console().is_terminal else 120)
+    path = Path(os.environ.get("STORE", STORE))
+    try:
+        await run(console, path)
+    except ConfigurationError as error:
+        if "STORE" in os.environ:
+            raise
+        console.print(f"{error}; going on in the folder of temporary files", markup=False)
+        await run(console, Path(tempfile.gettempdir(), STORE))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ import io
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -90,44 +92,77 @@ def test_an_example_runs_unchanged(
     assert done.stderr == ""
 
 
-def test_the_demo_shows_progress_failures_and_what_to_do_next() -> None:
-    """Lines of progress, a row per region, only the interesting targets, and commands that work at the end."""
-    pytest.importorskip("rich")
-
+def _run_demo(store: Path) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / "demo.py")],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "STORE": str(store)},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-
     assert done.returncode == 0, done.stderr
-    shown = done.stdout
+    return done
+
+
+def _rows(store: Path, statement: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(store)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def test_the_demo_syncs_its_fleet_and_finds_a_later_day(tmp_path: Path) -> None:
+    """A second run duplicates nothing, marks what was terminated, and keeps the rows of a denied account as stale."""
+    pytest.importorskip("rich")
+    store = tmp_path / "demo.db"
+    instances = "select account, region, id, stale from ec2_instance"
+
+    done = _run_demo(store)
+    first = _rows(store, instances)
+    again = _run_demo(store)
+    second = _rows(store, instances)
+
+    denied = "100000000008"
+    gone = {row[:3] for row in first} - {row[:3] for row in second}
+    assert {row[:3] for row in second} < {row[:3] for row in first}
+    assert len({row[:3] for row in second}) == len(second)
+    assert {row[0] for row in gone} == {f"1{number:011d}" for number in range(11, 16)}
+    assert len(gone) == 10
+    assert {row for row in first if row[3]} == set()
+    assert {row[:3] for row in second if row[3]} == {row[:3] for row in first if row[0] == denied} != set()
+    table = re.findall(r"│ (aws\S*) +│ (\S+) +│ +(\d+) │ +(\S+) │ +(\S+) │ +(\S+) │ +(\S+) │", again.stdout)
+    assert [row[:4] + row[5:] for row in table] == [
+        ("aws", "ap-southeast-2", "2", "2", "-", "-"),
+        ("aws", "eu-west-1", "30", "2", "4", "5"),
+        ("aws", "us-east-1", "50", "2", "4", "5"),
+        ("aws", "us-west-2", "18", "-", "-", "-"),
+        ("aws-cn", "cn-north-1", "10", "-", "-", "-"),
+    ]
+    counts = _rows(store, "select region, count(*) from ec2_instance group by 1 order by 1")
+    assert [(row[1], int(row[4])) for row in sorted(table, key=lambda row: row[1]) if row[4] != "-"] == counts
+    missed = re.findall(r"│ (\d{12}) │ (\S+(?:, \S+)?) +│ +(\S+) │ (\w+): ", again.stdout)
+    assert missed == [
+        ("100000000007", "eu-west-1, us-east-1", "-", "denied"),
+        (denied, "eu-west-1, us-east-1", "8", "denied"),
+        ("100000000049", "ap-southeast-2", "-", "timed_out"),
+        ("100000000050", "ap-southeast-2", "-", "timed_out"),
+    ]
     assert re.findall(r"asyncauth: \d+ of 110 done", done.stderr)
     assert "110 targets in" in done.stderr.splitlines()[-1]
-    rows = re.findall(r"│ (aws\S*) +│ (\S+) +│ +(\d+) │ +(\S+) │ +(\d+) │", shown)
-    assert [row[:4] for row in rows] == [
-        ("aws", "ap-southeast-2", "2", "2"),
-        ("aws", "eu-west-1", "30", "1"),
-        ("aws", "us-east-1", "50", "1"),
-        ("aws", "us-west-2", "18", "-"),
-        ("aws-cn", "cn-north-1", "10", "-"),
-    ]
-    assert (
-        len(re.findall(r"│ 100000000007 │ global-07 │ us-east-1, .* │ +- │ failed in credentials: cannot", shown)) == 1
-    )
-    assert len(re.findall(r"ap-southeast-2 +│ +- │ timed_out in job: account 1000000000", shown)) == 2
-    assert len(re.findall(r"│ \d{12} │ \S+ +│ \S+ +│ +[1-6] │", shown)) == 5
-    assert len(re.findall(r"│ \d{12} │", shown)) == 8
-    last, *steps = shown[shown.rindex("59 accounts") :].splitlines()
-    assert re.fullmatch(
-        r"59 accounts reached, 3 with failures; \d+ instances; 60 AssumeRole calls for 60 accounts; [\d.]+ seconds",
+    assert "a later day" not in done.stdout.splitlines()[0]
+    assert "a later day" in again.stdout.splitlines()[0]
+    last, *steps = done.stdout[done.stdout.rindex("59 accounts") :].splitlines()
+    found = re.fullmatch(
+        r"59 accounts reached, 3 with failures; (\d+) instances \(0 gone since the last run\) and \d+ volumes; "
+        r"60 AssumeRole calls; [\d.]+ seconds",
         last,
-    ), last
-    assert steps[0] == "What next:"
-    named = re.findall(r"examples/\S+|README\.md", "\n".join(steps))
+    )
+    assert found, last
+    assert int(found[1]) == len(first)
+    assert steps[0] == f"The store is {store}. What next:"
+    query = re.search(rf'sqlite3 {re.escape(str(store))} "(.+)"', "\n".join(steps))
+    assert query
+    assert sum(row[1] for row in _rows(store, query[1])) == len(second)
+    named = re.findall(r"examples/\S+|README\.md|docs/\S+", "\n".join(steps))
     assert len(named) == 4
     assert all((ROOT / path).exists() for path in named)
 
