@@ -6,9 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiobotocore.session import AioSession
+from botocore import args
+from botocore.config import Config
+from botocore.exceptions import InvalidRetryModeError
 from botocore.session import Session
+from botocore.utils import ensure_boolean
 
 from asyncauth import ConfigurationError, Keys, Profile, SourceError
+from asyncauth._credentials.sources.setting_values import CHOICES, EXACT, SECTIONS
 from asyncauth._credentials.sources.settings import describe_slow_setting
 from tests.support.sources import open_source, write_home_file
 from tests.support.wire.stubs import SECRET
@@ -214,3 +219,137 @@ def test_the_setting_of_a_slow_load_is_described(setting: str, expected: str | N
     described = describe_slow_setting(Session(profile="p"))
 
     assert (described and described[: len(expected or "")]) == expected
+
+
+#: A value that boto refuses when it builds a client, or ignores: setting, variable, value, and what it must be.
+UNKNOWN_VALUES = [
+    ("defaults_mode", "AWS_DEFAULTS_MODE", "must be one of legacy, auto, standard"),
+    ("retry_mode", "AWS_RETRY_MODE", "must be one of legacy, standard, adaptive"),
+    ("sts_regional_endpoints", "AWS_STS_REGIONAL_ENDPOINTS", "must be one of legacy, regional"),
+    ("account_id_endpoint_mode", "AWS_ACCOUNT_ID_ENDPOINT_MODE", "must be one of preferred, disabled, required"),
+    ("request_checksum_calculation", "AWS_REQUEST_CHECKSUM_CALCULATION", "must be one of when_supported"),
+    ("response_checksum_validation", "AWS_RESPONSE_CHECKSUM_VALIDATION", "must be one of when_supported"),
+    ("request_min_compression_size_bytes", "AWS_REQUEST_MIN_COMPRESSION_SIZE_BYTES", "must be a whole number"),
+    ("use_fips_endpoint", "AWS_USE_FIPS_ENDPOINT", "must be true or false"),
+    ("use_dualstack_endpoint", "AWS_USE_DUALSTACK_ENDPOINT", "must be true or false"),
+    ("ec2_metadata_v1_disabled", "AWS_EC2_METADATA_V1_DISABLED", "must be true or false"),
+]
+
+
+@pytest.mark.parametrize(("setting", "variable", "requirement"), UNKNOWN_VALUES)
+@pytest.mark.parametrize("value", ["yes", "x" * 100_000, "\x1b[2Jred"])
+async def test_a_value_that_boto_does_not_know_is_named(
+    setting: str, variable: str, requirement: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistyped mode, number or switch is one ConfigurationError, from the environment and from the profile."""
+    write_home_file(".aws/config", f"[profile p]\n{setting} = {value}\n{KEYS}")
+    in_profile = await refusal_of(Profile("p"))
+    monkeypatch.setenv(variable, value)
+    in_variable = await refusal_of(Profile("p"))
+
+    assert f"the setting {setting} of profile 'p' is" in in_profile
+    assert f"the variable {variable} is" in in_variable
+    for message in (in_profile, in_variable):
+        assert requirement in message
+        assert len(message) < 400
+        assert message.isprintable()
+
+
+@pytest.mark.parametrize(("setting", "variable", "_"), UNKNOWN_VALUES)
+async def test_a_value_that_boto_knows_is_accepted(
+    setting: str, variable: str, _: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each accepted value resolves, and so do capitals where boto takes them."""
+    values: tuple[str, ...] = CHOICES.get(setting) or ("1024",)
+    if requirement_is_a_switch(setting):
+        values = ("true", "FALSE", "")
+    elif setting in CHOICES and setting not in EXACT:
+        values = (*values, values[0].upper())
+    write_home_file(".aws/config", f"[profile p]\n{KEYS}")
+    for value in values:
+        monkeypatch.setenv(variable, value)
+        async with open_source(Profile("p")) as source:
+            assert (await source.credentials()).access_key_id == ID
+
+
+def requirement_is_a_switch(setting: str) -> bool:
+    return Session().session_var_map[setting][3] is ensure_boolean
+
+
+@pytest.mark.parametrize("setting", SECTIONS)
+async def test_a_section_with_a_value_is_named(setting: str) -> None:
+    """`s3` and `api_versions` hold other settings; a value there is a mistake."""
+    write_home_file(".aws/config", f"[profile p]\n{setting} = foo\n{KEYS}")
+
+    assert f"the setting {setting} of profile 'p' is 'foo', it must be empty, with" in await refusal_of(Profile("p"))
+
+
+async def test_a_value_in_the_section_of_s3_is_named() -> None:
+    """boto would refuse it at the first client of S3."""
+    write_home_file(".aws/config", f"[profile p]\n{KEYS}s3 =\n  addressing_style = paths\n")
+
+    assert "the setting addressing_style below s3 of profile 'p' is 'paths'" in await refusal_of(Profile("p"))
+
+
+async def test_a_value_of_the_program_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session whose program sets the mode does not read the variable."""
+    monkeypatch.setenv("AWS_DEFAULTS_MODE", "foo")
+    session = AioSession()
+    session.set_config_variable("defaults_mode", "legacy")
+    session.set_credentials(ID, SECRET)
+    async with open_source(session) as source:
+        assert (await source.credentials()).access_key_id == ID
+
+
+def test_the_choices_are_those_of_botocore() -> None:
+    """botocore's own lists, so that a value that it learns is accepted here too."""
+    modes = Session()._get_internal_component("default_config_resolver").get_default_modes()
+
+    assert list(CHOICES["defaults_mode"]) == modes
+    assert list(CHOICES["sts_regional_endpoints"]) == args.VALID_REGIONAL_ENDPOINTS_CONFIG
+    assert CHOICES["request_checksum_calculation"] == args.VALID_REQUEST_CHECKSUM_CALCULATION_CONFIG
+    assert CHOICES["response_checksum_validation"] == args.VALID_RESPONSE_CHECKSUM_VALIDATION_CONFIG
+    assert CHOICES["account_id_endpoint_mode"] == args.VALID_ACCOUNT_ID_ENDPOINT_MODE_CONFIG
+    with pytest.raises(InvalidRetryModeError, match=r"legacy.*standard.*adaptive|standard") as raised:
+        Config(retries={"mode": "foo"})
+    assert all(mode in str(raised.value) for mode in CHOICES["retry_mode"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "setting", "name"),
+    [
+        (
+            {"AWS_WEB_IDENTITY_TOKEN_FILE": "/missing/token", "AWS_ROLE_ARN": "arn:aws:iam::222222222222:role/r"},
+            "",
+            "the variable AWS_WEB_IDENTITY_TOKEN_FILE",
+        ),
+        (
+            {},
+            "role_arn = arn:aws:iam::222222222222:role/r\nweb_identity_token_file = /missing/token\n",
+            "the setting web_identity_token_file of the profile",
+        ),
+        ({}, "credential_process = /missing/token\n", "the setting credential_process of the profile"),
+        (
+            {
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1/",
+                "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "/missing/token",
+            },
+            "",
+            "the variable AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        ),
+    ],
+)
+async def test_a_missing_file_is_named_with_its_setting(
+    variables: dict[str, str], setting: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of a token and a program that are not there are named with the variable or the setting."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    if setting:
+        write_home_file(".aws/config", f"[default]\n{setting}")
+    async with open_source(None) as source:
+        with pytest.raises(SourceError) as raised:
+            await source.credentials()
+
+    assert f"{name} names '/missing/token', which cannot be used: No such file or directory" in str(raised.value)

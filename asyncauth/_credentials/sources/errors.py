@@ -50,7 +50,7 @@ def explain(error: Exception, context: ErrorContext) -> AsyncAuthError:
         return _source_error(provider_error, error, context)
     if isinstance(error, OSError):
         description = error.strerror or type(error).__name__
-        file = f" {error.filename!r}" if error.filename else ""
+        file = f" {printable(str(error.filename), 300)!r}" if error.filename else ""
         return SourceError(f"{context.label}: {description}:{file}", code=type(error).__name__)
     return _source_error(f"boto failed with {type(error).__name__}", error, context)
 
@@ -210,7 +210,8 @@ def _no_json(error: Exception, context: ErrorContext) -> AsyncAuthError:
 def _config_file(error: Exception, context: ErrorContext) -> AsyncAuthError:
     path = getattr(error, "kwargs", {}).get("path", "a file of boto's")
     return ConfigurationError(
-        f"{context.label}: {path} is not a config file that boto can read", code=type(error).__name__
+        f"{context.label}: {printable(str(path), 300)} is not a config file that boto can read",
+        code=type(error).__name__,
     )
 
 
@@ -235,7 +236,9 @@ def check_keys(access_key_id: object, secret_access_key: object, context: ErrorC
 def _unreachable(error: Exception, context: ErrorContext) -> AsyncAuthError:
     url = getattr(error, "kwargs", {}).get("endpoint_url", "its endpoint")
     return _source_error(
-        f"no answer from {url}; check the network, a proxy, and AWS_ENDPOINT_URL settings", error, context
+        f"no answer from {printable(str(url), 300)}; check the network, a proxy, and AWS_ENDPOINT_URL settings",
+        error,
+        context,
     )
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.credentials import CredentialProvider, Credentials
 
+from asyncauth._runtime.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from types import FrameType
@@ -31,7 +33,7 @@ def describe_provider_error(error: Exception) -> str | None:
             "and give the code through Role(mfa_serial=, mfa_token=)"
         )
     if isinstance(error, OSError):
-        return None  # names its file
+        return _file(error)
     describe = _DESCRIPTIONS.get(_provider(error) or "")
     return None if describe is None else describe(error)
 
@@ -53,6 +55,17 @@ def _provider(error: Exception) -> str | None:
         elif isinstance(owner, Credentials):
             provider = owner.method
     return provider
+
+
+def _file(error: OSError) -> str | None:
+    """Return which setting names a file that cannot be read, or a program that cannot be run; None if none does."""
+    name = _FILES.get(_provider(error) or "")
+    if name is None or not isinstance(error.filename, str):
+        return None
+    variables = [variable for variable in _FILE_VARIABLES if os.environ.get(variable) == error.filename]
+    setting = f"the variable {variables[0]}" if variables else name
+    problem = error.strerror or type(error).__name__
+    return f"{setting} names {printable(error.filename, 300)!r}, which cannot be used: {problem}; correct or unset it"
 
 
 def _process(error: Exception) -> str:
@@ -82,6 +95,16 @@ def _container(error: Exception) -> str:
         "and the host of this machine or of a container agent (169.254.170.2, 169.254.170.23, fd00:ec2::23)"
     )
 
+
+#: Variables with the name of a file that a provider reads.
+_FILE_VARIABLES: Final = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+
+#: What names the file that a provider reads, unless it is one of those variables.
+_FILES: Final[Mapping[str, str]] = {
+    "assume-role-with-web-identity": "the setting web_identity_token_file of the profile",
+    "container-role": "the variable AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "custom-process": "the setting credential_process of the profile",
+}
 
 _DESCRIPTIONS: Final[Mapping[str, Callable[[Exception], str]]] = {
     "custom-process": _process,

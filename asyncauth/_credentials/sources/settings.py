@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from botocore.configprovider import ChainProvider, ConstantProvider, InstanceVarProvider
 
 from asyncauth._aws.plain_http import check_endpoint_url
+from asyncauth._credentials.sources.setting_values import check_values
 from asyncauth._errors import ConfigurationError
 from asyncauth._runtime.printable import printable
 
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
     from botocore.session import Session
 
 SessionType = TypeVar("SessionType", bound="Session")
-
-#: Settings that botocore converts to a whole number, and their variables.
-_NUMBERS: Final[Mapping[str, str]] = {
-    "max_attempts": "AWS_MAX_ATTEMPTS",
-    "metadata_service_timeout": "AWS_METADATA_SERVICE_TIMEOUT",
-    "metadata_service_num_attempts": "AWS_METADATA_SERVICE_NUM_ATTEMPTS",
-}
 
 #: Endpoints that credentials come from; those of other services are botocore's affair when a client is made.
 _ENDPOINT_VARIABLES: Final = (
@@ -76,10 +70,10 @@ def check_settings(session: Session, label: str) -> None:
     """Refuse settings that botocore cannot read.
 
     Raises:
-        ConfigurationError: a number that is none, an endpoint without a scheme, or a comment after a value.
+        ConfigurationError: a value that botocore does not know, a number that is none, an endpoint without a scheme,
+            or a comment after a value.
     """
-    for name, variable in _NUMBERS.items():
-        _check_number(session, name, variable, label)
+    check_values(session, label)
     if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() != "true":
         for variable in _ENDPOINT_VARIABLES:
             if os.environ.get(variable):
@@ -87,19 +81,6 @@ def check_settings(session: Session, label: str) -> None:
     profiles: Mapping[str, Mapping[str, Any]] = session.full_config.get("profiles", {})
     for name in _chain_of_profiles(session, profiles):
         _check_profile(name, profiles, label)
-
-
-def _check_number(session: Session, name: str, variable: str, label: str) -> None:
-    try:
-        session.get_config_variable(name)
-    except ValueError:
-        value = os.environ.get(variable)
-        if value is None:
-            where, value = f"the setting {name} of profile {_profile(session)!r}", session.get_scoped_config().get(name)
-        else:
-            where = f"the variable {variable}"
-        problem = "is empty" if value == "" else f"is {printable(str(value))!r}"
-        raise ConfigurationError(f"{label}: {where} {problem}, it must be a whole number or unset") from None
 
 
 def _check_profile(name: str, profiles: Mapping[str, Mapping[str, Any]], label: str) -> None:
