@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self
 
 from botocore.exceptions import ClientError
 
+from asyncauth._aws.clock_offset import note_clock
 from asyncauth._aws.error_codes import TOKEN_EXPIRED, TOKEN_INVALID
 from asyncauth._clients.identity import FactoryState, Signing, current_signing
 from asyncauth._models import CredentialsDue, Identity, permit_holder
@@ -87,6 +89,7 @@ class BoundClient:
                     return await self._call(operation_name, api_params)
                 except ClientError as error:
                     if not may_repeat or not self._may_try_again(error, signing) or not rewind():
+                        note_clock(error, time.time())
                         raise
                     may_repeat = False
                 except CredentialsDue:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import inspect
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from asyncauth._aws.clock_offset import describe_clock, response_date
 from asyncauth._aws.error_codes import attempts_of, error_code
 from asyncauth._aws.plain_http import refuse_plain_http
 from asyncauth._credentials.sts_errors import (
     StsRequest,
-    describe_clock,
     explain,
     is_parser_error,
     redirect_status,
@@ -185,15 +183,4 @@ def _read(
 
 
 def _responded_at(response: Mapping[str, Any], clock: Clock) -> datetime:
-    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    return _read_date(headers.get("date")) or datetime.fromtimestamp(clock.time(), UTC)
-
-
-@lru_cache(maxsize=16)
-def _read_date(text: str | None) -> datetime | None:
-    # A fan-out gets some hundred responses a second, all with the same date.
-    try:
-        dated = parsedate_to_datetime(text)  # type: ignore[arg-type]  # None is refused as a TypeError
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return dated if dated.tzinfo else dated.replace(tzinfo=UTC)
+    return response_date(response) or datetime.fromtimestamp(clock.time(), UTC)

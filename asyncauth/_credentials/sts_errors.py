@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +16,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
+from asyncauth._aws.clock_offset import describe_clock
 from asyncauth._aws.connection_settings import find_settings_problem
 from asyncauth._aws.denials import ADVICE, caller_arn, classify_denial
 from asyncauth._aws.error_codes import (
@@ -71,8 +70,6 @@ _HINTS: Final[Mapping[str, str]] = {
 
 #: The code of a response that is not one of STS: botocore's class for it, as for all errors without a code of AWS.
 UNREADABLE: Final = "ResponseParserError"
-
-_CLOCK: Final = re.compile(r"Signature (expired|not yet current)", re.IGNORECASE)
 
 _PARSER_MODULES: Final = frozenset({"botocore.parsers", "aiobotocore.parsers"})
 
@@ -224,40 +221,6 @@ def _redirected(what: str, region_name: str | None, status: int, code: str | Non
         f"{what}: the endpoint of STS in {region_name} answered with a redirect ({answer}), which is not followed; "
         "check the endpoint settings (AWS_ENDPOINT_URL_STS), and whether a proxy or a login page answered instead"
     )
-
-
-def describe_clock(error: Exception, code: str | None, now: float) -> str | None:
-    """Return by how much this machine's clock is off if a refusal is due to it, else None.
-
-    Args:
-        error, code: the refusal.
-        now: this machine's time, seconds since 1970.
-    """
-    if not _is_clock(error, code):
-        return None
-    return (
-        f"this machine's clock is off{_clock_offset(error, now)}; AWS accepts 5 minutes, so correct the clock (NTP); "
-        "the keys are not the cause"
-    )
-
-
-def _is_clock(error: Exception, code: str | None) -> bool:
-    """Whether a refusal is about the time of a request: STS has the code of a wrong signature for that."""
-    if code == "RequestTimeTooSkewed":
-        return True
-    return code == "SignatureDoesNotMatch" and _CLOCK.search(str(error)) is not None
-
-
-def _clock_offset(error: Exception, now: float) -> str:
-    """Return by how much this machine's clock differs from the `Date` of the answer, in words."""
-    response: Any = error.response if isinstance(error, ClientError) else {}
-    date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    try:
-        seconds = now - parsedate_to_datetime(date).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return ""
-    minutes, rest = divmod(abs(round(seconds)), 60)
-    return f": it is {minutes} min {rest} s {'ahead of' if seconds > 0 else 'behind'} AWS"
 
 
 def _advice(denied: Exception, role: Role) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from aiobotocore.config import AioConfig
 
+from asyncauth._aws.clock_offset import describe_clock
 from asyncauth._aws.error_codes import attempts_of, error_code
 from asyncauth._aws.partitions import get_partition, partition_of_region
 from asyncauth._aws.plain_http import is_loopback, without_secrets
@@ -18,6 +20,7 @@ from asyncauth._errors import PartitionMismatch, PoolClosed, SourceError
 from asyncauth._models import Account
 from asyncauth._resilience import EndpointScope, RequestGuard
 from asyncauth._runtime.exceptions import strip_frame_locals
+from asyncauth._runtime.printable import printable
 from asyncauth._runtime.single_flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -183,8 +186,10 @@ class ActiveSource:
             code = error_code(error)
             if code is None:
                 raise
+            clock = describe_clock(error, code, time.time())
             raise SourceError(
-                f"{self.source.label}: AWS refused its credentials ({code}) in GetCallerIdentity",
+                f"{self.source.label}: AWS refused its credentials ({printable(code, 100)}) in GetCallerIdentity"
+                + (f"; {clock}" if clock else ""),
                 code=code,
                 region_name=region_name,
                 attempts=attempts_of(error),

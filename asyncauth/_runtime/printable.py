@@ -29,7 +29,8 @@ def describe_error(error: BaseException, max_characters: int = MESSAGE_CHARACTER
     """Return the class of an error and the first line of its message, whatever its `__str__` does.
 
     A first line that ends with a colon introduces a list, and is followed by the last line, which has what to do.
-    A group is followed by the first error in it, because the message of a task group has no cause.
+    A group is followed by the first error in it, because the message of a task group has no cause. The first note of an
+    error, which has what to do about it, follows in parentheses.
     """
     parts = [_class_and_line(error)]
     while isinstance(error, BaseExceptionGroup):
@@ -60,4 +61,12 @@ def _class_and_line(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         return name
-    return f"{name}: {lines[0]} ... {lines[-1]}" if lines[0].endswith(":") and lines[1:] else f"{name}: {lines[0]}"
+    first = f"{lines[0]} ... {lines[-1]}" if lines[0].endswith(":") and lines[1:] else lines[0]
+    return f"{name}: {first}{_note(error)}"
+
+
+def _note(error: BaseException) -> str:
+    notes = getattr(error, "__notes__", None)
+    if not isinstance(notes, list) or not notes or not isinstance(notes[0], str):
+        return ""
+    return f" ({' '.join(notes[0][:_MAX_READ].split())})"

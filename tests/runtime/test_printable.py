@@ -53,3 +53,29 @@ def test_a_deep_group_is_described_by_its_first_error() -> None:
         "ExceptionGroup: tasks (1 sub-exception): KeyError: 'x'"
     )
     assert len(describe_error(error)) == MESSAGE_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("note", "expected"),
+    [
+        ("check\nthe clock", "ValueError: wrong (check the clock)"),
+        ("\x1b[2J", "ValueError: wrong (\N{REPLACEMENT CHARACTER}[2J)"),
+        ("x" * 100_000, f"ValueError: wrong ({'x' * 378}..."),
+    ],
+)
+def test_the_first_note_follows_the_message(note: str, expected: str) -> None:
+    """A note has what to do about an error; it is cut and cleaned like the message."""
+    error = ValueError("wrong")
+    error.add_note(note)
+    error.add_note("a second one")
+
+    assert describe_error(error) == expected
+
+
+@pytest.mark.parametrize("notes", [None, 1, [], [1]])
+def test_notes_of_another_form_are_left_out(notes: object) -> None:
+    """`__notes__` is an attribute that a program can set to anything."""
+    error = ValueError("wrong")
+    error.__notes__ = notes  # type: ignore[assignment]  # the point
+
+    assert describe_error(error) == "ValueError: wrong"

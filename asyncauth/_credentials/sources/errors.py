@@ -7,12 +7,14 @@ most messages here name the kind of the error only, and the original error is no
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import Session
 
+from asyncauth._aws.clock_offset import describe_clock
 from asyncauth._aws.error_codes import EXPIRED, attempts_of
 from asyncauth._credentials.sources.provider_errors import describe_provider_error
 from asyncauth._credentials.sources.settings import misnamed_section
@@ -56,11 +58,14 @@ def explain(error: Exception, context: ErrorContext) -> AsyncAuthError:
 
 
 def _refused(error: ClientError, context: ErrorContext) -> AsyncAuthError:
-    code = str(error.response.get("Error", {}).get("Code", "Unknown"))
+    code = printable(str(error.response.get("Error", {}).get("Code", "Unknown")), 100)
     operation = error.operation_name
     attempts = attempts_of(error)
     explained: SourceError
-    if code in EXPIRED:
+    clock = describe_clock(error, code, time.time())
+    if clock is not None:
+        explained = SourceError(f"{context.label}: {operation} answered {code}: {clock}", code=code, attempts=attempts)
+    elif code in EXPIRED:
         explained = SourceExpired(
             f"{context.label}: {operation} answered {code}: the credentials behind this source have expired; renew "
             "them (a login, or the keys that were exported or written to a file)",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import anyio
 from botocore.exceptions import BotoCoreError, ClientError
 
+from asyncauth._aws.clock_offset import response_date
 from asyncauth._credentials.sources.errors import ErrorContext, explain
 from asyncauth._credentials.sources.explicit import ExplicitOrigin
 from asyncauth._credentials.sources.sso_login import SsoLogin, open_login
@@ -43,6 +44,8 @@ class SsoPortal:
         self._login: SsoLogin | None = None
         self._client: Any = None
         self._clients = AsyncExitStack()
+        self._first = anyio.Lock()
+        self._tried_token: str | None = None
         self._refused_token: str | None = None
         self._next_at = 0.0
 
@@ -57,6 +60,17 @@ class SsoPortal:
         token = await login.access_token()
         if token == self._refused_token:
             return login.expired()
+        if token != self._tried_token:
+            # The first request goes alone: if the login has ended, the other roles send none.
+            async with self._first:
+                if token != self._tried_token:
+                    try:
+                        return await self._request(role, login, token)
+                    finally:
+                        self._tried_token = token
+        return await self._request(role, login, token)
+
+    async def _request(self, role: SsoRole, login: SsoLogin, token: str) -> Mapping[str, Any] | AsyncAuthError:
         await self._wait_for_turn()
         if token == self._refused_token:  # by the answer to another role, while this one waited
             return login.expired()
@@ -68,8 +82,8 @@ class SsoPortal:
             return self._refused(error, login, role, token)
         except BotoCoreError as error:
             return explain(error, ErrorContext(_label(role), None))
-        credentials: Mapping[str, Any] = answer["roleCredentials"]
-        return credentials
+        credentials: dict[str, Any] = answer["roleCredentials"]
+        return credentials | {"date": response_date(answer)}
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -148,7 +162,8 @@ class SsoRoleOrigin(ExplicitOrigin):
             answer["accessKeyId"], answer["secretAccessKey"], answer["sessionToken"], self._role.account_id
         )
         # In milliseconds, unlike every other date of AWS.
-        lifetime = answer["expiration"] / 1000 - self._clock.time()
+        date = answer["date"]  # of the portal: this machine's clock may be off
+        lifetime = answer["expiration"] / 1000 - (self._clock.time() if date is None else date.timestamp())
         return self._loaded(credentials, lifetime, now, configuration, "sso-role")
 
 
