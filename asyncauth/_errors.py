@@ -24,7 +24,24 @@ A job's own exception is never wrapped in one of these.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+#: A message quotes texts from outside: names, arguments, answers. What to do about the error is at its end, so a
+#: message that is too long loses its middle.
+MESSAGE_CHARACTERS: Final = 2_000
+CODE_CHARACTERS: Final = 128
+
+
+def _clean(text: str, max_characters: int) -> str:
+    """Return a text with its middle cut out if it is too long, and without characters that a terminal executes."""
+    if not isinstance(text, str):
+        return text
+    if len(text) > max_characters:
+        end = max_characters // 4
+        text = f"{text[: max_characters - end - 5]} ... {text[-end:]}"
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 class AsyncAuthError(Exception):
@@ -55,11 +72,11 @@ class AsyncAuthError(Exception):
         code: str | None = None,
         attempts: int | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(_clean(message, MESSAGE_CHARACTERS))
         self.account = account
         self.role_arn = role_arn
         self.region_name = region_name
-        self.code = code
+        self.code = None if code is None else _clean(code, CODE_CHARACTERS)
         self.attempts = attempts
 
     def __reduce__(self) -> tuple[Any, ...]:

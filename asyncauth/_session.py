@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
-from botocore.config import Config
-
 from asyncauth import _bridges
+from asyncauth._aws.client_arguments import check_client_arguments
 from asyncauth._aws.partitions import get_partition
 from asyncauth._errors import ConfigurationError
 from asyncauth._fanout import current_attempt
 from asyncauth._runtime.loop_guard import running_loop
+from asyncauth._runtime.printable import printable
 from asyncauth._runtime.process_bound import CLIENT_INSTEAD, refuse_pickling
 
 if TYPE_CHECKING:
@@ -148,9 +148,12 @@ class AccountSession:
 
         Raises:
             PoolClosed: the pool is not open.
-            ConfigurationError: `static`, and no valid keys are cached: await `credentials()` first.
+            ConfigurationError: `static` is no bool; or it is True, and no valid keys are cached: await `credentials()`
+                first.
         """
         self._provider.check_open()
+        if not isinstance(static, bool):
+            raise ConfigurationError(f"static= of environ() is a {type(static).__name__}; it must be True or False")
         if not static:
             address = self._provider.credential_server.address(self.identity)
             return _bridges.container_environ(address, self.region_name, self._provider.bridge_settings)
@@ -208,6 +211,7 @@ class AccountSession:
         Raises:
             TypeError: always; the message has what to write instead.
         """
+        service_name = printable(str(service_name))
         raise TypeError(
             f"this session has no resource({service_name!r}): write `async with session.client({service_name!r}) as "
             f"client`, or `async with session.aioboto3().resource({service_name!r}) as resource` (needs aioboto3), or "
@@ -263,6 +267,7 @@ class ClientLease(_Lease):
         options: dict[str, Any],
     ) -> None:
         provider.check_open()
+        check_client_arguments(service_name, options | {"region_name": region_name})
         for name in options:
             if name.startswith("aws_"):
                 raise ConfigurationError(
@@ -273,11 +278,6 @@ class ClientLease(_Lease):
                 raise ConfigurationError(
                     f"client({service_name!r}) takes no {name!r}; its options are {', '.join(sorted(_OPTIONS))}"
                 )
-        if not isinstance(options.get("config"), Config | None):
-            raise ConfigurationError(
-                f"config= of client({service_name!r}) is a {type(options['config']).__name__}; it takes a botocore "
-                "Config or an aiobotocore AioConfig"
-            )
         partition = get_partition(session.account.partition)
         self._session = session
         self._provider = provider

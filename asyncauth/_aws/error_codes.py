@@ -14,7 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from asyncauth._aws.connection_settings import find_settings_problem
-from asyncauth._errors import AssumeRoleError, AsyncAuthError, SourceError
+from asyncauth._errors import CODE_CHARACTERS, AssumeRoleError, AsyncAuthError, SourceError
+from asyncauth._runtime.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -112,7 +113,8 @@ def error_code(error: BaseException) -> str | None:
         codes = {error_code(each) for each in error.exceptions}
         return codes.pop() if len(codes) == 1 else None
     if isinstance(error, ClientError):
-        return str(_details(error, "Error").get("Code", "Unknown"))
+        # A proxy, or a server that is not AWS's, can answer anything.
+        return printable(str(_details(error, "Error").get("Code", "Unknown")), CODE_CHARACTERS)
     if isinstance(error, AsyncAuthError):
         return error.code
     return type(error).__name__ if isinstance(error, BotoCoreError) else None

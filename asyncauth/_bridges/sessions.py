@@ -15,6 +15,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore.config import Config
 
+from asyncauth._aws.client_arguments import check_client_arguments
 from asyncauth._errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -152,8 +153,11 @@ class _ConfiguredSession:
 
         Raises:
             PoolClosed: this process was forked after the pool was opened.
+            ConfigurationError: an argument has a wrong type.
         """
         self.bridge_credentials.check()
+        given = {"region_name": region_name, "api_version": api_version, "use_ssl": use_ssl, "verify": verify}
+        check_client_arguments(service_name, given | {"endpoint_url": endpoint_url, "config": options.get("config")})
         settings = self.bridge_settings
         return super().create_client(  # type: ignore[misc]  # the other base is botocore's
             service_name,
