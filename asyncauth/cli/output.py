@@ -71,6 +71,11 @@ class Output:
             self._is_streaming = False
 
     @property
+    def is_on_terminal(self) -> bool:
+        """Whether stdout is a terminal."""
+        return self._stream.isatty()
+
+    @property
     def is_live(self) -> bool:
         """Whether records are written to a terminal as they come, so that a live display would be in their way."""
         return self._is_streaming and self._stream.isatty()
@@ -233,7 +238,7 @@ def _table(names: list[str], rows: list[list[Any]], *, width: int, stream: IO[st
     table = Table(box=box.SIMPLE_HEAD if _is_utf8(stream) else box.ASCII, header_style="bold", pad_edge=False)
     for position in shown:
         least = _least(names, cells, position)
-        table.add_column(Text(names[position]), overflow="fold", min_width=least)
+        table.add_column(Text(clean(names[position])), overflow="fold", min_width=least)
     for row in cells:
         table.add_row(*(Text(row[position]) for position in shown))
     buffer = io.StringIO()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -17,7 +18,7 @@ from asyncauth.cli.options import set_up_logging
 from asyncauth.cli.output import OutputClosedError
 from asyncauth.cli.selection import NoMatchError
 from asyncauth.cli.signals import TerminatedError
-from asyncauth.cli.text import clean, note
+from asyncauth.cli.text import clean, clean_lines, note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +32,10 @@ COMMANDS: Final = {
     "credentials": "Print credentials of an account, for credential_process and shells.",
     "demo": "Show a run over a simulated fleet in two partitions.",
     "exec": "Run a program in every account and region.",
+    "inventory": "List resources of every account, or write them into a store.",
     "profiles": "Write profiles of every account for the AWS CLI.",
     "run": "Run a Python function in every account and region.",
+    "sql": "Query a store of the inventory with SQL.",
     "whoami": "Show which identity the base credentials are.",
 }
 
@@ -111,12 +114,19 @@ def run(arguments: Sequence[str]) -> int:
         return exit_codes.NO_MATCH
     except click.ClickException as error:
         _flush(0)
-        error.show()
+        _show_usage(error)
         return exit_codes.USAGE
     except Exception as error:  # noqa: BLE001 - every end of the program has an exit code and a message
         _flush(0)
         return _report(error, is_debug)
     return code if isinstance(code, int) else exit_codes.OK
+
+
+def _show_usage(error: click.ClickException) -> None:
+    # Its message can quote what AWS, a store or a file holds.
+    shown = io.StringIO()
+    error.show(shown)
+    sys.stderr.write(clean_lines(shown.getvalue()))
 
 
 def _report(error: Exception, is_debug: bool) -> int:

@@ -49,6 +49,40 @@ class RunSettings:
         return cls(keywords, options.pop("yes"), dry_run, options.pop("fail_on"), options.pop("progress"))
 
 
+class RunCounts:
+    """Counts of a run's outcomes, and the exit code that follows from them."""
+
+    def __init__(self) -> None:
+        self._statuses: Counter[str] = Counter()
+        self._done_before = self._source_failures = 0
+
+    def add(self, outcome: Outcome[Any]) -> None:
+        """Count an outcome."""
+        self._statuses[outcome.status] += 1
+        self._done_before += outcome.status == "skipped" and outcome.reason == _done_before()
+        self._source_failures += isinstance(outcome.error, SourceError)
+
+    @property
+    def total(self) -> int:
+        """Number of targets."""
+        return sum(self._statuses.values())
+
+    @property
+    def failed(self) -> int:
+        """Number of targets that failed, timed out or were cancelled."""
+        return sum(self._statuses[status] for status in ("failed", "timed_out", "cancelled"))
+
+    def exit_code(self, settings: RunSettings) -> int:
+        """Return the exit code of the run."""
+        return exit_codes.of_run(
+            self._statuses,
+            fail_on=settings.fail_on,
+            done_before=self._done_before,
+            dry_run=settings.dry_run,
+            source_failed=self.failed == self._source_failures,
+        )
+
+
 def refuse_without_consent(settings: RunSettings, *, accounts: int, read_only: bool) -> bool:
     """Return whether consent must be requested before a run over so many accounts.
 
@@ -87,14 +121,10 @@ async def run_everywhere(
         confirm: request consent first.
         observe: called with each outcome.
     """
-    counts: Counter[str] = Counter()
-    done_before = source_failures = 0
+    counts = RunCounts()
 
     def settle(outcome: Outcome[Any]) -> None:
-        nonlocal done_before, source_failures
-        counts[outcome.status] += 1
-        done_before += outcome.status == "skipped" and outcome.reason == _done_before()
-        source_failures += isinstance(outcome.error, SourceError)
+        counts.add(outcome)
         observe(outcome)
         if output is not None:
             output.write(record(outcome))
@@ -121,14 +151,7 @@ async def run_everywhere(
         raise
     if output is not None:
         output.close()
-    failed = sum(counts[status] for status in ("failed", "timed_out", "cancelled"))
-    return exit_codes.of_run(
-        counts,
-        fail_on=settings.fail_on,
-        done_before=done_before,
-        dry_run=settings.dry_run,
-        source_failed=failed == source_failures,
-    )
+    return counts.exit_code(settings)
 
 
 def run_record(outcome: Outcome[Any]) -> dict[str, Any]:

@@ -63,7 +63,18 @@ COMMANDS = {
         "-c",
         SHOW,
     ),
+    "inventory": (
+        "inventory",
+        "ec2:vpc",
+        "ALL",
+        "--no-progress",
+        "--sort",
+        "account",
+        "--columns",
+        "account,account_name,partition,region,cidr,is_default",
+    ),
     "profiles": ("profiles", "ALL"),
+    "sql": ("sql", "select partition, account, region, cidr, is_default from ec2_vpc order by account"),
     "demo": ("demo", "--accounts", "5", "--no-progress"),
     "error": ("whoami",),
     "usage": ("check", "--accounts", "12345"),
@@ -92,6 +103,8 @@ def test_the_screen_is_the_kept_one(cli: CommandLine, name: str, width: int) -> 
     if name == "error" and not hasattr(botocore.credentials, "LoginProvider"):
         pytest.skip("the kept screen lists `aws login`, which this botocore does not know")
     (cli.folder / "jobs.py").write_text(JOB)
+    if name == "sql":
+        cli.run("inventory", "ec2:vpc", "--store", "inventory.db", *cli.all_accounts())
     done = cli.on_terminal(*expand(cli, COMMANDS[name]), width=width)
     path, screen = SCREENS / f"{name}-{width}.txt", normalized(done.stdout)
     if os.environ.get("UPDATE_SCREENS"):

@@ -164,3 +164,20 @@ def run_on_terminal(
     code = process.wait()
     text = shown.decode("utf-8", "replace").replace("\r\n", "\n")
     return Done(code, _ESCAPES.sub("", text))
+
+
+def run_program(folder: Path, *arguments: str, stdin: str | None = None, **environ: str) -> Done:
+    """Run the program with pipes and without any credentials."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ASYNCAUTH_"))}
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        cwd=folder,
+        env={**kept, "PYTHONPATH": str(ROOT), "HOME": str(folder), **environ},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    check_output(arguments, done.stdout, done.stderr)
+    return Done(done.returncode, done.stdout, done.stderr)
