@@ -63,11 +63,20 @@ selection_options: Final = _all(
         help="Accounts of the organization below these units.",
     ),
     click.option(
+        "--sso-session",
+        metavar="NAME",
+        help="Accounts of this login of IAM Identity Center, entered as its role --role; '*' for every role.",
+    ),
+    click.option(
         "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Those with this AWS tag: a call for each account."
     ),
     click.option("--exclude", multiple=True, callback=_split, metavar="ID|NAME", help="Leave these out; * matches."),
     click.option(
-        "--regions", multiple=True, callback=_split, metavar="NAME", help="Regions, or patterns such as us-*."
+        "--regions",
+        multiple=True,
+        callback=_split,
+        metavar="NAME",
+        help="Regions, patterns such as us-*, or enabled: those that each account has enabled.",
     ),
     click.option("--partition", metavar="NAME", help="Partition of bare account ids.  [default: aws]"),
 )
@@ -89,7 +98,9 @@ run_options: Final = _all(
     ),
 )
 
-progress_option: Final = click.option("--progress/--no-progress", default=True, help="Show the progress on stderr.")
+progress_option: Final = click.option(
+    "--progress/--no-progress", default=None, help="Show the progress on stderr.  [default: yes]"
+)
 
 output_options: Final = _all(
     click.option("--output", type=click.Choice(FORMATS), help="Format.  [default: table on a terminal, else jsonl]"),

@@ -22,13 +22,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """Options of a run, checked."""
+    """Options of a run, checked.
+
+    Args:
+        keywords: those of the command line; a fleet file can have others.
+        yes: no consent is requested.
+        dry_run: reach every target, and do nothing there.
+        fail_on: `any`, `all` or `never`.
+        progress: whether the progress is shown; None: as the fleet file has it, else yes.
+    """
 
     keywords: Mapping[str, Any]
     yes: bool
     dry_run: bool
     fail_on: str
-    progress: bool
+    progress: bool | None
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> RunSettings:
@@ -46,7 +54,22 @@ class RunSettings:
             RunOptions(**keywords)
         except ConfigurationError as error:
             raise click.UsageError(str(error)) from None
-        return cls(keywords, options.pop("yes"), dry_run, options.pop("fail_on"), options.pop("progress"))
+        given = {name: value for name, value in keywords.items() if value is not None}
+        return cls(given, options.pop("yes"), dry_run, options.pop("fail_on"), options.pop("progress"))
+
+    def keywords_over(self, pool: SessionPool) -> dict[str, Any]:
+        """Return the keyword arguments of a run: those of the pool's fleet file, and over them the given ones."""
+        of_file = {name: value for name, value in pool.run_options.items() if name not in ("regions", "progress")}
+        return {**of_file, **self.keywords}
+
+    def shows_progress(self, pool: SessionPool) -> bool:
+        """Return whether the progress is shown."""
+        return bool(pool.run_options.get("progress", True)) if self.progress is None else self.progress
+
+
+def regions_over(pool: SessionPool, given: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the given regions, else those of the pool's fleet file; None: each account's own."""
+    return given or pool.run_options.get("regions")
 
 
 class RunCounts:
@@ -132,11 +155,13 @@ async def run_everywhere(
     run = pool.as_completed(
         job,
         accounts,
-        regions or None,
+        regions_over(pool, regions),
         dry_run=settings.dry_run,
         confirm=confirm,
-        progress=progress_of(pool, is_wanted=settings.progress, stdout_is_live=output is None or output.is_live),
-        **settings.keywords,
+        progress=progress_of(
+            pool, is_wanted=settings.shows_progress(pool), stdout_is_live=output is None or output.is_live
+        ),
+        **settings.keywords_over(pool),
     )
     try:
         async with run as outcomes:

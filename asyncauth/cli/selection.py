@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asyncauth._errors import ConfigurationError
-from asyncauth._models import Account, Role, as_account
+from asyncauth._models import Account, Role, SsoRole, as_account
 from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Selection:
         organization: list the organization of the base credentials.
         parents: ids of its organizational units and roots; empty: all of it.
         tags: AWS tags of its accounts.
+        portal: the name of an sso-session and the role in its accounts; None: none is selected.
         fleet: path of the fleet file whose accounts are taken if no others are selected; None: there is none.
         exclude: ids and names of accounts to leave out, with `*` and `?` as wildcards.
         regions: names and patterns; empty: each account's own.
@@ -43,6 +44,7 @@ class Selection:
     organization: bool
     parents: tuple[str, ...]
     tags: Mapping[str, str]
+    portal: tuple[str, str] | None
     fleet: str | None
     exclude: tuple[str, ...]
     regions: tuple[str, ...]
@@ -59,7 +61,8 @@ class Selection:
         given = list(_expand(options.pop("accounts")))
         parents, tags = options.pop("ous"), dict(_tag(text) for text in options.pop("tags"))
         organization = bool(options.pop("organization") or parents or tags)
-        if not given and not organization and options.get("fleet") is None:
+        portal = _portal(options)
+        if not given and not organization and portal is None and options.get("fleet") is None:
             options["fleet"] = _found_fleet()
         try:
             accounts = dict.fromkeys(parse_account(each, partition) for each in given)
@@ -70,6 +73,7 @@ class Selection:
             organization,
             parents,
             tags,
+            portal,
             options.get("fleet"),
             options.pop("exclude"),
             options.pop("regions"),
@@ -87,7 +91,7 @@ class Selection:
         Raises:
             NoMatchError: there is none.
         """
-        from asyncauth.discovery import chain, fleet_accounts, organization_accounts
+        from asyncauth.discovery import chain, fleet_accounts, organization_accounts, sso_accounts
 
         parts: list[Any] = [self.accounts]
         if self.organization:
@@ -96,7 +100,9 @@ class Selection:
             # Listing changes nothing, and the user has named these credentials for it.
             session = await pool.source_session(self.partition)
             parts.append(organization_accounts(session, parents=self.parents or None, tags=self.tags or None))
-        if self.fleet is not None and not self.accounts and not self.organization:
+        if self.portal is not None:
+            parts.append(sso_accounts(*self.portal))
+        if self.fleet is not None and len(parts) == 1 and not self.accounts:
             parts.append(fleet_accounts(self.fleet, pool))
         found = [account async for account in chain(*parts) if not self._is_excluded(account)]
         if not found:
@@ -124,6 +130,13 @@ def role_arn(account: Account, default: Role) -> str | None:
     return None if role is None else role.arn(account)
 
 
+def role_shown(account: Account, default: Role) -> str | None:
+    """Return the ARN of an account's role, or its role of IAM Identity Center; None if the source itself acts in it."""
+    if isinstance(account.source, SsoRole) and account.effective_role(default) is None:
+        return f"{account.source.role_name} of sso-session {account.source.session}"
+    return role_arn(account, default)
+
+
 def _expand(given: Iterable[str]) -> Iterator[str]:
     for each in given:
         if each == "-":
@@ -144,6 +157,17 @@ def _tag(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _portal(options: dict[str, Any]) -> tuple[str, str] | None:
+    """Return session and role of a portal, whose role is none to assume; remove them from `options`."""
+    session = options.pop("sso_session")
+    if session is None:
+        return None
+    role, options["role"] = options["role"], None
+    if role is None:
+        raise click.UsageError("--sso-session needs --role NAME, the role in its accounts; '*' is every role")
+    return session, role
+
+
 def _found_fleet() -> str:
     from asyncauth._models.fleet_file import load_fleet_file
 
@@ -154,7 +178,8 @@ def _found_fleet() -> str:
         if "there is no" not in str(error):
             raise
         raise click.UsageError(
-            "no accounts are selected: give --accounts, --organization or --fleet, or write an asyncauth.toml"
+            "no accounts are selected: give --accounts, --organization, --sso-session or --fleet, or write an "
+            "asyncauth.toml"
         ) from None
 
 

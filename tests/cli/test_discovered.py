@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import sha1
 from typing import TYPE_CHECKING
 
 import pytest
 
 from asyncauth import Account
-from asyncauth.testing import Organization, OrganizationalUnit, SimulatedFleet
+from asyncauth.testing import IdentityCenter, Organization, OrganizationalUnit, SimulatedFleet
 from tests.support.command_line import CommandLine
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ UNIT = OrganizationalUnit("production", accounts=[account.id for account in MEMB
 
 @pytest.fixture(scope="module")
 def organized() -> Iterator[SimulatedFleet]:
-    with SimulatedFleet([*MEMBERS, *CHINA], organization=Organization(units=[UNIT])) as fleet:
+    organization = Organization(units=[UNIT])
+    with SimulatedFleet([*MEMBERS, *CHINA], organization=organization, identity_center=IdentityCenter()) as fleet:
         yield fleet
 
 
@@ -95,3 +97,97 @@ def test_without_a_selection_the_ways_are_named(cli: CommandLine) -> None:
 
     assert done.code == 2
     assert "--organization" in done.stderr
+
+
+@pytest.mark.parametrize(("partition", "members"), [("aws", MEMBERS), ("aws-cn", CHINA)])
+def test_the_accounts_of_a_login(cli: CommandLine, partition: str, members: list[Account]) -> None:
+    """`--sso-session` selects what a login may enter, in both partitions, and the role is that of the portal."""
+    login = cli.fleet.blocking.sso_login(partition)
+    aws = cli.folder / "home" / ".aws"
+    (aws / "sso" / "cache").mkdir(parents=True)
+    (aws / "sso" / "cache" / f"{sha1(b'corp').hexdigest()}.json").write_text(login.cache_file())
+    (aws / "config").write_text(f"[sso-session corp]\nsso_region = {login.region}\nsso_start_url = {login.start_url}\n")
+    options = ("--sso-session", "corp", "--role", "ReadOnly")
+    listed = cli.run("accounts", *options)
+    checked = cli.run("check", *options, "--exclude", "*-2*,*-3*", "--no-progress")
+
+    assert listed.code == 0, listed.stderr
+    assert {account.id for account in members} <= {each["account"] for each in listed.records}
+    assert {each["role"] for each in listed.records} == {"ReadOnly of sso-session corp"}
+    assert checked.code == 0, checked.stdout + checked.stderr
+    assert cli.fleet.blocking.counts().calls("sso", "GetRoleCredentials") == len(checked.records) > 0
+    assert cli.fleet.blocking.counts().calls("sts", "AssumeRole") == 0
+
+
+def test_a_login_needs_a_role_and_a_session(cli: CommandLine) -> None:
+    """Without `--role` it is a usage error; a session that the configuration lacks is exit code 4."""
+    without_role = cli.run("accounts", "--sso-session", "corp")
+    unknown = cli.run("accounts", "--sso-session", "corpo", "--role", "ReadOnly")
+
+    assert (without_role.code, unknown.code) == (2, 4)
+    assert "--role" in without_role.stderr
+    assert "corpo" in unknown.stderr
+
+
+def test_the_enabled_regions(cli: CommandLine) -> None:
+    """`--regions enabled` runs in the regions that each account has enabled, as its own ListRegions returns them."""
+    (cli.folder / "jobs.py").write_text("async def where(session):\n    return session.region_name\n")
+    accounts = ("--accounts", f"{MEMBERS[0].id},arn:aws-cn:iam::{CHINA[0].id}:role/manage-role", *cli.profiles())
+    done = cli.run("run", "jobs.py:where", *accounts, "--regions", "enabled,!*-west-2", "--yes")
+
+    assert done.code == 0, done.stderr
+    found = {(each["account"], each["region"]) for each in done.records}
+    assert (CHINA[0].id, "cn-northwest-1") in found
+    assert (MEMBERS[0].id, "us-east-1") in found
+    assert not any(region.endswith("-west-2") for _, region in found)
+    assert cli.fleet.blocking.counts().calls("account", "ListRegions") == 2
+
+
+class TestFleetFile:
+    @pytest.fixture
+    def fleet_file(self, cli: CommandLine) -> CommandLine:
+        (cli.folder / "jobs.py").write_text(
+            "async def where(session):\n    return session.region_name\nwhere.read_only = True\n"
+            "async def hangs(session):\n    import asyncio\n    await asyncio.Event().wait()\nhangs.read_only = True\n"
+        )
+        (cli.folder / "asyncauth.toml").write_text(
+            f'accounts = ["{MEMBERS[0].id}", "{MEMBERS[1].id}"]\nregions = ["us-*"]\n'
+            '[sources.aws]\nprofile = "global"\n[run]\ntimeout = 2.5\nprogress = false\njournal = "run.journal"\n'
+            '[[rate_limits]]\nservice = "ec2"\nrate = 100\nmax_at_once = 1\n'
+        )
+        return cli
+
+    def test_regions_and_options_of_runs(self, fleet_file: CommandLine) -> None:
+        """Regions, the time of a target, the journal and the progress are those of the file."""
+        done = fleet_file.run("run", "jobs.py:where", "--fleet", "asyncauth.toml")
+
+        assert (done.code, done.stderr) == (0, "")
+        assert {each["region"] for each in done.records} == {"us-east-1", "us-east-2", "us-west-1", "us-west-2"}
+        assert len(done.records) == 8
+        assert (fleet_file.folder / "run.journal").exists()
+        (fleet_file.folder / "run.journal").unlink()
+        late = fleet_file.run("run", "jobs.py:hangs", "--fleet", "asyncauth.toml", "--regions", "us-east-1")
+        assert late.code == 1
+        assert {each["status"] for each in late.records} == {"timed_out"}
+        assert "2.5" in late.records[0]["error"]
+
+    def test_options_of_the_command_line_win(self, fleet_file: CommandLine) -> None:
+        """What the command line has replaces what the file has."""
+        options = ("--regions", "us-east-1", "--journal", "other.journal", "--progress")
+        done = fleet_file.run("run", "jobs.py:where", "--fleet", "asyncauth.toml", *options)
+
+        assert done.code == 0
+        assert [each["region"] for each in done.records] == ["us-east-1"] * 2
+        assert "2 targets" in done.stderr
+        assert (fleet_file.folder / "other.journal").exists()
+        assert not (fleet_file.folder / "run.journal").exists()
+
+    def test_an_inventory_and_a_program(self, fleet_file: CommandLine) -> None:
+        """`inventory` and `exec` take the regions of the file, too; straight out the journal is not used."""
+        inventory = fleet_file.run("inventory", "ec2:vpc", "--fleet", "asyncauth.toml")
+        program = fleet_file.run("exec", "--fleet", "asyncauth.toml", "--yes", "--", "true")
+
+        assert (inventory.code, inventory.stderr.count("\n")) == (0, 1), inventory.stderr
+        assert len(inventory.records) == 8
+        assert program.code == 0, program.stderr
+        assert (fleet_file.folder / "run.journal").read_text().count("us-west-1") == 2

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from asyncauth.cli.options import output_of, output_options, selection_options, source_options, verbosity_options
-from asyncauth.cli.selection import Selection, role_arn
+from asyncauth.cli.selection import Selection, role_shown
 from asyncauth.cli.signals import run_async
 from asyncauth.cli.source import SourceOptions
 
@@ -41,7 +41,7 @@ async def _accounts(source: SourceOptions, selection: Selection, output: Output)
                     "account": account.id,
                     "name": account.name,
                     "partition": account.partition,
-                    "role": role_arn(account, pool.role),
+                    "role": role_shown(account, pool.role),
                     "regions": ",".join(account.regions) or None,
                     "tags": dict(account.tags) or None,
                 }

@@ -15,7 +15,7 @@ from asyncauth.cli.options import (
     source_options,
     verbosity_options,
 )
-from asyncauth.cli.selection import Selection, role_arn
+from asyncauth.cli.selection import Selection, role_shown
 from asyncauth.cli.signals import run_async
 from asyncauth.cli.source import SourceOptions
 from asyncauth.cli.text import note
@@ -52,19 +52,25 @@ async def _check(source: SourceOptions, selection: Selection, output: Output, op
 
     async with source.pool(**selection.pool_options) as pool:
         accounts = await selection.find(pool)
-        progress = progress_of(pool, is_wanted=options["progress"], stdout_is_live=output.is_live)
+        of_file = pool.run_options
+        is_wanted = of_file.get("progress", True) if options["progress"] is None else options["progress"]
+        progress = progress_of(pool, is_wanted=is_wanted, stdout_is_live=output.is_live)
         coverage = await pool.warm(
-            accounts, max_at_once=options["max_at_once"], timeout=options["timeout"], progress=progress
+            accounts,
+            max_at_once=options["max_at_once"] or of_file.get("max_at_once"),
+            timeout=options["timeout"] or of_file.get("timeout"),
+            progress=progress,
         )
-        unreachable = {(each.account.partition, each.account.id): each for each in coverage.unreachable}
+        # By account and role: a portal can have an account once for each of its roles.
+        unreachable = {each.account: each for each in coverage.unreachable}
         for account in accounts:
-            missing = unreachable.get((account.partition, account.id))
+            missing = unreachable.get(account)
             output.write(
                 {
                     "account": account.id,
                     "account_name": account.name,
                     "partition": account.partition,
-                    "role": role_arn(account, pool.role),
+                    "role": role_shown(account, pool.role),
                     "reachable": missing is None,
                     "causes": None if missing is None else ", ".join(missing.causes),
                     "error": None if missing is None else str(missing.error).partition("\n")[0],

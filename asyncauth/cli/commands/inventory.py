@@ -107,7 +107,7 @@ async def _inventory(
     from asyncauth.cli.inventory_output import CountedStore, OutputStore
     from asyncauth.cli.output import OutputClosedError
     from asyncauth.cli.progress import progress_of
-    from asyncauth.cli.running import RunCounts
+    from asyncauth.cli.running import RunCounts, regions_over
     from asyncauth.jobs import inventory, sync
 
     counts, scope = RunCounts(), anyio.CancelScope()
@@ -115,11 +115,12 @@ async def _inventory(
     counted = CountedStore(straight_out or store)  # type: ignore[arg-type]  # one of them is given
     async with source.pool(**selection.pool_options) as pool:
         accounts = await selection.find(pool)
-        progress = progress_of(
-            pool, is_wanted=settings.progress, stdout_is_live=straight_out is not None and output.is_live
-        )
-        options = {**settings.keywords, "progress": progress}
-        regions = selection.regions or None
+        stdout_is_live = straight_out is not None and output.is_live
+        progress = progress_of(pool, is_wanted=settings.shows_progress(pool), stdout_is_live=stdout_is_live)
+        options = {**settings.keywords_over(pool), "progress": progress}
+        if straight_out is not None:
+            options.pop("journal", None)  # one of the fleet file: what it skips would be missing from the output
+        regions = regions_over(pool, selection.regions)
         try:
             with scope:
                 if settings.dry_run:
