@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias
 
+from asyncauth._aws.global_services import home_region
 from asyncauth._aws.partitions import get_partition
 from asyncauth._aws.region_selection import DEFAULT_REGIONS
 from asyncauth._errors import PoolClosed
@@ -121,8 +122,7 @@ class RegionFinder:
 
 async def _list_regions(session: AccountSession) -> list[str]:
     names: list[str] = []
-    # The endpoint is that of the partition's home region; botocore's rules find it from the default region.
-    async with session.client("account") as client:
+    async with session.client("account", region_name=home_region(session.account.partition)) as client:
         pages = client.get_paginator("list_regions").paginate(
             RegionOptStatusContains=list(_STATES), PaginationConfig={"PageSize": _PAGE_SIZE}
         )

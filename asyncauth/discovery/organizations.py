@@ -6,7 +6,7 @@ import logging
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -60,9 +60,11 @@ def organization_accounts(
     """Return the accounts of an organization, the first ones after one page of 20.
 
     The calls are ListAccounts alone: 100 for 2,000 accounts. With `parents` or an organizational unit in `exclude` that
-    is still so where AWS returns the paths of accounts (`Paths`) and the installed botocore knows them; else the tree
-    is walked, which takes two calls more for each organizational unit. The calls count in the pool's rate limit of
-    Organizations, which adapts to what AWS accepts.
+    is still so where AWS returns the paths of accounts (`Paths`) and the installed botocore knows them. Else the tree
+    is walked: for each organizational unit and root, one ListOrganizationalUnitsForParent, and one
+    ListAccountsForParent for every 20 accounts directly in it, at least one. Before that one ListAccounts finds out
+    whether there are paths, unless botocore does not know them, and one ListRoots finds the root if `parents` is None.
+    The calls count in the pool's rate limit of Organizations, which adapts to what AWS accepts.
 
     An account has its name, and in `facts` its `email`, `state`, `joined` and `joined_method`, the `organization_id`
     and, where known, its `parent` and `path`.
@@ -176,6 +178,11 @@ class _Listing:
 
     async def iterate(self) -> AsyncGenerator[Account, None]:
         """Return the accounts, a page of them at a time."""
+        if self.selection.by_unit and not await self._knows_paths():
+            async with aclosing(self._walk()) as accounts:
+                async for account in accounts:
+                    yield account
+            return
         walks = False
         async for page in self._pages("list_accounts", "Accounts"):
             if page and self.selection.by_unit and "Paths" not in page[0]:
@@ -191,6 +198,21 @@ class _Listing:
                     yield account
         elif self.selection.parents is not None:
             self._warn_of_empty()
+
+    async def _knows_paths(self) -> bool:
+        """Return whether the installed botocore parses the paths of accounts; it drops what its model does not have."""
+        async with self._client() as client:
+            members: Mapping[str, Any] = client.meta.service_model.shape_for("Account").members
+        return "Paths" in members
+
+    def _client(self) -> AbstractAsyncContextManager[Any]:
+        # Imported at first use: it reads botocore's data.
+        from asyncauth._aws.global_services import home_region
+
+        client: AbstractAsyncContextManager[Any] = self.session.client(
+            "organizations", region_name=home_region(self.session.account.partition)
+        )
+        return client
 
     def _is_selected(self, record: Mapping[str, Any]) -> bool:
         paths = record.get("Paths", ())
@@ -317,7 +339,7 @@ class _Listing:
         for attempt in range(_ATTEMPTS):
             try:
                 # A client for each call, because an async generator must not hold one open while it is suspended.
-                async with self.session.client("organizations") as client:
+                async with self._client() as client:
                     answer: Mapping[str, Any] = await getattr(client, operation)(**arguments)
                     return answer
             except (ClientError, RateLimited) as error:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from asyncauth._aws.global_services import home_region
 from asyncauth._aws.partitions import get_partition, partition_of_region, partitions
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account, Role, as_account, split_role
@@ -120,6 +121,7 @@ def partition_entries(mentioned: Collection[str]) -> dict[str, dict[str, Any]]:
             "regions": partition.regions,
             "suffix": partition.dns_suffix,
             "closed": sorted(closed.intersection(partition.regions)),
+            "home": home_region(name),
         }
         for name, partition in partitions().items()
     }

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from asyncauth import SELF, Account, AccountSession, ConfigurationError
+from asyncauth._pool import resources
+from asyncauth._resilience.adaptive_bucket import AdaptiveRateConfig
+from asyncauth._resilience.rate_limits import DEFAULT_RATE_LIMITS, RateLimitRule
 from asyncauth.discovery import chain, organization_accounts
 from asyncauth.testing import Organization, OrganizationalUnit, SimulatedFleet
 from tests.support.fleets import pool_over, who_am_i
@@ -50,6 +56,24 @@ def tree(accounts: list[Account], **options: Any) -> Organization:
 
 UNITS = 10
 
+#: How many times faster than AWS the fleet accepts calls, and the pool begins: the shape of a run, in less time.
+#: With 1 it is AWS's pace: the pool begins with 10 calls a second, and the fleet accepts 5 after a burst of 10.
+FASTER = float(os.environ.get("ASYNCAUTH_TEST_FASTER", "20"))
+
+
+@pytest.fixture(autouse=True)
+def faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begin with more calls of Organizations than the 10 a second of a pool, which learns its rate from there."""
+    rules = [
+        RateLimitRule(
+            replace(rule.rate_limit, rate=100 * FASTER), AdaptiveRateConfig(start=10 * FASTER, recovery=2 / FASTER)
+        )
+        if rule.rate_limit.service == "organizations"
+        else rule
+        for rule in DEFAULT_RATE_LIMITS
+    ]
+    monkeypatch.setattr(resources, "RateLimiters", partial(resources.RateLimiters, defaults=rules))
+
 
 @asynccontextmanager
 async def lister(fleet: SimulatedFleet, partition: str = "aws") -> AsyncIterator[AccountSession]:
@@ -71,7 +95,7 @@ def can_have_paths() -> bool:
 
 @pytest.mark.parametrize("with_paths", [True, False])
 async def test_two_thousand_accounts_under_throttling_are_complete(with_paths: bool) -> None:
-    """Throttled at 5 a second after 10, with empty pages and one ServiceException: each once, with the fewest calls."""
+    """Throttled after a burst of 10, with empty pages and one ServiceException: each once, with the fewest calls."""
     accounts = members("aws", 1999)
     suspended = [account.id for account in accounts[::50]]
     organization = tree(accounts, with_paths=with_paths, empty_page_every=7)
@@ -79,7 +103,7 @@ async def test_two_thousand_accounts_under_throttling_are_complete(with_paths: b
         SimulatedFleet(accounts, organization=organization, suspended=suspended) as fleet,
         lister(fleet) as session,
     ):
-        await fleet.limit(service="organizations", per_second=5, burst=10, shared=True)
+        await fleet.limit(service="organizations", per_second=5 * FASTER, burst=10, shared=True)
         await fleet.fault("error", service="organizations", code="ServiceException", status=400, times=1)
         found = await collect(organization_accounts(session, parents=[fleet.parent_id()]))
         counts = await fleet.counts()
@@ -99,8 +123,10 @@ async def test_two_thousand_accounts_under_throttling_are_complete(with_paths: b
         # Every seventh page is empty: 100 pages with accounts in 116.
         assert (listed, walked) == (116, 0)
     else:
-        assert listed == 1
-        assert walked <= (100 + 2 * (UNITS + 1)) * 7 / 6
+        assert listed == (1 if can_have_paths() else 0)
+        assert walked <= (100 + 2 * UNITS) * 7 / 6
+    assert counts.calls("organizations", code="ServiceException") == 1
+    assert counts.calls("organizations", code="TooManyRequestsException") > 0
     assert counts.calls("organizations", "DescribeAccount") == 0
     assert counts.calls("organizations", "ListTagsForResource") == 0
     assert counts.calls("organizations", "ListChildren") == 0
@@ -120,6 +146,32 @@ async def test_two_thousand_accounts_are_a_hundred_calls() -> None:
     assert first == 1
     assert len(rest) == 1999
     assert counts.calls("organizations") == counts.calls("organizations", "ListAccounts") == 100
+
+
+@pytest.mark.parametrize("partition", PARTITIONS)
+async def test_a_walk_of_the_tree_is_a_hundred_calls_and_two_for_each_unit(partition: str) -> None:
+    """Without paths, in all units: the exact number of calls, of which one finds out that there are no paths."""
+    accounts = members(partition, 1999)
+    organization = {partition: tree(accounts, with_paths=False)}
+    async with SimulatedFleet(accounts, organization=organization) as fleet, lister(fleet, partition) as session:
+        root = fleet.parent_id("", partition)
+        await fleet.reset_counts()
+        found = await collect(organization_accounts(session, parents=[root]))
+        counts = await fleet.counts()
+        await fleet.reset_counts()
+        others = await collect(organization_accounts(session, exclude=[fleet.parent_id("top-0", partition)]))
+        excluding = await fleet.counts()
+
+    assert Counter(account.id for account in found) == Counter([session.account.id, *(one.id for one in accounts)])
+    assert counts.calls("organizations", "ListAccounts") == (1 if can_have_paths() else 0)
+    assert counts.calls("organizations", "ListOrganizationalUnitsForParent") == UNITS + 1
+    sizes = Counter(account.facts["parent"] for account in found)
+    assert counts.calls("organizations", "ListAccountsForParent") == sum(-(-size // 20) for size in sizes.values())
+    assert counts.calls("organizations") <= 100 + 2 * UNITS
+    inside = {account.id for part in range(1, 6) for account in accounts[part::13]}
+    assert {account.id for account in others} == {account.id for account in found} - inside
+    assert excluding.calls("organizations", "ListRoots") == 1
+    assert excluding.calls("organizations") < counts.calls("organizations")
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
@@ -303,14 +355,17 @@ async def test_two_organizations_with_the_same_names_in_one_run() -> None:
 
         async def job(session: AccountSession) -> str:
             if not started:
-                started.append((await fleet.counts()).calls("organizations"))
+                started.append(0)
+                started[0] = (await fleet.counts()).calls("organizations", code="")
+                await second_page.remove()
             return await who_am_i(session)
 
+        second_page = await fleet.fault("hang", service="organizations", after=1)
         found = chain(*(organization_accounts(session, management="skip") for session in sessions))
         report = await pool.map(job, found, max_at_once=5)
         counts = await fleet.counts()
 
-    assert started[0] == 1
+    assert started[0] == 1, "the first job waited for the second page"
     assert Counter(outcome.status for outcome in report) == {"succeeded": 90, "skipped": 2}
     assert {outcome.reason for outcome in report.skipped} == {"it is the organization's management account"}
     for outcome in report.succeeded:

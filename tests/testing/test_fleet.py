@@ -477,7 +477,7 @@ async def test_the_organization_lists_the_fleet() -> None:
     closed = Account("222222222222", partition="aws-cn", name="closed")
     async with SimulatedFleet([*given, closed], suspended=[closed]) as fleet:
         listed: dict[str, dict[str, Any]] = {}
-        for partition, region in (("aws", "us-east-1"), ("aws-cn", "cn-north-1")):
+        for partition, region in (("aws", "us-east-1"), ("aws-cn", "cn-northwest-1")):
             async with client(fleet, "organizations", region=region) as organizations:
                 pages = organizations.get_paginator("list_accounts").paginate(MaxResults=1)
                 here = {account["Id"]: account async for page in pages for account in page["Accounts"]}

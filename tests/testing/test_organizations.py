@@ -8,9 +8,10 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 from asyncauth import Account, ConfigurationError
-from asyncauth._aws.partitions import get_partition
+from asyncauth._aws.global_services import home_region
 from asyncauth.testing import Organization, OrganizationalUnit, SimulatedFleet
 from tests.support.fleet_clients import client, enter, refusal
 
@@ -20,7 +21,7 @@ both_partitions = pytest.mark.parametrize("partition", ["aws", "aws-cn", "aws-us
 
 
 def organizations(fleet: SimulatedFleet, partition: str = "aws", keys: Any = None) -> Any:
-    return client(fleet, "organizations", keys, region=get_partition(partition).default_region)
+    return client(fleet, "organizations", keys, region=home_region(partition))
 
 
 async def pages(call: Any, **arguments: Any) -> list[dict[str, Any]]:
@@ -52,6 +53,31 @@ async def test_pages_have_at_most_20_accounts(partition: str) -> None:
     assert sorted(found) == sorted({*ids, management})
     assert refused == bad_token == ("InvalidInputException", 400)
     assert counts.calls("organizations", "ListAccounts", account=management, code="") == 3
+
+
+@pytest.mark.parametrize(
+    ("partition", "home", "other"),
+    [
+        ("aws", "us-east-1", "eu-west-1"),
+        ("aws-cn", "cn-northwest-1", "cn-north-1"),
+        ("aws-us-gov", "us-gov-west-1", "us-gov-east-1"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("service", "operation"), [("organizations", "describe_organization"), ("account", "list_regions")]
+)
+async def test_a_signature_for_another_region_is_refused(
+    partition: str, home: str, other: str, service: str, operation: str
+) -> None:
+    """Organizations and Account Management are in one region of a partition; AWS's message has the region, too."""
+    async with SimulatedFleet({partition: 1}) as fleet:
+        async with client(fleet, service, region=home) as api:
+            await getattr(api, operation)()
+        async with client(fleet, service, region=other) as api:
+            with pytest.raises(ClientError, match=f"scoped to a valid region, not '{other}'. .*{home}") as refused:
+                await getattr(api, operation)()
+
+    assert refused.value.response["Error"]["Code"] == "InvalidSignatureException"
 
 
 @both_partitions
@@ -93,7 +119,7 @@ async def test_paths_and_status_are_switchable() -> None:
     fleet = SimulatedFleet({"aws": 1, "aws-cn": 1}, organization={"aws-cn": plain}, suspended=["200000000001"])
     async with fleet:
         answers = {}
-        for partition, region in (("aws", "us-east-1"), ("aws-cn", "cn-north-1")):
+        for partition, region in (("aws", "us-east-1"), ("aws-cn", "cn-northwest-1")):
             # boto3's parser drops members that its model lacks: `Paths` is unknown to old ones.
             keys = fleet.keys(partition)
             api = boto3.client(

@@ -6,6 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from asyncauth import Account, ConfigurationError
+from asyncauth._aws.global_services import home_region
 from asyncauth._aws.partitions import get_partition
 from asyncauth.testing import SimulatedFleet
 from tests.support.fleet_clients import client, enter, refusal
@@ -40,14 +41,14 @@ async def test_a_control_policy_denies_in_one_account(partition: str) -> None:
     denied, free = (Account(f"{number}11111111111", partition=partition) for number in (1, 2))
     actions = ["account:ListRegions", "ec2:DescribeRegions"]
     async with SimulatedFleet([denied, free], scp_denied={denied.id: actions}) as fleet:
-        async with client(fleet, "account", await enter(fleet, denied), region=region) as api:
+        async with client(fleet, "account", await enter(fleet, denied), region=home_region(partition)) as api:
             with pytest.raises(ClientError, match="explicit deny in a service control policy"):
                 await api.list_regions()
         async with client(fleet, "ec2", await enter(fleet, denied), region=region) as ec2:
             assert await refusal(ec2.describe_regions()) == ("UnauthorizedOperation", 403)
             await fleet.change_account(denied, scp_denied=[])
             await ec2.describe_regions()
-        async with client(fleet, "account", await enter(fleet, free), region=region) as api:
+        async with client(fleet, "account", await enter(fleet, free), region=home_region(partition)) as api:
             assert (await api.list_regions())["Regions"]
         counts = await fleet.counts()
 

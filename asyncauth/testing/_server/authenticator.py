@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from asyncauth.testing._server import sigv4
 from asyncauth.testing._server.aws_errors import AwsError, Kind, refusal
 from asyncauth.testing._server.calls import S3
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from asyncauth.testing._server.calls import Call
     from asyncauth.testing._server.clock import FleetClock
     from asyncauth.testing._server.http import Request
     from asyncauth.testing._server.sts import Principal, SecurityTokenService
+
+
+#: Services with one endpoint in a partition, which accepts signatures for its own region alone.
+_IN_THE_HOME_REGION: Final = frozenset({"organizations", "account"})
+#: AWS's message, and what a client of the fleet needs: only AWS's own endpoints have the region in botocore's rules.
+_WRONG_REGION: Final = (
+    "Credential should be scoped to a valid region, not '{region}'. (A client with an endpoint_url needs "
+    "region_name='{home}'.)"
+)
 
 
 class Authenticator:
@@ -25,6 +34,7 @@ class Authenticator:
         partition_of: returns the partition of a region, None for an unknown region.
         clock: the fleet's clock.
         max_clock_skew: seconds by which a signature's date may differ from that time; None: not checked.
+        home_regions: the region of Organizations and Account Management, by partition.
     """
 
     def __init__(
@@ -33,11 +43,13 @@ class Authenticator:
         partition_of: Callable[[str], str | None],
         clock: FleetClock,
         max_clock_skew: float | None,
+        home_regions: Mapping[str, str],
     ) -> None:
         self._sts = sts
         self._partition_of = partition_of
         self._clock = clock
         self._max_clock_skew = max_clock_skew
+        self._home_regions = home_regions
 
     def authenticate(self, call: Call, request: Request) -> None:
         """Check that a call is signed by a principal that may call this region.
@@ -61,6 +73,9 @@ class Authenticator:
         if not signed.is_version_2 and self._partition_of(call.region) != principal.partition:
             # AWS keeps access keys by partition: a key of another one is unknown here.
             raise _refusal("unknown-key", call)
+        home = self._home_regions[principal.partition]
+        if call.service in _IN_THE_HOME_REGION and call.region != home:
+            raise _refusal("bad-signature", call, _WRONG_REGION.format(region=call.region, home=home))
         if principal.token != signed.token:
             raise _refusal("bad-token", call)
         if not sigv4.verify(request, signed, principal.secret):

@@ -72,7 +72,13 @@ class Fleet:
         self.identity_centers = IdentityCenterServer(spec["identity_centers"], accounts, self.sts, self.clock)
         self.router = Router(
             sts=self.sts,
-            authenticator=Authenticator(self.sts, regions.partition_of, self.clock, spec["max_clock_skew"]),
+            authenticator=Authenticator(
+                self.sts,
+                regions.partition_of,
+                self.clock,
+                spec["max_clock_skew"],
+                home_regions={name: partition["home"] for name, partition in spec["partitions"].items()},
+            ),
             moto=self.moto,
             cloudwatch=self.cloudwatch,
             faults=self.faults,
