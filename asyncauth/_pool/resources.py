@@ -126,7 +126,7 @@ class PoolResources:
         self._all_sources: WeakSet[ActiveSource] = WeakSet()
         #: By the session whose configuration they read, with the label of the first source.
         self._factories: dict[AioSession, tuple[str, ClientFactory]] = {}
-        self._portals = SsoPortals(settings.clock)
+        self._portals = SsoPortals(settings.clock, self.guard.rate_limiters)
         self._shared_session: AioSession | None = None
         self._sharing = anyio.Lock()
         self.source_failures = SourceFailures(settings.clock)

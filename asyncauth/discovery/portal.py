@@ -55,9 +55,10 @@ async def _iterate(sso_session: str, role: str) -> AsyncGenerator[Account, None]
 
     login = await open_login(sso_session)
     partition = partition_of_region(login.region_name).name
-    async with aclosing(_items(login, "list_accounts", "accountList")) as records:
+    portal = _Portal(login)
+    async with aclosing(portal.items("ListAccounts", "accountList")) as records:
         async for record in records:
-            for name in [role] if role != "*" else await _roles(login, record["accountId"]):
+            for name in [role] if role != "*" else await portal.roles(record["accountId"]):
                 yield Account(
                     record["accountId"],
                     partition=partition,
@@ -68,36 +69,52 @@ async def _iterate(sso_session: str, role: str) -> AsyncGenerator[Account, None]
                 )
 
 
-async def _roles(login: SsoLogin, account_id: str) -> list[str]:
-    async with aclosing(_items(login, "list_account_roles", "roleList", accountId=account_id)) as roles:
-        return [role["roleName"] async for role in roles]
+class _Portal:
+    """Listings of the portal, within the rate that it accepts."""
 
+    def __init__(self, login: SsoLogin) -> None:
+        # Imported at first use: it imports aiobotocore.
+        from asyncauth._resilience import RateLimiters
 
-async def _items(
-    login: SsoLogin, operation: str, name: str, **arguments: Any
-) -> AsyncGenerator[Mapping[str, Any], None]:
-    """Return the items of a listing, a page of them at a time."""
-    token: str | None = None
-    while True:
-        page = await _page(login, operation, arguments | ({"nextToken": token} if token else {}))
-        for item in page[name]:
-            yield item
-        token = page.get("nextToken")
-        if not token:
-            return
+        self._login = login
+        self._limits = RateLimiters()
 
+    async def roles(self, account_id: str) -> list[str]:
+        """Return the names of the roles that the login has in an account."""
+        async with aclosing(self.items("ListAccountRoles", "roleList", accountId=account_id)) as roles:
+            return [role["roleName"] async for role in roles]
 
-async def _page(login: SsoLogin, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    from botocore.exceptions import ClientError
+    async def items(self, action: str, name: str, **arguments: Any) -> AsyncGenerator[Mapping[str, Any], None]:
+        """Return the items of a listing, a page of them at a time."""
+        token: str | None = None
+        while True:
+            page = await self._page(action, arguments | ({"nextToken": token} if token else {}))
+            for item in page[name]:
+                yield item
+            token = page.get("nextToken")
+            if not token:
+                return
 
-    access_token = await login.access_token()
-    try:
-        async with login.client("sso") as portal:
-            answer: Mapping[str, Any] = await getattr(portal, operation)(
-                accessToken=access_token, maxResults=_PAGE_SIZE, **arguments
-            )
-            return answer
-    except ClientError as error:
-        if error.response.get("Error", {}).get("Code") == "UnauthorizedException":
-            raise login.expired() from None
-        raise
+    async def _page(self, action: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        from botocore import xform_name
+        from botocore.exceptions import ClientError
+
+        from asyncauth._aws.error_codes import THROTTLED, error_code
+
+        access_token = await self._login.access_token()
+        permit = self._limits.admit(service="sso", action=action, region=self._login.region_name)
+        try:
+            # A client for each call, because an async generator must not hold one open while it is suspended.
+            async with permit, self._login.client("sso") as portal:
+                try:
+                    answer: Mapping[str, Any] = await getattr(portal, xform_name(action))(
+                        accessToken=access_token, maxResults=_PAGE_SIZE, **arguments
+                    )
+                except ClientError as error:
+                    permit.answered(throttled=error_code(error) in THROTTLED)
+                    raise
+                return answer
+        except ClientError as error:
+            if error_code(error) == "UnauthorizedException":
+                raise self._login.expired() from None
+            raise

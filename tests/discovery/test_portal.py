@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from hashlib import sha1
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from asyncauth import SELF, Account, ConfigurationError, SourceExpired, SsoRole
@@ -123,20 +127,113 @@ async def test_a_login_is_refreshed_once_by_all_who_need_it(monkeypatch: pytest.
     assert after["refreshToken"] != before["refreshToken"]
     assert after["startUrl"] == before["startUrl"]
     assert cache.stat().st_mode & 0o777 == 0o600
-    assert [path.name for path in cache.parent.iterdir()] == [cache.name]
+    assert {path.name for path in cache.parent.iterdir()} == {cache.name, f"{cache.name}.lock"}
 
 
 async def test_a_failed_refresh_leaves_a_token_that_is_still_valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old token is used to its end, and a lock that a process left behind does not keep it forever."""
+    """The old token is used to its end, and the file of a lock whose process has ended holds up nothing."""
     async with SimulatedFleet(1, identity_center=IdentityCenter()) as fleet:
         cache = await log_in(fleet, monkeypatch, expiresAt=in_seconds(60), refreshToken="used")
-        lock = cache.with_suffix(".json.lock")
-        lock.touch()
-        os.utime(lock, (0, 0))
+        cache.with_suffix(".json.lock").touch()
         found = await collect("corp", "ReadOnly")
 
     assert len(found) == 1
-    assert not lock.exists()
+
+
+#: A process that uses the login several times at once, and prints the tokens that it got.
+_USER = """
+import anyio, sys
+from asyncauth._credentials.sources.sso_login import open_login
+
+async def main():
+    tokens = set()
+    async def use():
+        tokens.add(await (await open_login("corp")).access_token())
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(use)
+    print(" ".join(sorted(tokens)))
+
+anyio.run(main)
+"""
+
+
+def start_user() -> subprocess.Popen[str]:
+    root = Path(__file__).parent.parent.parent
+    environ = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.Popen([sys.executable, "-c", _USER], env=environ, stdout=subprocess.PIPE, text=True)
+
+
+async def test_a_login_is_refreshed_once_by_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four processes meet at a login that ends in a minute: one CreateToken, and all use its token."""
+    async with SimulatedFleet(1, identity_center=IdentityCenter()) as fleet:
+        cache = await log_in(fleet, monkeypatch, expiresAt=in_seconds(60))
+        held = await fleet.fault("hang", service="sso-oidc")
+        users = [start_user() for _ in range(4)]
+        try:
+            await fleet.wait_until(service="sso-oidc", in_flight=1, timeout=60)
+            await held.remove()
+            printed = [(await anyio.to_thread.run_sync(user.communicate))[0].split() for user in users]
+        finally:
+            for user in users:
+                user.kill()
+        counts = await fleet.counts()
+
+    token = json.loads(cache.read_text(encoding="utf-8"))["accessToken"]
+    assert printed == [[token]] * 4
+    assert counts.calls("sso-oidc", "CreateToken") == 1
+
+
+async def test_the_lock_of_a_killed_process_is_gone_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process is killed during its refresh; the next one refreshes at once."""
+    async with SimulatedFleet(1, identity_center=IdentityCenter()) as fleet:
+        cache = await log_in(fleet, monkeypatch, expiresAt=in_seconds(60))
+        before = json.loads(cache.read_text(encoding="utf-8"))["accessToken"]
+        held = await fleet.fault("hang", service="sso-oidc")
+        user = start_user()
+        try:
+            await fleet.wait_until(service="sso-oidc", in_flight=1, timeout=60)
+        finally:
+            user.kill()
+            user.communicate()
+        await held.remove()
+        token = await (await open_login("corp")).access_token()
+
+    assert token != before
+    assert token == json.loads(cache.read_text(encoding="utf-8"))["accessToken"]
+
+
+async def test_a_caller_that_is_cancelled_leaves_no_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancelled during the request or the wait for the lock, natively or by a scope: the next caller has the lock."""
+    async with SimulatedFleet(1, identity_center=IdentityCenter()) as fleet:
+        await log_in(fleet, monkeypatch, expiresAt=in_seconds(60))
+        held = await fleet.fault("error", service="sso-oidc", code="InternalServerException", status=500)
+        for turns in range(12):
+            login = await open_login("corp")
+            task = asyncio.ensure_future(login.access_token())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+        await held.remove()
+        token = await (await open_login("corp")).access_token()
+        counts = await fleet.counts()
+
+    assert token
+    assert counts.calls("sso-oidc", "CreateToken", code="") == 1
+
+
+async def test_listings_stay_within_the_rate_of_the_portal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 calls for roles, at a portal that accepts 20 a second, and not one is throttled."""
+    async with SimulatedFleet(60, identity_center=IdentityCenter()) as fleet:
+        await log_in(fleet, monkeypatch)
+        await fleet.limit(service="sso", per_second=20, burst=20, shared=True)
+        found = await collect("corp", "*")
+        counts = await fleet.counts()
+
+    assert len(found) >= 60
+    assert counts.calls("sso", code="") == 61
+    assert counts.throttled == 0
 
 
 async def test_mistakes_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

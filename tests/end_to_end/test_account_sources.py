@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import sys
 from dataclasses import replace
 from hashlib import sha1
 from pathlib import Path
@@ -19,6 +21,7 @@ from asyncauth import (
     PoolClosed,
     Profile,
     SessionPool,
+    SourceExpired,
     SsoRole,
 )
 from asyncauth._pool import resources
@@ -26,7 +29,7 @@ from asyncauth.testing import IdentityCenter, SimulatedFleet
 from tests.support.fleets import pool_over, who_am_i
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from asyncauth.testing import SsoLogin
 
@@ -191,8 +194,8 @@ async def test_an_unavailable_account_is_skipped_with_its_reason(fleet: Simulate
 # -- roles of a portal ----------------------------------------------------------------------------------------------
 
 
-def log_in(login: SsoLogin, fleet: SimulatedFleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write the configuration and the login as the AWS CLI does."""
+def log_in(login: SsoLogin, fleet: SimulatedFleet, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write the configuration and the login as the AWS CLI does; return the file of the login."""
     folder = Path("~/.aws").expanduser()
     (folder / "sso/cache").mkdir(parents=True, exist_ok=True)
     (folder / "config").write_text(
@@ -201,6 +204,7 @@ def log_in(login: SsoLogin, fleet: SimulatedFleet, monkeypatch: pytest.MonkeyPat
     file = folder / "sso/cache" / f"{sha1(b'corp', usedforsecurity=False).hexdigest()}.json"
     file.write_text(login.cache_file())
     monkeypatch.setenv("AWS_ENDPOINT_URL", fleet.endpoint_url)
+    return file
 
 
 def of_the_portal(accounts: list[Account], role: str = "ReadOnly") -> list[Account]:
@@ -217,12 +221,14 @@ async def test_a_role_of_the_portal(partition: str, monkeypatch: pytest.MonkeyPa
         async with SessionPool() as pool:
             report = await pool.map(who_am_i, accounts * 2)
             assert pool.statistics().clients
+            [portal] = [one for one in pool.statistics().rate_limits if one.rate_limit.service == "sso"]
         counts = await fleet.counts()
 
     report.raise_for_failures()
     for outcome in report:
         assert f"::{outcome.account.id}:assumed-role/AWSReservedSSO_ReadOnly_" in str(outcome.value)
     assert counts.calls("sso", "GetRoleCredentials") == 5
+    assert (portal.rate, portal.admitted, portal.throttled) == (20, 5, 0)
     assert counts.calls("sts", "AssumeRole") == 0
 
 
@@ -241,23 +247,61 @@ async def test_a_role_that_the_portal_refuses_fails_its_account_alone(
     assert "Admin" in str(report[0].error)
 
 
+#: What the interpreter reports when a program, or a browser, is started ("Audit events table" of Python's library).
+PROCESS_EVENTS = frozenset(
+    {
+        "subprocess.Popen",
+        "os.exec",
+        "os.fork",
+        "os.forkpty",
+        "os.posix_spawn",
+        "os.spawn",
+        "os.system",
+        "webbrowser.open",
+    }
+)
+
+
+@pytest.fixture
+def started_processes() -> Iterator[list[str]]:
+    """Return the events of the processes that the test starts; a hook cannot be removed, so it is switched off."""
+    events: list[str] = []
+    is_on = True
+
+    def note(event: str, _arguments: object) -> None:
+        if is_on and event in PROCESS_EVENTS:
+            events.append(event)
+
+    sys.addaudithook(note)
+    yield events
+    is_on = False
+
+
+@pytest.mark.parametrize("ended", ["by the portal", "by its date"])
 async def test_a_login_that_ended_is_one_error_for_all_its_roles(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ended: str, started_processes: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """500 accounts: one message with the command that renews the login, and no request after the refusal."""
+    """500 accounts: one message with the command that renews the login, no request after it, and no process."""
     monkeypatch.setenv("HOME", str(tmp_path))
     async with SimulatedFleet(500, identity_center=IdentityCenter()) as fleet:
-        log_in(await fleet.sso_login(), fleet, monkeypatch)
+        cache = log_in(await fleet.sso_login(), fleet, monkeypatch)
         await fleet.end_sso_logins()
+        if ended == "by its date":
+            past = {"expiresAt": "2024-01-01T00:00:00Z"}
+            cache.write_text(json.dumps(json.loads(cache.read_text(encoding="utf-8")) | past), encoding="utf-8")
+        started_processes.clear()
         async with SessionPool() as pool:
             report = await pool.map(who_am_i, of_the_portal(list(fleet.accounts)))
+        processes = list(started_processes)
         counts = await fleet.counts()
 
+    assert {type(outcome.error) for outcome in report} == {SourceExpired}
     assert {str(outcome.error) for outcome in report} == {
         "the login of the sso-session 'corp' has expired; run: aws sso login --sso-session corp"
     }
-    assert counts.calls("sso", "GetRoleCredentials") == 1
+    assert counts.calls("sso", "GetRoleCredentials") == (1 if ended == "by the portal" else 0)
     assert len(report) == 500
+    assert processes == []
 
 
 async def test_a_closed_pool_keeps_no_credentials_of_accounts_sources(fleet: SimulatedFleet) -> None:

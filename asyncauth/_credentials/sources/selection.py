@@ -85,7 +85,7 @@ def make_source(
         region_name: used instead of the region that the source is configured with; None: that region.
         spawn: starts a task in the pool's task group.
         allow_http_sts: let boto send requests for credentials over plain http to other machines (STS, SSO, sign-in).
-        portals: the portals of `SsoRole`s; None: the source has its own.
+        portals: the portals of `SsoRole`s; None: `spec` is no `SsoRole`.
         session: whose configuration keys, callables and `SsoRole`s read; None: a new session's.
         clock, random, policy: as for every expiring slot. A load through boto may take 60 s even if the policy allows
             less: it may wait for an MFA code that is typed, or for a program that opens a browser.
@@ -103,8 +103,9 @@ def make_source(
     elif isinstance(spec, Keys):
         origin = KeysOrigin(spec, request, clock=clock, session=session)
     elif isinstance(spec, SsoRole):
-        portal = (portals or SsoPortals(clock)).portal(spec.session)
-        origin = SsoRoleOrigin(spec, portal, request, clock=clock, session=session)
+        if portals is None:
+            raise ConfigurationError(f"{spec} needs the portals of a pool")
+        origin = SsoRoleOrigin(spec, portals.portal(spec.session), request, clock=clock, session=session)
         policy = _interactive(policy)  # hundreds of roles can wait for their turn at the portal
     elif (own := _aio_session(spec)) is not None:
         origin = SessionOrigin(own, request, clock=clock)

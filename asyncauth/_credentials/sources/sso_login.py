@@ -2,17 +2,22 @@
 
 The cache is boto's and the AWS CLI's own. No browser is opened and no process is started: a login that cannot be
 refreshed is an error that names the command.
+
+Refreshes exclude each other by a lock on a file beside the cache, which ends with its process. Windows has no such
+lock: two processes may refresh at the same time there; the refresh token of the second is refused, and it uses what the
+first has written.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
-import time
+import threading
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,11 +33,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 from asyncauth._errors import ConfigurationError, SourceExpired
 from asyncauth._runtime.clock import SYSTEM_CLOCK, Clock
 
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows: see the docstring of this module
+    fcntl = None  # type: ignore[assignment]
+
 #: A token is refreshed from this long before its end, as boto does.
 REFRESH_WINDOW_SECONDS: Final = 15 * 60
-#: A lock that is older belongs to a process that has ended: a refresh is one request.
-_STALE_LOCK_SECONDS: Final = 60
 _POLL_SECONDS: Final = 0.2
+
+#: What flock(2) answers where another process has the lock.
+_TAKEN: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
+_NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 
 _NEEDED_TO_REFRESH: Final = ("refreshToken", "clientId", "clientSecret", "registrationExpiresAt")
 
@@ -64,7 +76,7 @@ class SsoLogin:
 
     def client(self, service: str) -> AbstractAsyncContextManager[Any]:
         """Return a client of `sso` or `sso-oidc`, whose requests carry a token in place of a signature."""
-        # The portal accepts 20 requests a second; the standard mode waits out 429 with back-off.
+        # The standard mode waits out 429 with back-off: other programs of the user share the portal's rate.
         config = AioConfig(signature_version=UNSIGNED, retries={"mode": "standard", "total_max_attempts": 8})
         made: AbstractAsyncContextManager[Any] = self.session.create_client(
             service, region_name=self.region_name, config=config
@@ -113,25 +125,24 @@ class SsoLogin:
 
     async def _refresh(self, login: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the login after a refresh by this process or another; the old one if it cannot be refreshed."""
-        lock = self.cache_file.with_suffix(".json.lock")
+        path = self.cache_file.with_suffix(".json.lock")
         while self._remaining(login) <= REFRESH_WINDOW_SECONDS:
             if any(name not in login for name in _NEEDED_TO_REFRESH):
                 return login
             if self._remaining(login, "registrationExpiresAt") <= 0:
                 return login
-            if not await run_sync(_take, lock):
-                # Another process refreshes. A refresh token is accepted once, so its result is the only one.
-                await self.clock.sleep(_POLL_SECONDS)
-                login = await self._read()
-                continue
+            lock = _RefreshLock(path)
             try:
-                login = await self._read()  # another process may have refreshed it before this one had the lock
-                if self._remaining(login) <= REFRESH_WINDOW_SECONDS:
-                    login = await self._create_token(login)
+                if await run_sync(lock.take):
+                    login = await self._read()  # another process may have refreshed it before this one had the lock
+                    if self._remaining(login) <= REFRESH_WINDOW_SECONDS:
+                        login = await self._create_token(login)
+                    return login
             finally:
-                with suppress(OSError):
-                    lock.unlink()
-            return login
+                lock.release()
+            # Another process refreshes. A refresh token is accepted once, so its result is the only one.
+            await self.clock.sleep(_POLL_SECONDS)
+            login = await self._read()
         return login
 
     async def _create_token(self, login: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -181,19 +192,43 @@ async def open_login(name: str, clock: Clock = SYSTEM_CLOCK) -> SsoLogin:
     return SsoLogin(name, sections[name]["sso_region"], sections[name]["sso_start_url"], session, clock)
 
 
-def _take(lock: Path) -> bool:
-    """Return whether this process has the lock now; a lock that was left behind is removed."""
-    try:
-        os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-    except FileExistsError:
-        # By the machine's clock, which dates files.
-        with suppress(OSError):
-            if time.time() - lock.stat().st_mtime > _STALE_LOCK_SECONDS:
-                lock.unlink()
-        return False
-    except OSError:
-        return True  # a folder that is read-only: the refresh is still worth the attempt
-    return True
+class _RefreshLock:
+    """Lock on a file that is kept: another process may wait for it, so a file that was removed would be two locks.
+
+    The operating system ends the lock when its process ends, however it ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._mutex = threading.Lock()
+        self._descriptor: int | None = None
+        self._is_released = False
+
+    def take(self) -> bool:
+        """Return whether this has the lock now; also True where files cannot be locked. Runs in a worker thread."""
+        with self._mutex:
+            if self._is_released:  # the caller was cancelled before this thread began
+                return False
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, 0o600)
+            except OSError:
+                return True  # a folder that is read-only: the refresh is still worth the attempt
+            try:
+                if fcntl is not None:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(descriptor)
+                return error.errno not in _TAKEN
+            self._descriptor = descriptor
+            return True
+
+    def release(self) -> None:
+        """Give the lock back, if it was taken."""
+        with self._mutex:
+            self._is_released = True
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
 
 
 def _write(file: Path, content: str) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 from botocore.exceptions import BotoCoreError, ClientError
 
 from asyncauth._aws.clock_offset import response_date
+from asyncauth._aws.error_codes import THROTTLED, error_code
 from asyncauth._credentials.sources.errors import ErrorContext, explain
 from asyncauth._credentials.sources.explicit import ExplicitOrigin
 from asyncauth._credentials.sources.sso_login import SsoLogin, open_login
-from asyncauth._errors import AsyncAuthError, SourceError
+from asyncauth._errors import AsyncAuthError, RateLimited, SourceError
 from asyncauth._models import Credentials, SsoRole
 from asyncauth._runtime.exceptions import strip_frame_locals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
+    from types import TracebackType
+    from typing import Self
 
     from aiobotocore.session import AioSession
 
@@ -25,8 +28,35 @@ if TYPE_CHECKING:
     from asyncauth._credentials.sources.source import Loaded
     from asyncauth._runtime.clock import Clock
 
-#: The portal accepts 20 requests a second (the quota of IAM Identity Center's API).
-_SECONDS_BETWEEN_REQUESTS: Final = 1 / 20
+
+class PortalPermit(Protocol):
+    """Turn of one request at the portal; entering waits for it."""
+
+    async def __aenter__(self) -> Self:
+        """Wait for the turn."""
+        ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        """End the turn."""
+        ...
+
+    def answered(self, *, throttled: bool) -> None:
+        """Report what came back."""
+        ...
+
+    def unused(self) -> None:
+        """Give the turn back, because no request was sent."""
+        ...
+
+
+class PortalLimits(Protocol):
+    """Rate limits of the portal: it accepts 20 requests a second."""
+
+    def admit(self, *, service: str, action: str, account: str, region: str, source: Hashable) -> PortalPermit:
+        """Return the turn of one request."""
+        ...
 
 
 class SsoPortal:
@@ -35,11 +65,13 @@ class SsoPortal:
     Args:
         name: the `[sso-session]` of the login.
         clock: where all time comes from.
+        limits: the rate limits that requests pass.
     """
 
-    def __init__(self, name: str, clock: Clock) -> None:
+    def __init__(self, name: str, clock: Clock, limits: PortalLimits) -> None:
         self._name = name
         self._clock = clock
+        self._limits = limits
         self._opening = anyio.Lock()
         self._login: SsoLogin | None = None
         self._client: Any = None
@@ -47,7 +79,6 @@ class SsoPortal:
         self._first = anyio.Lock()
         self._tried_token: str | None = None
         self._refused_token: str | None = None
-        self._next_at = 0.0
 
     async def role_credentials(self, role: SsoRole) -> Mapping[str, Any] | AsyncAuthError:
         """Return the `roleCredentials` of a role, or the error, which the caller raises outside of this frame.
@@ -58,27 +89,44 @@ class SsoPortal:
         """
         login = await self._open()
         token = await login.access_token()
-        if token == self._refused_token:
-            return login.expired()
         if token != self._tried_token:
             # The first request goes alone: if the login has ended, the other roles send none.
             async with self._first:
                 if token != self._tried_token:
                     try:
-                        return await self._request(role, login, token)
+                        return await self._within_limits(login, role, token)
                     finally:
                         self._tried_token = token
-        return await self._request(role, login, token)
+        return await self._within_limits(login, role, token)
 
-    async def _request(self, role: SsoRole, login: SsoLogin, token: str) -> Mapping[str, Any] | AsyncAuthError:
-        await self._wait_for_turn()
-        if token == self._refused_token:  # by the answer to another role, while this one waited
+    async def _within_limits(self, login: SsoLogin, role: SsoRole, token: str) -> Mapping[str, Any] | AsyncAuthError:
+        if token == self._refused_token:
             return login.expired()
+        permit = self._limits.admit(
+            service="sso",
+            action="GetRoleCredentials",
+            account=role.account_id,
+            region=login.region_name,
+            source=("sso-session", self._name),
+        )
+        try:
+            async with permit:
+                if token == self._refused_token:  # by the answer to another role, while this one waited
+                    permit.unused()
+                    return login.expired()
+                return await self._request(permit, login, role, token)
+        except RateLimited as error:  # the portal throttles everything
+            return error
+
+    async def _request(
+        self, permit: PortalPermit, login: SsoLogin, role: SsoRole, token: str
+    ) -> Mapping[str, Any] | AsyncAuthError:
         try:
             answer = await self._client.get_role_credentials(
                 roleName=role.role_name, accountId=role.account_id, accessToken=token
             )
         except ClientError as error:
+            permit.answered(throttled=error_code(error) in THROTTLED)
             return self._refused(error, login, role, token)
         except BotoCoreError as error:
             return explain(error, ErrorContext(_label(role), None))
@@ -98,21 +146,16 @@ class SsoPortal:
                 self._login = login
             return self._login
 
-    async def _wait_for_turn(self) -> None:
-        now = self._clock.monotonic()
-        at = max(now, self._next_at)
-        self._next_at = at + _SECONDS_BETWEEN_REQUESTS
-        if at > now:
-            await self._clock.sleep(at - now)
-
     def _refused(self, error: ClientError, login: SsoLogin, role: SsoRole, token: str) -> SourceError:
         code = str(error.response.get("Error", {}).get("Code", "Unknown"))
         if code == "UnauthorizedException":  # the login, for all roles
             self._refused_token = token
             return login.expired()
+        hint = ""
+        if code == "ForbiddenException":  # this role alone
+            hint = f"; check that the login's user is assigned {role.role_name} in account {role.account_id}"
         refusal = SourceError(
-            f"{_label(role)}: the portal refused it ({code}); check that the login's user is assigned "
-            f"{role.role_name} in account {role.account_id}",
+            f"{_label(role)}: the portal refused it ({code}){hint}",
             code=code,
             account=role.account_id,
         )
@@ -121,16 +164,22 @@ class SsoPortal:
 
 
 class SsoPortals:
-    """The portals that a pool uses, one for each login."""
+    """The portals that a pool uses, one for each login.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        clock: where all time comes from.
+        limits: the rate limits that requests pass.
+    """
+
+    def __init__(self, clock: Clock, limits: PortalLimits) -> None:
         self._clock = clock
+        self._limits = limits
         self._portals: dict[str, SsoPortal] = {}
 
     def portal(self, name: str) -> SsoPortal:
         """Return the portal of a `[sso-session]`; nothing is read or sent yet."""
         if name not in self._portals:
-            self._portals[name] = SsoPortal(name, self._clock)
+            self._portals[name] = SsoPortal(name, self._clock, self._limits)
         return self._portals[name]
 
     async def aclose(self) -> None:
