@@ -152,7 +152,7 @@ class TestFleetFile:
         )
         (cli.folder / "asyncauth.toml").write_text(
             f'accounts = ["{MEMBERS[0].id}", "{MEMBERS[1].id}"]\nregions = ["us-*"]\n'
-            '[sources.aws]\nprofile = "global"\n[run]\ntimeout = 2.5\nprogress = false\njournal = "run.journal"\n'
+            '[sources.aws]\nprofile = "global"\n[run]\ntimeout = 60\nprogress = false\njournal = "run.journal"\n'
             '[[rate_limits]]\nservice = "ec2"\nrate = 100\nmax_at_once = 1\n'
         )
         return cli
@@ -166,6 +166,8 @@ class TestFleetFile:
         assert len(done.records) == 8
         assert (fleet_file.folder / "run.journal").exists()
         (fleet_file.folder / "run.journal").unlink()
+        file = fleet_file.folder / "asyncauth.toml"
+        file.write_text(file.read_text().replace("timeout = 60", "timeout = 2.5"))
         late = fleet_file.run("run", "jobs.py:hangs", "--fleet", "asyncauth.toml", "--regions", "us-east-1")
         assert late.code == 1
         assert {each["status"] for each in late.records} == {"timed_out"}
