@@ -353,3 +353,27 @@ async def test_a_missing_file_is_named_with_its_setting(
             await source.credentials()
 
     assert f"{name} names '/missing/token', which cannot be used: No such file or directory" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"[profile p]\n{KEYS}no setting\n", ": line 4 is neither [profile NAME] nor a setting"),
+        (f"{KEYS}", ": line 1 is neither [profile NAME] nor a setting"),
+        (f"[profile p\n{KEYS}", ": line 1 is neither [profile NAME] nor a setting"),
+        (f"[profile p]\n[profile q]\n[profile p]\n{KEYS}", ": line 3 repeats 'profile p'"),
+        (f"[profile p]\n{KEYS}region = a\nregion = b\n", ": line 5 repeats 'region'"),
+    ],
+)
+async def test_the_wrong_line_of_a_config_file_is_named(text: str, problem: str) -> None:
+    """botocore's own error has the path only. The line itself is not quoted, because it may hold a secret."""
+    write_home_file(".aws/config", text)
+
+    assert f"config is not a config file that boto can read{problem}" in await refusal_of(Profile("p"))
+
+
+async def test_a_config_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong AWS_CONFIG_FILE is why a profile is missing."""
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/missing/config")
+
+    assert "AWS_CONFIG_FILE names '/missing/config', which does not exist" in await refusal_of(Profile("p"))

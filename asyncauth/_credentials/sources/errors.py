@@ -8,6 +8,14 @@ from __future__ import annotations
 
 import os
 import time
+from configparser import (
+    DuplicateOptionError,
+    DuplicateSectionError,
+    MissingSectionHeaderError,
+    ParsingError,
+    RawConfigParser,
+)
+from configparser import Error as ConfigParserError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -99,6 +107,11 @@ def _profile_not_found(error: Exception, context: ErrorContext) -> AsyncAuthErro
     name = getattr(error, "kwargs", {}).get("profile", context.profile)
     known, correction = _available_profiles(name)
     profiles = correction or (f"there are {', '.join(known)}" if known else "there are no profiles at all")
+    profiles += "".join(
+        f"; {variable} names {printable(os.environ[variable], 300)!r}, which does not exist"
+        for variable in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
+        if os.environ.get(variable) and not os.path.exists(os.path.expanduser(os.environ[variable]))
+    )
     return ConfigurationError(
         f"{context.label}: the profile {printable(str(name))!r} is neither in the config file nor in the "
         f"credentials file; {profiles} (AWS_CONFIG_FILE, AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE set the files "
@@ -215,9 +228,31 @@ def _no_json(error: Exception, context: ErrorContext) -> AsyncAuthError:
 def _config_file(error: Exception, context: ErrorContext) -> AsyncAuthError:
     path = getattr(error, "kwargs", {}).get("path", "a file of boto's")
     return ConfigurationError(
-        f"{context.label}: {printable(str(path), 300)} is not a config file that boto can read",
+        f"{context.label}: {printable(str(path), 300)} is not a config file that boto can read{_line_of(path)}",
         code=type(error).__name__,
     )
+
+
+def _line_of(path: str) -> str:
+    """Return which line of a config file is wrong, without its text, which may hold a secret; empty if unknown."""
+    try:
+        RawConfigParser(default_section="").read(path)
+    except MissingSectionHeaderError as error:
+        return _wrong_line(error.lineno)
+    except ParsingError as error:
+        return _wrong_line(error.errors[0][0]) if error.errors else ""
+    except (DuplicateSectionError, DuplicateOptionError) as error:
+        name = error.section if isinstance(error, DuplicateSectionError) else error.option
+        return f": line {error.lineno} repeats {printable(name)!r}"
+    except UnicodeDecodeError:
+        return ": it is not UTF-8"
+    except (ConfigParserError, OSError):
+        return ""
+    return ""
+
+
+def _wrong_line(number: int) -> str:
+    return f": line {number} is neither [profile NAME] nor a setting"
 
 
 def _metadata_endpoint(error: Exception, context: ErrorContext) -> AsyncAuthError:
