@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from asyncauth._runtime.gc_threshold import import_without_collections
+
 if TYPE_CHECKING:
     from asyncauth._clients import ClientStatistics as ClientStatistics
     from asyncauth._credentials.sources import SourceIgnoredWarning as SourceIgnoredWarning
@@ -54,11 +56,11 @@ if TYPE_CHECKING:
     from asyncauth._runs import Plan as Plan
     from asyncauth._runs import RejectedAccount as RejectedAccount
     from asyncauth._runs import Report as Report
-    from asyncauth._runs import Run as Run
     from asyncauth._runs import RunKeywords as RunKeywords
     from asyncauth._runs import RunOptions as RunOptions
     from asyncauth._runs import Target as Target
     from asyncauth._runs import Unreachable as Unreachable
+    from asyncauth._runs.run import Run as Run
     from asyncauth._runtime.clock import Clock as Clock
     from asyncauth._session import AccountSession as AccountSession
 
@@ -100,12 +102,12 @@ _EXPORTS = {
         "Plan",
         "RejectedAccount",
         "Report",
-        "Run",
         "RunKeywords",
         "RunOptions",
         "Target",
         "Unreachable",
     ),
+    "_runs.run": ("Run",),
     "_runtime.clock": ("Clock",),
     "_session": ("AccountSession",),
 }
@@ -119,7 +121,9 @@ def __getattr__(name: str) -> object:
     # Imported at first use: boto takes a third of a second to import, and pytest imports this package in every run for
     # the plugin in it, whether or not the plugin is used.
     if name in _MODULE_OF:
-        exported = getattr(import_module(f"asyncauth.{_MODULE_OF[name]}"), name)
+        with import_without_collections():
+            module = import_module(f"asyncauth.{_MODULE_OF[name]}")
+        exported = getattr(module, name)
         globals()[name] = exported
         return exported
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
-from asyncauth import _bridges
 from asyncauth._aws.client_arguments import check_client_arguments
 from asyncauth._aws.partitions import get_partition
 from asyncauth._errors import ConfigurationError
@@ -151,6 +150,8 @@ class AccountSession:
             ConfigurationError: `static` is no bool; or it is True, and no valid keys are cached: await `credentials()`
                 first.
         """
+        from asyncauth import _bridges  # here and below: most programs use no other library and no subprocess
+
         self._provider.check_open()
         if not isinstance(static, bool):
             raise ConfigurationError(f"static= of environ() is a {type(static).__name__}; it must be True or False")
@@ -171,6 +172,8 @@ class AccountSession:
         Raises:
             PoolClosed: the pool is not open.
         """
+        from asyncauth import _bridges
+
         self._provider.check_open()
         provider = self._provider
         return _bridges.aiobotocore_session(
@@ -184,6 +187,8 @@ class AccountSession:
             PoolClosed: the pool is not open.
             ConfigurationError: aioboto3 is not installed.
         """
+        from asyncauth import _bridges
+
         self._provider.check_open()
         provider = self._provider
         return _bridges.aioboto3_session(
@@ -199,6 +204,8 @@ class AccountSession:
             PoolClosed: the pool is not open.
             ConfigurationError: boto3 is not installed.
         """
+        from asyncauth import _bridges
+
         self._provider.check_open()
         provider = self._provider
         return _bridges.boto3_session(

@@ -105,6 +105,23 @@ def test_values_do_not_import_botocore() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_pools_class_imports_no_parts_of_an_open_pool() -> None:
+    """`from asyncauth import SessionPool` imports aiobotocore, and of asyncauth what the class itself needs."""
+    code = (
+        "import sys\n"
+        "from asyncauth import SessionPool\n"
+        "print(sorted({'.'.join(name.split('.')[:2]) for name in sys.modules if name.startswith('asyncauth.')}))\n"
+        "print('aiobotocore.session' in sys.modules, 'tomllib' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    packages, modules = done.stdout.splitlines()
+    parts = {"_bridges", "_clients", "_credentials", "_observability", "_resilience"}
+    assert not parts & {name.removeprefix("asyncauth.") for name in ast.literal_eval(packages)}
+    assert modules == "True False"
+
+
 def _name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 

@@ -73,6 +73,14 @@ class Partition:
             region_name=region_name,
         )
 
+    def sts_region(self, source_region: str | None) -> str:
+        """Return the region of the STS endpoint: the source's if it is in this partition, else the default region.
+
+        A region is always passed. Without one botocore uses the global endpoint of the partition, whose tokens are not
+        valid in opt-in regions.
+        """
+        return source_region if source_region in self.regions else self.default_region
+
     def match_regions(self, pattern: str) -> tuple[str, ...]:
         """Return the regions that a pattern such as `us-*` matches (shell rules, sorted; may be empty)."""
         return tuple(region for region in self.regions if fnmatchcase(region, pattern))

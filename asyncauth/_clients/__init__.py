@@ -7,7 +7,6 @@ from asyncauth._clients.config import settings_key
 from asyncauth._clients.factory import ClientFactory, ClientStatistics
 from asyncauth._clients.open_files import CONNECTIONS_EACH, check_open_files
 from asyncauth._clients.parsing.factory import fast_parser_factory
-from asyncauth._clients.transport_errors import strip_request
 
 __all__ = [
     "CONNECTIONS_EACH",
@@ -17,5 +16,4 @@ __all__ = [
     "fast_parser_factory",
     "refuse_bearer_tokens",
     "settings_key",
-    "strip_request",
 ]

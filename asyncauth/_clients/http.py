@@ -16,9 +16,9 @@ from aiobotocore.httpsession import AIOHTTPSession
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import ProxyConfiguration, get_cert_path
 
+from asyncauth._aws.transport_errors import strip_request
 from asyncauth._clients.config import freeze
 from asyncauth._clients.connection_reuse import check_aiohttp_connections, check_httpcore_connections
-from asyncauth._clients.transport_errors import strip_request
 from asyncauth._errors import PoolClosed
 
 if TYPE_CHECKING:

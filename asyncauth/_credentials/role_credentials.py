@@ -40,7 +40,7 @@ from asyncauth._credentials.first_request import FirstRequests
 from asyncauth._credentials.identities import BaseIdentity, RoleIdentity
 from asyncauth._credentials.role_slot import RoleSlot
 from asyncauth._credentials.sources import Source, SourceFacts
-from asyncauth._credentials.sts import assume_role, get_session_token, sts_region
+from asyncauth._credentials.sts import assume_role, get_session_token
 from asyncauth._credentials.sts_errors import (
     StsRequest,
     is_ambiguous,
@@ -466,7 +466,7 @@ def _about_source(error: SourceError, label: str) -> SourceError:
 
 
 def _region(source: ResolvedSource, account: Account) -> str:
-    return sts_region(get_partition(account.partition), source.facts.region_name)
+    return get_partition(account.partition).sts_region(source.facts.region_name)
 
 
 def _key(source: ResolvedSource, account: Account, role: Role) -> TokenKey:

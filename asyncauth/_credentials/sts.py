@@ -30,15 +30,6 @@ if TYPE_CHECKING:
     from asyncauth._runtime.clock import Clock
 
 
-def sts_region(partition: Partition, source_region: str | None) -> str:
-    """Return the region of the STS endpoint: the source's if it is in the partition, else the partition's default.
-
-    A region is always passed. Without one botocore uses the global endpoint of the partition, whose tokens are not
-    valid in opt-in regions.
-    """
-    return source_region if source_region in partition.regions else partition.default_region
-
-
 def check_sts_endpoint(url: str, region_name: str, partition: Partition, *, allow_http: bool = False) -> bool:
     """Return whether `url` differs from AWS's own STS endpoint in the region, and refuse an unencrypted one.
 

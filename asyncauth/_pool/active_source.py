@@ -15,7 +15,7 @@ from asyncauth._aws.partitions import get_partition, partition_of_region
 from asyncauth._aws.plain_http import is_loopback, without_secrets
 from asyncauth._bridges import BridgeSettings, CredentialRequests, CredentialServer
 from asyncauth._clients import ClientFactory, settings_key
-from asyncauth._credentials import BaseIdentity, check_sts_endpoint, sts_region
+from asyncauth._credentials import BaseIdentity, check_sts_endpoint
 from asyncauth._errors import PartitionMismatch, PoolClosed, SourceError
 from asyncauth._models import Account
 from asyncauth._resilience import EndpointScope, RequestGuard
@@ -205,7 +205,7 @@ class ActiveSource:
     async def warm_clients(self, service_name: str) -> None:
         """Load what clients of a service share, in one region; clients of the other regions use the same."""
         partition = get_partition(self._partition or "aws")
-        region = sts_region(partition, self.facts.region_name)
+        region = partition.sts_region(self.facts.region_name)
         await self.clients.warm(service_name, region, endpoint_url=self.endpoint_url)
 
     def close(self) -> None:

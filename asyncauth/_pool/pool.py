@@ -5,36 +5,25 @@ from __future__ import annotations
 import logging
 import random as random_module
 from collections import Counter
-from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
+# Not used here, but imported with the class: at first use its 0.2 s would stop the event loop that the pool runs on.
+import aiobotocore.session  # noqa: F401
 import anyio
 
-from asyncauth._aws.log_redaction import redact_botocore_logs
 from asyncauth._aws.partitions import get_partition
-from asyncauth._aws.plain_http import check_endpoint_url
 from asyncauth._aws.region_selection import is_region_name
-from asyncauth._clients import check_open_files
-from asyncauth._credentials import sts_region
-from asyncauth._credentials.sources import choose_source
 from asyncauth._errors import AssumeRoleDenied, ConfigurationError, LongTermCredentialsError, PoolClosed
-from asyncauth._fanout import FailureMode, Retry, Status
-from asyncauth._models import Account, FrozenMapping, Keys, Profile, Role, as_account, as_role
-from asyncauth._models.fleet_file import load_fleet_file
-from asyncauth._pool.from_file import pool_arguments
-from asyncauth._pool.resources import PoolResources, Settings, open_resources
+from asyncauth._models import Account, FrozenMapping, Role, as_account, as_role
 from asyncauth._pool.statistics import Statistics
-from asyncauth._refresh import RefreshPolicy
-from asyncauth._resilience import RateLimit, check_rate_limits
 from asyncauth._runs import (
     DEFAULT_RETRY,
     Coverage,
     RegionFinder,
     Report,
-    Run,
     RunKeywords,
     RunOptions,
     Targets,
@@ -44,21 +33,26 @@ from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.loop_guard import EventLoopGuard
 from asyncauth._runtime.owner_task import OwnerTask
 from asyncauth._runtime.process_bound import refuse_pickling
-from asyncauth._runtime.validation import check_count, check_iterable
+from asyncauth._runtime.validation import check_iterable
 from asyncauth._session import AccountClientLease, AccountSession
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from types import TracebackType
 
     from aiobotocore.config import AioConfig
 
     from asyncauth._credentials.sources import SourceSpec
-    from asyncauth._models import AccountLike
+    from asyncauth._fanout import FailureMode, Retry, Status
+    from asyncauth._models import AccountLike, Keys, Profile
     from asyncauth._observability import ProgressSpec
     from asyncauth._pool.active_source import ActiveSource
+    from asyncauth._pool.resources import PoolResources
+    from asyncauth._refresh import RefreshPolicy
+    from asyncauth._resilience import RateLimit
     from asyncauth._runs import Confirm, RunKeywords
+    from asyncauth._runs.run import Run
     from asyncauth._runtime.clock import Clock
     from asyncauth.caches import TokenCache
 
@@ -131,21 +125,23 @@ class SessionPool:
         clock: Clock = SYSTEM_CLOCK,
         random: random_module.Random | None = None,
     ) -> None:
-        check_count("max_at_once", max_at_once)
-        if endpoint_url is not None:
-            check_endpoint_url("endpoint_url", endpoint_url)
-        self._max_at_once = max_at_once
+        # Here and below: a program that imports the class for later needs no sources, clients, limits and runs yet.
+        from asyncauth._pool.settings import Settings
+
         self.role = as_role(role)
-        self._settings = Settings(
-            sources=_by_partition(sources, choose_source(source=source, keys=keys, profile=profile)),
+        self._settings = Settings.checked(
+            source=source,
+            sources=sources,
+            keys=keys,
+            profile=profile,
             region_name=region_name,
             endpoint_url=endpoint_url,
             max_at_once=max_at_once,
             allow_long_term=allow_long_term,
             allow_http_sts=allow_http_sts,
-            rate_limits=check_rate_limits(rate_limits),
-            policy=_check_policy(refresh),
-            cache=_check_cache(token_cache),
+            rate_limits=rate_limits,
+            refresh=refresh,
+            token_cache=token_cache,
             config=config,
             verify=verify,
             clock=clock,
@@ -183,6 +179,9 @@ class SessionPool:
             async with SessionPool.from_file("asyncauth.toml") as pool:
                 report = await pool.map(job, fleet_accounts("asyncauth.toml"), **pool.run_options)
         """
+        from asyncauth._models.fleet_file import load_fleet_file
+        from asyncauth._pool.from_file import pool_arguments
+
         loaded = load_fleet_file(path)
         pool = cls(**{**pool_arguments(loaded), **arguments})
         pool.run_options = loaded.run_keywords()
@@ -217,10 +216,6 @@ class SessionPool:
             )
         self._loop_guard = loop_guard
         self._state = "opening"
-        redact_botocore_logs()
-        too_few_files = check_open_files(self._settings.max_at_once)
-        if too_few_files is not None:
-            logger.warning("%s", too_few_files)
         self._owner = OwnerTask(self._open_parts(loop_guard), name="asyncauth pool")
         try:
             self._resources = await self._owner.start()
@@ -272,6 +267,8 @@ class SessionPool:
 
     @asynccontextmanager
     async def _open_parts(self, loop_guard: EventLoopGuard) -> AsyncIterator[PoolResources]:
+        from asyncauth._pool.resources import open_resources
+
         try:
             async with open_resources(self._settings, self._check_open, loop_guard) as resources:
                 try:
@@ -371,7 +368,7 @@ class SessionPool:
         known = get_partition(partition)
         source = await self._open_resources().get_source(known.name)
         self._check_long_term(source)
-        region = known.require_region(region_name or sts_region(known, source.facts.region_name))
+        region = known.require_region(region_name or known.sts_region(source.facts.region_name))
         account = await source.account(known.name, region)
         return AccountSession(source, source.identity, account, region, None)
 
@@ -380,7 +377,7 @@ class SessionPool:
         self._check_long_term(source)
         if not source.is_role_of(account.id):
             known = get_partition(account.partition)
-            actual = await source.account(known.name, sts_region(known, source.facts.region_name))
+            actual = await source.account(known.name, known.sts_region(source.facts.region_name))
             if actual.id != account.id:
                 raise ConfigurationError(
                     f"account {account.id} has role=SELF, but {source.source.label} belongs to account {actual.id}; "
@@ -571,6 +568,8 @@ class SessionPool:
         return await self.as_completed(job, accounts, regions, **options).report()
 
     def _run(self, job: Callable[[AccountSession], Any], targets: Targets, options: RunOptions) -> Run[Any]:
+        from asyncauth._runs.run import Run
+
         resources, settings = self._open_resources(), self._settings
         resources.source_failures.begin_run()
         run: Run[Any] = Run(
@@ -686,38 +685,6 @@ class SessionPool:
 
     def _targets_now(self) -> tuple[int, int]:
         return sum(run.running for run in self._runs), sum(run.waiting for run in self._runs)
-
-
-def _by_partition(sources: Mapping[str, SourceSpec] | None, single: SourceSpec) -> dict[str | None, SourceSpec]:
-    if sources is None:
-        return {None: single}
-    if single is not None:
-        raise ConfigurationError(
-            "sources= has one source per partition; it cannot be combined with source, keys or profile"
-        )
-    if not isinstance(sources, Mapping):
-        raise ConfigurationError(
-            f'sources= must map partitions to sources, {{"aws": ..., "aws-cn": ...}}, got {type(sources).__name__}'
-        )
-    if not sources:
-        raise ConfigurationError('sources is empty; it maps partitions to sources, {"aws": ..., "aws-cn": ...}')
-    return {get_partition(name).name: choose_source(source=spec) for name, spec in sources.items()}
-
-
-def _check_policy(refresh: RefreshPolicy | None) -> RefreshPolicy:
-    if refresh is not None and not isinstance(refresh, RefreshPolicy):
-        raise ConfigurationError(f"refresh= must be a RefreshPolicy, got {refresh!r}")
-    return refresh or RefreshPolicy()
-
-
-def _check_cache(cache: TokenCache | None) -> TokenCache | None:
-    missing = [name for name in ("load", "store", "discard", "lock") if not hasattr(cache, name)]
-    if cache is not None and missing:
-        raise ConfigurationError(
-            f"token_cache= must be a TokenCache, such as MemoryTokenCache(); a {type(cache).__name__} has no "
-            f"{', no '.join(missing)}"
-        )
-    return cache
 
 
 async def _no_op(_: AccountSession) -> None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from asyncio import get_running_loop
 from collections import OrderedDict
 from collections.abc import Hashable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
-from aiobotocore.config import AioConfig
 
+from asyncauth._aws.log_redaction import redact_botocore_logs
 from asyncauth._bridges import BridgeSettings, CredentialRequests, CredentialServer, SharedLoader
-from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, ClientStatistics, refuse_bearer_tokens
+from asyncauth._clients import CONNECTIONS_EACH, ClientFactory, ClientStatistics, check_open_files, refuse_bearer_tokens
 from asyncauth._credentials import RoleCredentials, TokenSlots
 from asyncauth._credentials.sources import SsoPortals, check_ca_bundle, check_source, make_source, open_session
 from asyncauth._errors import ConfigurationError, PartitionMismatch, SourceError
@@ -24,50 +24,26 @@ from asyncauth._models import Account, Keys, SsoRole
 from asyncauth._observability import open_telemetry
 from asyncauth._pool.active_source import ActiveSource
 from asyncauth._pool.source_failures import SourceFailures
-from asyncauth._resilience import CircuitBreakers, RateLimit, RateLimiters, RequestGuard
+from asyncauth._resilience import CircuitBreakers, RateLimiters, RequestGuard
 from asyncauth._runtime.exceptions import strip_frame_locals
 from asyncauth._runtime.single_flight import SingleFlight
 from asyncauth._runtime.stall_monitor import StallMonitor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-    from random import Random
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
     from aiobotocore.session import AioSession
     from anyio.abc import TaskGroup
 
     from asyncauth._credentials.sources import SourceSpec
-    from asyncauth._refresh import RefreshPolicy
-    from asyncauth._runtime.clock import Clock
+    from asyncauth._pool.settings import Settings
     from asyncauth._runtime.loop_guard import EventLoopGuard
-    from asyncauth.caches import TokenCache
 
+
+logger: Final = logging.getLogger("asyncauth.pool")
 
 #: Sources of accounts that are kept open; the least recently used one beyond them is resolved again when it is needed.
 MAX_ACCOUNT_SOURCES: Final = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The checked arguments of a pool."""
-
-    sources: Mapping[str | None, SourceSpec]
-    region_name: str | None
-    endpoint_url: str | None
-    max_at_once: int
-    allow_long_term: bool
-    allow_http_sts: bool
-    rate_limits: tuple[RateLimit, ...]
-    policy: RefreshPolicy
-    cache: TokenCache | None
-    config: AioConfig | None
-    verify: bool | str | None
-    clock: Clock
-    random: Random
-
-    def without_secrets(self) -> Settings:
-        """Return the settings of a closed pool. A cache that was given belongs to the caller, and keeps its tokens."""
-        return replace(self, sources={}, cache=None)
 
 
 class PoolResources:
@@ -297,6 +273,10 @@ async def open_resources(
     settings: Settings, check_open: Callable[[], object], loop_guard: EventLoopGuard
 ) -> AsyncIterator[PoolResources]:
     """Open the resources of a pool, and close them in the opposite order."""
+    redact_botocore_logs()
+    too_few_files = check_open_files(settings.max_at_once)
+    if too_few_files is not None:
+        logger.warning("%s", too_few_files)
     async with AsyncExitStack() as stack:
         # Closed first are the requests of threads and subprocesses, then the refreshes, then the connections.
         connections = await stack.enter_async_context(AsyncExitStack())

@@ -8,7 +8,6 @@ from asyncauth._runs.outcome import DONE_BEFORE, Outcome, Phase
 from asyncauth._runs.preflight import Coverage, Unreachable, coverage
 from asyncauth._runs.regions import RegionFinder
 from asyncauth._runs.report import Report
-from asyncauth._runs.run import Run
 from asyncauth._runs.targets import RejectedAccount, Target, Targets
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "RegionFinder",
     "RejectedAccount",
     "Report",
-    "Run",
     "RunKeywords",
     "RunOptions",
     "Target",

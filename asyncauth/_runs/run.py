@@ -13,7 +13,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from asyncauth._aws.error_codes import error_code
-from asyncauth._clients import strip_request
+from asyncauth._aws.transport_errors import strip_request
 from asyncauth._errors import AssumeRoleDenied, ConfigurationError, EndpointDown, TargetTimeout
 from asyncauth._fanout import Group, SkipTarget, current_attempt, fan_out
 from asyncauth._observability import Display, choose_display

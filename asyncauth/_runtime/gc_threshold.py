@@ -1,4 +1,4 @@
-"""Garbage collection threshold: raised while a run or a parser creates many short-lived objects.
+"""Garbage collection threshold: raised while a run, a parser or an import creates many objects.
 
 The collector starts after a number of new containers. A fan-out or a large response creates tens of thousands, and
 reference counting frees nearly all of them. With the default threshold the collector traverses them, and botocore's
@@ -12,10 +12,14 @@ from __future__ import annotations
 import gc
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+#: More new containers than any import makes.
+_OF_IMPORTS: Final = 1_000_000
 
 
 class _GcThreshold:
@@ -58,3 +62,17 @@ def raised_gc_threshold(young: int) -> Iterator[None]:
         yield
     finally:
         _gc_threshold.leave(young)
+
+
+@contextmanager
+def import_without_collections() -> Iterator[None]:
+    """Avoid collections while modules are imported: they would traverse all modules again and again, and free nothing.
+
+    The objects that exist at the end count as old, as if a collection had kept them. A program that has frozen objects
+    (`gc.freeze`, before it forks) keeps them frozen, and pays one young collection instead.
+    """
+    with raised_gc_threshold(_OF_IMPORTS):
+        yield
+        if gc.get_freeze_count() == 0:
+            gc.freeze()
+            gc.unfreeze()

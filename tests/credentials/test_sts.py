@@ -20,7 +20,6 @@ from asyncauth._credentials.sts import (
     assume_role_parameters,
     check_sts_endpoint,
     get_session_token,
-    sts_region,
 )
 from asyncauth._credentials.sts_errors import explain, is_final
 from asyncauth._errors import (
@@ -105,7 +104,7 @@ def test_the_sts_region_is_the_sources_or_the_partitions_default(
     partition: str, source_region: str | None, expected: str
 ) -> None:
     """A region is always passed, and it belongs to the account's partition."""
-    assert sts_region(get_partition(partition), source_region) == expected
+    assert get_partition(partition).sts_region(source_region) == expected
 
 
 @pytest.mark.parametrize(

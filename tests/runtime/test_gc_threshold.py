@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from asyncauth._runtime.gc_threshold import raised_gc_threshold
+from asyncauth._runtime.gc_threshold import import_without_collections, raised_gc_threshold
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +66,34 @@ def test_it_is_restored_after_an_exception() -> None:
         raise KeyError
 
     assert gc.get_threshold() == (700, 10, 10)
+
+
+def test_imported_objects_count_as_old() -> None:
+    """No collection happens in the block, and none of its objects is young at its end."""
+    collections: list[str] = []
+    gc.callbacks.append(lambda phase, _: collections.append(phase))
+    gc.collect()
+    collections.clear()
+    try:
+        with import_without_collections():
+            made = [[number] for number in range(20_000)]
+        young = {id(each) for each in gc.get_objects(generation=0)}
+    finally:
+        gc.callbacks.pop()
+
+    assert collections == []
+    assert not young & {id(each) for each in made}
+    assert gc.get_threshold() == (700, 10, 10)
+
+
+def test_frozen_objects_stay_frozen() -> None:
+    """A program that froze its objects before it forks keeps them frozen."""
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with import_without_collections():
+            pass
+
+        assert gc.get_freeze_count() > frozen // 2 > 0
+    finally:
+        gc.unfreeze()

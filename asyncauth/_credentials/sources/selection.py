@@ -58,7 +58,7 @@ def choose_source(
         warnings.warn(
             f"profile {chosen.name!r} and {keys!r} were both given; the profile is used, the keys are ignored",
             SourceIgnoredWarning,
-            stacklevel=3,  # the line that makes the pool
+            stacklevel=4,  # the line that makes the pool
         )
     return chosen
 
