@@ -18,13 +18,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks import _report, _svg, ablation, bigpage, fleet, live, login, micro, server, sweep, tls
+from benchmarks import (
+    _report,
+    _svg,
+    ablation,
+    bigpage,
+    fleet,
+    live,
+    login,
+    micro,
+    rate_simulation,
+    server,
+    short,
+    sweep,
+    tls,
+)
 from benchmarks._variants import VARIANTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SECTIONS: Final = ("fleet", "live", "bigpage", "tls", "micro", "login", "ablation", "sweep")
+SECTIONS: Final = ("fleet", "live", "bigpage", "tls", "micro", "login", "short", "rates", "ablation", "sweep")
 SIZES: Final = (10, 100, 1_000, 10_000)
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 _FLEET_SECONDS: Final = 540.0
@@ -73,6 +87,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         elif section == "login":
             few = {"accounts": 30, "runs": 1} if quick else {}
             result[section] = login.run(**few, log=_log)
+        elif section == "short":
+            few = {"rounds": 2} if quick else {}
+            result[section] = short.run(**few, log=_log)
+        elif section == "rates":
+            result[section] = rate_simulation.run(log=_log)
         elif section == "ablation":
             few = {"accounts": 200, "rounds": 2} if quick else {}
             result[section] = ablation.run(**few, log=_log)
@@ -109,6 +128,8 @@ def _question(section: str) -> str:
         "tls": tls,
         "micro": micro,
         "login": login,
+        "short": short,
+        "rates": rate_simulation,
         "ablation": ablation,
         "sweep": sweep,
     }

@@ -81,6 +81,11 @@ def claims(result: Mapping[str, Any]) -> list[Claim]:
             )
             if key in micro
         ]
+    found += [
+        Claim(f"a whole process with {row['accounts']} accounts against one stock client", row["times_stock"], 1.15)
+        for row in result.get("short", {}).get("rows", ())
+        if row["variant"] == OURS
+    ]
     for row in result.get("bigpage", {}).get("rows", ()):
         if row["variant"] == OURS:
             found.append(Claim("event-loop lag under big pages, p99, ms", row["lag_p99_ms"], 30.0))
@@ -158,6 +163,10 @@ def markdown(result: Mapping[str, Any]) -> str:
         parts += _micro_parts(micro)
     if login := result.get("login"):
         parts += _login_parts(login)
+    if short := result.get("short"):
+        parts += _short_parts(short)
+    if rates := result.get("rates"):
+        parts += ["## The start of the AssumeRole rate, simulated\n", rates_table(rates)]
     if ablation := result.get("ablation"):
         parts += _ablation_parts(ablation)
     if sweep := result.get("sweep"):
@@ -423,6 +432,14 @@ def _login_parts(login: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _short_parts(short: Mapping[str, Any]) -> list[str]:
+    head = ["how", "runs", "seconds", "x stock"]
+    rows = [
+        [_label(row), str(row["runs"]), number(row["seconds"]), number(row["times_stock"])] for row in short["rows"]
+    ]
+    return [f"## A whole process with {short['accounts']:,} accounts\n", table(head, rows)]
+
+
 def _ablation_parts(ablation: Mapping[str, Any]) -> list[str]:
     rows = [
         [
@@ -441,6 +458,21 @@ def _ablation_parts(ablation: Mapping[str, Any]) -> list[str]:
         ),
         table(["speed-up", "saved ms", "quartiles", "slower without"], rows),
     ]
+
+
+def rates_table(rates: Mapping[str, Any]) -> str:
+    """Return the simulated starts of the AssumeRole rate as a table."""
+    rows = [
+        [
+            f"{row['service']}; {row['accounts']:,} accounts",
+            row["start"],
+            number(row["seconds"]),
+            f"{row['throttled_share']:.1%}",
+            "-" if row["neighbour_refused_share"] is None else f"{row['neighbour_refused_share']:.1%}",
+        ]
+        for row in sorted(rates["rows"], key=lambda row: row["accounts"])
+    ]
+    return table(["STS allows", "start", "seconds", "throttled", "neighbour throttled"], rows)
 
 
 def sweep_table(sweep: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from asyncauth.testing import SimulatedFleet
 from benchmarks import __main__ as command
-from benchmarks import _bodies, _report, _svg, fleet, live, login, sweep, tls
+from benchmarks import _bodies, _report, _svg, fleet, live, login, rate_simulation, short, sweep, tls
 from benchmarks._measure import LoopLag, percentile
 from benchmarks._processes import ChildFailed, missing_packages
 from benchmarks._variants import VARIANTS, Answer, Variant
@@ -322,6 +322,25 @@ def test_variant_does_the_work(server: CannedServer, name: str) -> None:
     assert result["cpu_ms_per_account"] > 0
 
 
+@pytest.mark.parametrize("name", short.VARIANT_NAMES)
+def test_a_short_run_does_the_work(server: CannedServer, name: str) -> None:
+    """A whole process assumes each role and calls each account once; a variant that fails is an error."""
+    assert short.seconds(name, 3, server) > 0
+
+    with pytest.raises(ChildFailed, match="KeyError"):
+        short.seconds("unknown", 3, server)
+
+
+def test_starts_are_simulated_with_their_neighbours() -> None:
+    """Every start meets every service; a neighbour's share is shown where there is one."""
+    rows = rate_simulation.run(sizes=(100,), log=lambda _: None)["rows"]
+    page = _report.rates_table({"rows": rows})
+
+    assert len(rows) == len(rate_simulation.STARTS) * len(rate_simulation.SERVICES)
+    assert "| 100/s, strict; 100 accounts | 100/s, burst 80 | 0.17 | 0.0% | - |" in page
+    assert "| 600/s, strict, a neighbour at 400/s; 100 accounts | 100/s, burst 10 | 0.55 | 0.0% | 0.0% |" in page
+
+
 def test_failure_is_reported(server: CannedServer) -> None:
     """A measured process that fails is an error with its output."""
     broken = replace(VARIANTS["raw"], name="no_such_variant")
@@ -521,6 +540,7 @@ def result() -> dict[str, Any]:
                 }
             ],
         },
+        "short": {"accounts": 100, "rows": [{**short.row("asyncauth", 100, [0.9, 0.6], [0.6, 0.6])}]},
         "sweep": {
             "series": [
                 sweep.series("5 ms", [point(1, 90), point(10, 480), point(100, 500), point(1_000, 490)]),
@@ -544,6 +564,7 @@ def test_ratios_are_judged(result: dict[str, Any]) -> None:
         "binding a client, microseconds": (25.0, False),
         "a bound client, bytes": (1_500.0, True),
         "messages after a forgotten login": (1.0, True),
+        "a whole process with 100 accounts against one stock client": (1.25, False),
         "requests to the portal after a forgotten login": (2.0, False),
         "event-loop lag under big pages, p99, ms": (12.0, True),
         "event-loop lag under big pages, worst, ms": (140.0, False),
@@ -567,6 +588,7 @@ def test_page_contains_the_figures(result: dict[str, Any]) -> None:
     assert "| **asyncauth** | 1,000 | 3 | 200 | 118 | 121 | 200 | 201 |" in page
     assert "| **asyncauth** | 2 | 1.00 | 12.0 | 140 |" in page
     assert "- runacross: not run" in page
+    assert "| **asyncauth** | 2 | 0.75 | 1.25 |" in page
     assert "| the cached token has ended | **asyncauth** | 3 | 1,200 | 0.31 | 0.30 | 1 | 2 |" in page
     assert "| binding a client, microseconds | 25.0 | at most 20.0 | **no** |" in page
     assert "| 90 % of the best from | 10 at once | 1,000 at once |" in page

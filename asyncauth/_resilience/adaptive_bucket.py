@@ -18,6 +18,8 @@ class AdaptiveRateConfig:
 
     Args:
         start: tokens a second before anything is known.
+        start_burst: how many can be taken at once before throttling was met; None: a tenth of a second of the rate, as
+            after that.
         min_rate: never fewer tokens a second than this.
         growth: in slow start, what a granted answer adds to the rate, as a share of `start`. Answers are counted, not
             seconds, so a service is approached the more slowly the longer it takes to answer: whatever is in flight
@@ -33,6 +35,7 @@ class AdaptiveRateConfig:
     """
 
     start: float = 100.0
+    start_burst: float | None = None
     min_rate: float = 1.0
     growth: float = 0.025
     back_off: float = 0.7
@@ -181,7 +184,7 @@ class AdaptiveBucket(TokenBucket):
 
     def __init__(self, adaptive: AdaptiveRateConfig, now: float, *, ceiling: float = math.inf) -> None:
         start = min(adaptive.start, ceiling)
-        super().__init__(start, _burst_of(start), now)
+        super().__init__(start, max(_burst_of(start), adaptive.start_burst or 0.0), now)
         self._config = adaptive
         self._ceiling = ceiling
         self._state = _RateState(start)
@@ -286,6 +289,8 @@ class AdaptiveBucket(TokenBucket):
         self.rate = min(max(self._config.min_rate, state.rate), self._ceiling)
         self._state = replace(state, rate=self.rate)
         self.burst = _burst_of(self.rate)
+        if state.goal is None:
+            self.burst = max(self.burst, self._config.start_burst or 0.0)
         self._level = min(self._level, self.burst)
 
 
