@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from asyncauth._runs import Report as Report
     from asyncauth._runs import RunKeywords as RunKeywords
     from asyncauth._runs import RunOptions as RunOptions
+    from asyncauth._runs import Succeeded as Succeeded
     from asyncauth._runs import Target as Target
     from asyncauth._runs import Unreachable as Unreachable
     from asyncauth._runs.run import Run as Run
@@ -104,6 +105,7 @@ _EXPORTS = {
         "Report",
         "RunKeywords",
         "RunOptions",
+        "Succeeded",
         "Target",
         "Unreachable",
     ),

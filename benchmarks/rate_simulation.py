@@ -102,7 +102,7 @@ def fan_out(
 ) -> Result:
     """Send a request for each account to `service` through one bucket; what is throttled goes to the end."""
     bucket, random, result = AdaptiveBucket(config, 0.0), Random(seed), Result()
-    events: list[tuple[float, int, tuple[object, ...]]] = []
+    events: list[tuple[float, int, tuple[Any, ...]]] = []
     order = itertools.count()
     todo, running, waiting = accounts, 0, 0
     waited = False

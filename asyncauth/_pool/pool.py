@@ -20,7 +20,6 @@ from asyncauth._errors import AssumeRoleDenied, ConfigurationError, LongTermCred
 from asyncauth._models import Account, FrozenMapping, Role, as_account, as_role
 from asyncauth._pool.statistics import Statistics
 from asyncauth._runs import (
-    DEFAULT_RETRY,
     Coverage,
     RegionFinder,
     Report,
@@ -44,14 +43,14 @@ if TYPE_CHECKING:
     from aiobotocore.config import AioConfig
 
     from asyncauth._credentials.sources import SourceSpec
-    from asyncauth._fanout import FailureMode, Retry, Status
+    from asyncauth._fanout import Status
     from asyncauth._models import AccountLike, Keys, Profile
     from asyncauth._observability import ProgressSpec
     from asyncauth._pool.active_source import ActiveSource
     from asyncauth._pool.resources import PoolResources
     from asyncauth._refresh import RefreshPolicy
     from asyncauth._resilience import RateLimit
-    from asyncauth._runs import Confirm, RunKeywords
+    from asyncauth._runs import RunKeywords
     from asyncauth._runs.run import Run
     from asyncauth._runtime.clock import Clock
     from asyncauth.caches import TokenCache
@@ -440,19 +439,7 @@ class SessionPool:
         job: Callable[[AccountSession], Any],
         accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
         regions: Iterable[str] | None = None,
-        *,
-        max_at_once: int | None = None,
-        max_at_once_per_account: int | None = None,
-        max_at_once_per_region: int | None = None,
-        timeout: float | None = None,
-        deadline: float | None = None,
-        failure_tolerance: float | None = None,
-        failure_mode: FailureMode = "strict",
-        retry: Retry | int | None = DEFAULT_RETRY,
-        journal: str | os.PathLike[str] | None = None,
-        progress: ProgressSpec = None,
-        confirm: Confirm = False,
-        dry_run: bool = False,
+        **options: Unpack[RunKeywords],
     ) -> Run[Any]:
         """Run a job in every account and region; the outcomes come in the order in which they finish.
 
@@ -480,24 +467,15 @@ class SessionPool:
             max_at_once_per_region: how many of them run in one region; None: no limit.
             timeout: seconds per target, its retries included; None: no limit.
             deadline: seconds for the whole run; None: no limit.
-            failure_tolerance: how many targets may fail before the rest is skipped: a count, or a fraction such as
-                0.05 if the number of targets is known (accounts in a list, no `enabled` regions); None: any number.
-            failure_mode: `strict` runs fewer targets at once, so that failures exceed the tolerance by one at most;
-                `soft` keeps the concurrency. The modes are those of CloudFormation StackSets.
-            retry: which errors are retried, how often and with which pauses; a number is short for
-                `Retry(attempts=...)`. By default throttling and expired tokens, with three attempts in total. None:
-                no retry.
-            journal: a file that records finished targets: a second run with it does only those that are not finished,
-                or have failed. It serves one job and role, one run at a time, and holds no values and no secrets.
-                Closures and `functools.partial`s of one function count as one job: give each a journal of its own.
-            progress: True shows the progress: live on a terminal (with the extra `cli`), else as a line every few
-                seconds. Or a callable that is called with the run's events: `RunStarted`, then `TargetStarted`,
-                `TargetRetried`, `TargetSettled` with their `Target`, then `RunFinished`.
-            confirm: for jobs that change something: True shows the accounts, regions, partitions and roles (a `Plan`)
-                and requests consent on the terminal; a callable is called with the plan and returns whether to go on.
-                Without consent every target is skipped. An iterator of accounts is read to its end first, up to
-                100,000; with `enabled` regions the plan has all regions of the partition as an upper bound.
-            dry_run: do everything except calling the job; targets that are reached are skipped, reason "dry run".
+            failure_tolerance: how many targets, or which fraction of them, may fail; None: any number.
+            failure_mode: `strict` exceeds the tolerance by one failure at most, `soft` keeps the concurrency.
+            retry: which errors are retried, as a `Retry` or a number of attempts; None: none.
+            journal: a file of finished targets, which a second run skips; None: no journal.
+            progress: True shows the progress; a callable gets the run's events; None: neither.
+            confirm: True requests consent on the terminal first; a callable gets the `Plan` and decides.
+            dry_run: do everything except calling the job.
+
+        `RunOptions` describes the options in full.
 
         Raises:
             ConfigurationError: a limit is out of range, a region is unknown, an account of a sequence is invalid, or
@@ -509,22 +487,9 @@ class SessionPool:
                 async for outcome in outcomes:
                     print(outcome)
         """
-        options = RunOptions(
-            max_at_once=max_at_once,
-            max_at_once_per_account=max_at_once_per_account,
-            max_at_once_per_region=max_at_once_per_region,
-            timeout=timeout,
-            deadline=deadline,
-            failure_tolerance=failure_tolerance,
-            failure_mode=failure_mode,
-            retry=retry,
-            journal=journal,
-            progress=progress,
-            confirm=confirm,
-            dry_run=dry_run,
-        )
-        find_regions = partial(self._region_finder.find, timeout=timeout)
-        return self._run(job, Targets(accounts, regions, find_regions=find_regions), options)
+        checked = RunOptions(**options)
+        find_regions = partial(self._region_finder.find, timeout=checked.timeout)
+        return self._run(job, Targets(accounts, regions, find_regions=find_regions), checked)
 
     @overload
     async def map(
@@ -553,7 +518,25 @@ class SessionPool:
     ) -> Report[Any]:
         """Run a job in every account and region, and return all outcomes in the order of accounts and regions.
 
-        The arguments are those of `as_completed`.
+        Args:
+            job: an async or a plain function of a session, as for `as_completed`.
+            accounts: accounts, 12-digit ids or role ARNs, from any iterable or async iterable.
+            regions: names and patterns of regions, `enabled` or `global`, as for `as_completed`; None: each account's
+                own, else its partition's default region.
+            max_at_once: how many targets run at the same time; None: the pool's number.
+            max_at_once_per_account: how many of them run in one account; None: no limit.
+            max_at_once_per_region: how many of them run in one region; None: no limit.
+            timeout: seconds per target, its retries included; None: no limit.
+            deadline: seconds for the whole run; None: no limit.
+            failure_tolerance: how many targets, or which fraction of them, may fail; None: any number.
+            failure_mode: `strict` exceeds the tolerance by one failure at most, `soft` keeps the concurrency.
+            retry: which errors are retried, as a `Retry` or a number of attempts; None: none.
+            journal: a file of finished targets, which a second run skips; None: no journal.
+            progress: True shows the progress; a callable gets the run's events; None: neither.
+            confirm: True requests consent on the terminal first; a callable gets the `Plan` and decides.
+            dry_run: do everything except calling the job.
+
+        `as_completed` describes the job and its targets in full, `RunOptions` the options.
 
         Raises:
             BaseException: what ended the run early. If it is cancelled, the cancellation has the attribute `report`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncauth._runs.confirmation import Confirm, Plan
 from asyncauth._runs.options import DEFAULT_RETRY, RunKeywords, RunOptions
-from asyncauth._runs.outcome import DONE_BEFORE, Outcome, Phase
+from asyncauth._runs.outcome import DONE_BEFORE, Outcome, Phase, Succeeded
 from asyncauth._runs.preflight import Coverage, Unreachable, coverage
 from asyncauth._runs.regions import RegionFinder
 from asyncauth._runs.report import Report
@@ -23,6 +23,7 @@ __all__ = [
     "Report",
     "RunKeywords",
     "RunOptions",
+    "Succeeded",
     "Target",
     "Targets",
     "Unreachable",

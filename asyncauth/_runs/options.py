@@ -21,7 +21,7 @@ DEFAULT_RETRY: Final = Retry(attempts=3, errors=is_transient)
 class RunKeywords(TypedDict, total=False):
     """Keyword arguments of a run, for functions that pass them on: `**options: Unpack[RunKeywords]`.
 
-    `SessionPool.as_completed` documents each of them. `RunOptions` holds the same options as one value.
+    `RunOptions` holds the same options as one value, and describes each of them.
     """
 
     max_at_once: int | None
@@ -40,7 +40,32 @@ class RunKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Options of a run as one value. `SessionPool.as_completed` documents each of them.
+    """Options of a run as one value.
+
+    Args:
+        max_at_once: how many targets run at the same time; None: the pool's number.
+        max_at_once_per_account: how many of them run in one account; None: no limit.
+        max_at_once_per_region: how many of them run in one region; None: no limit.
+        timeout: seconds per target, its retries included; None: no limit.
+        deadline: seconds for the whole run; None: no limit.
+        failure_tolerance: how many targets may fail before the rest is skipped: a count, or a fraction such as
+            0.05 if the number of targets is known (accounts in a list, no `enabled` regions); None: any number.
+        failure_mode: `strict` runs fewer targets at once, so that failures exceed the tolerance by one at most;
+            `soft` keeps the concurrency. The modes are those of CloudFormation StackSets.
+        retry: which errors are retried, how often and with which pauses; a number is short for
+            `Retry(attempts=...)`. By default throttling and expired tokens, with three attempts in total. None:
+            no retry.
+        journal: a file that records finished targets: a second run with it does only those that are not finished,
+            or have failed. It serves one job and role, one run at a time, and holds no values and no secrets.
+            Closures and `functools.partial`s of one function count as one job: give each a journal of its own.
+        progress: True shows the progress: live on a terminal (with the extra `cli`), else as a line every few
+            seconds. Or a callable that is called with the run's events: `RunStarted`, then `TargetStarted`,
+            `TargetRetried`, `TargetSettled` with their `Target`, then `RunFinished`.
+        confirm: for jobs that change something: True shows the accounts, regions, partitions and roles (a `Plan`)
+            and requests consent on the terminal; a callable is called with the plan and returns whether to go on.
+            Without consent every target is skipped. An iterator of accounts is read to its end first, up to
+            100,000; with `enabled` regions the plan has all regions of the partition as an upper bound.
+        dry_run: do everything except calling the job; targets that are reached are skipped, reason "dry run".
 
     Raises:
         ConfigurationError: a limit is out of range, or `retry` is neither a `Retry` nor a number.

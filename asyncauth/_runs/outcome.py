@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar, cast
 
 from asyncauth._errors import AsyncAuthError
 from asyncauth._fanout import Status
@@ -58,6 +58,11 @@ class Outcome(Generic[T]):
     elapsed: float = 0.0
     regions_from: RegionsFrom | None = None
 
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Self:
+        status = keywords.get("status", arguments[2] if len(arguments) > 2 else None)
+        made = Succeeded if cls is Outcome and status == "succeeded" else cls
+        return cast("Self", object.__new__(made))
+
     @property
     def ok(self) -> bool:
         """Whether it succeeded."""
@@ -96,6 +101,20 @@ class Outcome(Generic[T]):
             f"<Outcome {self.account.id} {printable(self.region_name)} {self.status}{where}{because}, "
             f"{plural(self.attempts, 'attempt')}, {self.elapsed:.3f} s>"
         )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Succeeded(Outcome[T]):
+    """Outcome of a target whose job returned: its `value` is of the job's type, also for a type checker.
+
+    Every outcome with the status `succeeded` is one, so `isinstance(outcome, Succeeded)` distinguishes them.
+
+    Example:
+        for outcome in report.succeeded:
+            total += outcome.value
+    """
+
+    value: T = None  # type: ignore[assignment]  # the order of the fields requires a default
 
 
 def describe_target(outcome: Outcome[Any]) -> str:

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from asyncauth._runs.causes import causes_of
 from asyncauth._runs.failures import failures_of
-from asyncauth._runs.outcome import DONE_BEFORE, Outcome, plural
+from asyncauth._runs.outcome import DONE_BEFORE, Outcome, Succeeded, plural
 from asyncauth._runs.report_formats import NotJson, as_html, as_rows, write_report_csv, write_report_json
 from asyncauth._runtime.printable import printable
 
@@ -68,9 +68,9 @@ class Report(Sequence[Outcome[T]], Generic[T]):
         return iter(self.outcomes)
 
     @property
-    def succeeded(self) -> tuple[Outcome[T], ...]:
+    def succeeded(self) -> tuple[Succeeded[T], ...]:
         """Outcomes of targets whose job returned."""
-        return self._having("succeeded")
+        return tuple(outcome for outcome in self.outcomes if isinstance(outcome, Succeeded))
 
     @property
     def failed(self) -> tuple[Outcome[T], ...]:
@@ -93,7 +93,7 @@ class Report(Sequence[Outcome[T]], Generic[T]):
 
     def values(self) -> list[T]:
         """Return the values of the succeeded targets, in order."""
-        return [outcome.value for outcome in self.succeeded]  # type: ignore[misc]  # a success's value is the job's T
+        return [outcome.value for outcome in self.succeeded]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one flat record per outcome (see `Outcome.row`), for instance for `pandas.DataFrame`.

@@ -17,6 +17,7 @@ from asyncauth import (
     RefreshPolicy,
     Retry,
     Role,
+    RunKeywords,
     SessionPool,
 )
 from asyncauth.testing import SimulatedFleet
@@ -71,7 +72,7 @@ def test_a_constructor_refuses_wrong_types(entry: Callable[..., Any], given: dic
     assert foreign_errors(lambda value: entry(**(given | {name: value}))) == []
 
 
-@pytest.mark.parametrize("name", [*inspect.signature(SessionPool.as_completed).parameters][1:])
+@pytest.mark.parametrize("name", ["job", "accounts", "regions", *RunKeywords.__annotations__])
 async def test_a_run_refuses_wrong_types(name: str) -> None:
     """A run checks all its arguments before anything starts."""
 

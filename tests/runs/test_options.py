@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 
 import pytest
@@ -15,39 +17,43 @@ from asyncauth._runs import options as options_module
 KEYWORDS = RunKeywords.__annotations__
 
 
-def keywords_of_as_completed() -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(SessionPool.as_completed).parameters
-    return {name: each for name, each in parameters.items() if each.kind is inspect.Parameter.KEYWORD_ONLY}
-
-
 @pytest.mark.parametrize("name", sorted({field.name for field in fields(RunOptions)} | KEYWORDS.keys()))
-def test_an_option_is_the_same_everywhere(name: str) -> None:
-    """`RunOptions`, `RunKeywords` and `SessionPool.as_completed` have the same options, types and defaults."""
+def test_an_option_is_the_same_in_both_places(name: str) -> None:
+    """`RunOptions` and `RunKeywords` have the same options and types, and each option has a default."""
     field = {field.name: field for field in fields(RunOptions)}[name]
-    parameter = keywords_of_as_completed()[name]
-    keyword = KEYWORDS[name]
 
     assert field.default is not MISSING
-    assert parameter.default == field.default
-    assert parameter.annotation == field.type
-    assert keyword.__forward_arg__ == field.type
+    assert KEYWORDS[name].__forward_arg__ == field.type
 
 
 def test_no_place_has_another_option() -> None:
     """The names come in the same order, and `RunKeywords` requires none of them."""
-    names = [field.name for field in fields(RunOptions)]
-
-    assert list(KEYWORDS) == names
-    assert list(keywords_of_as_completed()) == names
+    assert list(KEYWORDS) == [field.name for field in fields(RunOptions)]
     assert RunKeywords.__required_keys__ == frozenset()
-    assert "**options: Unpack[RunKeywords]" in inspect.getsource(SessionPool.map)
 
 
-def test_every_option_is_documented() -> None:
-    """The docstring of `as_completed` has an entry for each keyword."""
-    documented = inspect.getdoc(SessionPool.as_completed) or ""
+@pytest.mark.parametrize("method", [SessionPool.map, SessionPool.as_completed], ids=["map", "as_completed"])
+def test_a_run_accepts_the_options_and_documents_each(method: Callable[..., object]) -> None:
+    """Both methods take `RunKeywords`; their docstrings have an entry for each argument, in the same order."""
+    *arguments, options = list(inspect.signature(method).parameters.values())[1:]
+    names = [each.name for each in arguments] + list(KEYWORDS)
+    entries = re.findall(r"^    (\w+): ", inspect.getdoc(method) or "", re.MULTILINE)
 
-    assert [name for name in KEYWORDS if f"\n    {name}: " not in documented] == []
+    assert options.annotation == "Unpack[RunKeywords]"
+    assert [entry for entry in entries if entry in names] == names
+
+
+def test_every_option_is_described() -> None:
+    """The docstring of `RunOptions` has an entry for each option."""
+    assert re.findall(
+        r"^    (\w+): ", (inspect.getdoc(RunOptions) or "").partition("Raises:")[0], re.MULTILINE
+    ) == list(KEYWORDS)
+
+
+def test_an_unknown_option_is_refused() -> None:
+    """A misspelled option is an error of the call."""
+    with pytest.raises(TypeError, match="max_at_onze"):
+        SessionPool().as_completed(typing.cast("typing.Any", len), [], **typing.cast("typing.Any", {"max_at_onze": 3}))
 
 
 @pytest.mark.parametrize(

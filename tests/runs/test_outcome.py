@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncauth._models import Account
-from asyncauth._runs import Outcome
+from asyncauth._runs import Outcome, Report, Succeeded
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 ACCOUNT = Account("111111111111", name="prod")
@@ -108,3 +109,19 @@ class TestRow:
         assert Outcome(ACCOUNT, "us-east-1", "succeeded", value=deep).row()["value"] == "list"
         while deep:
             deep = deep.pop()  # type: ignore[assignment]
+
+
+def test_an_outcome_that_succeeded_is_of_its_own_class() -> None:
+    """Whatever makes it, an outcome is a `Succeeded` if and only if its status is `succeeded`."""
+    account = Account("123456789012")
+
+    by_position = Outcome(account, "eu-west-1", "succeeded", "job", 7)
+    by_name = Outcome(account=account, region_name="eu-west-1", status="succeeded", phase="job", value=7)
+    refused: Outcome[int] = Outcome(account, "eu-west-1", "failed")
+
+    assert type(by_position) is type(by_name) is Succeeded
+    assert by_position == by_name
+    assert hash(by_position) == hash(by_name)
+    assert pickle.loads(pickle.dumps(by_position)) == by_position
+    assert type(refused) is Outcome
+    assert Report((by_position, refused)).succeeded == (by_name,)
