@@ -15,8 +15,9 @@ IN_PARALLEL = -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=
 SWEEP_ARGS ?=
 SOAK_ARGS ?=
+KILLS_ARGS ?=
 
-.PHONY: demo test test-newest test-aioboto3 check format bench sweep soak clean
+.PHONY: demo test test-newest test-aioboto3 check format bench sweep soak kills clean
 
 demo: $(NEWEST)/.demo ## the inventory of a simulated fleet, global and China, in asyncauth-demo.db; again: a later day
 	$(NEWEST)/bin/python examples/demo.py
@@ -47,6 +48,9 @@ sweep: $(BENCH)/.ready ## accounts per second by max_at_once; SWEEP_ARGS="--endp
 
 soak: $(NEWEST)/.test ## 20 minutes with every kind of fault, outside of the suite; SOAK_ARGS="--minutes 2 --minimum 0" for a trial
 	$(NEWEST)/bin/python -W error -m tests.soak $(SOAK_ARGS)
+
+kills: $(NEWEST)/.test ## 200 kills of a sync at random instants, outside of the suite; KILLS_ARGS="--kills 20" for a trial
+	$(NEWEST)/bin/python -m tests.support.store_kills $(KILLS_ARGS)
 
 format: $(NEWEST)/.check
 	$(NEWEST)/bin/ruff check --fix .

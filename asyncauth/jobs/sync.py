@@ -216,4 +216,5 @@ def _status_of(error: BaseException) -> ScopeStatus:
 def _status_of_target(outcome: Outcome[int]) -> ScopeStatus:
     if outcome.status == "failed" and outcome.error is not None:
         return _status_of(outcome.error)
-    return ScopeStatus(_STATUSES[outcome.status], outcome.error_code, describe_cause(outcome))
+    status = _STATUSES[outcome.status] if outcome.phase else "skipped"  # without a phase, it never began
+    return ScopeStatus(status, outcome.error_code, describe_cause(outcome))

@@ -95,7 +95,12 @@ UNFETCHED: Final = f"""insert or ignore into scopes
         select 1 from scopes c where c.kind = json_extract(k.value, '$[0]') and c.partition = t.partition
         and c.account = t.account and c.region = {_REGION}))"""  # noqa: S608 - constants
 NO_TARGETS: Final = "delete from targets where sync = ?"
-SCOPE: Final = "insert or replace into scopes values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+#: A replaced row is the last one again: `stale` is about the last row of a scope. What was fetched in this sync stays
+#: so when it is skipped later: a resumed run that is cancelled skips targets that are done.
+SCOPE: Final = """insert or replace into scopes
+    select :sync, :partition, :account, :region, :kind, :status, :rows, :code, :reason, :began, :ended
+    where :status != 'skipped' or not exists (select 1 from scopes where sync = :sync and kind = :kind
+    and partition = :partition and account = :account and region = :region and status = 'ok')"""
 IN_SCOPE: Final = "kind = ? and partition = ? and account = ? and region = ?"
 KNOWN: Final = f"select id, rid from resources where {IN_SCOPE}"  # noqa: S608 - constants
 GONE: Final = "update resources set gone_at = max(last_seen, ?) where rid = ? and gone_at is null"

@@ -141,8 +141,8 @@ class JsonLinesStore(_FileStore):
 
     Each line has a `record`: `sync`, `resource`, `scope` or `end`. The resources of a scope come before the scope's
     line; those after the last line of a scope are of a run that was killed, and the next run cuts them off. A sync
-    without `end` was killed. If a resumed sync fetches a scope again, the scope's last line and the resources before it
-    count.
+    without `end` was killed. If a resumed sync fetches a scope again, the scope's last line that is not `skipped`, and
+    the resources before it, count.
 
     Args:
         path: the file. It is created with mode 0600; its directory is not created.

@@ -85,7 +85,10 @@ class Store(Protocol):
         ...
 
     async def finish_scope(self, scope: Scope, status: ScopeStatus) -> int:
-        """Commit the scope and return its rows. Unless the status is `ok`, its pages are dropped."""
+        """Commit the scope and return its rows. Unless the status is `ok`, its pages are dropped.
+
+        A scope that is repeated in a resumed sync replaces its own record, unless it was `ok` and is now `skipped`.
+        """
         ...
 
     async def close(self) -> None:

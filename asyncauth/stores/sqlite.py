@@ -322,10 +322,9 @@ class SqliteStore:
                 elif status.status == "ok":
                     pages = spool.read(scope)
                     rows = write_rows(connection, scope, pages, mode=self._mode, sync=self._sync, now=now)
-                where = (scope.partition, scope.account, scope.region, scope.kind)
-                connection.execute(
-                    _schema.SCOPE, (self._sync, *where, status.status, rows, status.code, status.reason, began, now)
-                )
+                values = {"status": status.status, "rows": rows, "code": status.code, "reason": status.reason}
+                times = {"began": began, "ended": now}
+                connection.execute(_schema.SCOPE, {"sync": self._sync, **scope._asdict(), **values, **times})
         finally:
             spool.drop(scope)
         return rows
