@@ -6,13 +6,14 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncauth.cli.output import OutputClosedError
+from asyncauth.stores import ExpectsTargets, Interruptible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncauth._models.kinds import Kind, Record
     from asyncauth.cli.output import Output
-    from asyncauth.stores import Scope, ScopeStatus, Store
+    from asyncauth.stores import ExpectedTarget, Scope, ScopeStatus, Store
 
 COMMON: Final = ("kind", "partition", "account", "account_name", "region", "id", "arn", "name")
 SUMMARY: Final = ("kind", "resources", "complete", "incomplete", "reasons")
@@ -110,6 +111,16 @@ class CountedStore:
         else:
             self._incomplete[scope] = status
         return rows
+
+    async def expect(self, targets: Sequence[ExpectedTarget]) -> None:
+        """Pass the targets on to a store that notes what a sync is to fetch."""
+        if isinstance(self._store, ExpectsTargets):
+            await self._store.expect(targets)
+
+    async def interrupt(self) -> None:
+        """Pass the end on to a store that marks a sync as interrupted."""
+        if isinstance(self._store, Interruptible):
+            await self._store.interrupt()
 
     async def close(self) -> None:
         """Close the other store."""

@@ -53,7 +53,7 @@ _VERSION_2: Final = (
         (select max(timestamp) from metrics m where m.series = s.series) as last_timestamp,
         coalesce((select c.status != 'ok' from scopes c where c.kind = 'metrics:' || s.namespace
             and c.partition = s.partition and c.account = s.account and c.region = s.region
-            order by c.ended desc limit 1), 1) as stale
+            order by c.rowid desc limit 1), 1) as stale
         from series s""",
 )
 #: `targets` has what a running sync is to fetch, so that a killed one leaves no gap that looks like an answer.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from asyncauth._models.kinds import Record
     from asyncauth._models.metrics import Points
-    from asyncauth.stores.protocol import Scope
+    from asyncauth.stores.protocol import Scope, ScopeStatus
 
 _SERIES_FIELDS: Final = (
     "partition", "account", "account_name", "region", "namespace", "metric", "resource", "stat", "period", "unit",
@@ -41,12 +41,12 @@ class Spool:
         directory.mkdir(mode=0o700)
 
     def write(self, scope: Scope, page: Sequence[Record]) -> None:
-        """Append a page; after an error the scope's pages cannot be read any more, only dropped.
+        """Append a page; after an error the scope is not whole, and takes no further page.
 
         Raises:
             OSError: the disk is full.
         """
-        self.write_rows(scope, [_row(record) for record in page])
+        self._append(scope, (_row(record) for record in page))
 
     def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
         """Append points of metrics, one row for each series.
@@ -54,17 +54,30 @@ class Spool:
         Raises:
             OSError: the disk is full.
         """
-        self.write_rows(scope, [_points_row(points) for points in page])
+        self._append(scope, (_points_row(points) for points in page))
 
-    def write_rows(self, scope: Scope, rows: list[tuple[Any, ...]]) -> None:
-        """Append a page of rows of plain values."""
-        # Not JSON: the columns are JSON already, and would be escaped and parsed once more. The file belongs to this
-        # process alone and has no name, so what it reads is what it wrote.
-        data = marshal.dumps(rows)
+    def is_whole(self, scope: Scope) -> bool:
+        """Return whether every page of the scope could be written."""
+        return scope not in self._broken
+
+    def read(self, scope: Scope) -> Iterator[list[tuple[Any, ...]]]:
+        """Return the scope's pages in the order in which they were written."""
         file = self._files.get(scope)
-        if file is None:
-            file = self._files[scope] = self._open()
+        if file is not None:
+            file.seek(0)
+            for size in self._pages.get(scope, ()):
+                yield marshal.loads(file.read(size))  # noqa: S302 - see `_append`
+
+    def _append(self, scope: Scope, rows: Iterator[tuple[Any, ...]]) -> None:
         try:
+            if scope in self._broken:
+                raise OSError(errno.EIO, "an earlier page could not be written")
+            # Not JSON: the columns are JSON already, and would be escaped and parsed once more. The file belongs to
+            # this process alone and has no name, so what it reads is what it wrote.
+            data = marshal.dumps(list(rows))
+            file = self._files.get(scope)
+            if file is None:
+                file = self._files[scope] = self._open()
             file.write(data)
             file.flush()
         except BaseException:
@@ -72,20 +85,6 @@ class Spool:
             raise
         self._pages.setdefault(scope, []).append(len(data))
         self.size += len(data)
-
-    def read(self, scope: Scope) -> Iterator[list[tuple[Any, ...]]]:
-        """Return the scope's pages in the order in which they were written.
-
-        Raises:
-            OSError: a page could not be written, so the pages are not complete.
-        """
-        if scope in self._broken:
-            raise OSError(errno.EIO, f"a page of {scope} could not be written before")
-        file = self._files.get(scope)
-        if file is not None:
-            file.seek(0)
-            for size in self._pages[scope]:
-                yield marshal.loads(file.read(size))  # noqa: S302 - see `write_rows`
 
     def drop(self, scope: Scope) -> None:
         """Free the space of a scope's pages."""
@@ -109,6 +108,16 @@ class Spool:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         path.unlink()  # the open file stays; a killed process leaves nothing
         return os.fdopen(descriptor, "w+b")
+
+
+def check_whole(spool: Spool, scope: Scope, status: ScopeStatus) -> None:
+    """Refuse to commit a scope as complete of which a page could not be written.
+
+    Raises:
+        OSError: a page is missing.
+    """
+    if status.status == "ok" and not spool.is_whole(scope):
+        raise OSError(errno.EIO, f"a page of {scope} could not be written, so it is not complete")
 
 
 def _row(record: Record) -> tuple[Any, ...]:

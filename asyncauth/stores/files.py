@@ -17,7 +17,7 @@ from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.tabular import write_csv
 from asyncauth.stores._files import AppendedFile, find_sync, open_private
 from asyncauth.stores._lock import StoreLock
-from asyncauth.stores._spool import Spool
+from asyncauth.stores._spool import Spool, check_whole
 from asyncauth.stores.protocol import new_sync_id
 
 if TYPE_CHECKING:
@@ -52,8 +52,10 @@ class _FileStore(ABC):
 
         Raises:
             StoreLocked: another run writes to the store.
-            ConfigurationError: the files cannot be continued.
+            ConfigurationError: the store is open, or the files cannot be continued.
         """
+        if self._spool is not None:
+            raise ConfigurationError(f"{self!r} is open; use an object of its own for each sync")
 
         def begin() -> str:
             self._lock.acquire()
@@ -77,6 +79,7 @@ class _FileStore(ABC):
         def finish() -> int:
             spool = self._opened()
             try:
+                check_whole(spool, scope, status)
                 return self._append(scope, status, spool if status.status == "ok" else None)
             finally:
                 spool.drop(scope)
@@ -99,11 +102,15 @@ class _FileStore(ABC):
         return self._spool
 
     def _release(self) -> None:
-        self._close()
-        if self._spool is not None:
-            self._spool.close()
-            self._spool = None
-        self._lock.release()
+        spool, self._spool = self._spool, None
+        try:
+            try:
+                self._close()
+            finally:
+                if spool is not None:
+                    spool.close()
+        finally:
+            self._lock.release()
 
     def _pages(self, scope: Scope, spool: Spool | None) -> Iterator[list[dict[str, Any]]]:
         seen: set[str] = set()

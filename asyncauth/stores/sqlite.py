@@ -19,7 +19,7 @@ from asyncauth.stores import _schema
 from asyncauth.stores._files import find_sync, open_private
 from asyncauth.stores._lock import StoreLock, refuse_network_file_system
 from asyncauth.stores._rows import write_rows, write_series
-from asyncauth.stores._spool import Spool
+from asyncauth.stores._spool import Spool, check_whole
 from asyncauth.stores.protocol import METRICS_PREFIX, Mode, new_sync_id
 
 if TYPE_CHECKING:
@@ -315,6 +315,7 @@ class SqliteStore:
         now = self._clock.time()
         began = self._began.pop(scope, now)
         try:
+            check_whole(spool, scope, status)
             with _schema.transaction(connection):
                 rows = 0
                 if scope.kind.startswith(METRICS_PREFIX):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncauth import Account, ConfigurationError
+from asyncauth.cli.inventory_output import CountedStore
 from asyncauth.jobs.expected import note_accounts
 from asyncauth.stores import CsvStore, ExpectedTarget
 
@@ -24,9 +25,13 @@ class Noting:
 
     def __init__(self) -> None:
         self.expected: list[ExpectedTarget] = []
+        self.interrupted = False
 
     async def expect(self, targets: Sequence[ExpectedTarget]) -> None:
         self.expected += targets
+
+    async def interrupt(self) -> None:
+        self.interrupted = True
 
 
 async def test_a_collection_is_noted_before_the_run() -> None:
@@ -70,6 +75,18 @@ async def test_an_account_of_an_iterator_is_noted_when_it_is_read(is_async: bool
     assert [target.account for target in store.expected] == IDS[:1]
     assert [each async for each in noted] == given[2:]
     assert [target.account for target in store.expected] == IDS
+
+
+async def test_a_counted_store_passes_targets_and_the_end_on() -> None:
+    """The command line counts what a store commits, and the store still learns what it is to expect."""
+    store = Noting()
+    counted: Any = CountedStore(store)  # type: ignore[arg-type]  # only what is passed on
+
+    await note_accounts(counted, IDS, ["us-east-1"])
+    await counted.interrupt()
+
+    assert [target.account for target in store.expected] == IDS
+    assert store.interrupted
 
 
 async def test_a_consumed_generator_is_refused(tmp_path: Path) -> None:

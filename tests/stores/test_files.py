@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,85 @@ async def test_csv_defuses_formulas_and_keeps_ids_as_text(tmp_path: Path) -> Non
     assert {stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()} == {0o600}
     with pytest.raises(ConfigurationError, match="holds one sync"):
         await run(CsvStore(folder))
+
+
+class Unprintable:
+    """Value that no page can hold."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("kind_of_store", [SqliteStore, JsonLinesStore, CsvStore])
+async def test_a_scope_of_which_a_page_was_lost_cannot_be_committed(tmp_path: Path, kind_of_store: Any) -> None:
+    """A caller that goes on after a failed write would mark the lost page's resources as gone."""
+    store = kind_of_store(tmp_path / "store")
+    await store.begin("one", [KIND])
+    await store.write(ONE, [record(ONE, "i-1")])
+    with pytest.raises(ValueError, match="no text"):
+        await store.write(ONE, [replace(record(ONE, "i-2"), columns={"type": Unprintable()})])
+    with pytest.raises(OSError, match="an earlier page"):
+        await store.write(ONE, [record(ONE, "i-3")])
+    with pytest.raises(OSError, match="it is not complete"):
+        await store.finish_scope(ONE, ScopeStatus("ok"))
+
+    assert await store.finish_scope(ONE, ScopeStatus("error")) == 0
+    await store.write(ONE, [record(ONE, "i-4")])
+    assert await store.finish_scope(ONE, ScopeStatus("ok")) == 1
+    await store.close()
+
+
+@pytest.mark.parametrize("kind_of_store", [SqliteStore, JsonLinesStore, CsvStore])
+async def test_an_open_store_is_not_opened_again(tmp_path: Path, kind_of_store: Any) -> None:
+    """Two syncs need two objects, and the second waits for the first one's lock."""
+    store = kind_of_store(tmp_path / "store")
+    await store.begin("one", [KIND])
+
+    with pytest.raises(ConfigurationError, match="is open; use an object of its own"):
+        await store.begin("two", [KIND])
+    await store.close()
+
+
+async def test_json_lines_do_not_cut_a_file_of_another_program(tmp_path: Path) -> None:
+    """A file that does not begin with a sync is refused, and its content stays."""
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes")
+
+    with pytest.raises(ConfigurationError, match="is not a file of this store"):
+        await run(JsonLinesStore(path))
+
+    assert path.read_text() == "my notes"
+
+
+@pytest.mark.parametrize("kind_of_store", [JsonLinesStore, CsvStore])
+async def test_an_append_that_fails_leaves_nothing_of_its_scope(
+    tmp_path: Path, kind_of_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that takes a part of a scope and then no more: the part is cut off, and the next scope is whole."""
+    store, real = kind_of_store(tmp_path / "store"), os.write
+    await store.begin("one", [KIND])
+    await store.write(ONE, [record(ONE, "i-1")])
+    await store.write(TWO, [record(TWO, "i-2")])
+    left = [20]
+
+    def write(descriptor: int, data: Any) -> int:
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = real(descriptor, data[: left[0]])
+        left[0] -= taken
+        return taken
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(OSError, match="No space left"):
+            await store.finish_scope(ONE, ScopeStatus("ok"))
+    await store.finish_scope(TWO, ScopeStatus("ok"))
+    await store.close()
+
+    files = [tmp_path / "store"] if kind_of_store is JsonLinesStore else list((tmp_path / "store").iterdir())
+    content = "".join(file.read_text() for file in files)
+    assert ("i-1" in content, content.count("i-2")) == (False, 1)
+    assert all(file.read_text().endswith("\n") for file in files)
 
 
 async def test_a_run_waits_for_the_end_of_another(tmp_path: Path) -> None:
