@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models.frozen_mapping import FrozenMapping
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*:[a-z][a-z0-9-]*")
 _COLUMN: Final = re.compile(r"[a-z][a-z0-9_]*")
+#: Columns that every record has, or every view of a store.
+_COMMON: Final = frozenset(
+    ("rid", "kind", "partition", "account", "account_name", "region", "id", "arn", "name", "tags", "first_seen")
+) | {"last_seen", "sync", "stale"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,14 @@ class Then:
         parameter: the parameter of the ids.
         result: JMESPath of the descriptions in the answer.
         batch: ids in a call; 1: the parameter is a single id, not a list.
-        into: new member of each resource for the result, with `batch` 1. None: the descriptions replace the resources.
+        into: new member of each resource for the result. None: the descriptions replace the resources.
+        key: member of a description that holds its resource's id, to join the descriptions of a batch; required with
+            `into` and a batch of more than one.
         parameters: further parameters.
         absent: error codes that mean that a resource has no such detail, or is gone; `into` is then None.
 
     Raises:
-        ConfigurationError: `into` is given with a batch of more than one.
+        ConfigurationError: the batch is below 1, or `into` is given with a larger one and no `key`.
 
     Example:
         Then("DescribeClusters", "clusters", "clusters[]", batch=100)
@@ -41,13 +47,42 @@ class Then:
     result: str
     batch: int = 1
     into: str | None = None
+    key: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     absent: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or (self.into is not None and self.batch != 1):
-            raise ConfigurationError(f"{self.operation}: batch={self.batch} must be 1 with `into`, else at least 1")
+        if self.batch < 1 or (self.into is not None and self.batch != 1 and self.key is None):
+            raise ConfigurationError(
+                f"{self.operation}: batch={self.batch} must be at least 1, and needs `key` with `into` if it is more"
+            )
         object.__setattr__(self, "parameters", FrozenMapping(self.parameters))
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """Detail of a kind that is fetched only if it is named, because it costs further calls or may hold secrets.
+
+    Args:
+        then: the operation that describes it; it needs `into`.
+        columns: its columns, each with the JMESPath of its value in a resource.
+        is_secret: whether its values may be secrets, so that no report may hold them.
+
+    Raises:
+        ConfigurationError: the operation has no `into`.
+
+    Example:
+        Detail(Then("GetBucketVersioning", "Bucket", "@", into="Versioning"), {"versioning": "Versioning.Status"})
+    """
+
+    then: Then
+    columns: Mapping[str, str]
+    is_secret: bool = False
+
+    def __post_init__(self) -> None:
+        if self.then.into is None:
+            raise ConfigurationError(f"{self.then.operation}: the operation of a detail needs `into`")
+        object.__setattr__(self, "columns", FrozenMapping(self.columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +103,12 @@ class Kind:
         page_size: resources in a page; None: the service's own number.
         page_limit: the parameter of the page size.
         then: further operations that describe what was listed, in their order.
+        details: details that are fetched only if they are named, by name.
         scope: `region`, or `account` for a service that is the same in all regions.
 
     Raises:
-        ConfigurationError: the kind's or a column's name cannot be the name of a view or column.
+        ConfigurationError: the kind's or a column's name cannot be the name of a view or column, or the column is one
+            that every kind has.
 
     Example:
         Kind("ec2:key-pair", "ec2", "DescribeKeyPairs", result="KeyPairs[]", id="KeyPairId",
@@ -91,6 +128,7 @@ class Kind:
     page_size: int | None = None
     page_limit: str = "MaxResults"
     then: tuple[Then, ...] = ()
+    details: Mapping[str, Detail] = field(default_factory=dict)
     scope: Literal["region", "account"] = "region"
 
     def __post_init__(self) -> None:
@@ -99,13 +137,30 @@ class Kind:
         for column in self.columns:
             if not _COLUMN.fullmatch(column):
                 raise ConfigurationError(f"kind {self.name}: {column!r} cannot be the name of a column")
+            if column in _COMMON:
+                raise ConfigurationError(f"kind {self.name}: every kind has a column {column!r}; choose another name")
         object.__setattr__(self, "columns", FrozenMapping(self.columns))
+        object.__setattr__(self, "details", FrozenMapping(self.details))
         object.__setattr__(self, "parameters", FrozenMapping(self.parameters))
 
     @property
     def view(self) -> str:
         """Name of the kind's view in a store, `ec2_instance`."""
         return self.name.replace(":", "_").replace("-", "_")
+
+    @property
+    def calls_per_resource(self) -> float:
+        """Calls for each resource besides those of the listing: 1 for a bucket, 0.01 for a batch of 100."""
+        return sum(1 / then.batch for then in self.then)
+
+    def with_details(self, names: Iterable[str]) -> Kind:
+        """Return the kind with the details of these names; names of other kinds' details are ignored."""
+        chosen = [self.details[name] for name in dict.fromkeys(names) if name in self.details]
+        columns = dict(self.columns)
+        for detail in chosen:
+            columns |= detail.columns
+        then = (*self.then, *(detail.then for detail in chosen if detail.then not in self.then))
+        return replace(self, then=then, columns=columns) if chosen else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +176,8 @@ class Record:
         id: identifies the resource within kind, account and region.
         arn: the resource's ARN.
         name: the resource's name; None if it has none.
-        columns: the kind's columns. Times are ISO 8601 in UTC; `tags` is a mapping.
+        columns: the kind's columns. Times are ISO 8601 in UTC; `tags` is a mapping. They are not in the repr, because
+            a detail such as `user_data` may hold secrets.
         raw: the answer of AWS; None if it is not kept.
     """
 
@@ -133,7 +189,7 @@ class Record:
     id: str
     arn: str
     name: str | None
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict, repr=False)
     raw: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from asyncauth._models.kinds import Kind, Record, Then
+from asyncauth._models.kinds import Detail, Kind, Record, Then
 from asyncauth.jobs.fetch import fetch
-from asyncauth.jobs.inventory import ec2_inventory, inventory
+from asyncauth.jobs.inventory import Records, ec2_inventory, inventory, inventory_records
 from asyncauth.jobs.shipped import EC2_INSTANCE, KINDS
 from asyncauth.jobs.sync import sync
 
-__all__ = ["EC2_INSTANCE", "KINDS", "Kind", "Record", "Then", "ec2_inventory", "fetch", "inventory", "sync"]
+__all__ = [
+    "EC2_INSTANCE",
+    "KINDS",
+    "Detail",
+    "Kind",
+    "Record",
+    "Records",
+    "Then",
+    "ec2_inventory",
+    "fetch",
+    "inventory",
+    "inventory_records",
+    "sync",
+]

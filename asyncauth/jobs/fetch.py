@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-import jmespath
+import anyio.lowlevel
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from asyncauth._aws.error_codes import DENIED, error_code
 from asyncauth._aws.partitions import get_partition
-from asyncauth._models.kinds import Record
+from asyncauth.jobs.columns import RecordMaker, compile_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 
     from asyncauth import AccountSession
-    from asyncauth._models.kinds import Kind, Then
+    from asyncauth._models.kinds import Kind, Record, Then
 
 #: Region of the records and scopes of a kind whose scope is the account.
 GLOBAL: Final = "global"
+#: Fetches of a scope from its beginning, after resources that vanished between two pages.
+RESTARTS: Final = 3
+#: EC2 answers this in the middle of unfiltered paging when an instance ends between two pages (aws-sdk-java#911).
+_VANISHED: Final = "InvalidInstanceID.NotFound"
 _TAGS_PER_CALL: Final = 200
+#: Records of a page that are made before other tasks run: about 5 ms.
+_RECORDS_AT_ONCE: Final = 50
 #: Answers of a region or an endpoint that does not have the operation.
 _UNKNOWN_OPERATION: Final = frozenset({"InvalidAction", "UnsupportedOperation", "NotImplemented"})
-_TRANSITION: Final = re.compile(r"\((\d{4}-\d{2}-\d{2}) (\d{2}:\d{2}:\d{2}) (?:GMT|UTC)\)")
-_compiled = lru_cache(maxsize=None)(jmespath.compile)
 
 
 async def fetch(
@@ -44,33 +45,51 @@ async def fetch(
 
     Raises:
         botocore.exceptions.ClientError: AWS refused a page; the pages before it are incomplete.
+        ConfigurationError: a resource lacks a member that the kind names.
 
     Example:
         async for page in fetch(session, EC2_INSTANCE): ...
     """
     home = get_partition(session.account.partition).default_region
+    region = session.region_name if kind.scope == "region" else GLOBAL
+    maker = RecordMaker(kind, session.account, region, raw=raw)
     async with session.client(kind.service, home if kind.scope == "account" else None) as client:
         images = await _images(client, notes) if kind.name == "ec2:instance" else {}
         async for page in _pages(client, kind):
-            resources = _compiled(kind.result).search(page) or []
+            resources = compile_path(kind.result)(page) or []
             if kind.name == "ec2:instance":
                 await _add_tags(client, resources)
                 for each in resources:
-                    each["ImageMetadata"] = images.get(each["InstanceId"])
+                    each["ImageMetadata"] = images.get(each.get("ImageId"))
             for then in kind.then:
                 resources = await _describe(client, kind, then, resources)
             if resources:
-                yield [_record(session, kind, each, raw=raw) for each in resources]
+                yield await _records(maker, resources)
+
+
+def has_vanished(error: BaseException) -> bool:
+    """Return whether a resource vanished during the fetch, so that the scope must be fetched from its beginning."""
+    return error_code(error) == _VANISHED
+
+
+async def _records(maker: RecordMaker, resources: list[Any]) -> list[Record]:
+    """Return the records of a page; other tasks run in between, because a page has up to 1,000."""
+    records: list[Record] = []
+    for start in range(0, len(resources), _RECORDS_AT_ONCE):
+        records += map(maker.make, resources[start : start + _RECORDS_AT_ONCE])
+        await anyio.lowlevel.checkpoint()
+    return records
 
 
 async def _images(client: Any, notes: list[str] | None) -> dict[str, Any]:
-    """Return the image of each instance: DescribeImages fails as a whole if one image is gone."""
-    images = {}
+    """Return the images in use by id: DescribeImages fails as a whole if one image is gone."""
+    images: dict[Any, Any] = {}
     try:
         pages = client.get_paginator("describe_instance_image_metadata").paginate(PaginationConfig={"PageSize": 1000})
         async for page in pages:
             for each in page.get("InstanceImageMetadata", ()):
-                images[each["InstanceId"]] = each.get("ImageMetadata")
+                image: Mapping[str, Any] = each.get("ImageMetadata") or {}
+                images.setdefault(image.get("ImageId"), image)
     except ClientError as error:
         # A role that was made before this operation existed does not allow it; the instances are worth having.
         if error_code(error) not in DENIED | _UNKNOWN_OPERATION:
@@ -83,6 +102,7 @@ async def _images(client: Any, notes: list[str] | None) -> dict[str, Any]:
 async def _describe(client: Any, kind: Kind, then: Then, resources: list[Any]) -> list[Any]:
     """Return the resources with the details of a further operation, requested in batches."""
     method = getattr(client, xform_name(then.operation))
+    search = compile_path(then.result)
     described: list[Any] = []
     for start in range(0, len(resources), then.batch):
         batch = resources[start : start + then.batch]
@@ -94,19 +114,26 @@ async def _describe(client: Any, kind: Kind, then: Then, resources: list[Any]) -
                 raise
             found = None
         else:
-            found = _compiled(then.result).search(answer)
-        if then.into is None:
-            described += found if isinstance(found, list) else [] if found is None else [found]
-        else:
-            described.append({**batch[0], then.into: found})
+            found = search(answer)
+        described += _joined(batch, ids, found, then)
     return described
+
+
+def _joined(batch: list[Any], ids: list[str], found: Any, then: Then) -> Iterable[Any]:
+    """Return the batch with the descriptions that were found, or these in its place."""
+    if then.into is None:
+        return found if isinstance(found, list) else [] if found is None else [found]
+    if then.key is None:
+        return [{**batch[0], then.into: found}]
+    by_id = {each[then.key]: each for each in found or ()}
+    return [{**each, then.into: by_id.get(id_)} for each, id_ in zip(batch, ids, strict=True)]
 
 
 async def _pages(client: Any, kind: Kind) -> AsyncIterator[Mapping[str, Any]]:
     method = xform_name(kind.operation)
     parameters: dict[str, Any] = dict(kind.parameters)
-    members = client.meta.service_model.operation_model(kind.operation).input_shape.members
-    if "IncludeManagedResources" in members:
+    shape = client.meta.service_model.operation_model(kind.operation).input_shape
+    if shape is not None and "IncludeManagedResources" in shape.members:
         parameters["IncludeManagedResources"] = True  # instances of EKS Auto Mode and the like are hidden otherwise
     if client.can_paginate(method):
         size = {} if kind.page_size is None else {"PaginationConfig": {"PageSize": kind.page_size}}
@@ -124,49 +151,13 @@ async def _pages(client: Any, kind: Kind) -> AsyncIterator[Mapping[str, Any]]:
 
 async def _add_tags(client: Any, resources: list[dict[str, Any]]) -> None:
     """Fill in the tags of instances that have none: AWS does not promise tags in DescribeInstances."""
-    untagged = {each["InstanceId"]: each for each in resources if not each.get("Tags")}
-    ids = list(untagged)
+    untagged = [each for each in resources if not each.get("Tags")]
+    ids = list(dict.fromkeys(each["InstanceId"] for each in untagged))
+    tags: dict[str, list[dict[str, str]]] = {id_: [] for id_ in ids}
     for start in range(0, len(ids), _TAGS_PER_CALL):
         filters = [{"Name": "resource-id", "Values": ids[start : start + _TAGS_PER_CALL]}]
         async for page in client.get_paginator("describe_tags").paginate(Filters=filters):
             for tag in page["Tags"]:
-                untagged[tag["ResourceId"]].setdefault("Tags", []).append({"Key": tag["Key"], "Value": tag["Value"]})
-
-
-def _record(session: AccountSession, kind: Kind, resource: dict[str, Any], *, raw: bool) -> Record:
-    account = session.account
-    region = session.region_name if kind.scope == "region" else GLOBAL
-    id_ = str(resource[kind.id])
-    names = {"partition": account.partition, "region": region, "account": account.id, "id": id_}
-    arn = kind.arn.format(**names) if "{" in kind.arn else resource[kind.arn]
-    resource = _plain(resource)
-    columns = {name: _compiled(path).search(resource) for name, path in kind.columns.items()}
-    tags = _as_mapping(resource.get(kind.tags)) if kind.tags else {}
-    if kind.tags:
-        columns["tags"] = tags
-    name = tags.get("Name") if kind.name_from is None else resource.get(kind.name_from)
-    if kind.name == "ec2:instance":
-        columns["state_changed_at"] = _state_changed_at(resource.get("StateTransitionReason"))
-    kept = resource if raw else None
-    return Record(kind.name, account.partition, account.id, account.name, region, id_, arn, name, columns, kept)
-
-
-def _as_mapping(tags: Any) -> dict[str, str]:
-    """Return tags as a mapping; most services have a list of Key and Value, ECS one of key and value."""
-    if isinstance(tags, dict):
-        return tags
-    return {each.get("Key", each.get("key")): each.get("Value", each.get("value")) for each in tags or ()}
-
-
-def _state_changed_at(reason: str | None) -> str | None:
-    """Return the time in "User initiated (2026-09-12 16:38:34 GMT)"; None if there is none."""
-    found = _TRANSITION.search(reason or "")
-    return None if found is None else f"{found[1]}T{found[2]}Z"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+                tags[tag["ResourceId"]].append({"Key": tag["Key"], "Value": tag["Value"]})
+    for each in untagged:
+        each["Tags"] = tags[each["InstanceId"]]

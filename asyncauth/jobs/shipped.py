@@ -1,11 +1,17 @@
-"""Kinds that asyncauth ships: EC2, RDS, Lambda, ELBv2 and IAM."""
+"""Kinds that asyncauth ships, and the choice of kinds and details by name."""
 
 from __future__ import annotations
 
-from typing import Final
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Final
 
-from asyncauth._models.kinds import Kind, Then
+from asyncauth._errors import ConfigurationError
+from asyncauth._models.kinds import Detail, Kind, Then
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_VANISHED: Final = ("InvalidInstanceID.NotFound",)
 _EC2: Final = "arn:{partition}:ec2:{region}:{account}:"
 
 EC2_INSTANCE: Final = Kind(
@@ -42,6 +48,8 @@ EC2_INSTANCE: Final = Kind(
         "tenancy": "Placement.Tenancy",
         "private_ip": "PrivateIpAddress",
         "public_ip": "PublicIpAddress",
+        "private_dns": "PrivateDnsName",
+        "public_dns": "PublicDnsName",
         "ipv6": "NetworkInterfaces[].Ipv6Addresses[].Ipv6Address | [0]",
         "key_name": "KeyName",
         "profile_arn": "IamInstanceProfile.Arn",
@@ -53,6 +61,47 @@ EC2_INSTANCE: Final = Kind(
         "volumes": "BlockDeviceMappings[].Ebs.VolumeId",
         "autoscaling_group": "Tags[?Key=='aws:autoscaling:groupName'].Value | [0]",
         "managed_by": "Operator.Principal",
+    },
+    details={
+        "status": Detail(
+            Then(
+                "DescribeInstanceStatus",
+                "InstanceIds",
+                "InstanceStatuses[]",
+                batch=100,
+                into="Status",
+                key="InstanceId",
+                parameters={"IncludeAllInstances": True},
+            ),
+            columns={
+                "instance_status": "Status.InstanceStatus.Status",
+                "system_status": "Status.SystemStatus.Status",
+                "scheduled_events": "Status.Events",
+            },
+        ),
+        "termination_protection": Detail(
+            Then(
+                "DescribeInstanceAttribute",
+                "InstanceId",
+                "DisableApiTermination.Value",
+                into="DisableApiTermination",
+                parameters={"Attribute": "disableApiTermination"},
+                absent=_VANISHED,
+            ),
+            columns={"termination_protection": "DisableApiTermination"},
+        ),
+        "user_data": Detail(
+            Then(
+                "DescribeInstanceAttribute",
+                "InstanceId",
+                "UserData.Value",
+                into="UserData",
+                parameters={"Attribute": "userData"},
+                absent=_VANISHED,
+            ),
+            columns={"user_data": "UserData"},
+            is_secret=True,
+        ),
     },
 )
 
@@ -153,3 +202,43 @@ KINDS: Final = {
         ),
     )
 }  # fmt: skip
+
+
+def choose_kinds(kinds: Iterable[Kind | str], details: Sequence[str] = ()) -> tuple[Kind, ...]:
+    """Return kinds with the named details, each checked to be there once.
+
+    Args:
+        kinds: kinds, or names of shipped kinds.
+        details: names of details; each belongs to at least one of the kinds.
+
+    Raises:
+        ConfigurationError: a name is unknown, a kind is given twice, or there is none.
+    """
+    if isinstance(kinds, (str, Kind)) or isinstance(details, str):
+        raise ConfigurationError("kinds and details must be lists, such as ['ec2:instance']")
+    chosen = tuple(each if isinstance(each, Kind) else _shipped(each) for each in kinds)
+    names = [kind.name for kind in chosen]
+    if not names:
+        raise ConfigurationError("no kind is given")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"kind {name} is given twice")
+    known = sorted({name for kind in chosen for name in kind.details})
+    for name in details:
+        if name not in known:
+            raise ConfigurationError(f"detail {name!r} is unknown; these kinds have: {', '.join(known) or 'none'}")
+    return tuple(kind.with_details(details) for kind in chosen)
+
+
+def describe_kinds(kinds: Iterable[Kind], details: Iterable[str] = ()) -> str:
+    """Return the names of kinds and details, in an order that does not depend on the caller's."""
+    named = ", ".join(sorted(kind.name for kind in kinds))
+    return f"{named} with {', '.join(sorted(set(details)))}" if details else named
+
+
+def _shipped(name: object) -> Kind:
+    if isinstance(name, str) and name in KINDS:
+        return KINDS[name]
+    similar = get_close_matches(str(name), KINDS, 1)
+    hint = f"did you mean {similar[0]!r}?" if similar else f"shipped are {', '.join(KINDS)}"
+    raise ConfigurationError(f"kind {name!r} is unknown; {hint}")

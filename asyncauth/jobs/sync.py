@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 
-from asyncauth._aws.error_codes import DENIED, THROTTLED, code_or_class, error_code
+from asyncauth._aws.error_codes import DENIED, THROTTLED, code_or_class
 from asyncauth._errors import AssumeRoleDenied
 from asyncauth._runs.outcome import DONE_BEFORE, describe_cause
 from asyncauth._runtime.printable import describe_error
 from asyncauth.jobs.account_scope import AccountClaims
 from asyncauth.jobs.expected import note_accounts
-from asyncauth.jobs.fetch import GLOBAL, fetch
+from asyncauth.jobs.fetch import GLOBAL, RESTARTS, fetch, has_vanished
+from asyncauth.jobs.shipped import choose_kinds, describe_kinds
 from asyncauth.stores import Interruptible, Scope, ScopeStatus
 
 if TYPE_CHECKING:
@@ -26,20 +27,18 @@ if TYPE_CHECKING:
     from asyncauth._models.kinds import Kind
     from asyncauth.stores import Status, Store
 
-#: EC2 answers this in the middle of unfiltered paging when an instance ends between two pages (aws-sdk-java#911).
-VANISHED: Final = "InvalidInstanceID.NotFound"
-RESTARTS: Final = 3
 #: Statuses of outcomes, as statuses of a scope. A failure depends on its error.
 _STATUSES: Final[dict[str, Status]] = {"timed_out": "timed_out", "skipped": "skipped", "cancelled": "skipped"}
 
 
 async def sync(
     pool: SessionPool,
-    kinds: Sequence[Kind],
+    kinds: Iterable[Kind | str],
     store: Store,
     accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
     regions: Iterable[str] | None = None,
     *,
+    details: Sequence[str] = (),
     sync_id: str | None = None,
     raw: bool = True,
     **options: Any,
@@ -53,40 +52,46 @@ async def sync(
 
     Args:
         pool: an open pool.
-        kinds: the kinds. One whose scope is the account is fetched once for each account, whatever the regions are.
+        kinds: kinds, or names of shipped kinds. One whose scope is the account is fetched once for each account,
+            whatever the regions are.
         store: the store; it is opened and closed here.
         accounts: as for `pool.map`.
         regions: as for `pool.map`.
+        details: names of the kinds' details. `status` of EC2 instances costs a call for every 100 of them,
+            `termination_protection` and `user_data` one for each. `user_data` may hold secrets: it is in the store
+            only if it is named here.
         sync_id: the sync's id. None: the id of the journal's last sync if the journal exists, else a new one.
         raw: whether records keep the answer of AWS.
         options: the limits of `pool.map`.
 
     Raises:
+        ConfigurationError: a kind or a detail is unknown, or a kind is given twice.
         StoreLocked: another run writes to the store.
         BaseException: what ended the run early; its attribute `report` has the outcomes until then.
 
     Example:
         await sync(pool, [EC2_INSTANCE], SqliteStore("inventory.db"), accounts, journal="sync.journal")
     """
-    targets = _Targets(kinds, store, raw=raw)
+    chosen = choose_kinds(kinds, details)
+    targets = _Targets(chosen, store, raw=raw)
 
     async def job(session: AccountSession) -> int:
         return await targets.sync(session)
 
     # The journal's identity is the job's name: what is done for other kinds or another store is not done for these.
-    job.__qualname__ = f"sync of {', '.join(sorted(kind.name for kind in kinds))} into {store!r}"
-    chosen = tuple(regions) if isinstance(regions, Iterable) and not isinstance(regions, str) else regions
+    job.__qualname__ = f"sync of {describe_kinds(chosen, details)} into {store!r}"
+    names = tuple(regions) if isinstance(regions, Iterable) and not isinstance(regions, str) else regions
     journal = options.get("journal")
     try:
-        await store.begin(sync_id, kinds, journal=None if journal is None else os.fspath(journal))
+        await store.begin(sync_id, chosen, journal=None if journal is None else os.fspath(journal))
     except Exception:
         raise
     except BaseException as error:  # cancelled while its thread went on
         await _close(store, error)
         raise
     try:
-        noted = await note_accounts(store, accounts, chosen)
-        report: Report[int] = await pool.map(job, noted, chosen, **options)
+        noted = await note_accounts(store, accounts, names)
+        report: Report[int] = await pool.map(job, noted, names, **options)
     except BaseException as error:
         await _close(store, error, targets)
         raise
@@ -173,7 +178,7 @@ class _Targets:
                     async for page in pages:
                         await self._store.write(scope, page)
             except Exception as error:
-                if error_code(error) != VANISHED or restarts == RESTARTS:
+                if not has_vanished(error) or restarts == RESTARTS:
                     raise
                 restarts += 1
                 # It drops the pages: what vanished must not be in the result.

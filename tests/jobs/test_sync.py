@@ -74,28 +74,3 @@ async def test_a_journal_belongs_to_its_kinds_and_its_store(tmp_path: Path) -> N
         other = SqliteStore(tmp_path / "other.db")
         with pytest.raises(ConfigurationError, match=r"is of a sync that .*other\.db.* does not have"):
             await sync(pool, kinds, other, fleet.accounts, sync_id="1", journal=journal)
-
-
-async def test_the_inventory_equals_what_was_seeded_around_the_size_of_a_page(tmp_path: Path) -> None:
-    """0, 1, 999, 1,000 and 1,001 instances: each record has the id and type that boto's own pages show."""
-    sizes = dict(zip((f"1{number:011d}" for number in range(5)), (0, 1, 999, 1_000, 1_001), strict=True))
-    seeded: set[tuple[str, str, str]] = set()
-    async with (
-        SimulatedFleet(
-            list(sizes), regions=["us-east-1"], instances_per_region=lambda account, _: sizes[account.id]
-        ) as fleet,
-        pool_over(fleet) as pool,
-    ):
-        await sync(pool, [EC2_INSTANCE], SqliteStore(tmp_path / "store.db"), fleet.accounts, sync_id="1")
-        for account in fleet.accounts:
-            async with pool.client("ec2", account, "us-east-1") as ec2:
-                pages = ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 300})
-                reservations = (await pages.build_full_result())["Reservations"]
-            instances = [each for reservation in reservations for each in reservation["Instances"]]
-            seeded |= {(account.id, each["InstanceId"], each["InstanceType"]) for each in instances}
-
-    connection = sqlite3.connect(tmp_path / "store.db")
-    found = connection.execute("select account, id, type from ec2_instance").fetchall()
-    connection.close()
-    assert len(found) == sum(sizes.values())
-    assert set(found) == seeded
