@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models.frozen_mapping import FrozenMapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+KindScope: TypeAlias = Literal["region", "account"]
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*:[a-z][a-z0-9-]*")
 _COLUMN: Final = re.compile(r"[a-z][a-z0-9_]*")
@@ -107,8 +109,8 @@ class Kind:
         scope: `region`, or `account` for a service that is the same in all regions.
 
     Raises:
-        ConfigurationError: the kind's or a column's name cannot be the name of a view or column, or the column is one
-            that every kind has.
+        ConfigurationError: the kind's or a column's name cannot be the name of a view or column, the column is one that
+            every kind has, or the ARN's template or the scope is none of these.
 
     Example:
         Kind("ec2:key-pair", "ec2", "DescribeKeyPairs", result="KeyPairs[]", id="KeyPairId",
@@ -129,11 +131,20 @@ class Kind:
     page_limit: str = "MaxResults"
     then: tuple[Then, ...] = ()
     details: Mapping[str, Detail] = field(default_factory=dict)
-    scope: Literal["region", "account"] = "region"
+    scope: KindScope = "region"
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigurationError(f"kind {self.name!r} must be named service:resource in lower case, ec2:instance")
+        if self.scope not in get_args(KindScope):
+            raise ConfigurationError(f"kind {self.name}: scope={self.scope!r} must be one of region, account")
+        try:
+            self.arn.format(partition="", region="", account="", id="")
+        except (LookupError, ValueError):
+            raise ConfigurationError(
+                f"kind {self.name}: arn={self.arn!r} must be a member, or a template with {{partition}}, {{region}}, "
+                "{account} and {id}"
+            ) from None
         for column in self.columns:
             if not _COLUMN.fullmatch(column):
                 raise ConfigurationError(f"kind {self.name}: {column!r} cannot be the name of a column")

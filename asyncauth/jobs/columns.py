@@ -95,16 +95,24 @@ class RecordMaker:
         arn = kind.arn.format(**self._names, id=id_) if "{" in kind.arn else self._member(resource, kind.arn)
         answer = plain(resource)
         columns = {name: search(answer) for name, search in self._paths}
-        tags = as_mapping(answer.get(kind.tags)) if kind.tags else {}
+        tags = self._tags(answer) if kind.tags else {}
         if kind.tags:
             columns["tags"] = tags
         name = tags.get("Name") if kind.name_from is None else answer.get(kind.name_from)
         if kind.name == "ec2:instance":
             columns["state_changed_at"] = state_changed_at(answer.get("StateTransitionReason"))
+        name = name if name is None else str(name)
         kept = answer if self._raw else None
         return Record(
             kind.name, account.partition, account.id, account.name, self._region, id_, arn, name, columns, kept
         )
+
+    def _tags(self, answer: Mapping[str, Any]) -> dict[str, str]:
+        tags = answer.get(self._kind.tags or "")
+        try:
+            return as_mapping(tags)
+        except (AttributeError, TypeError):
+            raise ConfigurationError(f"kind {self._kind.name}: {self._kind.tags!r} has no tags, but {tags!r}") from None
 
     def _member(self, resource: Mapping[str, Any], member: str) -> Any:
         try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models.kinds import Detail, Kind, Then
+from asyncauth.jobs.columns import compile_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -212,7 +213,7 @@ def choose_kinds(kinds: Iterable[Kind | str], details: Sequence[str] = ()) -> tu
         details: names of details; each belongs to at least one of the kinds.
 
     Raises:
-        ConfigurationError: a name is unknown, a kind is given twice, or there is none.
+        ConfigurationError: a name is unknown, a kind is given twice or has a path that is none, or there is no kind.
     """
     if isinstance(kinds, (str, Kind)) or isinstance(details, str):
         raise ConfigurationError("kinds and details must be lists, such as ['ec2:instance']")
@@ -223,6 +224,8 @@ def choose_kinds(kinds: Iterable[Kind | str], details: Sequence[str] = ()) -> tu
     for name in names:
         if names.count(name) > 1:
             raise ConfigurationError(f"kind {name} is given twice")
+    for kind in chosen:
+        _check_paths(kind)
     known = sorted({name for kind in chosen for name in kind.details})
     for name in details:
         if name not in known:
@@ -234,6 +237,17 @@ def describe_kinds(kinds: Iterable[Kind], details: Iterable[str] = ()) -> str:
     """Return the names of kinds and details, in an order that does not depend on the caller's."""
     named = ", ".join(sorted(kind.name for kind in kinds))
     return f"{named} with {', '.join(sorted(set(details)))}" if details else named
+
+
+def _check_paths(kind: Kind) -> None:
+    """Compile the paths of a kind, so that a mistake is an error of the caller and not one of every target."""
+    thens = (*kind.then, *(detail.then for detail in kind.details.values()))
+    columns = (kind.columns, *(detail.columns for detail in kind.details.values()))
+    for path in (kind.result, *(then.result for then in thens), *(path for each in columns for path in each.values())):
+        try:
+            compile_path(path)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"kind {kind.name}: {error}") from None
 
 
 def _shipped(name: object) -> Kind:

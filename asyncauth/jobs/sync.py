@@ -12,6 +12,7 @@ import anyio
 
 from asyncauth._aws.error_codes import DENIED, THROTTLED, code_or_class
 from asyncauth._errors import AssumeRoleDenied
+from asyncauth._fanout import SkipTarget
 from asyncauth._runs.outcome import DONE_BEFORE, describe_cause
 from asyncauth._runtime.printable import describe_error
 from asyncauth.jobs.account_scope import AccountClaims
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from asyncauth._models.kinds import Kind
     from asyncauth.stores import Status, Store
 
+#: Reason of a target that was given twice: two fetches of a scope at once would mix their pages.
+REPEATED: Final = "its account and region are being fetched for another target of this sync"
 #: Statuses of outcomes, as statuses of a scope. A failure depends on its error.
 _STATUSES: Final[dict[str, Status]] = {"timed_out": "timed_out", "skipped": "skipped", "cancelled": "skipped"}
 
@@ -135,10 +138,20 @@ class _Targets:
         self._claims = AccountClaims()
         self._statuses: dict[tuple[str, str, str], dict[Scope, Status]] = {}
         self._failed_global: set[Scope] = set()
+        self._running: set[tuple[str, str, str]] = set()
 
     async def sync(self, session: AccountSession) -> int:
         account = session.account
         key = (account.partition, account.id, session.region_name)
+        if key in self._running:
+            raise SkipTarget(REPEATED)
+        self._running.add(key)
+        try:
+            return await self._sync(session, key)
+        finally:
+            self._running.discard(key)
+
+    async def _sync(self, session: AccountSession, key: tuple[str, str, str]) -> int:
         self._statuses[key] = statuses = {}
         rows, errors = 0, []
         with self._claims.claim(session) as claim:
@@ -189,7 +202,7 @@ class _Targets:
     async def finish(self, report: Report[int] | None) -> None:
         """Record the scopes that no job has recorded, with the status of their target."""
         for outcome in report or ():
-            if not outcome.ok and outcome.reason != DONE_BEFORE:
+            if not outcome.ok and outcome.reason not in (DONE_BEFORE, REPEATED):
                 await self._finish_target(outcome)
 
     async def _finish_target(self, outcome: Outcome[int]) -> None:

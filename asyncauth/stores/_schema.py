@@ -155,7 +155,7 @@ def migrate(connection: sqlite3.Connection, *, strict: bool) -> None:
 
 def create_view(connection: sqlite3.Connection, kind: Kind) -> None:
     """Create the kind's view, in place of one with other columns. `stale` is 1 if the last scope was not `ok`."""
-    columns = "".join(f", json_extract(r.columns, '$.{name}') as {name}" for name in kind.columns)
+    columns = "".join(f", json_extract(r.columns, '$.{name}') as \"{name}\"" for name in kind.columns)
     tags = "" if kind.tags is None else ", json_extract(r.columns, '$.tags') as tags"
     connection.execute(f"drop view if exists {kind.view}")
     connection.execute(

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from asyncauth import ConfigurationError
-from asyncauth.jobs import EC2_INSTANCE, KINDS, Record, ec2_inventory, inventory, inventory_records, sync
+from asyncauth.jobs import EC2_INSTANCE, KINDS, Record, Then, ec2_inventory, inventory, inventory_records, sync
 from asyncauth.stores import SqliteStore
 from asyncauth.testing import Ec2Troubles, SimulatedFleet
 from tests.support.fleets import pool_over
@@ -120,7 +120,7 @@ async def test_the_stream_has_the_records_of_complete_targets_only() -> None:
     counts = Counter(record.account for record in records)
     assert counts == {account.id: 1_001 for account in fleet.accounts[1:]}
     assert len({record.arn for record in records}) == len(records)
-    assert {record.raw for record in records} == {None}
+    assert all(record.raw is None for record in records)
     assert [(outcome.account.id, outcome.error_code) for outcome in stream.incomplete] == [(failing, code)]
 
 
@@ -234,10 +234,35 @@ async def test_a_kind_that_names_what_is_not_there_fails_with_its_name() -> None
     """A wrong id, ARN or path is an error that shows what the resource has, not a KeyError."""
     async with SimulatedFleet(1, regions=["us-east-1"]) as fleet, pool_over(fleet) as pool:
         for change, message in (
-            ({"id": "InstanceID"}, "kind ec2:instance: a resource has no 'InstanceID', but AmiLaunchIndex, "),
-            ({"arn": "Arn"}, "kind ec2:instance: a resource has no 'Arn', but "),
-            ({"columns": {"x": "State..Name"}}, "'State..Name' is no JMESPath"),
+            ({"id": "InstanceID"}, "kind ec2:box: a resource has no 'InstanceID', but AmiLaunchIndex, "),
+            ({"arn": "Arn"}, "kind ec2:box: a resource has no 'Arn', but "),
+            ({"tags": "InstanceType"}, "kind ec2:box: 'InstanceType' has no tags, but "),
+            (
+                {"result": "Reservations[].Instances[].State.Name"},
+                "kind ec2:box: a resource has no 'InstanceId', but '",
+            ),
         ):
-            report = await pool.map(inventory([replace(EC2_INSTANCE, **change)]), fleet.accounts)
+            kind = replace(EC2_INSTANCE, name="ec2:box", **change)
+            report = await pool.map(inventory([kind]), fleet.accounts)
             assert [type(outcome.error) for outcome in report] == [ConfigurationError]
             assert message in str(report[0].error)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"result": "Vpcs["}, r"kind ec2:vpc: 'Vpcs\[' is no JMESPath"),
+        ({"columns": {"x": "State..Name"}}, "kind ec2:vpc: 'State..Name' is no JMESPath"),
+        ({"then": (Then("X", "Y", "]"),)}, "kind ec2:vpc: '\\]' is no JMESPath"),
+        (
+            {"arn": "arn:{partition}:{zone}"},
+            "kind ec2:vpc: arn='arn:{partition}:{zone}' must be a member, or a template",
+        ),
+        ({"arn": "arn:{id"}, "must be a member, or a template"),
+        ({"scope": "zone"}, "kind ec2:vpc: scope='zone' must be one of region, account"),
+    ],
+)
+def test_a_kind_that_cannot_work_is_refused_before_a_call(change: dict[str, Any], message: str) -> None:
+    """A path or a template with a mistake is an error of the caller, not one of every target."""
+    with pytest.raises(ConfigurationError, match=message):
+        inventory([replace(KINDS["ec2:vpc"], **change)])
