@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models.account_records import RoleRecord, RoleValue, read_account, role_in
+from asyncauth._models.accounts import Role, as_role
 from asyncauth._models.fleet_tables import FleetFile
 from asyncauth._models.typed_tables import Location, parse_toml, read_table
 
@@ -55,6 +56,22 @@ class LoadedFleetFile:
     def role_named(self, name: str) -> RoleValue:
         """Return the role of the file that has this name, else the name itself, which is then AWS's."""
         return self.roles.get(name, name)
+
+    def default_role(self) -> Role:
+        """Return the role of accounts that have none of their own.
+
+        Raises:
+            ConfigurationError: it is invalid.
+        """
+        given = self.content.role
+        role = self.role_named(given) if isinstance(given, str) else given
+        try:
+            if isinstance(role, tuple):
+                *via, name = role
+                role = RoleRecord(name, via=tuple(via))
+            return role.as_role() if isinstance(role, RoleRecord) else as_role(role)
+        except ConfigurationError as error:
+            raise Location(str(self.path), "role").error(error) from None
 
     @property
     def cache_directory(self) -> Path | None:

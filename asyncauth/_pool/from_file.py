@@ -12,7 +12,6 @@ from aiobotocore.config import AioConfig
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Keys, Profile
-from asyncauth._models.account_records import RoleRecord
 from asyncauth._models.typed_tables import Location
 from asyncauth._resilience import RateLimit
 from asyncauth.caches import FileTokenCache
@@ -20,7 +19,6 @@ from asyncauth.caches import FileTokenCache
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from asyncauth._models import Role
     from asyncauth._models.fleet_file import LoadedFleetFile
     from asyncauth._models.fleet_tables import PoolTable, SourceTable
 
@@ -32,7 +30,7 @@ def pool_arguments(loaded: LoadedFleetFile) -> dict[str, Any]:
         ConfigurationError: a limit or the role is invalid, or a function cannot be imported.
     """
     content, place = loaded.content, Location(str(loaded.path))
-    arguments: dict[str, Any] = {"role": _default_role(loaded, place.key("role")), **_pool(content.pool, loaded)}
+    arguments: dict[str, Any] = {"role": loaded.default_role(), **_pool(content.pool, loaded)}
     if content.sources:
         at = place.key("sources")
         arguments["sources"] = {name: _source(table, at.key(name)) for name, table in content.sources.items()}
@@ -61,19 +59,6 @@ def _token_cache(loaded: LoadedFleetFile) -> FileTokenCache:
         return FileTokenCache(loaded.cache_directory)
     except ConfigurationError as error:
         raise Location(str(loaded.path), "cache").error(error) from None
-
-
-def _default_role(loaded: LoadedFleetFile, place: Location) -> Role | str:
-    """Return the role of accounts that have none of their own."""
-    given = loaded.content.role
-    role = loaded.role_named(given) if isinstance(given, str) else given
-    try:
-        if isinstance(role, tuple):
-            *via, name = role
-            role = RoleRecord(name, via=tuple(via))
-        return role.as_role() if isinstance(role, RoleRecord) else role
-    except ConfigurationError as error:
-        raise place.error(error) from None
 
 
 def _pool(table: PoolTable, loaded: LoadedFleetFile) -> dict[str, Any]:

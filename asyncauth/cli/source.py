@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from asyncauth import SessionPool
+    from asyncauth._models.fleet_file import LoadedFleetFile
 
 #: Switches the cache on for every command, as `--cache` does for one.
 CACHE_VARIABLE = "ASYNCAUTH_CACHE"
@@ -32,7 +33,7 @@ class SourceOptions:
         has_role: the role was given, so it replaces that of a fleet file.
         fleet: path of the fleet file; None: there is none.
         endpoint_url: endpoint of every service; None: AWS's.
-        cache: whether tokens are kept in files.
+        cache: whether tokens are kept in files; None: as the fleet file has it, else not.
     """
 
     profiles: Mapping[str | None, str]
@@ -40,7 +41,7 @@ class SourceOptions:
     has_role: bool
     fleet: str | None
     endpoint_url: str | None
-    cache: bool
+    cache: bool | None
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> SourceOptions:
@@ -56,13 +57,15 @@ class SourceOptions:
         except ConfigurationError as error:
             raise click.UsageError(str(error)) from None
         cache = options.pop("cache")
+        if cache is None and os.environ.get(CACHE_VARIABLE, "") not in ("", "0"):
+            cache = True
         return cls(
             profiles=_profiles(options.pop("profiles")),
             role=role,
             has_role=has_role,
             fleet=options.pop("fleet"),
             endpoint_url=options.pop("endpoint_url"),
-            cache=os.environ.get(CACHE_VARIABLE, "") not in ("", "0") if cache is None else cache,
+            cache=cache,
         )
 
     @property
@@ -72,22 +75,50 @@ class SourceOptions:
             return None
         return os.environ.get("AWS_REGION") or None
 
+    def fleet_file(self) -> LoadedFleetFile | None:
+        """Return the fleet file; None if there is none.
+
+        Raises:
+            ConfigurationError: it holds a mistake.
+        """
+        from asyncauth._models.fleet_file import load_fleet_file
+
+        return None if self.fleet is None else load_fleet_file(self.fleet)
+
     def token_cache(self) -> FileTokenCache | None:
         """Return the cache of tokens in files; None if it is off.
 
         Raises:
-            ConfigurationError: its directory is refused.
+            ConfigurationError: its directory is refused, or the fleet file holds a mistake.
         """
-        if not self.cache:
+        if self.cache is False or (self.cache is None and self.fleet is None):
             return None
-        if self.fleet is not None:
-            # The file may name any source, so only a resolved one has a key.
-            return FileTokenCache()
+        loaded = self.fleet_file()
+        if loaded is None:
+            return FileTokenCache(configured=self._digests())
+        if self.cache is None and not loaded.content.cache:
+            return None
+        return FileTokenCache(loaded.cache_directory, configured=self._digests_over(loaded))
+
+    def _digests(self) -> Mapping[str, str | None] | str | None:
+        """Return what identifies the sources of the command line without resolving them."""
         if None in self.profiles or not self.profiles:
-            configured = configured_source(self.profiles.get(None), region_name=self.region_name)
-            return FileTokenCache(configured=configured)
-        digests = {name: configured_source(profile) for name, profile in self.profiles.items() if name is not None}
-        return FileTokenCache(configured=digests)
+            return configured_source(self.profiles.get(None), region_name=self.region_name)
+        return {name: configured_source(profile) for name, profile in self.profiles.items() if name is not None}
+
+    def _digests_over(self, loaded: LoadedFleetFile) -> Mapping[str, str | None] | str | None:
+        """Return what identifies the sources of a fleet file, or those of the command line in their place."""
+        region_name = loaded.content.pool.region_name
+        if self.profiles:
+            return self._digests() if region_name is None else None
+        if not loaded.content.sources:
+            return configured_source(region_name=region_name)
+        # Functions and variables with a prefix have no stable digest, so they are resolved first.
+        tables = loaded.content.sources.items()
+        return {
+            name: None if table.profile is None else configured_source(table.profile, region_name=region_name)
+            for name, table in tables
+        }
 
     def pool(self, **options: Any) -> SessionPool:
         """Return the pool, which is not open yet.
@@ -99,12 +130,11 @@ class SourceOptions:
 
         sources: dict[str, Any] = {}
         if None in self.profiles:
-            sources["profile"] = self.profiles[None]
+            sources |= {"profile": self.profiles[None], "sources": None}  # in place of those of a fleet file
         elif self.profiles:
             sources["sources"] = {name: Profile(profile) for name, profile in self.profiles.items()}
         options |= sources
-        if self.cache:
-            options["token_cache"] = self.token_cache()
+        options["token_cache"] = self.token_cache()
         if self.endpoint_url is not None:
             options["endpoint_url"] = self.endpoint_url
         if self.fleet is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from hashlib import sha1
 from typing import TYPE_CHECKING
 
@@ -193,3 +196,66 @@ class TestFleetFile:
         assert len(inventory.records) == 8
         assert program.code == 0, program.stderr
         assert (fleet_file.folder / "run.journal").read_text().count("us-west-1") == 2
+
+    def test_a_cached_token_of_a_fleet_file(self, fleet_file: CommandLine) -> None:
+        """`cache = true` keeps tokens for every command; the next one answers from them without botocore."""
+        file = fleet_file.folder / "asyncauth.toml"
+        file.write_text("cache = true\n" + file.read_text())
+        first = fleet_file.run("credentials", MEMBERS[0].id, "--fleet", "asyncauth.toml")
+        code = (
+            "import sys\nfrom asyncauth.__main__ import main\ncode = main()\n"
+            "print('botocore' in sys.modules, file=sys.stderr)\nsys.exit(code)"
+        )
+        second = subprocess.run(
+            [sys.executable, "-c", code, "credentials", MEMBERS[0].id, "--fleet", "asyncauth.toml"],
+            cwd=fleet_file.folder,
+            env=fleet_file.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        checked = fleet_file.run("check", "--fleet", "asyncauth.toml", "--exclude", MEMBERS[1].id)
+        without = fleet_file.run("check", "--fleet", "asyncauth.toml", "--exclude", MEMBERS[1].id, "--no-cache")
+
+        assert (first.code, second.returncode, checked.code, without.code) == (0, 0, 0, 0), second.stderr
+        assert json.loads(first.stdout)["AccessKeyId"] == json.loads(second.stdout)["AccessKeyId"]
+        assert second.stderr == "False\n"
+        assert fleet_file.fleet.blocking.counts().calls("sts", "AssumeRole") == 2
+
+    def test_another_profile_in_the_file_is_another_source(self, fleet_file: CommandLine) -> None:
+        """A file whose source changes is not served the token of the former source, and a named role is another."""
+        file = fleet_file.folder / "asyncauth.toml"
+        text = "cache = true\n" + file.read_text()
+        other = fleet_file.fleet.blocking.add_identity("other")
+        config = fleet_file.folder / "home" / ".aws" / "config"
+        config.write_text(
+            f"{config.read_text()}\n[profile other]\naws_access_key_id = {other.access_key_id}\n"
+            f"aws_secret_access_key = {other.secret_access_key}\n"
+        )
+        for content in (text, text.replace('"global"', '"other"'), 'role = "deploy"\n' + text):
+            file.write_text(content)
+            fleet_file.run("credentials", MEMBERS[0].id, "--fleet", "asyncauth.toml")
+
+        assert fleet_file.fleet.blocking.counts().calls("sts", "AssumeRole") == 3
+
+    def test_profiles_have_the_source_of_their_account(self, fleet_file: CommandLine) -> None:
+        """An account of a fleet file that has its own profile gets that one in its section."""
+        (fleet_file.folder / "accounts.toml").write_text(
+            f'[sources.aws]\nprofile = "global"\n[[accounts]]\nid = "{MEMBERS[0].id}"\nprofile = "own"\n'
+            f'[[accounts]]\nid = "{MEMBERS[1].id}"\nrole = "manage-role"\nprofile = "own"\n'
+        )
+        done = fleet_file.run("profiles", "--fleet", "accounts.toml")
+
+        assert done.code == 0, done.stderr
+        sections = done.stdout.split("[profile ")[1:]
+        assert all("--profile own --fleet" in section for section in sections)
+        assert sections
+
+    def test_a_profile_replaces_the_sources_of_the_file(self, fleet_file: CommandLine) -> None:
+        """`--profile` is the source of every partition, whatever sources the file has."""
+        file = fleet_file.folder / "asyncauth.toml"
+        file.write_text(file.read_text().replace('"global"', '"missing"'))
+        refused = fleet_file.run("check", "--fleet", "asyncauth.toml")
+        done = fleet_file.run("check", "--fleet", "asyncauth.toml", "--profile", "global")
+
+        assert (refused.code, done.code) == (4, 0), done.stderr

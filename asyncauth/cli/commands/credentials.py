@@ -52,10 +52,15 @@ def command(account: str, partition: str, format_name: str, **options: Any) -> N
 def _cached(source: SourceOptions, account: Account) -> Keys | None:
     """Return the keys of a cached token that a pool would serve, too; botocore is not imported for it."""
     cache = source.token_cache()
-    if cache is None or source.fleet is not None:
+    if cache is None:
         return None
-    role = account.effective_role(source.role)
-    token = None if role is None else cache.peek(account, role, endpoint_url=source.endpoint_url)
+    default, endpoint_url = source.role, source.endpoint_url
+    loaded = source.fleet_file()
+    if loaded is not None:
+        default = default if source.has_role else loaded.default_role()
+        endpoint_url = endpoint_url or loaded.content.pool.endpoint_url
+    role = account.effective_role(default)
+    token = None if role is None else cache.peek(account, role, endpoint_url=endpoint_url)
     return None if token is None or not _is_fresh(token) else _as_keys(token)
 
 

@@ -34,19 +34,29 @@ def command(prefix: str, write: bool, **options: Any) -> None:
     asyncauth profiles --accounts @accounts.txt --prefix fleet- --write
     """
     from asyncauth._aws.partitions import get_partition, is_pattern
+    from asyncauth._models import Profile
 
     cache = options["cache"] is not False
     selection, source = Selection.of(options), SourceOptions.of(options)
     found, default = run_async(_find(source, selection))
-    roles = {account: role for account in found if (role := account.effective_role(default)) is not None}
+    roles = {
+        account: role
+        for account in found
+        if (role := account.effective_role(default)) is not None and isinstance(account.source, Profile | None)
+    }
     if len(roles) < len(found):
-        note(f"{len(found) - len(roles):,} accounts are entered as their source, without a role, and get no profile")
+        note(
+            f"{len(found) - len(roles):,} accounts get no profile: they are entered without a role, or through a login "
+            "of IAM Identity Center"
+        )
     names = profile_names(roles, prefix)
 
     def process(account: Account) -> list[str]:
         role = roles[account]
         arguments = [*executable(), "credentials", role.arn(account)]
-        profile = source.profiles.get(account.partition) or source.profiles.get(None)
+        # An account of a fleet file can have a source of its own.
+        own = account.source.name if isinstance(account.source, Profile) else None
+        profile = own or source.profiles.get(account.partition) or source.profiles.get(None)
         if profile is not None:
             arguments += ["--profile", profile]
         if source.fleet is not None:
