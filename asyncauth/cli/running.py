@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from asyncauth._errors import ConfigurationError, SourceError
+from asyncauth._errors import ConfigurationError
 from asyncauth.cli import exit_codes
 from asyncauth.cli.columns import RUN_COLUMNS
 from asyncauth.cli.progress import progress_of
@@ -83,7 +83,7 @@ class RunCounts:
         """Count an outcome."""
         self._statuses[outcome.status] += 1
         self._done_before += outcome.status == "skipped" and outcome.reason == _done_before()
-        self._source_failures += isinstance(outcome.error, SourceError)
+        self._source_failures += _is_of_source(outcome)
 
     @property
     def total(self) -> int:
@@ -184,6 +184,12 @@ def run_record(outcome: Outcome[Any]) -> dict[str, Any]:
     row = outcome.row()
     row["region"] = row.pop("region_name")
     return {name: outcome.value if name == "value" else row[name] for name in RUN_COLUMNS}
+
+
+def _is_of_source(outcome: Outcome[Any]) -> bool:
+    from asyncauth._runs.causes import is_of_source
+
+    return is_of_source(outcome.error, outcome.phase)
 
 
 def _done_before() -> str:

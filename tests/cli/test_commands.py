@@ -173,6 +173,18 @@ class TestCheck:
 
         assert done.code == 4, done.stdout + done.stderr
 
+    def test_a_profile_that_does_not_exist(self, cli: CommandLine) -> None:
+        """A missing profile is exit code 4 in every command that reaches accounts: it is no failure of a target."""
+        job = write_job(cli.folder, TestRun.JOB)
+        accounts = ("--accounts", "100000000001", "--profile", "missing")
+        codes = [
+            cli.run(*command, *accounts, "--no-progress").code
+            for command in (("check",), ("run", f"{job}:who"), ("inventory", "ec2:vpc"))
+        ]
+
+        assert codes == [4, 4, 4]
+        assert cli.run("credentials", "100000000001", "--profile", "missing").code == 4
+
 
 class TestSelection:
     def test_files_and_stdin(self, cli: CommandLine) -> None:

@@ -48,6 +48,7 @@ def command(**options: Any) -> int:
 
 
 async def _check(source: SourceOptions, selection: Selection, output: Output, options: dict[str, Any]) -> int:
+    from asyncauth._runs.causes import is_of_source
     from asyncauth.cli.progress import progress_of
 
     async with source.pool(**selection.pool_options) as pool:
@@ -82,6 +83,6 @@ async def _check(source: SourceOptions, selection: Selection, output: Output, op
         return exit_codes.OK
     return (
         exit_codes.CONFIGURATION
-        if all(each.causes[0] == "source" for each in unreachable.values()) and not coverage.reachable
+        if all(is_of_source(each.error) for each in unreachable.values()) and not coverage.reachable
         else exit_codes.FAILED
     )
