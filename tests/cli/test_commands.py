@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -674,3 +675,36 @@ def test_the_module_is_the_program() -> None:
     entry = (ROOT / "pyproject.toml").read_text()
 
     assert 'asyncauth = "asyncauth.__main__:main"' in entry
+
+
+class TestWindows:
+    """Windows has neither modes of files nor process groups; the platform is what the checks read."""
+
+    CODE = (
+        "import sys\nfrom asyncauth.cli import program\nimport asyncauth.caches\n"
+        "for name in program.COMMANDS:\n    program.program.get_command(None, name)\n"
+        "sys.platform = 'win32'\nsys.exit(program.run(sys.argv[1:]))"
+    )
+
+    @pytest.mark.parametrize(
+        ("arguments", "reason"),
+        [
+            (("exec", "--accounts", "100000000001", "--", "true"), "no process groups"),
+            (("credentials", "100000000001", "--cache"), "modes of files do not keep other users"),
+        ],
+    )
+    def test_it_is_refused_with_the_reason(self, tmp_path: Path, arguments: tuple[str, ...], reason: str) -> None:
+        """`exec` and the file cache end with exit code 4 and the reason, before anything is read or started."""
+        done = subprocess.run(
+            [sys.executable, "-c", self.CODE, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert done.returncode == 4, done.stderr
+        assert "refused on Windows" in done.stderr
+        assert reason in done.stderr
+        assert not list(tmp_path.iterdir())
