@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent.parent
 UV = os.environ.get("UV_BINARY") or shutil.which("uv", path=f"{ROOT}/.venv-uv/bin{os.pathsep}{os.environ['PATH']}")
+UV_CACHE = os.environ.get("UV_CACHE_DIR") or str(Path(pwd.getpwuid(os.getuid()).pw_dir, ".cache", "uv"))
 
 pytestmark = pytest.mark.skipif(
     (UV is None or shutil.which("git") is None) and not os.environ.get("CI"), reason="uv or git is not installed"
@@ -29,8 +31,9 @@ def run(*command: str | Path, **environ: str) -> subprocess.CompletedProcess[str
     return subprocess.run(
         [*map(str, command)],
         cwd="/",
-        # The packages come from uv's cache where it has them; the certificates are those of the machine.
-        env={**kept, "UV_NATIVE_TLS": "1", "UV_LINK_MODE": "copy", **environ},
+        # The home of the tests is empty, but packages come from the user's cache where it has them. The certificates
+        # are those of the machine.
+        env={**kept, "UV_CACHE_DIR": UV_CACHE, "UV_NATIVE_TLS": "1", "UV_LINK_MODE": "copy", **environ},
         capture_output=True,
         text=True,
         check=False,

@@ -137,6 +137,14 @@ def run_on_terminal(
     command: Sequence[str], folder: Path, environ: Mapping[str, str], *, width: int, typed: str = ""
 ) -> Done:
     """Run a program on a pseudo-terminal of 40 lines, and return what it showed without escape sequences."""
+    code, shown = show_on_terminal(command, folder, environ, width=width, typed=typed)
+    return Done(code, _ESCAPES.sub("", shown.replace("\r\n", "\n")))
+
+
+def show_on_terminal(
+    command: Sequence[str], folder: Path, environ: Mapping[str, str], *, width: int, typed: str = ""
+) -> tuple[int, str]:
+    """Run a program on a pseudo-terminal of 40 lines; return its exit code and everything that it sent."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     kept = {name: value for name, value in environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
@@ -161,9 +169,7 @@ def run_on_terminal(
         pass
     finally:
         os.close(parent)
-    code = process.wait()
-    text = shown.decode("utf-8", "replace").replace("\r\n", "\n")
-    return Done(code, _ESCAPES.sub("", text))
+    return process.wait(), shown.decode("utf-8", "replace")
 
 
 def run_program(folder: Path, *arguments: str, stdin: str | None = None, **environ: str) -> Done:

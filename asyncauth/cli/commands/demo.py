@@ -24,7 +24,7 @@ _COLUMNS = ("account", "name", "partition", "region", "status", "instances", "er
 @progress_option
 @output_options
 @verbosity_options
-def command(accounts: int, progress: bool, **options: Any) -> None:
+def command(accounts: int, progress: bool | None, **options: Any) -> None:
     """Show a run over a simulated fleet: no AWS account and no credentials are needed.
 
     A process on 127.0.0.1 plays the global partition and China. The EC2 instances of every account are counted; one
@@ -32,7 +32,7 @@ def command(accounts: int, progress: bool, **options: Any) -> None:
     """
     if any(find_spec(name) is None for name in ("moto", "flask")):
         raise ConfigurationError("the simulated fleet needs an extra: pip install 'asyncauth[cli,simulate]'")
-    run_async(_demo(accounts, progress, output_of(options, _COLUMNS)))
+    run_async(_demo(accounts, progress is not False, output_of(options, _COLUMNS)))
 
 
 async def _demo(total: int, shows_progress: bool, output: Output) -> None:
