@@ -74,7 +74,7 @@ def _combine(operation: Callable[[float, float], float], left: _Value, right: _V
         raise ValueError("arithmetic needs a time series or a number")
     if isinstance(left, float) and isinstance(right, float):
         return operation(left, right)
-    instants = left.keys() if isinstance(left, dict) else right.keys() if isinstance(right, dict) else ()
+    instants = list(left if isinstance(left, dict) else right if isinstance(right, dict) else ())
     if isinstance(left, dict) and isinstance(right, dict):
         instants = [instant for instant in left if instant in right]
     combined: dict[int, float] = {}

@@ -82,7 +82,7 @@ class Metrics:
             return known[1]
         found: dict[Metric, list[tuple[Sample, str]]] = {}
         for datum in data:
-            dimensions = tuple(sorted((one.name, one.value) for one in datum.dimensions))
+            dimensions = tuple(sorted((str(one.name), str(one.value)) for one in datum.dimensions))
             metric = Metric(datum.namespace, datum.name, dimensions)
             found.setdefault(metric, []).append((_as_sample(datum), datum.unit or "None"))
         for samples in found.values():
