@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncauth._errors import ConfigurationError as ConfigurationError
     from asyncauth._errors import CredentialsRejected as CredentialsRejected
     from asyncauth._errors import EndpointDown as EndpointDown
+    from asyncauth._errors import IncompleteMetrics as IncompleteMetrics
     from asyncauth._errors import JobExited as JobExited
     from asyncauth._errors import LongTermCredentialsError as LongTermCredentialsError
     from asyncauth._errors import NoSourceCredentials as NoSourceCredentials
@@ -78,6 +79,7 @@ _EXPORTS = {
         "ConfigurationError",
         "CredentialsRejected",
         "EndpointDown",
+        "IncompleteMetrics",
         "JobExited",
         "LongTermCredentialsError",
         "NoSourceCredentials",

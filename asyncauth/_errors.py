@@ -17,6 +17,7 @@
     |-- EndpointDown
     |-- RateLimited
     |-- StoreLocked
+    |-- IncompleteMetrics
     `-- PoolClosed
 
 A job's own exception is never wrapped in one of these.
@@ -168,6 +169,10 @@ class RateLimited(AsyncAuthError):
 
 class StoreLocked(AsyncAuthError):
     """Another run writes to the store; the message has its process id, host and start."""
+
+
+class IncompleteMetrics(AsyncAuthError):
+    """CloudWatch did not answer all results completely; the message has how many, and the first reason."""
 
 
 class PoolClosed(AsyncAuthError):

@@ -28,6 +28,7 @@ def test_the_classes_have_the_documented_bases() -> None:
         "JobExited": ("AsyncAuthError",),
         "EndpointDown": ("AsyncAuthError",),
         "RateLimited": ("AsyncAuthError",),
+        "IncompleteMetrics": ("AsyncAuthError",),
         "PoolClosed": ("AsyncAuthError",),
     }
 

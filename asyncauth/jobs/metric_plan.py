@@ -73,7 +73,7 @@ class Call:
     math: MetricMath | None = None
 
     @property
-    def asked(self) -> dict[str, tuple[MetricRequest, str]]:
+    def wanted(self) -> dict[str, tuple[MetricRequest, str]]:
         """Metric and statistic of each result, by the query's id."""
         pairs = ((unit.request, stat) for unit in self.units for stat in unit.stats)
         return {f"q{number}": pair for number, pair in enumerate(pairs)}
@@ -82,7 +82,7 @@ class Call:
         """Return the call's `MetricDataQueries`."""
         if self.math is not None:
             return [dict(query) for query in self.math.queries]
-        return [_query(id_, *pair, self.window.period) for id_, pair in self.asked.items()]
+        return [_query(id_, *pair, self.window.period) for id_, pair in self.wanted.items()]
 
     @property
     def billed(self) -> int:
@@ -110,6 +110,7 @@ class Estimate:
         data_points: number of data points that AWS counts, whether they have values or not.
         seconds: seconds that the quotas of one account and region allow no less than; of a sum, the largest.
         price: US dollars.
+        unknown: number of accounts and regions that could not be estimated, such as those whose role was denied.
 
     Example:
         estimate = await job.estimate(pool, accounts)
@@ -121,6 +122,7 @@ class Estimate:
     data_points: int = 0
     seconds: float = 0.0
     price: float = 0.0
+    unknown: int = 0
 
     def __add__(self, other: Estimate) -> Estimate:
         return Estimate(
@@ -129,16 +131,28 @@ class Estimate:
             self.data_points + other.data_points,
             max(self.seconds, other.seconds),
             self.price + other.price,
+            self.unknown + other.unknown,
         )
 
 
-def estimate_calls(calls: Iterable[Call], now: float, price: float = DEFAULT_PRICE) -> Estimate:
+def estimate_calls(
+    calls: Iterable[Call],
+    now: float,
+    price: float = DEFAULT_PRICE,
+    *,
+    recent_rate: float = RECENT_POINTS_PER_SECOND,
+    older_rate: float = OLDER_POINTS_PER_SECOND,
+    call_rate: float = CALLS_PER_SECOND,
+) -> Estimate:
     """Return the estimate of the calls in one account and region.
 
     Args:
         calls: the calls.
         now: Unix seconds.
         price: US dollars for 1,000 metrics.
+        recent_rate: data points a second of calls that start at most three hours ago.
+        older_rate: data points a second of all others.
+        call_rate: calls a second.
     """
     number = metrics = recent = older = 0
     for call in calls:
@@ -148,8 +162,7 @@ def estimate_calls(calls: Iterable[Call], now: float, price: float = DEFAULT_PRI
             recent += call.points
         else:
             older += call.points
-    quota = recent / RECENT_POINTS_PER_SECOND + older / OLDER_POINTS_PER_SECOND
-    seconds = max(quota, number / CALLS_PER_SECOND)
+    seconds = max(recent / recent_rate + older / older_rate, number / call_rate)
     return Estimate(number, metrics, recent + older, seconds, metrics * price / 1_000)
 
 

@@ -31,6 +31,7 @@ _VERSION_1: Final = (
     """create index resources_by_scope on resources (kind, partition, account, region, id)""",
 )
 #: `series` is the identity of a metric's statistic, `metrics` its points. The rows of a series are side by side.
+#: `metric_windows` has the end of what was fetched completely, from which the next sync goes on.
 _VERSION_2: Final = (
     """create table series (
         series integer primary key, partition text not null, account text not null, account_name text,
@@ -43,6 +44,10 @@ _VERSION_2: Final = (
     """create table metrics (
         series integer not null references series on delete cascade, timestamp integer not null, value real not null,
         sync text not null, primary key (series, timestamp)) without rowid{and_strict}""",
+    """create table metric_windows (
+        partition text not null, account text not null, region text not null, namespace text not null,
+        period integer not null, end integer not null, sync text not null,
+        primary key (partition, account, region, namespace, period)){strict}""",
     """create view metric_values as select s.series, s.partition, s.account, s.account_name, s.region, s.namespace,
         s.metric, s.resource, s.dimensions, s.stat, s.period, s.unit, m.timestamp,
         strftime('%Y-%m-%dT%H:%M:%SZ', m.timestamp, 'unixepoch') as at, m.value, m.sync
@@ -114,6 +119,8 @@ SERIES: Final = """insert into series (partition, account, account_name, region,
     last_seen = excluded.last_seen, sync = excluded.sync"""
 SERIES_NUMBER: Final = """select series from series where (partition, account, region, namespace, metric, dimensions,
     stat, period) = (:partition, :account, :region, :namespace, :metric, :dimensions, :stat, :period)"""
+WINDOW: Final = "insert or replace into metric_windows values (?, ?, ?, ?, ?, ?, ?)"
+WINDOWS: Final = "select partition, account, region, namespace, period, end from metric_windows"
 POINT: Final = """insert into metrics (series, timestamp, value, sync) values (?, ?, ?, ?)
     on conflict (series, timestamp) do update set value = excluded.value, sync = excluded.sync"""
 
@@ -129,6 +136,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:  # a full disk makes SQLite roll back by itself
             connection.execute("rollback")
         raise
+
+
+def has_metrics(connection: sqlite3.Connection) -> bool:
+    """Return whether the file has the tables of metrics."""
+    query = "select count(*) from sqlite_master where type = 'table' and name = 'metric_windows'"
+    return bool(connection.execute(query).fetchone()[0])
 
 
 def migrate(connection: sqlite3.Connection, *, strict: bool) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from asyncauth._models.kinds import Kind, Record
     from asyncauth._models.metrics import Points
@@ -104,6 +104,17 @@ class MetricStore(Store, Protocol):
 
         `finish_scope` commits them whatever the status is: what CloudWatch has answered is true, and its gaps can be
         filled by a later sync.
+        """
+        ...
+
+    async def note_window(self, scope: Scope, period: int, end: int) -> None:
+        """Note up to which Unix time a scope's points of a period were fetched; `finish_scope` keeps it if `ok`."""
+        ...
+
+    async def metric_ends(self) -> Mapping[tuple[str, str, str, str, int], int]:
+        """Return what `note_window` has kept, by partition, account, region, namespace and period.
+
+        The store need not be open.
         """
         ...
 

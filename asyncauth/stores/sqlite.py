@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
@@ -92,6 +93,7 @@ class SqliteStore:
         self._sync = ""
         self._is_ended = False
         self._began: dict[Scope, float] = {}
+        self._windows: dict[Scope, dict[int, int]] = {}
 
     async def begin(self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None) -> str:
         """Take the lock, migrate the file, create the views of the kinds, and return the sync's id.
@@ -143,7 +145,9 @@ class SqliteStore:
         Raises:
             OSError: the disk is full; finish the scope with the status `error`.
         """
-        await self._wait_for_space(scope)
+        # Read here and changed in the writer thread: a number that is late by one page is good enough.
+        while scope not in self._began and self._spool is not None and self._spool.size >= self._spool_bytes:
+            await self._freed.wait()
         await self._in_writer(lambda: self._write(scope, page))
 
     async def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
@@ -156,8 +160,19 @@ class SqliteStore:
         Raises:
             OSError: the disk is full; finish the scope with the status `error`.
         """
-        await self._wait_for_space(scope)
+        # It does not wait for space: a target writes several of such scopes side by side, and ends none before all.
         await self._in_writer(lambda: self._write_points(scope, page))
+
+    async def note_window(self, scope: Scope, period: int, end: int) -> None:
+        """Note up to which Unix time a scope's points of a period were fetched; `finish_scope` keeps it if `ok`."""
+        await self._in_writer(lambda: self._windows.setdefault(scope, {}).update({period: end}))
+
+    async def metric_ends(self) -> dict[tuple[str, str, str, str, int], int]:
+        """Return what `note_window` has kept, by partition, account, region, namespace and period.
+
+        The store need not be open; a file that does not exist, or is older than metrics are, has none.
+        """
+        return await anyio.to_thread.run_sync(self._metric_ends)
 
     async def finish_scope(self, scope: Scope, status: ScopeStatus) -> int:
         """Commit the scope's rows and its status in one transaction; return the number of rows.
@@ -186,11 +201,6 @@ class SqliteStore:
 
     def __repr__(self) -> str:
         return f"<SqliteStore {str(self.path.absolute())!r} [{self._mode}]>"
-
-    async def _wait_for_space(self, scope: Scope) -> None:
-        # Read here and changed in the writer thread: a number that is late by one page is good enough.
-        while scope not in self._began and self._spool is not None and self._spool.size >= self._spool_bytes:
-            await self._freed.wait()
 
     def _stop_writer(self) -> None:
         if self._writer is not None:
@@ -314,12 +324,15 @@ class SqliteStore:
         connection, spool = self._open_parts()
         now = self._clock.time()
         began = self._began.pop(scope, now)
+        windows = self._windows.pop(scope, {})
         try:
             check_whole(spool, scope, status)
             with _schema.transaction(connection):
                 rows = 0
                 if scope.kind.startswith(METRICS_PREFIX):
                     rows = write_series(connection, spool.read(scope), sync=self._sync, now=now)
+                    if status.status == "ok":
+                        self._write_windows(connection, scope, windows)
                 elif status.status == "ok":
                     pages = spool.read(scope)
                     rows = write_rows(connection, scope, pages, mode=self._mode, sync=self._sync, now=now)
@@ -329,6 +342,19 @@ class SqliteStore:
         finally:
             spool.drop(scope)
         return rows
+
+    def _write_windows(self, connection: sqlite3.Connection, scope: Scope, windows: dict[int, int]) -> None:
+        namespace = scope.kind.removeprefix(METRICS_PREFIX)
+        where = (scope.partition, scope.account, scope.region, namespace)
+        connection.executemany(_schema.WINDOW, [(*where, period, end, self._sync) for period, end in windows.items()])
+
+    def _metric_ends(self) -> dict[tuple[str, str, str, str, int], int]:
+        if not self.path.exists():
+            return {}
+        with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            if not _schema.has_metrics(connection):
+                return {}
+            return {(*where, period): end for *where, period, end in connection.execute(_schema.WINDOWS)}
 
     def _prune(self, older_than: float) -> int:
         connection, _ = self._open_parts()
