@@ -6,8 +6,11 @@ from asyncauth._fanout.admission import Group
 from asyncauth._fanout.attempt import current_attempt
 from asyncauth._fanout.engine import Attempt, FanOut, SkipTarget, TargetResult, fan_out
 from asyncauth._fanout.events import Event, RunFinished, RunStarted, Status, TargetRetried, TargetSettled, TargetStarted
+from asyncauth._fanout.failure_tolerance import Tolerance
 from asyncauth._fanout.limits import FailureMode, Limits, Retry
 from asyncauth._fanout.producer import Producer
+from asyncauth._fanout.reader import ResultReader
+from asyncauth._fanout.results import ResultBuffer
 
 __all__ = [
     "Attempt",
@@ -17,6 +20,8 @@ __all__ = [
     "Group",
     "Limits",
     "Producer",
+    "ResultBuffer",
+    "ResultReader",
     "Retry",
     "RunFinished",
     "RunStarted",
@@ -26,6 +31,7 @@ __all__ = [
     "TargetRetried",
     "TargetSettled",
     "TargetStarted",
+    "Tolerance",
     "current_attempt",
     "fan_out",
 ]

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from itertools import takewhile
 from random import Random
-from typing import TYPE_CHECKING, Generic, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -25,6 +26,7 @@ from asyncauth._fanout.events import Event, RunFinished, RunStarted, Status, Tar
 from asyncauth._fanout.failure_tolerance import Tolerance
 from asyncauth._fanout.limits import Limits
 from asyncauth._fanout.producer import Producer
+from asyncauth._fanout.reader import ResultReader
 from asyncauth._fanout.results import ResultBuffer, TargetResult, logger
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.exceptions import being_cancelled, strip_frame_locals, to_exception
@@ -155,7 +157,7 @@ def fan_out(
     )
 
 
-class FanOut(Generic[K, T]):
+class FanOut(ResultReader[K, T]):
     """One run, and the stream of its results. Created by `fan_out`, which documents the arguments."""
 
     def __init__(
@@ -174,6 +176,10 @@ class FanOut(Generic[K, T]):
         on_result: Callable[[TargetResult[K, T]], None] | None,
         on_event: Sequence[Callable[[Event[K]], None]],
     ) -> None:
+        results: ResultBuffer[K, T] = ResultBuffer(
+            buffer=buffer, on_result=on_result, on_broken=self._abort, listeners=on_event
+        )
+        super().__init__(results, producer)
         self._work = work
         self._producer = producer
         self._limits = limits
@@ -183,19 +189,17 @@ class FanOut(Generic[K, T]):
         self._random = random
         self._check = check
         self._timeout_error = timeout_error
-        self._results: ResultBuffer[K, T] = ResultBuffer(
-            buffer=buffer, on_result=on_result, on_broken=self._abort, listeners=on_event
-        )
         self._running: dict[int, _Target[K]] = {}  # admitted and without a result, in the order of admission
         self._offered = 0
         self._skip_rest: str | None = None
         self._fatal: BaseException | None = None
-        self._stop_error: Exception | None = None
         self._stop_reason: str | None = None
         self._ended: anyio.Event | None = None
         self._stopped = False
         self._leaving_producer = False
-        self._entered = self._finished = False
+
+    #: Jobs run in this process, so there are no pools of workers.
+    worker_statistics: Mapping[str, object] = MappingProxyType({})
 
     @property
     def running(self) -> int:
@@ -230,6 +234,12 @@ class FanOut(Generic[K, T]):
             self._stop_error, self._stop_reason = error, reason
         self._stop_scope.cancel()
 
+    def skip_waiting(self, reason: str) -> None:
+        """Start no further target; those that run end by themselves, and the others are skipped for this reason."""
+        self._skip_rest = self._skip_rest or reason
+        if self._entered:
+            self._wake.set()
+
     async def wait_ended(self) -> None:
         """Wait until no target runs any more; return at once for a run that was not entered."""
         if self._ended is not None:
@@ -238,11 +248,6 @@ class FanOut(Generic[K, T]):
     def is_running(self, attempt: Attempt | None) -> bool:
         """Whether an attempt belongs to a target that runs now."""
         return any(target.attempt is attempt for target in self._running.values())
-
-    @property
-    def counts(self) -> Mapping[Status, int]:
-        """How many targets have ended with which status, so far."""
-        return self._results.counts
 
     def __repr__(self) -> str:
         now = f"{self.running} running, {self.waiting} waiting, {len(self._results.unread)} unread"
@@ -568,45 +573,6 @@ class FanOut(Generic[K, T]):
             TargetResult(target.index, target.target, status, phase, value, error, reason, attempts, elapsed)
         )
         self._wake.set()
-
-    def __aiter__(self) -> Self:
-        """Return the stream itself."""
-        return self
-
-    async def __anext__(self) -> TargetResult[K, T]:
-        """Return the next result. After the last, raise the producer's error, if there is one."""
-        while not self._results.unread:
-            if self._finished:
-                error, self._producer.error = self._producer.error or self._stop_error, None
-                raise StopAsyncIteration if error is None else error
-            await self._results.changed.wait()
-        was_full = self._results.is_full
-        result = self._results.unread.popleft()
-        if was_full and not self._results.is_full:
-            self._wake.set()
-        return result
-
-    async def collect(self) -> list[TargetResult[K, T]]:
-        """Wait for all unread results, and return them in the order of the targets.
-
-        If it is cancelled, or the producer raised, the results that it has read become unread again.
-        """
-        read: list[TargetResult[K, T]] = []
-        try:
-            async for result in self:
-                read.append(result)  # noqa: PERF401 - results read before an error must be kept
-        except BaseException:
-            self._results.unread.extendleft(reversed(read))
-            raise
-        return sorted(read, key=lambda result: result.index)
-
-    def unread(self) -> list[TargetResult[K, T]]:
-        """Return the unread results without waiting; also after the block was left."""
-        results = list(self._results.unread)
-        self._results.unread.clear()
-        if self._entered:
-            self._wake.set()
-        return results
 
 
 def _to_failure(raised: BaseException) -> Exception:
