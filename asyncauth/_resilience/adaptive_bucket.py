@@ -229,6 +229,11 @@ class AdaptiveBucket(TokenBucket):
             and now - self._throttled_since >= self._config.patience
         )
 
+    def set_ceiling(self, ceiling: float) -> None:
+        """Never have more tokens a second than this from now on; what was learned below it is kept."""
+        self._ceiling = ceiling
+        self._set_state(self._state)
+
     def _end_saturation(self) -> None:
         if self._throttled_in_a_row >= self._config.patience_answers and self.rate <= self._config.min_rate:
             # What was granted while the service was in trouble is no measure of what it grants now.

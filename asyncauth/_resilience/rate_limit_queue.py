@@ -156,6 +156,11 @@ class RateLimitQueue:
             self.bucket.give_back(units)
         self.leave(acquisition)
 
+    def set_max_at_once(self, max_at_once: int | None) -> None:
+        """Change how many requests may be in flight; those that are more already continue."""
+        self._max_at_once = max_at_once
+        self._queue.update()
+
     def answered(self, acquisition: Acquisition, *, throttled: bool) -> bool:
         """Learn from an answer; return whether it saturated the limit."""
         now = self._clock.monotonic()

@@ -8,9 +8,10 @@ the target is; users add theirs as `RateLimit`.
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Self, cast
@@ -22,6 +23,7 @@ from asyncauth._resilience.rate_limits import (
     DEFAULT_RATE_LIMITS,
     RateLimit,
     RateLimitRule,
+    RateLimitShare,
     RateLimitStatistics,
     check_rate_limits,
 )
@@ -149,6 +151,7 @@ class RateLimiters:
         self._by_service: dict[str, list[RateLimitRule]] = {}
         self._queues: OrderedDict[_Key, RateLimitQueue] = OrderedDict()
         self._free = RateLimitPermit(self, ())
+        self._share = RateLimitShare()
         for rate_limit in check_rate_limits(limits):
             self._by_service.setdefault(rate_limit.service, []).append(RateLimitRule(rate_limit))
         # Adaptive limits come last: their token is then taken at the moment when the request goes.
@@ -197,6 +200,18 @@ class RateLimiters:
         )
         return RateLimitPermit(self, keys, units, on_saturated) if keys else self._free
 
+    def divide(self, share: RateLimitShare) -> None:
+        """Leave the rest of what all accounts share to other processes, from now on."""
+        self._share = share
+        now = self._clock.monotonic()
+        for (rule, _), queue in self._queues.items():
+            rate = share.rate(rule.rate_limit)
+            if isinstance(queue.bucket, AdaptiveBucket):
+                queue.bucket.set_ceiling(rate or math.inf)
+            elif queue.bucket is not None and rate is not None:
+                queue.bucket.set_rate(rate, share.burst(rule.rate_limit), now)
+            queue.set_max_at_once(share.max_at_once(rule.rate_limit))
+
     def statistics(self) -> tuple[RateLimitStatistics, ...]:
         """Return a snapshot of every queue, those of the most recent use last."""
         return tuple(
@@ -223,7 +238,7 @@ class RateLimiters:
             on_waited = None if self._on_waited is None else partial(self._on_waited, rule.rate_limit.service)
             queue = self._queues[key] = RateLimitQueue(
                 self._bucket(rule),
-                rule.rate_limit.max_at_once,
+                self._share.max_at_once(rule.rate_limit),
                 self._clock,
                 on_waited,
                 waits=rule.waits_when_saturated,
@@ -233,11 +248,15 @@ class RateLimiters:
 
     def _bucket(self, rule: RateLimitRule) -> TokenBucket | None:
         rate_limit, now = rule.rate_limit, self._clock.monotonic()
-        if rate_limit.rate is None:
+        rate = self._share.rate(rate_limit)
+        if rate is None:
             return None
         if rule.adaptive is not None:
-            return AdaptiveBucket(rule.adaptive, now, ceiling=rate_limit.rate)
-        return TokenBucket(rate_limit.rate, rate_limit.burst or max(1, int(rate_limit.rate)), now)
+            start = rule.adaptive.start
+            if self._share.applies_to(rate_limit):
+                start /= self._share.workers
+            return AdaptiveBucket(replace(rule.adaptive, start=start), now, ceiling=rate)
+        return TokenBucket(rate, self._share.burst(rate_limit), now)
 
     def _drop_idle_queues(self) -> None:
         """Drop idle queues: ten thousand accounts are ten thousand queues, and most of them hold nothing any more."""

@@ -136,6 +136,46 @@ DEFAULT_RATE_LIMITS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimitShare:
+    """The part of the rate limits that one of several processes has, where they work on different accounts.
+
+    What is counted by account needs no division then. A rate is divided evenly, `max_at_once` by largest remainder,
+    at least 1 for each process. A learned rate starts at its part, and goes on to learn.
+
+    Args:
+        workers: the number of processes.
+        rank: the position of this one among them, from 0 on.
+    """
+
+    workers: int = 1
+    rank: int = 0
+
+    def applies_to(self, rate_limit: RateLimit) -> bool:
+        """Whether other processes send requests that this limit counts together with those of this one."""
+        return self.workers > 1 and "account" not in rate_limit.per and rate_limit.account is None
+
+    def max_at_once(self, rate_limit: RateLimit) -> int | None:
+        """Return how many requests may be in flight here."""
+        whole = rate_limit.max_at_once
+        if whole is None or not self.applies_to(rate_limit):
+            return whole
+        return max(1, whole // self.workers + (self.rank < whole % self.workers))
+
+    def rate(self, rate_limit: RateLimit) -> float | None:
+        """Return how many requests a second may be sent here."""
+        if rate_limit.rate is None or not self.applies_to(rate_limit):
+            return rate_limit.rate
+        return rate_limit.rate / self.workers
+
+    def burst(self, rate_limit: RateLimit) -> float:
+        """Return how many requests may go at once here after a pause."""
+        rate = self.rate(rate_limit) or 1.0
+        if rate_limit.burst is None or not self.applies_to(rate_limit):
+            return rate_limit.burst or max(1, int(rate))
+        return max(1.0, rate_limit.burst / self.workers)
+
+
+@dataclass(frozen=True, slots=True)
 class RateLimitStatistics:
     """A snapshot of one queue: one limit for one key.
 

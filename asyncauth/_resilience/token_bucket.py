@@ -43,6 +43,12 @@ class TokenBucket:
         """Return tokens that were taken for nothing."""
         self._level = min(self.burst, self._level + units)
 
+    def set_rate(self, rate: float, burst: float, now: float) -> None:
+        """Change the rate from now on."""
+        self._refill(now)
+        self.rate, self.burst = rate, burst
+        self._level = min(self._level, burst)
+
     def is_full(self, now: float) -> bool:
         """Whether a new bucket would be no different."""
         self._refill(now)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from asyncauth._errors import ConfigurationError, RateLimited
 from asyncauth._resilience.adaptive_bucket import AdaptiveRateConfig
 from asyncauth._resilience.rate_limiter import RateLimiters
-from asyncauth._resilience.rate_limits import DEFAULT_RATE_LIMITS, RateLimit, RateLimitRule
+from asyncauth._resilience.rate_limits import DEFAULT_RATE_LIMITS, RateLimit, RateLimitRule, RateLimitShare
 from asyncauth.testing import FakeClock
 from tests.support.clock import running_clock, settle
 
@@ -649,3 +649,80 @@ async def test_a_users_limit_and_a_learned_rate_hold_together(clock: FakeClock) 
                 pass
 
     assert clock.monotonic() - began == pytest.approx(2.0)
+
+
+# Division among processes.
+
+
+@given(
+    whole=st.integers(1, 200),
+    workers=st.integers(1, 50),
+)
+def test_places_are_divided_by_largest_remainder(whole: int, workers: int) -> None:
+    """The parts of all processes add up to the whole, at least one for each, and differ by one at most."""
+    rate_limit = RateLimit("organizations", per=(), max_at_once=whole)
+
+    parts = [RateLimitShare(workers, rank).max_at_once(rate_limit) or 0 for rank in range(workers)]
+
+    assert sum(parts) == max(whole, workers)
+    assert max(parts) - min(parts) <= 1
+    assert min(parts) >= 1
+
+
+@pytest.mark.parametrize(
+    ("rate_limit", "rate"),
+    [
+        (RateLimit("ec2", rate=20), 20),
+        (RateLimit("ec2", per=("account",), rate=20), 20),
+        (RateLimit("ec2", per=(), rate=20, account="123456789012"), 20),
+        (RateLimit("ec2", per=(), rate=20), 5),
+        (RateLimit("ec2", per=("region",), rate=20), 5),
+        (RateLimit("ec2", per=("source", "region"), rate=20), 5),
+    ],
+)
+def test_a_limit_by_account_is_not_divided(rate_limit: RateLimit, rate: float) -> None:
+    """Each account is in one process, so only what is counted across accounts has a part in each."""
+    assert RateLimitShare(4, 1).rate(rate_limit) == rate
+    assert RateLimitShare(1, 0).rate(rate_limit) == 20
+
+
+async def test_limits_are_divided_again_while_requests_wait(clock: FakeClock) -> None:
+    """A rate that doubles, because the other process left, lets those that wait go in half the time."""
+    limiters = RateLimiters([RateLimit("ec2", per=(), rate=10, burst=2)], defaults=(), clock=clock)
+    limiters.divide(RateLimitShare(2, 0))
+    went: list[float] = []
+
+    async def send() -> None:
+        async with limiters.admit(service="ec2", action="DescribeVpcs"):
+            went.append(clock.monotonic() - 1_000)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(6):
+            tasks.start_soon(send)
+        for _ in range(20):
+            await settle()
+            clock.advance(0.1)
+            if clock.monotonic() >= 1_000.35:
+                limiters.divide(RateLimitShare(1, 0))
+
+    assert went[:2] == [0.0, pytest.approx(0.2)]
+    assert went[-1] <= 0.85
+
+
+async def test_a_learned_rate_starts_at_its_part(clock: FakeClock) -> None:
+    """Organizations begins at ten requests a second in all processes together, and never exceeds a hundred."""
+    limiters = RateLimiters(clock=clock)
+    limiters.divide(RateLimitShare(5, 0))
+    await ask_at_once(limiters, clock)
+
+    assert [each.rate for each in limiters.statistics()] == [2.0]
+
+    limiters.divide(RateLimitShare(100, 0))
+    assert [each.rate for each in limiters.statistics()] == [1.0]
+
+
+async def ask_at_once(limiters: RateLimiters, clock: FakeClock) -> None:
+    """Send one request that teaches nothing."""
+    with suppress(Denied):
+        async with limiters.admit(service="organizations", action="ListAccounts", region="eu-west-1"):
+            raise Denied
