@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncauth._errors import ConfigurationError as ConfigurationError
     from asyncauth._errors import CredentialsRejected as CredentialsRejected
     from asyncauth._errors import EndpointDown as EndpointDown
+    from asyncauth._errors import EngineLost as EngineLost
     from asyncauth._errors import IncompleteMetrics as IncompleteMetrics
     from asyncauth._errors import JobExited as JobExited
     from asyncauth._errors import LongTermCredentialsError as LongTermCredentialsError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from asyncauth._errors import SourceExpired as SourceExpired
     from asyncauth._errors import StoreLocked as StoreLocked
     from asyncauth._errors import TargetTimeout as TargetTimeout
+    from asyncauth._errors import WorkerLost as WorkerLost
     from asyncauth._fanout import Retry as Retry
     from asyncauth._fanout import Status as Status
     from asyncauth._models import SELF as SELF
@@ -79,6 +81,7 @@ _EXPORTS = {
         "ConfigurationError",
         "CredentialsRejected",
         "EndpointDown",
+        "EngineLost",
         "IncompleteMetrics",
         "JobExited",
         "LongTermCredentialsError",
@@ -91,6 +94,7 @@ _EXPORTS = {
         "SourceExpired",
         "StoreLocked",
         "TargetTimeout",
+        "WorkerLost",
     ),
     "_fanout": ("Retry", "Status"),
     "_models": ("SELF", "Account", "AccountLike", "Keys", "Profile", "Role", "SsoRole"),

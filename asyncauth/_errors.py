@@ -16,6 +16,8 @@
     |-- JobExited
     |-- EndpointDown
     |-- RateLimited
+    |-- WorkerLost
+    |-- EngineLost
     |-- StoreLocked
     |-- IncompleteMetrics
     `-- PoolClosed
@@ -165,6 +167,14 @@ class EndpointDown(AsyncAuthError):
 
 class RateLimited(AsyncAuthError):
     """A request was throttled too often, or was not sent because the endpoint throttles every request now."""
+
+
+class WorkerLost(AsyncAuthError):
+    """The process that worked on a target of an engine ended before the target did; the job may have run."""
+
+
+class EngineLost(AsyncAuthError):
+    """The engine does not answer any more, so a run ended early; the message names the journal."""
 
 
 class StoreLocked(AsyncAuthError):

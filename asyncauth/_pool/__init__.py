@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from asyncauth._pool.pool import SessionPool
 from asyncauth._pool.statistics import Statistics
+from asyncauth._pool.worker_pool import WorkerPool
 
-__all__ = ["SessionPool", "Statistics"]
+__all__ = ["SessionPool", "Statistics", "WorkerPool"]

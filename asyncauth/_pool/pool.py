@@ -474,6 +474,7 @@ class SessionPool:
             progress: True shows the progress; a callable gets the run's events; None: neither.
             confirm: True requests consent on the terminal first; a callable gets the `Plan` and decides.
             dry_run: do everything except calling the job.
+            engine: runs the targets in other processes, such as a `DaskEngine`; None: in this one.
 
         `RunOptions` describes the options in full.
 
@@ -535,6 +536,7 @@ class SessionPool:
             progress: True shows the progress; a callable gets the run's events; None: neither.
             confirm: True requests consent on the terminal first; a callable gets the `Plan` and decides.
             dry_run: do everything except calling the job.
+            engine: runs the targets in other processes, such as a `DaskEngine`; None: in this one.
 
         `as_completed` describes the job and its targets in full, `RunOptions` the options.
 
@@ -566,6 +568,7 @@ class SessionPool:
             default_max_at_once=settings.max_at_once,
             counts=self._counts,
             telemetry=None if resources.telemetry is None else resources.telemetry.run(),
+            pool_settings=settings,
             clock=settings.clock,
             random=settings.random,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncauth._runs.confirmation import Confirm, Plan
+from asyncauth._runs.engine import Engine, RemoteRun, ResultStream
 from asyncauth._runs.options import DEFAULT_RETRY, RunKeywords, RunOptions
 from asyncauth._runs.outcome import DONE_BEFORE, Outcome, Phase, Succeeded
 from asyncauth._runs.preflight import Coverage, Unreachable, coverage
@@ -15,12 +16,15 @@ __all__ = [
     "DONE_BEFORE",
     "Confirm",
     "Coverage",
+    "Engine",
     "Outcome",
     "Phase",
     "Plan",
     "RegionFinder",
     "RejectedAccount",
+    "RemoteRun",
     "Report",
+    "ResultStream",
     "RunKeywords",
     "RunOptions",
     "Succeeded",

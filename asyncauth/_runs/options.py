@@ -13,6 +13,7 @@ from asyncauth._fanout import FailureMode, Limits, Retry
 if TYPE_CHECKING:
     from asyncauth._observability import ProgressSpec
     from asyncauth._runs.confirmation import Confirm
+    from asyncauth._runs.engine import Engine
 
 #: Retries of errors that another attempt may not meet: throttling, and a token that expired during the job.
 DEFAULT_RETRY: Final = Retry(attempts=3, errors=is_transient)
@@ -36,6 +37,7 @@ class RunKeywords(TypedDict, total=False):
     progress: ProgressSpec
     confirm: Confirm
     dry_run: bool
+    engine: Engine | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,11 @@ class RunOptions:
     progress: ProgressSpec = None
     confirm: Confirm = False
     dry_run: bool = False
+    engine: Engine | None = None
 
     def __post_init__(self) -> None:
+        if self.engine is not None and not callable(getattr(self.engine, "stream", None)):
+            raise ConfigurationError(f"engine={self.engine!r} must be an engine, such as DaskEngine(), or None")
         object.__setattr__(self, "retry", _as_retry(self.retry))
         self.limits(1)
 

@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections import Counter
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -18,6 +18,7 @@ from asyncauth._errors import AssumeRoleDenied, ConfigurationError, EndpointDown
 from asyncauth._fanout import Group, SkipTarget, current_attempt, fan_out
 from asyncauth._observability import Display, choose_display
 from asyncauth._runs.confirmation import NOT_CONFIRMED, Plan, check_confirm, is_confirmed
+from asyncauth._runs.engine import RemoteRun
 from asyncauth._runs.global_calls import GlobalCalls
 from asyncauth._runs.journal import Journal, JournalKey, RunIdentity
 from asyncauth._runs.missing_endpoints import MissingEndpoints
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from asyncauth._fanout import Attempt, FanOut, Status, TargetResult
+    from asyncauth._fanout import Attempt, Status, TargetResult
     from asyncauth._models import Account, Role
     from asyncauth._observability import RunTelemetry
     from asyncauth._resilience import RequestGuard
     from asyncauth._runs.confirmation import Confirm
+    from asyncauth._runs.engine import ResultStream
     from asyncauth._runs.options import RunOptions
     from asyncauth._runs.outcome import Phase
     from asyncauth._runs.read_ahead import ReadAhead
@@ -82,6 +84,7 @@ class Run(Generic[T]):
         default_max_at_once: int,
         counts: Counter[Status],
         telemetry: RunTelemetry | None,
+        pool_settings: object,
         clock: Clock,
         random: Random,
     ) -> None:
@@ -112,7 +115,30 @@ class Run(Generic[T]):
         self._entered = False
         self.journal = None if options.journal is None else str(options.journal)
         self._display = choose_display(options.progress, clock=clock)
-        self._results: FanOut[Target, T] = fan_out(
+        on_event = [listener for listener in (self._display, telemetry) if listener is not None]
+        self._results: ResultStream
+        self._is_remote = options.engine is not None
+        if options.engine is not None:
+            self._results = options.engine.stream(
+                RemoteRun(
+                    job=job,
+                    role=role,
+                    pool_settings=pool_settings,
+                    limits=limits,
+                    max_at_once=options.max_at_once,
+                    dry_run=options.dry_run,
+                    journal=self.journal,
+                    targets=targets.iterate(),
+                    total=targets.total,
+                    check=self._check,
+                    timeout_error=_timed_out,
+                    on_result=self._record,
+                    on_event=on_event,
+                    clock=clock,
+                )
+            )
+            return
+        self._results = fan_out(
             self._work if telemetry is None else telemetry.wrap(self._work),
             targets.iterate(),
             limits=limits,
@@ -133,13 +159,18 @@ class Run(Generic[T]):
             check=self._check,
             timeout_error=_timed_out,
             on_result=self._record,
-            on_event=[listener for listener in (self._display, telemetry) if listener is not None],
+            on_event=on_event,
         )
 
     @property
     def rejected(self) -> tuple[RejectedAccount, ...]:
         """Items of the iterator of accounts that are no valid accounts, read so far."""
         return tuple(self._targets.rejected)
+
+    @property
+    def worker_statistics(self) -> tuple[Any, ...]:
+        """The statistics of the pools of an engine's workers, as far as they were reported; empty without one."""
+        return tuple(self._results.worker_statistics.values()) if self._is_remote else ()
 
     @property
     def running(self) -> int:
@@ -154,6 +185,10 @@ class Run(Generic[T]):
     def is_running_this_task(self) -> bool:
         """Whether the current task is that of a target of this run, or was started by it."""
         return self._results.is_running(current_attempt.get())
+
+    def skip_waiting(self, reason: str) -> None:
+        """Start no further target; those that were not started are skipped for this reason."""
+        self._results.skip_waiting(reason)
 
     def stop(self, error: Exception, *, reason: str) -> None:
         """Cancel the targets; the stream gives the outcomes that are unread, then raises `error`."""
@@ -221,6 +256,13 @@ class Run(Generic[T]):
         self._check_entered()
         return self._take_outcome(await self._results.__anext__())
 
+    async def read(self) -> tuple[int, Outcome[T]] | None:
+        """Return the position of the next target that ends, and its outcome; None after the last."""
+        self._check_entered()
+        async for result in self._results:
+            return result.index, self._take_outcome(result)
+        return None
+
     async def collect(self) -> tuple[Outcome[T], ...]:
         """Wait for all outcomes that were not read yet, and return them in the order of the targets."""
         self._check_entered()
@@ -229,6 +271,10 @@ class Run(Generic[T]):
     def unread(self) -> tuple[Outcome[T], ...]:
         """Return the outcomes that were not read yet, without waiting. It also works after the block was left."""
         return tuple(self._take_outcome(result) for result in self._results.unread())
+
+    def unread_by_index(self) -> list[tuple[int, Outcome[T]]]:
+        """Return what `unread` returns, with the position of each target."""
+        return [(result.index, self._take_outcome(result)) for result in self._results.unread()]
 
     async def report(self) -> Report[T]:
         """Run everything, and return the report. The run must not be entered yet.
@@ -368,7 +414,7 @@ class Run(Generic[T]):
             error,
             None if error is None else error_code(error),
             reason,
-            self._job_calls.pop(id(target), 0),
+            result.attempts if self._is_remote else self._job_calls.pop(id(target), 0),
             result.elapsed,
             target.regions_from,
         )

@@ -1,0 +1,61 @@
+"""Messages of a worker to the client: which targets began, were tried again, or have ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from asyncauth._fanout import Status
+
+#: Bytes of a pickled value up to which it travels in a message; a larger one travels in the chunk's result.
+MAX_VALUE_BYTES: Final = 64 * 1024
+
+
+class Started(NamedTuple):
+    """A target was admitted at its worker. In all messages, `number` is the target's index in the run."""
+
+    number: int
+
+
+class Retried(NamedTuple):
+    """An attempt at a target failed, and another one follows."""
+
+    number: int
+    attempt: int
+    error: Exception
+    wait_seconds: float
+
+
+class Settled(NamedTuple):
+    """A target has ended. `value` is unpickled by the client only."""
+
+    number: int
+    status: Status
+    phase: str | None
+    value: bytes | None
+    error: Exception | None
+    reason: str | None
+    attempts: int
+    elapsed: float
+
+
+Message: TypeAlias = Started | Retried | Settled
+
+
+class ChunkEnd(NamedTuple):
+    """The end of a chunk at its worker.
+
+    Args:
+        worker: the worker's address.
+        refused: why the worker did nothing: the wrong version of a package, a job that cannot be imported; None if it
+            worked.
+        is_lost: the chunk had begun on another worker, which is lost.
+        statistics: the counters of the worker's pool; None if it has none.
+        large: messages with values that are too large to be sent before.
+    """
+
+    worker: str
+    refused: str | None = None
+    is_lost: bool = False
+    statistics: Any = None
+    large: tuple[Settled, ...] = ()
