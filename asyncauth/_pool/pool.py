@@ -153,6 +153,8 @@ class SessionPool:
         self._loop_guard: EventLoopGuard | None = None
         self._runs: WeakSet[Run[Any]] = WeakSet()
         self._counts: Counter[Status] = Counter()
+        #: Statistics of the pools of engines' workers, by worker, for each run with an engine; a run updates its own.
+        self._of_workers: list[Mapping[str, Statistics]] = []
         self._region_finder = RegionFinder(self.session, clock=clock)
         #: Keyword arguments for `map` and `as_completed` from the pool's fleet file, regions included; else empty.
         self.run_options: dict[str, Any] = {}
@@ -573,6 +575,8 @@ class SessionPool:
             random=settings.random,
         )
         self._runs.add(run)
+        if options.engine is not None:
+            self._of_workers.append(run.worker_statistics)
         return run
 
     def invalidate(self, account: AccountLike) -> bool:
@@ -640,12 +644,14 @@ class SessionPool:
     def statistics(self) -> Statistics:
         """Return counters since the pool was opened, and gauges of this moment.
 
+        The counters include those of an engine's workers, as of the end of each of their chunks.
+
         Raises:
             PoolClosed: the pool is not open.
         """
         resources = self._open_resources()
         running, waiting = self._targets_now()
-        return Statistics(
+        own = Statistics(
             targets=FrozenMapping(self._counts),
             targets_running=running,
             targets_waiting=waiting,
@@ -658,6 +664,7 @@ class SessionPool:
             rate_limits=resources.guard.rate_limiters.statistics(),
             endpoints_down=FrozenMapping(resources.guard.endpoints_down()),
         )
+        return own.with_counters_of(each for by_worker in self._of_workers for each in by_worker.values())
 
     def __reduce__(self) -> NoReturn:
         refuse_pickling("SessionPool", "hand over its arguments, and open a pool in the other process")

@@ -31,7 +31,7 @@ from asyncauth._runtime.gc_threshold import raised_gc_threshold
 from asyncauth._runtime.process_bound import refuse_pickling
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from random import Random
     from types import TracebackType
     from typing import Self
@@ -168,9 +168,9 @@ class Run(Generic[T]):
         return tuple(self._targets.rejected)
 
     @property
-    def worker_statistics(self) -> tuple[Any, ...]:
-        """The statistics of the pools of an engine's workers, as far as they were reported; empty without one."""
-        return tuple(self._results.worker_statistics.values()) if self._is_remote else ()
+    def worker_statistics(self) -> Mapping[str, Any]:
+        """The last statistics of the pool of each worker of an engine, by its address; empty without an engine."""
+        return self._results.worker_statistics
 
     @property
     def running(self) -> int:

@@ -13,6 +13,8 @@ K = TypeVar("K")
 
 #: Accounts of one chunk. A task of Dask costs a millisecond, and the last chunk of a run occupies one thread alone.
 MAX_ACCOUNTS: Final = 50
+#: Accounts of one chunk while it is unknown how many will follow.
+_MIN_ACCOUNTS: Final = 10
 #: Targets of one chunk, unless a single account has more.
 MAX_TARGETS: Final = 500
 #: Chunks that the rest of a run is divided into, for each worker.
@@ -51,11 +53,6 @@ class Chunk(Generic[K]):
     is_rerun: bool = False
 
 
-def chunk_targets(left: int, workers: int) -> int:
-    """Return the number of targets of the next chunk when so many are left: guided self-scheduling."""
-    return max(1, min(MAX_TARGETS, -(-left // (_CHUNKS_LEFT_PER_WORKER * max(1, workers)))))
-
-
 class Waiting(Generic[K]):
     """Targets that were read and are in no chunk yet, grouped by account.
 
@@ -83,6 +80,19 @@ class Waiting(Generic[K]):
     def complete(self) -> int:
         """Return the number of targets whose accounts are complete, without that of the last target."""
         return self._count - len(self._groups.get(self._last, ()))
+
+    def chunk_size(self, left: int | None, workers: int) -> int:
+        """Return the number of targets of the next chunk: guided self-scheduling, smaller towards the end.
+
+        Args:
+            left: how many targets are in no chunk yet; None if unknown, because more will follow.
+            workers: the number of workers.
+        """
+        known = len(self) if left is None else left
+        size = -(-known // (_CHUNKS_LEFT_PER_WORKER * max(1, workers)))
+        if left is None:
+            size = max(size, _MIN_ACCOUNTS * -(-len(self) // max(1, len(self._groups))))
+        return max(1, min(MAX_TARGETS, size))
 
     def take(
         self, most: int, *, with_last: bool, at_most: int | None = None, without: Container[Hashable] = ()

@@ -54,7 +54,7 @@ def is_secret(value: object) -> bool:
 
 def describe_secret(value: object) -> str:
     """Return the kind of a value that holds credentials, without them."""
-    return "Keys" if isinstance(value, Keys) else f"a {type(value).__module__}.{type(value).__qualname__}"
+    return "Keys" if isinstance(value, Keys) else f"an instance of {type(value).__module__}.{type(value).__qualname__}"
 
 
 def dump(value: Any, name: str) -> bytes:

@@ -208,7 +208,7 @@ class ChunkRunner:
                 for position, outcome in run.unread_by_index():
                     outbox.settle(position, outcome)
                 outbox.flush()
-        return ChunkEnd(self._worker, statistics=pool.statistics(), large=tuple(outbox.large))
+        return ChunkEnd(self._worker, statistics=pool.statistics().for_client(), large=tuple(outbox.large))
 
     def stop(self, how: How, reason: str) -> None:
         """End the chunks that run, and those that begin later."""

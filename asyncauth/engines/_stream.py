@@ -32,7 +32,7 @@ from asyncauth._fanout import (
 from asyncauth._fanout.engine import DEADLINE_REACHED, TOLERANCE_REACHED
 from asyncauth._runtime.exceptions import strip_frame_locals
 from asyncauth._runtime.wakeup import AutoResetEvent
-from asyncauth.engines._chunks import MAX_TARGETS, Chunk, Share, Waiting, chunk_targets
+from asyncauth.engines._chunks import MAX_TARGETS, Chunk, Share, Waiting
 from asyncauth.engines._messages import Settled, Started
 from asyncauth.engines._values import load_value
 
@@ -382,9 +382,9 @@ class ChunkedRun(ResultReader[K, T]):
 
     def _take_waiting(self, most: int | None) -> dict[int, K]:
         total, ended = self._producer.total, self._producer.ended
-        left = len(self._waiting) if ended or total is None else total - self._offered + len(self._waiting)
-        is_all = ended or total is not None
-        size = chunk_targets(left, self._cluster.workers) if is_all else MAX_TARGETS
+        unread = 0 if ended else None if total is None else total - self._offered
+        left = None if unread is None else unread + len(self._waiting)
+        size = self._waiting.chunk_size(left, self._cluster.workers)
         if not ended and not self._may_flush and self._waiting.complete() < size:
             self._partial.set()
             return {}

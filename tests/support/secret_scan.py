@@ -35,6 +35,8 @@ MARKED_TEXT: Final = re.compile(_MARKED.pattern.decode())
 
 #: Tests whose jobs put secrets into their outcomes, to show that other places do not take them over.
 _DELIBERATE: Final = ("TestJournal::test_a_journal_holds_no_secret_and_no_value",)
+#: Tests that send keys to another process on request.
+_SENDS_KEYS: Final = ("::test_keys_travel_only_on_request_and_over_tls",)
 
 #: Files that a test writes for boto to read, or that a child process reads: they are where secrets belong.
 _FILES_WITH_SECRETS: Final = re.compile(
@@ -229,18 +231,21 @@ class SecretScan:
         root.setLevel(logging.DEBUG)
         self._restore = restore
 
+    def _pickled(self, content: bytes) -> None:
+        self.counts["pickles"] += 1
+        if not self._test.endswith(_SENDS_KEYS):
+            self.read("pickle", content)
+
     def _patch_pickle(self) -> None:
         def dumps(*arguments: Any, dumps: Any = pickle.dumps, **options: Any) -> bytes:
             pickled: bytes = dumps(*arguments, **options)
-            self.counts["pickles"] += 1
-            self.read("pickle", pickled)
+            self._pickled(pickled)
             return pickled
 
         def dump(value: Any, file: Any, *arguments: Any, dump: Any = pickle.dump, **options: Any) -> None:
             copied = io.BytesIO()
             dump(value, copied, *arguments, **options)
-            self.counts["pickles"] += 1
-            self.read("pickle", copied.getvalue())
+            self._pickled(copied.getvalue())
             file.write(copied.getvalue())
 
         self._undo.setattr(pickle, "dumps", dumps)
