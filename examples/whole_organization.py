@@ -9,23 +9,18 @@ as the reason, and so is the management account for a member.
 
 import asyncio
 
-from asyncauth import AccountSession, SessionPool
+from asyncauth import SessionPool
 from asyncauth.discovery import organization_accounts
-
-
-async def count_instances(session: AccountSession) -> int:
-    async with session.client("ec2") as ec2:
-        pages = ec2.get_paginator("describe_instances").paginate(PaginationConfig={"PageSize": 1000})
-        return sum([len(reservation["Instances"]) async for page in pages for reservation in page["Reservations"]])
+from asyncauth.jobs import ec2_inventory
 
 
 async def main() -> None:
     async with SessionPool(role="manage-role", allow_long_term=True) as pool:
         accounts = organization_accounts(await pool.source_session(), management="skip")
-        async with pool.as_completed(count_instances, accounts, regions=["enabled", "!ap-*"]) as outcomes:
+        async with pool.as_completed(ec2_inventory, accounts, regions=["enabled", "!ap-*"]) as outcomes:
             async for outcome in outcomes:
                 account = outcome.account
-                shown = outcome.value if outcome.reason is None else outcome.reason
+                shown = outcome.reason if outcome.value is None else len(outcome.value)
                 print(account.id, account.name, outcome.region_name, outcome.status, shown)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncauth import Account
-from asyncauth.jobs import KINDS, sync
+from asyncauth.jobs import EC2_INSTANCE, KINDS, ec2_inventory, sync
 from asyncauth.stores import SqliteStore
 from asyncauth.testing import SimulatedFleet
 from asyncauth.testing.__main__ import environ_of
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.botocore
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "inventory.md").read_text(encoding="utf-8")
-PROGRAM, KINDS_OF_PAGE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PROGRAM, RECORDS_OF_PAGE, KINDS_OF_PAGE = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 QUESTIONS: dict[str, str] = dict(
     re.findall(r"^### (.+?)\n(?:(?!^###).)*?^```sql\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 )
@@ -147,6 +147,47 @@ async def test_the_kinds_of_the_page_land_in_views_of_their_own(tmp_path: Path, 
         [(name, key)] = connection.execute("select name, kms_key from sqs_queue").fetchall()
     assert name.endswith("/jobs")
     assert key == "alias/mine"
+
+
+@pytest.mark.anyio
+async def test_the_records_of_the_page_are_those_with_public_addresses(capsys: pytest.CaptureFixture[str]) -> None:
+    """Records of both partitions, and a line for an account that is not known."""
+    program: dict[str, Any] = {}
+    exec(RECORDS_OF_PAGE, program)
+    async with (
+        SimulatedFleet({"aws": 2, "aws-cn": 1}, regions={"aws": ["us-east-1"]}, denied=["100000000002"]) as fleet,
+        pool_over(fleet) as pool,
+    ):
+        report = await pool.map(ec2_inventory, fleet.accounts)
+        found = await program["public_instances"](pool, fleet.accounts)
+
+    public = {record.arn for records in report.values() for record in records if record.columns["public_ip"]}
+    assert {line.split(" ")[0] for line in found} == public != set()
+    assert len(re.findall("unknown: .*100000000002.*AccessDenied", capsys.readouterr().out)) == 1
+
+
+def test_the_table_of_the_page_has_every_kind() -> None:
+    """Its rows are the shipped kinds in their order, with their calls, and every detail has its columns."""
+    rows = re.findall(r"^\| `(\w+:[\w-]+)`(.*?) \| (.+) \| (.+) \|$", PAGE, re.MULTILINE)
+
+    assert [row[0] for row in rows] == list(KINDS)
+    for name, note, calls, permissions in rows:
+        kind = KINDS[name]
+        assert ("once per account" in note) == (kind.scope == "account")
+        assert calls.startswith("1" if kind.page_size is None else f"pages of {kind.page_size:,}")
+        assert ("per" in calls) == (kind.calls_per_resource > 0)
+        operation = {"ListBuckets": "ListAllMyBuckets"}.get(kind.operation, kind.operation)
+        assert permissions.startswith(
+            f"`{kind.service if kind.service != 'elbv2' else 'elasticloadbalancing'}:{operation}`"
+        )
+        assert permissions.count("`") == 2 * (1 + len(kind.then) + 2 * (name == "ec2:instance"))
+    details = re.findall(r"^\| `(\w+)` \| (.+?) \| 1 per (100|instance) \| `ec2:(\w+)` \|$", PAGE, re.MULTILINE)
+    assert [row[0] for row in details] == list(EC2_INSTANCE.details)
+    for name, columns, batch, operation in details:
+        detail = EC2_INSTANCE.details[name]
+        assert set(detail.columns) == set(re.findall(r"`(\w+)`", columns))
+        assert (detail.then.operation, detail.then.batch) == (operation, 100 if batch == "100" else 1)
+        assert detail.is_secret == ("secrets" in columns)
 
 
 def test_the_program_of_the_page_runs_unchanged(tmp_path: Path) -> None:
