@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncauth.stores.files import CsvStore, JsonLinesStore
+from asyncauth.stores.html_report import report
 from asyncauth.stores.protocol import (
     METRICS_PREFIX,
     ExpectedTarget,
@@ -31,4 +32,5 @@ __all__ = [
     "SqliteStore",
     "Status",
     "Store",
+    "report",
 ]
