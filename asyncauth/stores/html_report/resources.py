@@ -184,8 +184,9 @@ def read_changes(
         disappeared = f"r.sync = :previous and {fetched} and not {_IN.format(sync=':sync')}"
     else:
         appeared = f"r.sync = :sync and r.first_seen >= :began and {_EARLIER}"
-        # A store that is not a mirror keeps the row, and an older time at which it was seen.
-        disappeared = f"r.sync != :sync and (r.gone_at is null or r.gone_at >= :began) and {fetched}"
+        # A mirror marks the row; another store keeps it under the sync that has seen it last.
+        is_gone = "(r.gone_at >= :began or (r.gone_at is null and r.sync = :previous))"
+        disappeared = f"r.sync != :sync and {is_gone} and {fetched}"
     values = {"sync": sync, "began": began, "previous": previous}
     new, new_kinds = _listed(connection, appeared, values, names)
     gone, gone_kinds = _listed(connection, disappeared, values, names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
@@ -93,7 +94,9 @@ def _lines(connection: sqlite3.Connection, metric: Sequence[Any], names: Mapping
     found = []
     for row in connection.execute(_LARGEST, (*metric[:3], _PER_METRIC)).fetchall():
         series, partition, account, region, resource, dimensions, period, unit, _ = row
-        points: list[tuple[int, float]] = connection.execute(_POINTS, (series,)).fetchall()
+        points = [(at, value) for at, value in connection.execute(_POINTS, (series,)) if math.isfinite(value)]
+        if not points:
+            continue
         values = [value for _, value in points]
         shown = "" if unit in (None, "None", "Count") else f" {'%' if unit == 'Percent' else printable(unit)}"
         found.append(
