@@ -132,11 +132,17 @@ def progress_of(
 
 
 def waiting_line(pool: SessionPool) -> str | None:
-    """Return what most requests wait for, "STS: 97 requests a second allowed, 1,204 waiting"; None if nothing."""
+    """Return what most requests wait for, "STS: 97 roles a second, 1,204 waiting"; None if nothing waits."""
     queues = [each for each in pool.statistics().rate_limits if each.waiting]
     if not queues:
         return None
     longest = max(queues, key=lambda each: each.waiting)
     service = longest.rate_limit.service
-    rate = "" if longest.rate is None else f"{longest.rate:,.0f} requests a second allowed, "
+    unit = "roles" if service == "sts" else "requests"
+    rate = "" if longest.rate is None else f"{_rate(longest.rate)} {unit} a second, "
     return f"{_SERVICES.get(service, service)}: {rate}{longest.waiting:,} waiting"
+
+
+def _rate(rate: float) -> str:
+    """Return a rate with one decimal place where a whole number would say little."""
+    return f"{rate:,.0f}" if rate >= 10 or rate == int(rate) else f"{rate:,.1f}"

@@ -16,6 +16,7 @@ import botocore.credentials
 import pytest
 
 from asyncauth import Account
+from asyncauth.cli import program
 from asyncauth.testing import SimulatedFleet
 from tests.cli.conftest import DENIED
 from tests.support.command_line import PROGRAM, CommandLine, check_output
@@ -116,6 +117,35 @@ def test_the_screen_is_the_kept_one(cli: CommandLine, name: str, width: int) -> 
         assert max(map(len, screen.splitlines())) <= width
 
 
+#: Commands whose screen has a secret or a script: no line of them may be folded.
+UNFOLDED = {
+    "credentials": ("credentials", "100000000001", "--profile", "global"),
+    "console": ("console", "100000000001", "--profile", "global"),
+    "completion": ("completion", "bash"),
+}
+#: Commands that come with their own file of screens.
+ELSEWHERE = {"metrics", "report"}
+
+
+@pytest.mark.parametrize("name", UNFOLDED)
+def test_what_programs_read_is_never_folded(cli: CommandLine, name: str) -> None:
+    """JSON, URLs and scripts have the same number of lines on a terminal of each width as in a pipe."""
+    piped = cli.run(*UNFOLDED[name])
+    for width in WIDTHS:
+        shown = cli.on_terminal(*UNFOLDED[name], width=width)
+
+        assert (piped.code, shown.code) == (0, 0), piped.stderr
+        assert shown.stdout.count("\n") == piped.stdout.count("\n")
+        assert shown.stdout.split("{", 1)[0] == piped.stdout.split("{", 1)[0] or name == "console"
+
+
+def test_every_command_has_screens() -> None:
+    """Each command is shown on a terminal by a test of this file or of its own."""
+    shown = {arguments[0] for arguments in (*COMMANDS.values(), *UNFOLDED.values())}
+
+    assert program.COMMANDS.keys() - ELSEWHERE <= shown
+
+
 class TestConsent:
     def test_consent_is_requested_once(self, cli: CommandLine) -> None:
         """On a terminal a job over several accounts shows accounts, regions, partitions and role, and waits for y."""
@@ -142,6 +172,40 @@ class TestProgress:
             f"AccessDenied: {DENIED} us-east-1: cannot assume" in done.stdout
         )
         assert "4 targets in" in done.stdout
+
+    def test_each_new_code_has_one_line(self, cli: CommandLine) -> None:
+        """Two failure codes over three accounts are two permanent lines; the end counts the others of a code."""
+        (cli.folder / "jobs.py").write_text(
+            "async def breaks(session):\n"
+            "    raise (KeyError if session.account.id.endswith('1') else ValueError)(session.account.id)\n"
+            "breaks.read_only = True\n"
+        )
+        done = cli.run("run", "jobs.py:breaks", *cli.all_accounts(), "--output", "text")
+        shown = cli.on_terminal("run", "jobs.py:breaks", *cli.all_accounts(), width=200)
+
+        for text in (done.stderr, shown.stdout):
+            assert len(re.findall(r"KeyError: \d{12} (?:\S+ )?\w+-\w+-1: ", text)) == 1
+            assert len(re.findall(r"ValueError: \d{12} (?:\S+ )?\w+-\w+-1: ", text)) == 1
+            assert len(re.findall(r"AccessDenied: \d{12} (?:\S+ )?\w+-\w+-1: ", text)) == 1
+            assert "KeyError: and 1 more" in text
+            assert "ValueError: and" not in text
+
+    def test_what_requests_wait_for(self, cli: CommandLine, tmp_path: Path) -> None:
+        """While roles wait for the rate that STS allows, the display has a line with the rate and their number."""
+        accounts = [Account(f"4{n:011d}") for n in range(12)]
+        with SimulatedFleet([*accounts, Account("200000000001", "aws-cn")]) as fleet:
+            many = CommandLine(fleet, tmp_path)
+            (tmp_path / "slow.toml").write_text(
+                "accounts = [" + ",".join(f'"{account.id}"' for account in accounts) + "]\n"
+                '[sources.aws]\nprofile = "global"\n'
+                '[[rate_limits]]\nservice = "sts"\nper = ["region"]\nrate = 4\nburst = 1\n'
+            )
+            done = many.on_terminal("check", "--fleet", "slow.toml", width=200)
+
+        assert done.code == 0, done.stdout
+        waiting = re.findall(r"STS: 4 roles a second, (\d+) waiting", done.stdout)
+        assert waiting
+        assert 1 <= int(waiting[0]) <= 11
 
     def test_no_progress_is_quiet(self, cli: CommandLine) -> None:
         """With `--no-progress` stderr is empty when all is well."""
