@@ -30,6 +30,8 @@ def load_job(reference: str) -> Callable[[Any], Any]:
         module = _load_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     except Exception as error:
         raise click.UsageError(f"JOB {reference!r} cannot be imported: {type(error).__name__}: {error}") from error
+    except SystemExit as error:
+        raise click.UsageError(f"JOB {reference!r} cannot be imported: it ends the program (SystemExit)") from error
     job = getattr(module, name, None)
     if not callable(job):
         raise click.UsageError(f"JOB {reference!r}: {where} has no function {name!r}")

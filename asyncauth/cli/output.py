@@ -63,6 +63,9 @@ class Output:
             if columns and name not in columns:
                 raise click.UsageError(f"there is no column {name!r}; the columns are {', '.join(columns)}")
         self._search = _compile(query)
+        self._query_error: click.UsageError | None = None
+        encoding = getattr(self._stream, "encoding", None)
+        self._ascii_only = encoding is not None and not _is_utf8(self._stream)
         self._sort = sort
         self._kept: list[Record] = []
         self._has_header = False
@@ -96,7 +99,13 @@ class Output:
 
         Raises:
             OutputClosedError: the reader has closed stdout.
+            click.UsageError: the query failed on a record. All records are written; those on which it failed whole.
         """
+        self._write_rest()
+        if self._query_error is not None:
+            raise self._query_error
+
+    def _write_rest(self) -> None:
         if self._is_streaming:
             if self.format_name == "csv" and not self._has_header:
                 self._emit(self._csv_row(self._columns))
@@ -106,14 +115,14 @@ class Output:
         if self.format_name in ("jsonl", "text"):
             self._emit("".join(self._one(record) for record in records), flush=True)
             return
-        if self._search is not None:
-            records = self._search([dict(record) for record in records])
-        elif self._is_chosen:
-            records = [{name: record.get(name) for name in self._columns} for record in records]
+        whole = [
+            {name: record.get(name) for name in self._columns} if self._is_chosen else record for record in records
+        ]
+        records, is_found = self._found([dict(record) for record in records], whole)
         if self.format_name == "json":
-            self._emit(to_json(records, indent=4) + "\n", flush=True)
+            self._emit(to_json(records, indent=4, ascii_only=self._ascii_only) + "\n", flush=True)
             return
-        rows = _as_rows(records, self._columns if self._search is None else None)
+        rows = _as_rows(records, None if is_found else self._columns)
         if rows is None:
             self._emit(_cell(records) + "\n", flush=True)
         elif self.format_name == "csv":
@@ -127,17 +136,29 @@ class Output:
     # -- records ---------------------------------------------------------------------------------------------------
 
     def _one(self, record: Record) -> str:
-        shown: Any = {name: record.get(name) for name in self._columns} if self._is_chosen or self._columns else record
-        if self._search is not None:
-            shown = self._search(dict(record))
+        shown: Any = {name: record.get(name) for name in self._columns} if self._columns else record
+        shown, _ = self._found(dict(record), shown)
         if self.format_name == "jsonl":
-            return to_json(shown) + "\n"
+            return to_json(shown, ascii_only=self._ascii_only) + "\n"
         if self.format_name == "csv":
             header = "" if self._has_header else self._csv_row(self._columns)
             self._has_header = True
             return header + self._csv_row(list(shown.values()))
         values = list(shown.values()) if isinstance(shown, Mapping) else shown if isinstance(shown, list) else [shown]
         return "\t".join("None" if value is None else _cell(value) for value in values) + "\n"
+
+    def _found(self, value: Any, otherwise: Any) -> tuple[Any, bool]:
+        """Return what the query finds and True; `otherwise` and False if there is no query, or it fails.
+
+        A failure is kept for the end: what jobs have done and returned must not be lost for it, nor end the run.
+        """
+        if self._search is None:
+            return otherwise, False
+        try:
+            return self._search(value), True
+        except click.UsageError as error:
+            self._query_error = self._query_error or error
+            return otherwise, False
 
     def _csv_row(self, values: Iterable[Any]) -> str:
         line = io.StringIO()
@@ -180,7 +201,7 @@ def _compile(query: str | None) -> Callable[[Any], Any] | None:
         try:
             return compiled.search(value)
         except jmespath.exceptions.JMESPathError as error:
-            raise click.UsageError(f"--query {query!r}: {error}") from None
+            raise click.UsageError(f"--query {query!r} failed, and the record is written whole: {error}") from None
 
     return search
 

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -97,6 +98,7 @@ def run(arguments: Sequence[str]) -> int:
     Args:
         arguments: those after the program's name.
     """
+    _open_streams()
     before_dashes = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     is_debug = "--debug" in before_dashes
     set_up_logging()
@@ -122,11 +124,26 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else exit_codes.OK
 
 
+def _open_streams() -> None:
+    """Give every stream a file, and let each write any text.
+
+    A stream that was closed before the start, such as by `<&-`, is None in Python. Characters that the encoding of a
+    terminal lacks are shown as their number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the program
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _show_usage(error: click.ClickException) -> None:
     # Its message can quote what AWS, a store or a file holds.
     shown = io.StringIO()
     error.show(shown)
-    sys.stderr.write(clean_lines(shown.getvalue()))
+    with suppress(OSError):
+        sys.stderr.write(clean_lines(shown.getvalue()))
 
 
 def _report(error: Exception, is_debug: bool) -> int:

@@ -36,7 +36,10 @@ class ProgramOutput:
         self._mode = mode
         self._is_closed = False
         if self._folder is not None:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise click.UsageError(f"--exec-output {mode!r} cannot be created: {error.strerror}") from None
 
     @property
     def sinks(self) -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Seconds between SIGTERM and SIGKILL.
 GRACE_SECONDS: Final = 10.0
+_DRAIN_SECONDS: Final = 1.0
 _CHUNK_BYTES: Final = 64 * 1024
 #: A longer line is passed on in parts, so that a program that writes no line break does not fill the memory.
 _MAX_LINE_BYTES: Final = 1024 * 1024
@@ -104,6 +105,9 @@ class ProgramJob:
         try:
             await self._communicate(process, sinks)
             code = await process.wait()
+        except ExceptionGroup as errors:
+            # A sink failed, such as the one of a closed pipe: the error is no group for the caller.
+            raise errors.exceptions[0] from None
         finally:
             await end_group(process)
         result = ExecResult(code, *(bytes(each).decode("utf-8", "replace") for each in kept))
@@ -156,6 +160,12 @@ async def end_group(process: asyncio.subprocess.Process, grace_seconds: float = 
             await _exited(process)
         _signal_group(process.pid, signal.SIGKILL)
         await _exited(process)
+        # The transport is closed when both pipes have been read to their end. A process that left the group may hold
+        # them, so not for long.
+        with anyio.move_on_after(_DRAIN_SECONDS):
+            for stream in (process.stdout, process.stderr):
+                while stream is not None and await stream.read(_CHUNK_BYTES):
+                    pass
 
 
 async def _exited(process: asyncio.subprocess.Process) -> None:

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from asyncauth._aws.error_codes import code_or_class
 from asyncauth._fanout import RunFinished, TargetSettled
 from asyncauth._observability.progress import LinesDisplay, LiveDisplay
+from asyncauth.cli.output import OutputClosedError
 from asyncauth.cli.text import clean
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class FailureCodes:
         """Return the line for a failure with a new code; None for every other event."""
         if not isinstance(event, TargetSettled) or event.error is None or event.status not in ("failed", "timed_out"):
             return None
+        if isinstance(event.error, OutputClosedError):
+            return None  # the reader has what it wanted
         code = clean(code_or_class(event.error))
         self._counts[code] = self._counts.get(code, 0) + 1
         if self._counts[code] > 1 or len(self._counts) > _MAX_CODES:
@@ -144,5 +147,5 @@ def waiting_line(pool: SessionPool) -> str | None:
 
 
 def _rate(rate: float) -> str:
-    """Return a rate with one decimal place where a whole number would say little."""
+    """Return a rate as a whole number, or with one decimal place if it is small."""
     return f"{rate:,.0f}" if rate >= 10 or rate == int(rate) else f"{rate:,.1f}"

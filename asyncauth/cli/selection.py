@@ -140,10 +140,10 @@ def role_shown(account: Account, default: Role) -> str | None:
 def _expand(given: Iterable[str]) -> Iterator[str]:
     for each in given:
         if each == "-":
-            yield from _words(sys.stdin.read())
+            yield from _words(sys.stdin.read().removeprefix("\ufeff"))
         elif each.startswith("@"):
             try:
-                yield from _words(Path(each[1:]).read_text(encoding="utf-8"))
+                yield from _words(Path(each[1:]).read_text(encoding="utf-8-sig"))
             except (OSError, UnicodeDecodeError) as error:
                 raise click.UsageError(f"--accounts {each}: {type(error).__name__}: {error}") from None
         else:

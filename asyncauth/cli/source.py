@@ -11,6 +11,7 @@ import click
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Role, as_role
 from asyncauth.caches import FileTokenCache, configured_source
+from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,11 +95,16 @@ class SourceOptions:
         if self.cache is False or (self.cache is None and self.fleet is None):
             return None
         loaded = self.fleet_file()
-        if loaded is None:
-            return FileTokenCache(configured=self._digests())
-        if self.cache is None and not loaded.content.cache:
+        if loaded is not None and self.cache is None and not loaded.content.cache:
             return None
-        return FileTokenCache(loaded.cache_directory, configured=self._digests_over(loaded))
+        try:
+            if loaded is None:
+                return FileTokenCache(configured=self._digests())
+            return FileTokenCache(loaded.cache_directory, configured=self._digests_over(loaded))
+        except (OSError, RuntimeError) as error:  # pathlib finds no home with the latter
+            why = getattr(error, "strerror", None) or error
+            note(f"tokens are not kept in files: the directory of the cache cannot be used ({why})")
+            return None
 
     def _digests(self) -> Mapping[str, str | None] | str | None:
         """Return what identifies the sources of the command line without resolving them."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asyncauth._errors import ConfigurationError
 from asyncauth.cli.options import selection_options, source_options, verbosity_options
 from asyncauth.cli.profile_files import config_path, executable, fragment, profile_names, write_into
 from asyncauth.cli.selection import Selection, role_arn
@@ -77,7 +78,10 @@ def command(prefix: str, write: bool, **options: Any) -> None:
     if not write:
         click.echo(text, nl=False)
         return
-    copy = write_into(config_path(), names.values(), text)
+    try:
+        copy = write_into(config_path(), names.values(), text)
+    except OSError as error:
+        raise ConfigurationError(f"{config_path()} cannot be written: {error.strerror}") from None
     kept = f"; the former file is {copy}" if copy else ""
     note(f"{len(names):,} profiles are in {config_path()}{kept}")
 
