@@ -17,6 +17,9 @@ from asyncauth._errors import ConfigurationError
 
 T = TypeVar("T")
 
+#: How many mistakes of a file one error lists.
+_MAX_LISTED: Final = 10
+
 _NAMES: Final = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -49,6 +52,15 @@ class Location:
     def __str__(self) -> str:
         line = "" if self.line is None else f", line {self.line}"
         return f"{self.file}{line}: {self.path}" if self.path else f"{self.file}{line}"
+
+
+def as_one(mistakes: list[ConfigurationError], what: str) -> ConfigurationError:
+    """Return one error for all mistakes of a file: the only one, or the first ten and the number of the rest."""
+    if len(mistakes) == 1:
+        return mistakes[0]
+    lines = [f"\n  {error}" for error in mistakes[:_MAX_LISTED]]
+    rest = f"\n  and {len(mistakes) - _MAX_LISTED} more" if len(mistakes) > _MAX_LISTED else ""
+    return ConfigurationError(f"{len(mistakes)} {what} are invalid:{''.join(lines)}{rest}")
 
 
 class Table(dict[str, Any]):

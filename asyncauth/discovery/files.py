@@ -10,7 +10,7 @@ from anyio.to_thread import run_sync
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models.account_records import read_account
-from asyncauth._models.typed_tables import Location
+from asyncauth._models.typed_tables import Location, as_one
 from asyncauth.discovery.composition import account_key
 from asyncauth.discovery.formats import Record, read_csv, read_json, read_json_lines, read_toml
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from asyncauth._models import Account
     from asyncauth._models.account_records import RoleValue
-
-#: How many mistakes of a file one error lists.
-_MAX_LISTED: Final = 10
 
 
 def file_accounts(path: str | os.PathLike[str]) -> AsyncIterator[Account]:
@@ -91,16 +88,8 @@ def accounts_of(records: Iterable[Record], roles: Mapping[str, RoleValue] | None
         except ConfigurationError as error:
             mistakes.append(error)
     if mistakes:
-        raise _as_one(mistakes)
+        raise as_one(mistakes, "accounts")
     return [account for account, _ in found.values()]
-
-
-def _as_one(mistakes: list[ConfigurationError]) -> ConfigurationError:
-    if len(mistakes) == 1:
-        return mistakes[0]
-    lines = [f"\n  {error}" for error in mistakes[:_MAX_LISTED]]
-    rest = f"\n  and {len(mistakes) - _MAX_LISTED} more" if len(mistakes) > _MAX_LISTED else ""
-    return ConfigurationError(f"{len(mistakes)} accounts are invalid:{''.join(lines)}{rest}")
 
 
 def _read_yaml(content: bytes, file: str) -> Iterator[Record]:

@@ -70,7 +70,7 @@ def read_json_lines(content: bytes, file: str) -> Iterator[Record]:
 def read_csv(content: bytes, file: str) -> Iterator[Record]:
     """Return the records of a CSV file, whose first line has the names of the columns; empty cells are left out."""
     rows = _rows(decode(content, file), file)
-    columns, place = next(rows, ([], Location(file)))
+    columns, place = next(rows, ([], Location(file, line=1)))
     _check_columns(columns, place)
     for row, at in rows:
         if len(row) != len(columns):

@@ -16,7 +16,7 @@ from anyio.to_thread import run_sync
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import SELF, Account, Profile, Role, SsoRole
-from asyncauth._models.typed_tables import Location
+from asyncauth._models.typed_tables import Location, as_one
 from asyncauth.discovery.composition import unique
 
 logger: Final = logging.getLogger("asyncauth.discovery")
@@ -83,11 +83,27 @@ async def _iterate(config_file: Path | None, match: str) -> AsyncIterator[Accoun
             named,
             f" and {more} more" if more > 0 else "",
         )
+    for account in _accounts(profiles, match):
+        yield account
+
+
+def _accounts(profiles: _Profiles, match: str) -> list[Account]:
+    """Return the accounts of the profiles that match, all of them checked before the first is used.
+
+    Raises:
+        ConfigurationError: profiles are invalid; one error for all of them.
+    """
+    accounts: list[Account | None] = []
+    mistakes: list[ConfigurationError] = []
     for name, settings in profiles.by_name.items():
         if fnmatchcase(name, match):
-            account = account_of_profile(name, settings, Location(profiles.config_file, f"profile {name}"))
-            if account is not None:
-                yield account
+            try:
+                accounts.append(account_of_profile(name, settings, Location(profiles.config_file, f"profile {name}")))
+            except ConfigurationError as error:
+                mistakes.append(error)
+    if mistakes:
+        raise as_one(mistakes, "profiles")
+    return [account for account in accounts if account is not None]
 
 
 def account_of_profile(name: str, settings: Mapping[str, Any], place: Location) -> Account | None:

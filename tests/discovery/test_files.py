@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncauth import SELF, Account, ConfigurationError, Profile, Role
@@ -256,6 +256,84 @@ def test_a_mistake_in_c7n_orgs_file_has_its_line(text: str, message: str) -> Non
     """Line and path, for syntax and for values."""
     with pytest.raises(ConfigurationError, match=message):
         write(text, ".yml")
+
+
+#: A change of one value that makes an account of c7n-org invalid: the key, and its value.
+C7N_MISTAKES = st.sampled_from(
+    [
+        ("account_id", "12345678901"),
+        ("account_id", "\u0661" * 12),
+        ("account_id", ["111111111111"]),
+        ("role", "a/b c"),
+        ("role", ["hub", "a b"]),
+        ("role", {"name": "a b"}),
+        ("external_id", "x"),
+        ("regions", ["mars-east-1"]),
+        ("regions", "us-east-1"),
+        ("tags", {"team": "blue"}),
+        ("tags", [["team"]]),
+        ("vars", ["a"]),
+        ("profile", ["a"]),
+        ("name", ["a"]),
+    ]
+)
+
+
+@settings(max_examples=60)
+@given(ids=st.lists(IDS, min_size=1, max_size=5, unique=True), mistake=C7N_MISTAKES, data=st.data())
+def test_an_invalid_value_in_c7n_orgs_file_has_its_line(
+    ids: list[str], mistake: tuple[str, Any], data: st.DataObject
+) -> None:
+    """One error, with the line of the account and the path of the value."""
+    index = data.draw(st.integers(0, len(ids) - 1))
+    rows: list[dict[str, Any]] = [{"account_id": one_id, "name": "n", "role": "custodian"} for one_id in ids]
+    rows[index] |= {mistake[0]: mistake[1]}
+    text = "accounts:\n" + "".join(f"- {json.dumps(row, ensure_ascii=False)}\n" for row in rows)
+
+    with pytest.raises(ConfigurationError) as caught:
+        write(text, ".yml")
+
+    key = "id" if mistake[0] == "account_id" else mistake[0]
+    assert re.search(rf"accounts\.yml, line {index + 2}: accounts\[{index}\]\.{key}\b", str(caught.value))
+
+
+def dump_c7n(rows: list[dict[str, Any]]) -> str:
+    """Return accounts as c7n-org has them."""
+    accounts = [{"account_id": row["id"], "name": row.get("name", "n"), "role": row.get("role", "r")} for row in rows]
+    return yaml.safe_dump({"accounts": accounts}, allow_unicode=True)
+
+
+#: Characters with a meaning in one of the formats, and some without.
+PIECES = st.sampled_from(
+    [*"[]{}()\"',:;=#&*!|>%@-_\\.0129aé \t\r\n\x00\ufeff\u2028", "\n\n", "'''", '"""', "<<", "- ", "[[x]]\n", "1e5"]
+)
+DAMAGE = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), PIECES), max_size=4)
+
+
+@pytest.mark.parametrize("suffix", [*WRITERS, ".yml"])
+@settings(max_examples=60)
+@given(rows=FILES.filter(bool), edits=DAMAGE)
+def test_a_damaged_file_is_read_or_is_one_error_with_its_place(
+    suffix: str, rows: list[dict[str, Any]], edits: list[tuple[float, int, str]]
+) -> None:
+    """Whatever is cut out of a valid file or put into it: accounts, or a ConfigurationError that names the place."""
+    text = (WRITERS | {".yml": dump_c7n})[suffix](rows)
+    for where, cut, piece in edits:
+        at = int(where * len(text))
+        text = text[:at] + piece + text[at + cut :]
+
+    message = ""
+    try:
+        accounts = write(text, suffix)
+    except ConfigurationError as error:
+        accounts, message = [], str(error)
+
+    assert all(isinstance(account, Account) for account in accounts)
+    # A value with a line break in it makes the message longer by a line, which has no place.
+    places = [line for line in message.splitlines() if f"accounts{suffix}" in line]
+    assert bool(places) == bool(message), message
+    place = rf"accounts\{suffix}(, line \d+: |: (not valid TOML: .*\(at line \d+|\S+: |must be |\[\d+\]))"
+    assert all(re.search(place, line) for line in places), message
 
 
 def test_aliases_that_multiply_cost_no_time() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from asyncauth import SELF, Account, ConfigurationError, Profile, Role, SsoRole
@@ -95,6 +96,79 @@ def test_a_valid_configuration_is_read_back_equal(
     keys = {(account.id, account.partition, account.role, account.source) for account in expected}
     if "hub" not in given and len(keys) == len(expected):
         assert read(text) == expected
+
+
+#: Settings that make a profile invalid, and how its error begins, after the profile's name.
+MISTAKES = st.sampled_from(
+    [
+        ({"sso_account_id": "12345678901"}, ".sso_account_id: "),
+        ({"aws_account_id": "1234-5678-9012"}, ".aws_account_id: "),
+        ({"role_arn": "arn:aws:iam::1:role/a"}, ": "),
+        ({"role_arn": "deploy"}, ": "),
+        ({"role_arn": "arn:aws:iam::111111111111:role/a", "source_profile": "b", "external_id": "x"}, ": external_id"),
+        (
+            {"role_arn": "arn:aws:iam::111111111111:role/a", "source_profile": "b", "duration_seconds": "1"},
+            ": duration",
+        ),
+        ({"role_arn": "arn:aws:iam::111111111111:role/a", "source_profile": "b", "region": "mars-1"}, ": unknown reg"),
+        ({"aws_account_id": "111111111111", "region": "us-eats-1"}, ": unknown region"),
+        ({"login_session": "arn:aws:iam::1:user/a"}, ".login_session: "),
+    ]
+)
+#: Lines that boto refuses at the place where they are put: between two sections.
+BROKEN_LINES = st.sampled_from(["neither section nor setting", "[hidden", "= value", "[profile hub]"])
+
+
+@examples(max_examples=60)
+@given(
+    valid=st.dictionaries(NAMES, profiles(), max_size=4),
+    wrong=st.dictionaries(NAMES.map("x{}".format), MISTAKES, min_size=1, max_size=3),
+)
+def test_an_invalid_profile_is_named(
+    valid: dict[str, tuple[dict[str, str], dict[str, Any] | None]],
+    wrong: dict[str, tuple[dict[str, str], str]],
+) -> None:
+    """One error for the file, with the profile and the setting of each mistake, before any account is used."""
+    sections = {name: settings for name, (settings, _) in [*valid.items(), *wrong.items()]}
+    text = "".join(
+        f'[profile "{name}"]\n' + "".join(f"{key} = {value}\n" for key, value in settings.items())
+        for name, settings in sections.items()
+    )
+
+    with pytest.raises(ConfigurationError) as caught:
+        read(text)
+
+    lines = str(caught.value).splitlines()
+    assert len(lines) == (1 if len(wrong) == 1 else len(wrong) + 1)
+    for name, (_, message) in wrong.items():
+        assert any(f"config: profile {name}{message}" in line for line in lines), lines
+
+
+@examples(max_examples=60)
+@given(
+    valid=st.dictionaries(NAMES, profiles(), min_size=1, max_size=5),
+    line=BROKEN_LINES,
+    where=st.floats(0, 1),
+    crlf=st.booleans(),
+)
+def test_a_line_that_boto_refuses_has_its_number(
+    valid: dict[str, tuple[dict[str, str], dict[str, Any] | None]], line: str, where: float, crlf: bool
+) -> None:
+    """Wherever it is, in files with either kind of line ends."""
+    sections = [HUB.splitlines()]
+    for name, (settings, _) in valid.items():
+        if name != "hub":
+            sections.append([f'[profile "{name}"]', *(f"{key} = {value}" for key, value in settings.items())])
+    at = 1 + int(where * (len(sections) - 1))
+    sections.insert(at, [line])
+    text = ("\r\n" if crlf else "\n").join(each for section in sections for each in section)
+
+    with pytest.raises(ConfigurationError) as caught:
+        read(text)
+
+    number = sum(map(len, sections[:at])) + 1
+    assert f"config, line {number}: boto cannot parse this file: " in str(caught.value)
+    assert "hidden" not in str(caught.value)
 
 
 def test_profiles_of_both_files_are_merged_and_matched() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyncauth import ConfigurationError, RateLimit, RunOptions
@@ -29,6 +30,9 @@ from asyncauth._models.fleet_tables import (
     SourceTable,
 )
 from asyncauth._models.table_schema import SCHEMA_FILE, schema_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 KEY_ID = "AKIA" + "A" * 16
 
@@ -105,6 +109,61 @@ def test_a_valid_file_is_read_back_equal(file: FleetFile) -> None:
     names = [each.name for each in fields(file) if getattr(file, each.name) is not None]
 
     assert load("\n".join(f"{name} = {to_toml(getattr(file, name))}" for name in names)) == file
+
+
+def as_document(value: Any) -> Any:
+    """Return a fleet file as the tables, arrays and values that a parser returns."""
+    if is_dataclass(value):
+        names = [each.name for each in fields(value) if getattr(value, each.name) is not None]
+        return {name: as_document(getattr(value, name)) for name in names}
+    if isinstance(value, dict):
+        return {key: as_document(each) for key, each in value.items()}
+    return [as_document(each) for each in value] if isinstance(value, tuple | list) else value
+
+
+def places(document: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Return every value below a table or array: its path, and the container and key by which it is replaced."""
+    items = document.items() if isinstance(document, dict) else enumerate(document)
+    for key, value in items:
+        below = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}" if path else key
+        yield below, document, key
+        if isinstance(value, dict | list):
+            yield from places(value, below)
+
+
+@settings(max_examples=60)
+@given(file=FILES, data=st.data())
+def test_a_value_of_another_type_has_its_path(file: FleetFile, data: st.DataObject) -> None:
+    """Any one value of a valid file, of a table, an array or a setting: one error with the path."""
+    document = as_document(file)
+    path, container, key = data.draw(st.sampled_from(list(places(document))))
+    container[key] = [1] if isinstance(container[key], bool | int | float) else 7
+
+    with pytest.raises(ConfigurationError) as caught:
+        load("\n".join(f"{name} = {to_toml(value)}" for name, value in document.items()))
+
+    assert f"fleet.toml: {path}" in str(caught.value)
+
+
+@settings(max_examples=60)
+@given(file=FILES, name=NAMES, data=st.data())
+def test_an_unknown_key_has_its_path(file: FleetFile, name: str, data: st.DataObject) -> None:
+    """In any table with fixed keys; the tables by partition, name or tag have none."""
+    document = as_document(file)
+    free = re.compile(r"(^|\.)(roles|sources|tags|facts)$")
+    tables = [("", document)] + [
+        (path, container[key])
+        for path, container, key in places(document)
+        if isinstance(container[key], dict) and not free.search(path)
+    ]
+    path, table = data.draw(st.sampled_from(tables))
+    table[f"zz_{name}"] = 1
+
+    with pytest.raises(ConfigurationError) as caught:
+        load("\n".join(f"{key} = {to_toml(value)}" for key, value in document.items()))
+
+    below = f"{path}." if path else ""
+    assert f"fleet.toml: {below}zz_{name}: unknown key" in str(caught.value)
 
 
 def test_an_empty_file_has_the_defaults() -> None:

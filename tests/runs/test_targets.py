@@ -219,3 +219,30 @@ async def test_accounts_may_be_listed_asynchronously() -> None:
 
     assert {target.account.partition for target in found} == {"aws", "aws-cn"}
     assert all(target.region_name.endswith("-1") for target in found)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_confirmed_run_reads_at_most_100_000_accounts(is_async: bool) -> None:
+    """One more is an error, and no further account is read; exactly so many are a plan."""
+    read = 0
+
+    def listing(count: int) -> Iterator[Account]:
+        nonlocal read
+        for _ in range(count):
+            read += 1
+            yield GLOBAL
+
+    async def listing_async(count: int) -> AsyncIterator[Account]:
+        for account in listing(count):
+            yield account
+
+    many = Targets((listing_async if is_async else listing)(100_050))
+    with pytest.raises(
+        ConfigurationError, match="reads all accounts before the run, and accounts has more than 100,000"
+    ):
+        await many.read_accounts()
+    assert read == 100_001
+
+    enough = Targets((listing_async if is_async else listing)(100_000))
+    await enough.read_accounts()
+    assert enough.total == len(enough.all()) == 100_000
