@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
     from asyncauth._bridges import BridgeSettings, CredentialRequests, CredentialServer
+    from asyncauth._client_types import SessionClients
     from asyncauth._models import Account, Identity, Keys
 
+
+if not TYPE_CHECKING:
+    SessionClients = object
 
 #: The options of a client besides its service and region.
 _OPTIONS: Final = frozenset({"api_version", "config", "endpoint_url", "isolated", "use_ssl", "verify"})
@@ -54,7 +58,7 @@ class ClientProvider(Protocol):
         ...
 
 
-class AccountSession:
+class AccountSession(SessionClients):
     """Session of one account: its role is assumed, and the pool keeps its token fresh.
 
     It holds nothing that must be closed, and works as long as its pool is open. Use it from the pool's event loop;
@@ -83,10 +87,7 @@ class AccountSession:
         self.region_name = region_name
         self.role_arn = role_arn
 
-    if TYPE_CHECKING:
-        # With the stubs installed (types-aiobotocore), client("ec2") is an EC2Client: their overloads are reused.
-        client = AioSession().create_client
-    else:
+    if not TYPE_CHECKING:  # its overloads are in the base class
 
         def client(
             self, service_name: str, region_name: str | None = None, **options: Any

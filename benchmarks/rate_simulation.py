@@ -8,7 +8,7 @@ loses is shown.
     python -m benchmarks.rate_simulation
 
 What would make the answer wrong: services that behave otherwise than these. AWS publishes the 600 a second for STS, not
-the burst; the smaller service stands for a quota that other programs have used up.
+the burst; the smaller service is like a quota that other programs have used up.
 """
 
 from __future__ import annotations

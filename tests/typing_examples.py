@@ -1,15 +1,20 @@
-"""What a user's type checker sees. This file is checked, by mypy and pyright, and never run."""
+"""What a user's type checker sees. This file is checked, by mypy and pyright, and never run.
+
+A line with `type: ignore` is a mistake that both must report: an unnecessary comment is an error.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import assert_type
+from typing import Any, assert_type
 
+from aiobotocore.config import AioConfig
 from types_aiobotocore_cloudwatch.client import CloudWatchClient
 from types_aiobotocore_ec2.client import EC2Client
+from types_aiobotocore_s3.client import S3Client
 from types_aiobotocore_sts.client import STSClient
 
-from asyncauth import Account, AccountSession, Keys, Outcome, Profile, Report, Role, Run, SessionPool
+from asyncauth import Account, AccountSession, Keys, Outcome, Profile, Report, Role, Run, SessionPool, Succeeded
 
 
 async def clients_have_their_services_type(session: AccountSession) -> None:
@@ -21,6 +26,26 @@ async def clients_have_their_services_type(session: AccountSession) -> None:
         assert_type(cloudwatch, CloudWatchClient)
     async with session.client("sts", region_name="cn-north-1") as sts:
         assert_type(sts, STSClient)
+
+
+async def clients_take_the_sessions_options(session: AccountSession, name: str) -> None:
+    config = AioConfig(read_timeout=5)
+    async with session.client("ec2", isolated=True, config=config, endpoint_url="http://localhost:1") as ec2:
+        assert_type(ec2, EC2Client)
+    session.client("ec2", aws_access_key_id="AKIAIOSFODNN7EXAMPLE")  # type: ignore[call-overload]
+    session.client("ec2", isolated="yes")  # type: ignore[call-overload]
+    session.client("ec2", unknown=1)  # type: ignore[call-overload]
+    async with session.client(name, verify=False) as client:
+        assert_type(client, Any)
+
+
+async def clients_of_a_pool_have_their_services_type(pool: SessionPool) -> None:
+    async with pool.client("ec2", "123456789012", "eu-west-1", isolated=True) as ec2:
+        assert_type(ec2, EC2Client)
+    async with pool.client("s3", Account("210987654321", partition="aws-cn")) as s3:
+        assert_type(s3, S3Client)
+    pool.client("ec2")  # type: ignore[call-overload]
+    pool.client("ec2", "123456789012", aws_session_token="example")  # type: ignore[call-overload]
 
 
 async def count_instances(session: AccountSession) -> int:
@@ -51,6 +76,11 @@ async def runs_carry_the_jobs_type() -> None:
         assert_type(report, Report[int])
         assert_type(report[0], Outcome[int])
         assert_type(report.values(), list[int])
+        assert_type(report.succeeded, tuple[Succeeded[int], ...])
+        assert_type(report.succeeded[0].value, int)
+        assert_type(report.failed, tuple[Outcome[int], ...])
+        await pool.map(count_instances, ["123456789012"], max_at_onze=3)  # type: ignore[call-overload]
+        await pool.map(count_instances, ["123456789012"], timeout="30")  # type: ignore[call-overload]
 
         assert_type(await pool.map(name_of_the_account, ["123456789012"]), Report[str])
         assert_type(pool.as_completed(name_of_the_account, listed(), timeout=30), Run[str])

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from aiobotocore.config import AioConfig
 
+    from asyncauth._client_types import PoolClients
     from asyncauth._credentials.sources import SourceSpec
     from asyncauth._fanout import Status
     from asyncauth._models import AccountLike, Keys, Profile
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from asyncauth._runtime.clock import Clock
     from asyncauth.caches import TokenCache
 
+if not TYPE_CHECKING:
+    PoolClients = object
+
 T = TypeVar("T")
 
 logger: Final = logging.getLogger("asyncauth.pool")
@@ -63,7 +67,7 @@ logger: Final = logging.getLogger("asyncauth.pool")
 POOL_CLOSED: Final = "the pool was closed"
 
 
-class SessionPool:
+class SessionPool(PoolClients):
     """Sessions for any number of AWS accounts, from base credentials that are found once.
 
     The role is assumed once per account, however many tasks need it; tokens are renewed before they expire. Open the
@@ -394,27 +398,28 @@ class SessionPool:
                 "belong to; use pool.session(account), or SessionPool(allow_long_term=True)"
             )
 
-    def client(
-        self, service_name: str, account: AccountLike, region_name: str | None = None, **options: Any
-    ) -> AbstractAsyncContextManager[Any]:
-        """Return an async context manager that provides a client of a service in an account.
+    if not TYPE_CHECKING:  # its overloads are in the base class
 
-        It is `session` and `AccountSession.client` in one. For a typed client use a session:
-        `(await pool.session(account)).client("ec2")`.
+        def client(
+            self, service_name: str, account: AccountLike, region_name: str | None = None, **options: Any
+        ) -> AbstractAsyncContextManager[Any]:
+            """Return an async context manager that provides a client of a service in an account.
 
-        Args:
-            service_name: boto3's name of the service, `ec2`.
-            account: an `Account`, a 12-digit id, or a role ARN.
-            region_name: None: the first of the account's own regions, else its partition's default region.
-            options: those of `AccountSession.client`.
+            It is `session` and `AccountSession.client` in one.
 
-        Raises:
-            ConfigurationError, PoolClosed: the account is invalid, or the pool is not open. Entering it raises the
-                other errors of `session` and `AccountSession.client`.
-        """
-        self._open_resources()
-        account = as_account(account)
-        return AccountClientLease(lambda: self.session(account, region_name), service_name, options)
+            Args:
+                service_name: boto3's name of the service, `ec2`.
+                account: an `Account`, a 12-digit id, or a role ARN.
+                region_name: None: the first of the account's own regions, else its partition's default region.
+                options: those of `AccountSession.client`.
+
+            Raises:
+                ConfigurationError, PoolClosed: the account is invalid, or the pool is not open. Entering it raises the
+                    other errors of `session` and `AccountSession.client`.
+            """
+            self._open_resources()
+            account = as_account(account)
+            return AccountClientLease(lambda: self.session(account, region_name), service_name, options)
 
     # -- runs ----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     #: Receives the account and its answer.
     Record = Callable[[str, "Answer"], None]
@@ -24,7 +24,7 @@ class Answer:
     instances: int
 
     @classmethod
-    def of(cls, parsed: dict[str, Any]) -> Answer:
+    def of(cls, parsed: Mapping[str, Any]) -> Answer:
         """Return the parts of an answer parsed by botocore."""
         reservations = parsed["Reservations"]
         return cls(
