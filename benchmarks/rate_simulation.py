@@ -171,6 +171,8 @@ STARTS: Final[dict[str, AdaptiveRateConfig]] = {
     "200/s, burst 50": AdaptiveRateConfig(start=200, start_burst=50),
 }
 SERVICES: Final[dict[str, Callable[[], Service]]] = {
+    "100/s, burst 25": lambda: Bucketed(100, 25),
+    "100/s, burst 50": lambda: Bucketed(100, 50),
     "100/s, burst 100": lambda: Bucketed(100, 100),
     "100/s, strict": lambda: Windowed(100),
     "600/s, burst 600": lambda: Bucketed(600, 600),

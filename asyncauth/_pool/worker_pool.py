@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncauth._pool.pool import SessionPool
-from asyncauth._resilience import RateLimitShare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asyncauth._resilience import RateLimitShare
     from asyncauth._runs import RunOptions, Targets
     from asyncauth._runs.run import Run
 

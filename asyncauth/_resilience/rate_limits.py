@@ -124,9 +124,9 @@ class RateLimitRule:
 DEFAULT_RATE_LIMITS: Final = (
     RateLimitRule(
         RateLimit("sts", per=("source", "region"), rate=10_000, action="AssumeRole"),
-        # Chosen by `benchmarks/rate_simulation.py`: a hundred accounts take 0.2 instead of 0.6 s, an STS that allows
-        # 100 a second does not throttle them, and in a long run a neighbour loses about as much as without the burst.
-        AdaptiveRateConfig(start_burst=80),
+        # Chosen by `benchmarks/rate_simulation.py`: at an STS that allows 100 a second, a hundred accounts are not
+        # throttled if its burst is 100, and a fifth of their first requests if it is 25 or 50.
+        AdaptiveRateConfig(start_burst=50),
         waits_when_saturated=True,
     ),
     RateLimitRule(RateLimit("organizations", per=("source", "region"), rate=100), AdaptiveRateConfig(start=10)),

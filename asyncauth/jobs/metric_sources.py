@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio.to_thread
 
@@ -55,7 +55,7 @@ class ListedMetrics:
     """
 
     def __init__(self, *, recently_active: bool = False, linked: bool = False) -> None:
-        self._parameters = {
+        self._parameters: dict[str, Any] = {
             **({"RecentlyActive": "PT3H"} if recently_active else {}),
             **({"IncludeLinkedAccounts": True} if linked else {}),
         }
@@ -68,7 +68,7 @@ class ListedMetrics:
         async with session.client("cloudwatch") as client:
             for preset in presets:
                 # One listing of a namespace has fewer calls than one for each metric.
-                single = {"MetricName": next(iter(preset.stats))} if len(preset.stats) == 1 else {}
+                single: dict[str, Any] = {"MetricName": next(iter(preset.stats))} if len(preset.stats) == 1 else {}
                 pages = client.get_paginator("list_metrics").paginate(
                     Namespace=preset.namespace, Dimensions=[{"Name": preset.dimension}], **single, **self._parameters
                 )

@@ -87,11 +87,11 @@ assert STS is not None
 )
 def test_a_hundred_accounts_start_at_once_and_are_not_throttled(service: Callable[[], Service], latency: float) -> None:
     """STS that allows 100 a second, or that a neighbour uses at 400 of 600, throttles no AssumeRole of the first 100
-    accounts, which wait for less than 0.25 s."""
+    accounts, which wait for less than 0.5 s."""
     results = [fan_out(service(), 100, latency=latency, seed=seed, config=STS) for seed in SEEDS]
 
     assert max(result.throttled for result in results) == 0
-    assert max(result.seconds for result in results) < 0.25 + latency
+    assert max(result.seconds for result in results) < 0.5 + latency
 
 
 def test_the_burst_of_the_start_costs_a_neighbour_little_more() -> None:
@@ -114,7 +114,7 @@ def test_once_throttled_the_burst_is_a_tenth_of_a_second() -> None:
     for acquisition in [bucket.acquire(0.0, waited=True) for _ in range(4)]:
         bucket.answered(acquisition, 0.1, throttled=True)
 
-    assert before == 80
+    assert before == 50
     assert bucket.burst == max(1.0, bucket.rate / 10) < 10
 
 
