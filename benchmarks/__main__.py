@@ -116,6 +116,13 @@ def write(result: dict[str, Any], folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
+def added(result: dict[str, Any], complete: dict[str, Any]) -> dict[str, Any]:
+    """Return the complete result with the sections of another run, each marked with that run's date and load."""
+    about = {key: result["about"][key] for key in ("when", "load_before")}
+    sections = {name: {**section, "apart": about} for name, section in result.items() if name != "about"}
+    return {**complete, **sections}
+
+
 def _log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -154,6 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="no third run after this time (default: %(default)s)",
     )
     parser.add_argument(
+        "--add",
+        action="store_true",
+        help="with --only: put these sections into the results of the last complete run, each with its date",
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         help="folder for the results (default: results, for a part of the benchmarks results/scratch)",
@@ -162,6 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_complete = not (options.quick or options.sizes or options.variants or options.runs) and options.only == list(
         SECTIONS
     )
+    if options.add and (options.quick or options.sizes or options.variants or options.runs):
+        parser.error("--add takes whole sections: no --quick, --sizes, --variants or --runs")
     options.sizes = options.sizes or ([10, 200] if options.quick else list(SIZES))
     options.variants = options.variants or list(VARIANTS)
     options.runs = options.runs or (1 if options.quick else 5)
@@ -171,8 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if raw := result.get("fleet", {}).get("raw"):
         calibrations = [one["calibration_ms"] for one in raw]
         result["about"]["calibration_ms"] = [min(calibrations), statistics.median(calibrations), max(calibrations)]
+    if options.add:
+        result = added(result, json.loads((RESULTS / "results.json").read_text(encoding="utf-8")))
     # The README shows the files in RESULTS: a table there must not contain ratios of two runs.
-    for path in write(result, options.output or (RESULTS if is_complete else RESULTS / "scratch")):
+    for path in write(result, options.output or (RESULTS if is_complete or options.add else RESULTS / "scratch")):
         print(path)
     broken = [claim for claim in _report.claims(result) if not claim.holds]
     for claim in broken:

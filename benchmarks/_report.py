@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 OURS = "asyncauth"
 
@@ -154,23 +154,10 @@ def markdown(result: Mapping[str, Any]) -> str:
     ]
     if fleet := result.get("fleet"):
         live = {row["variant"]: row["kib_per_session"] for row in result.get("live", {}).get("rows", ())}
-        parts += _fleet_parts(fleet, live)
-    if bigpage := result.get("bigpage"):
-        parts += _bigpage_parts(bigpage)
-    if tls := result.get("tls"):
-        parts += _tls_parts(tls)
-    if micro := result.get("micro"):
-        parts += _micro_parts(micro)
-    if login := result.get("login"):
-        parts += _login_parts(login)
-    if short := result.get("short"):
-        parts += _short_parts(short)
-    if rates := result.get("rates"):
-        parts += ["## The start of the AssumeRole rate, simulated\n", rates_table(rates)]
-    if ablation := result.get("ablation"):
-        parts += _ablation_parts(ablation)
-    if sweep := result.get("sweep"):
-        parts += ["## How many at once\n", sweep_table(sweep)]
+        parts += _fleet_parts(fleet, live) + _apart(fleet)
+    for name, section_parts in _SECTION_PARTS.items():
+        if section := result.get(name):
+            parts += section_parts(section) + _apart(section)
     if judged := claims(result):
         parts += [
             "## What was promised\n",
@@ -509,3 +496,28 @@ def _uncounted(points: Sequence[Mapping[str, Any]]) -> str:
             happened = f"{be} skipped" if kind == "skipped" else kind
             text += f"\n{accounts} {happened} ({causes}); the rates do not count {'it' if total == 1 else 'them'}.\n"
     return text
+
+
+def _rates_parts(rates: Mapping[str, Any]) -> list[str]:
+    return ["## The start of the AssumeRole rate, simulated\n", rates_table(rates)]
+
+
+def _sweep_parts(sweep: Mapping[str, Any]) -> list[str]:
+    return ["## How many at once\n", sweep_table(sweep)]
+
+
+def _apart(section: Mapping[str, Any]) -> list[str]:
+    about = section.get("apart")
+    return [] if about is None else [f"Measured in a run of its own, {about['when']}{_load(about)}.\n"]
+
+
+_SECTION_PARTS: Final[dict[str, Callable[[Mapping[str, Any]], list[str]]]] = {
+    "bigpage": _bigpage_parts,
+    "tls": _tls_parts,
+    "micro": _micro_parts,
+    "login": _login_parts,
+    "short": _short_parts,
+    "rates": _rates_parts,
+    "ablation": _ablation_parts,
+    "sweep": _sweep_parts,
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import sys
 import time
 import xml.etree.ElementTree as ET
@@ -796,3 +797,24 @@ def test_only_a_complete_run_writes_the_results(
         "sweep.svg",
     ]
     assert "not kept: binding a client" in capsys.readouterr().err
+
+
+def test_sections_that_were_measured_apart_have_their_date(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, result: dict[str, Any]
+) -> None:
+    """`--add` keeps the complete result and marks what it adds, and takes whole sections only."""
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "measure", lambda _options: result)
+    command.main([])
+    before = json.loads((tmp_path / "results.json").read_text())
+    rates = rate_simulation.run(sizes=(10,), log=lambda _: None)
+    about = {"when": "1 May 2030", "load_before": 0.5}
+    monkeypatch.setattr(command, "measure", lambda _options: {"about": dict(about), "rates": rates})
+
+    assert command.main(["--only", "rates", "--add"]) == 0
+
+    assert json.loads((tmp_path / "results.json").read_text()) == {**before, "rates": {**rates, "apart": about}}
+    page = (tmp_path / "results.md").read_text()
+    assert page.count("Measured in a run of its own, 1 May 2030; load average before the run 0.50.") == 1
+    with pytest.raises(SystemExit):
+        command.main(["--only", "rates", "--add", "--quick"])
