@@ -10,6 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from asyncauth import Account, ConfigurationError, PoolClosed
+from asyncauth._aws.global_services import home_region
 from asyncauth._aws.partitions import get_partition
 from asyncauth._aws.region_selection import DEFAULT_REGIONS
 from asyncauth._fanout import Limits, fan_out
@@ -34,8 +35,9 @@ class StubSession:
         self.provider = provider
         self.account = account
 
-    def client(self, service_name: str) -> StubSession:
-        assert service_name in ("account", "ec2")
+    def client(self, service_name: str, region_name: str | None = None) -> StubSession:
+        expected = {"account": home_region(self.account.partition), "ec2": None}
+        assert region_name == expected[service_name]
         return self
 
     async def __aenter__(self) -> Self:
