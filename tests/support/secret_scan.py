@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from asyncauth import Keys
-from asyncauth._runs import Outcome, Report
+from asyncauth._runs import Outcome, Report, Succeeded
 from tests.support.references import reachable
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ class SecretScan:
     def pytest_sessionstart(self) -> None:
         logging.getLogger().addHandler(self._handler)
         self._patch_pickle()
-        self._patch(Outcome, "__init__", lambda outcome: self.outcome(outcome))
+        for kind in (Outcome, Succeeded):  # each dataclass has its own
+            self._patch(kind, "__init__", lambda outcome: self.outcome(outcome))
         self._patch(Report, "__init__", lambda report: self.report(report))
 
         def readouterr(fixture: Any, *, read: Any = pytest.CaptureFixture.readouterr) -> Any:
