@@ -111,7 +111,7 @@ def test_the_pools_class_imports_no_parts_of_an_open_pool() -> None:
         "import sys\n"
         "from asyncauth import SessionPool\n"
         "print(sorted({'.'.join(name.split('.')[:2]) for name in sys.modules if name.startswith('asyncauth.')}))\n"
-        "print('aiobotocore.session' in sys.modules, 'tomllib' in sys.modules)"
+        "print('aiobotocore.session' in sys.modules, 'asyncauth._models.fleet_file' in sys.modules)"
     )
 
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

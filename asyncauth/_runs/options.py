@@ -68,6 +68,10 @@ class RunOptions:
             Without consent every target is skipped. An iterator of accounts is read to its end first, up to
             100,000; with `enabled` regions the plan has all regions of the partition as an upper bound.
         dry_run: do everything except calling the job; targets that are reached are skipped, reason "dry run".
+        engine: runs the targets in other processes, such as `asyncauth.engines.DaskEngine()`; None: in this one. The
+            job, its values and the settings of the pool are pickled. Credentials are not: each worker finds its own.
+            `max_at_once` is then the number in the whole cluster if it is given, and that of each worker's pool if it
+            is None.
 
     Raises:
         ConfigurationError: a limit is out of range, or `retry` is neither a `Retry` nor a number.

@@ -46,6 +46,10 @@ class NeedsTwo(Exception):
     def __init__(self, bucket: str, key: str) -> None:
         super().__init__(f"{bucket}/{key} is missing")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As exceptions do by default; written out because distributed registers another way for those that do not.
+        return type(self), self.args
+
 
 class HoldsLock(Exception):
     """Exception that cannot be pickled."""

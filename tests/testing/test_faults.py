@@ -397,10 +397,11 @@ async def test_counts_can_be_reset(fleet: SimulatedFleet) -> None:
 def test_counts_show_the_gauges() -> None:
     """The repr of counts is one line of figures for a fleet of any size."""
     empty = {"calls": [], "in_flight": 1, "peak": 2, "peaks": [], "throttled": 3, "expired": 4}
-    empty |= {"expired_early": 5, "expired_in_transit": 6, "owners": {}}
+    empty |= {"expired_early": 5, "expired_in_transit": 6, "owners": {}, "billed_metrics": 7, "data_points": 8}
 
     assert repr(Counts.from_json(empty)) == (
-        "Counts(in_flight=1, peak=2, throttled=3, expired=4, expired_early=5, expired_in_transit=6)"
+        "Counts(in_flight=1, peak=2, throttled=3, expired=4, expired_early=5, expired_in_transit=6, "
+        "billed_metrics=7, data_points=8)"
     )
 
 
