@@ -154,7 +154,7 @@ class Targets:
         if isinstance(self._accounts, Collection):
             return
         read: list[Account] = []
-        async for given in _as_async(self._accounts):
+        async for given in as_async(self._accounts):
             if (account := self._as_account(given)) is not None:
                 read.append(account)
             if len(read) > MAX_CONFIRMED_ACCOUNTS:
@@ -196,7 +196,7 @@ class Targets:
 
     def accounts_with_regions(self) -> _AccountReader | ReadAhead:
         """Return an iterator over the accounts with their enabled regions; None where they need no call."""
-        return self._ahead or _AccountReader(_as_async(self._accounts), self._next_account)
+        return self._ahead or _AccountReader(as_async(self._accounts), self._next_account)
 
     def _iterate(self) -> Iterator[Target]:
         assert isinstance(self._accounts, Iterable)
@@ -321,7 +321,8 @@ class _AsyncReader:
         raise StopAsyncIteration
 
 
-def _as_async(accounts: Iterable[AccountLike] | AsyncIterable[AccountLike]) -> AsyncIterable[AccountLike]:
+def as_async(accounts: Iterable[AccountLike] | AsyncIterable[AccountLike]) -> AsyncIterable[AccountLike]:
+    """Return accounts as an async iterable."""
     return accounts if isinstance(accounts, AsyncIterable) else _AsyncReader(accounts)
 
 

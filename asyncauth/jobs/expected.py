@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Collection, Iterable
 from typing import TYPE_CHECKING, Final, Self
 
-import anyio.lowlevel
-
 from asyncauth import Account
 from asyncauth._aws.partitions import get_partition
 from asyncauth._errors import ConfigurationError
-from asyncauth._runs.targets import Targets
+from asyncauth._runs.targets import Targets, as_async
 from asyncauth.stores import ExpectedTarget, ExpectsTargets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from asyncauth import AccountLike
 
@@ -55,7 +53,7 @@ class _NotedAccounts:
         regions: Sequence[str] | None,
     ) -> None:
         self._store = store
-        self._accounts = _iterate(accounts)
+        self._accounts = aiter(as_async(accounts))
         self._regions = regions
 
     def __aiter__(self) -> Self:
@@ -67,26 +65,6 @@ class _NotedAccounts:
         if expected:
             await self._store.expect(expected)
         return given
-
-
-def _iterate(accounts: Iterable[AccountLike] | AsyncIterable[AccountLike]) -> AsyncIterator[AccountLike]:
-    return aiter(accounts) if isinstance(accounts, AsyncIterable) else _Slow(accounts)
-
-
-class _Slow:
-    """Async iterator over an iterable; the event loop runs between two items."""
-
-    def __init__(self, accounts: Iterable[AccountLike]) -> None:
-        self._accounts = iter(accounts)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> AccountLike:
-        await anyio.lowlevel.checkpoint()
-        for account in self._accounts:
-            return account
-        raise StopAsyncIteration
 
 
 def _targets_of(given: AccountLike, regions: Sequence[str] | None) -> list[ExpectedTarget]:

@@ -14,7 +14,7 @@ from asyncauth._runs.outcome import DONE_BEFORE
 from asyncauth.jobs.metric_fetch import parts_of
 from asyncauth.jobs.metrics import ends_of
 from asyncauth.jobs.sync import _status_of, _status_of_target
-from asyncauth.stores import METRICS_PREFIX, Scope, ScopeStatus
+from asyncauth.stores import METRICS_PREFIX, Interruptible, Scope, ScopeStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Mapping
@@ -79,6 +79,8 @@ async def sync_metrics(
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await targets.finish(getattr(error, "report", None))
+                if isinstance(store, Interruptible):
+                    await store.interrupt()
             raise
         try:
             await targets.finish(report)

@@ -211,6 +211,7 @@ async def test_a_sync_that_is_cancelled_records_its_scopes(path: Path) -> None:
     assert [(kind, status != "ok") for kind, status, *_ in rows(path, SCOPES.format("1"))] == [
         ("metrics:Simulated", True)
     ]
+    assert rows(path, "select state from syncs where sync = '1'") == [("interrupted",)]
 
 
 async def test_a_journal_skips_what_is_done(path: Path, tmp_path: Path) -> None:
