@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.stacks import EXCEPTIONS, TESTS, WITHOUT_AWS, reaches_the_stack, runs_on_every_stack
+from tests.support.stacks import (
+    ABOVE,
+    EXCEPTIONS,
+    ROOT,
+    TESTS,
+    WITHOUT_AWS,
+    imports_the_stack,
+    reaches_the_stack,
+    runs_on_every_stack,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,18 +30,28 @@ def _name(path: Path) -> str:
 
 @pytest.mark.parametrize("path", ON_THE_NEWEST, ids=_name)
 def test_a_file_that_runs_on_the_newest_stack_alone_does_not_depend_on_it(path: Path) -> None:
-    """Neither its imports nor theirs reach botocore, and it starts no fleet by a fixture of the plugin."""
-    assert not reaches_the_stack(path)
+    """Its imports do not reach botocore, and it starts no fleet; above it, the file itself does not import it."""
+    if ABOVE.isdisjoint({_name(path), path.relative_to(TESTS).parts[0]}):
+        assert not reaches_the_stack(path)
+    else:
+        assert not imports_the_stack(path)
+
+
+@pytest.mark.parametrize("name", sorted(name for name in ABOVE if "/" not in name))
+def test_a_package_above_the_stack_does_not_import_it(name: str) -> None:
+    """All that it knows of botocore comes through packages whose tests run on every stack."""
+    assert not [path for path in (ROOT / "asyncauth" / name).rglob("*.py") if imports_the_stack(path)]
 
 
 def test_each_entry_of_the_lists_names_tests() -> None:
     """A directory or file that was moved or renamed leaves the lists, and an exception is necessary."""
-    tops = {path.relative_to(TESTS).parts[0] for path in FILES}
+    names = {path.relative_to(TESTS).parts[0] for path in FILES} | {_name(path) for path in FILES}
 
-    assert tops >= WITHOUT_AWS
+    assert names >= WITHOUT_AWS | ABOVE
+    assert not WITHOUT_AWS & ABOVE
     assert {_name(path) for path in FILES} >= EXCEPTIONS
     for name in EXCEPTIONS:
-        assert name.partition("/")[0] in WITHOUT_AWS
+        assert name.partition("/")[0] in WITHOUT_AWS | ABOVE
         assert reaches_the_stack(TESTS / name)
 
 

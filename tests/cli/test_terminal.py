@@ -12,7 +12,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import botocore.credentials
 import pytest
 
 from asyncauth import Account
@@ -20,8 +19,6 @@ from asyncauth.cli import program
 from asyncauth.testing import SimulatedFleet
 from tests.cli.conftest import DENIED
 from tests.support.command_line import PROGRAM, CommandLine, check_output
-
-pytestmark = pytest.mark.botocore
 
 SCREENS = Path(__file__).parent / "screens"
 WIDTHS = (60, 80, 200)
@@ -101,8 +98,6 @@ def normalized(screen: str) -> str:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_screen_is_the_kept_one(cli: CommandLine, name: str, width: int) -> None:
     """On a terminal of each width the screen is the one that is kept, and no line is longer than the terminal."""
-    if name == "error" and not hasattr(botocore.credentials, "LoginProvider"):
-        pytest.skip("the kept screen lists `aws login`, which this botocore does not know")
     (cli.folder / "jobs.py").write_text(JOB)
     if name == "sql":
         cli.run("inventory", "ec2:vpc", "--store", "inventory.db", *cli.all_accounts())

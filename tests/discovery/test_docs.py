@@ -19,8 +19,6 @@ from asyncauth._aws.region_selection import DEFAULT_REGIONS
 from asyncauth.testing import SimulatedFleet
 from asyncauth.testing.__main__ import environ_of
 
-pytestmark = pytest.mark.botocore
-
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "discovery.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)

@@ -22,7 +22,6 @@ from tests.support.fleets import pool_over
 if TYPE_CHECKING:
     from asyncauth import SessionPool
 
-pytestmark = pytest.mark.botocore
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "inventory.md").read_text(encoding="utf-8")

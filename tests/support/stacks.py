@@ -1,7 +1,8 @@
 """Stacks: which tests run on every supported stack of aiobotocore, and which on the newest alone.
 
 A test runs on every stack, and has the marker `botocore`, unless its directory or its file is listed here: so a new
-test is left out only on purpose.
+test is left out only on purpose. `WITHOUT_AWS` has what does not depend on the stack at all, `ABOVE` what meets it only
+through packages whose own tests run on every stack.
 """
 
 from __future__ import annotations
@@ -30,8 +31,22 @@ WITHOUT_AWS: Final = frozenset(
         "test_words.py",
     }
 )
-#: Files in these directories that do reach one.
-EXCEPTIONS: Final = frozenset({"resilience/test_request_guard.py"})
+#: Directories whose tests, and the packages that they are about, import no package that differs; and such files.
+ABOVE: Final = frozenset(
+    {
+        "caches",
+        "cli",
+        "discovery/test_docs.py",
+        "discovery/test_files.py",
+        "end_to_end/test_inventory_page.py",
+        "end_to_end/test_readme.py",
+        "engines",
+        "stores",
+    }
+)
+#: Files in the directories of either list that run on every stack all the same: they depend on it, or they show that
+#: the layers above work on it at all.
+EXCEPTIONS: Final = frozenset({"resilience/test_request_guard.py", "cli/test_commands.py", "engines/test_pickling.py"})
 
 #: Packages that differ between the stacks.
 _STACK: Final = frozenset({"aioboto3", "aiobotocore", "aiohttp", "awscrt", "boto3", "botocore", "moto"})
@@ -46,7 +61,8 @@ def runs_on_every_stack(path: Path) -> bool:
     if not path.is_relative_to(TESTS):
         return True
     relative = path.relative_to(TESTS)
-    return relative.parts[0] not in WITHOUT_AWS or relative.as_posix() in EXCEPTIONS
+    name = relative.as_posix()
+    return {relative.parts[0], name}.isdisjoint(WITHOUT_AWS | ABOVE) or name in EXCEPTIONS
 
 
 @cache
@@ -66,6 +82,11 @@ def reaches_the_stack(path: Path) -> bool:
             waiting += _imports(source)
         seen.add(module)
     return False
+
+
+def imports_the_stack(path: Path) -> bool:
+    """Return whether a file itself imports a package that differs between the stacks."""
+    return any(module.partition(".")[0] in _STACK for module in _imports(path))
 
 
 @cache
