@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from asyncauth._aws.error_codes import DENIED
 from asyncauth._errors import IncompleteMetrics
-from asyncauth._runs.outcome import DONE_BEFORE
 from asyncauth.jobs.metric_fetch import parts_of
 from asyncauth.jobs.metrics import ends_of
-from asyncauth.jobs.sync import _status_of, _status_of_target
-from asyncauth.stores import METRICS_PREFIX, Interruptible, Scope, ScopeStatus
+from asyncauth.jobs.scope_status import CANCELLED, status_of_error, status_of_target
+from asyncauth.jobs.store_run import run_into_store
+from asyncauth.stores import METRICS_PREFIX, LimitsSpace, Scope, ScopeStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Mapping
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asyncauth._models.metrics import Points
     from asyncauth.jobs.metric_fetch import Fetched, Part, Problem
     from asyncauth.jobs.metrics import MetricsJob
+    from asyncauth.jobs.store_run import TargetKey
     from asyncauth.stores import MetricStore
 
 
@@ -63,44 +64,31 @@ async def sync_metrics(
         job = cloudwatch_metrics(["AWS/EC2"], dimensions=StoredResources("inventory.db"))
         await sync_metrics(pool, job, SqliteStore("inventory.db"), accounts, ["us-east-1"])
     """
-    targets = _Targets(job, store, await store.metric_ends())
-
-    async def sync_target(session: AccountSession) -> int:
-        return await targets.sync(session)
-
-    # The journal's identity is the job's name: what is done for other metrics or another store is not done for these.
-    sync_target.__qualname__ = f"sync of {job.__qualname__} into {store!r}"
     options.setdefault("retry", None)
-    journal = options.get("journal")
-    await store.begin(sync_id, (), journal=None if journal is None else os.fspath(journal))
-    try:
-        try:
-            report: Report[int] = await pool.map(sync_target, accounts, regions, **options)
-        except BaseException as error:
-            with anyio.CancelScope(shield=True):
-                await targets.finish(getattr(error, "report", None))
-                if isinstance(store, Interruptible):
-                    await store.interrupt()
-            raise
-        try:
-            await targets.finish(report)
-        except BaseException as error:
-            BaseException.__setattr__(error, "report", report)
-            raise
-        return report
-    finally:
-        with anyio.CancelScope(shield=True):
-            await store.close()
+    return await run_into_store(
+        pool,
+        _Targets(job, store),
+        store,
+        accounts,
+        regions,
+        name=f"sync of {job.__qualname__} into {store!r}",
+        begin=partial(store.begin, sync_id, (), metrics=job.namespaces),
+        options=options,
+    )
 
 
 class _Targets:
     """Targets of one sync, and which of them have recorded their scopes."""
 
-    def __init__(self, job: MetricsJob, store: MetricStore, known: Mapping[Any, int]) -> None:
+    def __init__(self, job: MetricsJob, store: MetricStore) -> None:
         self._job = job
         self._store = store
-        self._known = known
-        self._recorded: set[tuple[str, str, str]] = set()
+        self._known: Mapping[Any, int] = {}
+        self._recorded: set[TargetKey] = set()
+
+    async def prepare(self) -> None:
+        """Read where earlier syncs ended. Not before the store has begun, which may wait for the end of another one."""
+        self._known = await self._store.metric_ends()
 
     async def sync(self, session: AccountSession) -> int:
         """Fetch one target; return its points.
@@ -108,15 +96,9 @@ class _Targets:
         Raises:
             IncompleteMetrics: a scope is not `ok`.
         """
-        own = _key(session.account.partition, session.account.id, session.region_name)
+        own = (session.account.partition, session.account.id, session.region_name)
         scopes: dict[Part, Scope] = {}
-
-        async def keep(page: list[Points]) -> None:
-            by_part: dict[Part, list[Points]] = defaultdict(list)
-            for points in page:
-                by_part[points.series.namespace, points.series.account].append(points)
-            for part, some in by_part.items():
-                await self._store.write_points(scopes[part], some)
+        sink = _Sink(self._store, scopes)
 
         try:
             requests = await self._job.requests(session)
@@ -126,16 +108,15 @@ class _Targets:
             scopes |= {part: _scope(part, session) for part in parts}
             for (part, period), end in self._job.windows(requests, session.account.id).items():
                 await self._store.note_window(scopes[part], period, end)
-            fetched = await self._job.fetch(session, requests, ends_of(self._known, session), keep)
+            fetched = await self._job.fetch(session, requests, ends_of(self._known, session), sink.write)
         except Exception as error:
             if scopes:
-                await self._finish(scopes, dict.fromkeys(scopes, _status_of(error)))
+                await self._finish(scopes, dict.fromkeys(scopes, status_of_error(error)))
                 self._recorded.add(own)
             raise
         except BaseException:
             with anyio.CancelScope(shield=True):
-                status = ScopeStatus("timed_out", reason="it was cancelled")
-                await self._finish(scopes, dict.fromkeys(scopes, status))
+                await self._finish(scopes, dict.fromkeys(scopes, CANCELLED))
             raise
         statuses = _statuses(scopes, fetched)
         rows = await self._finish(scopes, statuses)
@@ -153,24 +134,41 @@ class _Targets:
     async def _finish(self, scopes: Mapping[Part, Scope], statuses: Mapping[Part, ScopeStatus]) -> int:
         return sum([await self._store.finish_scope(scope, statuses[part]) for part, scope in scopes.items()])
 
-    async def finish(self, report: Report[int] | None) -> None:
-        """Record the scopes of targets that never began, or that were cancelled, with the status of their target."""
-        for outcome in report or ():
-            if not outcome.ok and outcome.reason != DONE_BEFORE:
-                await self._finish_target(outcome)
-
-    async def _finish_target(self, outcome: Outcome[int]) -> None:
+    async def finish_target(self, outcome: Outcome[int]) -> None:
+        """Record the scopes of a target that never began, or that was cancelled, with the status of the target."""
         account = outcome.account
-        if _key(account.partition, account.id, outcome.region_name) in self._recorded and outcome.status == "failed":
+        if (account.partition, account.id, outcome.region_name) in self._recorded and outcome.status == "failed":
             return
-        status = _status_of_target(outcome)
+        status = status_of_target(outcome)
         for namespace in self._job.namespaces:
             scope = Scope(METRICS_PREFIX + namespace, account.partition, account.id, outcome.region_name)
             await self._store.finish_scope(scope, status)
 
 
-def _key(partition: str, account: str, region: str) -> tuple[str, str, str]:
-    return partition, account, region
+class _Sink:
+    """Sink of one target's points, into the scopes that they belong to.
+
+    The target waits for space before its first page alone: it ends none of its scopes before it has fetched all of
+    them, so with pages in the store it must go on.
+    """
+
+    def __init__(self, store: MetricStore, scopes: Mapping[Part, Scope]) -> None:
+        self._store = store
+        self._scopes = scopes
+        self._has_begun = False
+        self._lock = anyio.Lock()
+
+    async def write(self, page: list[Points]) -> None:
+        """Write the points of a call."""
+        async with self._lock:  # of two calls at once, the second goes on as soon as the first has space
+            if not self._has_begun and isinstance(self._store, LimitsSpace):
+                await self._store.wait_for_space()
+            self._has_begun = True
+        by_part: dict[Part, list[Points]] = defaultdict(list)
+        for points in page:
+            by_part[points.series.namespace, points.series.account].append(points)
+        for part, some in by_part.items():
+            await self._store.write_points(self._scopes[part], some)
 
 
 def _scope(part: Part, session: AccountSession) -> Scope:
@@ -191,7 +189,7 @@ def _status(problems: list[Problem]) -> ScopeStatus:
     first = problems[0]
     number = f"{len(problems)} results are not complete; " if len(problems) > 1 else ""
     if first.error is not None:
-        status = _status_of(first.error)
+        status = status_of_error(first.error)
         return ScopeStatus(status.status, status.code, f"{number}{first.reason}")
     is_denied = first.code in DENIED | {"Forbidden"}
     return ScopeStatus("denied" if is_denied else "error", first.code, f"{number}{first.reason}")

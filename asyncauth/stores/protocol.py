@@ -99,6 +99,19 @@ class Store(Protocol):
 class MetricStore(Store, Protocol):
     """Store that also keeps points of metrics."""
 
+    async def begin(
+        self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None, metrics: Sequence[str] = ()
+    ) -> str:
+        """Open the store for one sync, as `Store.begin` does.
+
+        Args:
+            sync: the id; None: that of the journal's last sync if the journal's file exists, else a new one.
+            kinds: the kinds of the sync.
+            journal: path of the run's journal; None without one.
+            metrics: namespaces of the sync's metrics. With the kinds, they are the scopes of each expected target.
+        """
+        ...
+
     async def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
         """Keep points of a scope, whose kind begins with `metrics:`; the last value of an instant counts.
 
@@ -129,6 +142,15 @@ class ExpectsTargets(Protocol):
         A scope of theirs that has no record when the sync ends, or when the store is opened after a kill, is recorded
         as skipped. Of a target that is not certain, only scopes that an earlier sync fetched.
         """
+        ...
+
+
+@runtime_checkable
+class LimitsSpace(Protocol):
+    """Optional part of a store of metrics: it limits what waits for the end of its scopes."""
+
+    async def wait_for_space(self) -> None:
+        """Wait until a target that has no page in the store may write one."""
         ...
 
 

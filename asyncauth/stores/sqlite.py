@@ -95,13 +95,16 @@ class SqliteStore:
         self._began: dict[Scope, float] = {}
         self._windows: dict[Scope, dict[int, int]] = {}
 
-    async def begin(self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None) -> str:
+    async def begin(
+        self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None, metrics: Sequence[str] = ()
+    ) -> str:
         """Take the lock, migrate the file, create the views of the kinds, and return the sync's id.
 
         Args:
             sync: the id; None: that of the journal's last sync if the journal's file exists, else a new one.
             kinds: the kinds of the sync.
             journal: path of the run's journal; None without one.
+            metrics: namespaces of the sync's metrics.
 
         Raises:
             StoreLocked: another run writes to the store.
@@ -111,9 +114,13 @@ class SqliteStore:
         if self._connection is not None:
             raise ConfigurationError(f"{self!r} is open; use an object of its own for each sync")
         deadline = self._clock.monotonic() + self._wait
+        scopes = [
+            *((kind.name, kind.scope) for kind in kinds),
+            *((METRICS_PREFIX + each, "region") for each in metrics),
+        ]
         while True:
             try:
-                return await self._in_writer(lambda: self._begin(sync, kinds, journal))
+                return await self._in_writer(lambda: self._begin(sync, kinds, scopes, journal))
             except StoreLocked:
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
@@ -145,13 +152,18 @@ class SqliteStore:
         Raises:
             OSError: the disk is full; finish the scope with the status `error`.
         """
-        # Read here and changed in the writer thread: a number that is late by one page is good enough.
-        while scope not in self._began and self._spool is not None and self._spool.size >= self._spool_bytes:
-            await self._freed.wait()
+        if scope not in self._began:
+            await self.wait_for_space()
         await self._in_writer(lambda: self._write(scope, page))
 
+    async def wait_for_space(self) -> None:
+        """Wait until the spool has less than `spool_bytes`."""
+        # Read here and changed in the writer thread: a number that is late by one page is good enough.
+        while self._spool is not None and self._spool.size >= self._spool_bytes:
+            await self._freed.wait()
+
     async def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
-        """Append points of metrics to the spool.
+        """Append points of metrics to the spool, without waiting: await `wait_for_space` before a target's first page.
 
         Args:
             scope: the scope, whose kind begins with `metrics:`.
@@ -160,7 +172,7 @@ class SqliteStore:
         Raises:
             OSError: the disk is full; finish the scope with the status `error`.
         """
-        # It does not wait for space: a target writes several of such scopes side by side, and ends none before all.
+        # It cannot wait by itself: a target writes several of such scopes side by side, and ends none before all.
         await self._in_writer(lambda: self._write_points(scope, page))
 
     async def note_window(self, scope: Scope, period: int, end: int) -> None:
@@ -222,7 +234,9 @@ class SqliteStore:
 
     # -- in the writer thread ------------------------------------------------------------------------------------
 
-    def _begin(self, sync: str | None, kinds: Sequence[Kind], journal: str | None) -> str:
+    def _begin(
+        self, sync: str | None, kinds: Sequence[Kind], scopes: Sequence[tuple[str, str]], journal: str | None
+    ) -> str:
         refuse_network_file_system(self._file.parent)
         os.close(open_private(self._file))  # SQLite gives -wal and -shm the mode of the file
         self._lock.acquire()
@@ -232,7 +246,7 @@ class SqliteStore:
                 self._prepare(connection, kinds)
                 self._spool = Spool(self._file.with_name(self._file.name + ".spool"))
                 self._sync = self._choose_sync(connection, sync, journal)
-                self._start(connection, kinds, journal)
+                self._start(connection, scopes, journal)
             except sqlite3.DatabaseError as error:
                 if type(error) is not sqlite3.DatabaseError:  # its subclasses are about a step, not about the file
                     raise
@@ -277,16 +291,16 @@ class SqliteStore:
             )
         return chosen
 
-    def _start(self, connection: sqlite3.Connection, kinds: Sequence[Kind], journal: str | None) -> None:
+    def _start(self, connection: sqlite3.Connection, scopes: Sequence[tuple[str, str]], journal: str | None) -> None:
         """Record the sync, and what earlier ones that were killed have left out."""
         self._is_ended = False
         with _schema.transaction(connection):
             for sync, last in connection.execute(_schema.INTERRUPTED, (self._sync,)).fetchall():
                 self._record_unfetched(connection, sync, _INTERRUPTED)
                 connection.execute(_schema.END, (last, "interrupted", sync))
-            listed = json.dumps([(kind.name, kind.scope) for kind in kinds])
             path = None if journal is None else os.path.abspath(journal)
-            connection.execute(_schema.SYNC, (self._sync, self._mode, self._clock.time(), path, listed))
+            values = (self._sync, self._mode, self._clock.time(), path, json.dumps(scopes))
+            connection.execute(_schema.SYNC, values)
 
     def _record_unfetched(self, connection: sqlite3.Connection, sync: str, uncertain: str) -> None:
         values = {"sync": sync, "certain": _INTERRUPTED, "uncertain": uncertain, "now": self._clock.time()}

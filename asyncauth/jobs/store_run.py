@@ -1,0 +1,142 @@
+"""Run into a store: begin, note the expected targets, run them, record those that never began, and close."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+import anyio
+
+from asyncauth._fanout import SkipTarget
+from asyncauth._runs.outcome import DONE_BEFORE
+from asyncauth._runtime.printable import describe_error
+from asyncauth.jobs.expected import note_accounts
+from asyncauth.stores import Interruptible
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Awaitable, Callable
+
+    from asyncauth import AccountLike, AccountSession, Outcome, Report, SessionPool
+    from asyncauth.stores import Store
+
+#: Partition, account and region.
+TargetKey: TypeAlias = tuple[str, str, str]
+
+#: Reason of a target that was given twice: two fetches of a scope at once would mix their pages.
+REPEATED: Final = "its account and region are being fetched for another target of this sync"
+
+
+class StoredTargets(Protocol):
+    """Targets of one sync: how one is fetched into the store, and how one that was not fetched is recorded."""
+
+    async def prepare(self) -> None:
+        """Read from the store what the fetches need, after it has begun and before the first target."""
+        ...
+
+    async def sync(self, session: AccountSession) -> int:
+        """Fetch one target into the store and finish its scopes; return its rows."""
+        ...
+
+    async def finish_target(self, outcome: Outcome[int]) -> None:
+        """Record the scopes that `sync` has not recorded, of a target that did not succeed."""
+        ...
+
+
+async def run_into_store(
+    pool: SessionPool,
+    targets: StoredTargets,
+    store: Store,
+    accounts: Iterable[AccountLike] | AsyncIterable[AccountLike],
+    regions: Iterable[str] | None,
+    *,
+    name: str,
+    begin: Callable[..., Awaitable[object]],
+    options: dict[str, Any],
+) -> Report[int]:
+    """Run targets over accounts and regions into a store; return the report, with the rows of each target.
+
+    However the run ends, every target of the report that did not succeed is recorded, and the store is closed. A run
+    that ends early is marked as interrupted in a store that can be. What a killed process leaves out, the next `begin`
+    of a store that expects targets records.
+
+    Args:
+        pool: an open pool.
+        targets: what is fetched of a target.
+        store: the store; it is opened and closed here.
+        accounts: as for `pool.map`.
+        regions: as for `pool.map`.
+        name: the job's name: it identifies the journal, so it must have the store and what is fetched.
+        begin: `store.begin` with its arguments, except `journal`.
+        options: the limits of `pool.map`.
+
+    Raises:
+        StoreLocked: another run writes to the store.
+        BaseException: what ended the run early; its attribute `report` has the outcomes until then.
+    """
+    job = _job(targets, name)
+    names = tuple(regions) if isinstance(regions, Iterable) and not isinstance(regions, str) else regions
+    journal = options.get("journal")
+    try:
+        await begin(journal=None if journal is None else os.fspath(journal))
+    except Exception:
+        raise
+    except BaseException as error:  # cancelled while its thread went on
+        await _close(store, error)
+        raise
+    try:
+        await targets.prepare()
+        noted = await note_accounts(store, accounts, names)
+        report: Report[int] = await pool.map(job, noted, names, **options)
+    except BaseException as error:
+        await _close(store, error, targets)
+        raise
+    try:
+        with anyio.CancelScope(shield=True):
+            await _finish(targets, report)
+            await store.close()
+    except BaseException as error:
+        BaseException.__setattr__(error, "report", report)
+        await _close(store, error)
+        raise
+    return report
+
+
+def _job(targets: StoredTargets, name: str) -> Callable[[AccountSession], Awaitable[int]]:
+    running: set[TargetKey] = set()
+
+    async def job(session: AccountSession) -> int:
+        key = (session.account.partition, session.account.id, session.region_name)
+        if key in running:
+            raise SkipTarget(REPEATED)
+        running.add(key)
+        try:
+            return await targets.sync(session)
+        finally:
+            running.discard(key)
+
+    # The journal's identity is the job's name: what is done for other kinds or another store is not done for these.
+    job.__qualname__ = name
+    return job
+
+
+async def _finish(targets: StoredTargets, report: Report[int] | None) -> None:
+    for outcome in report or ():
+        if not outcome.ok and outcome.reason not in (DONE_BEFORE, REPEATED):
+            await targets.finish_target(outcome)
+
+
+async def _close(store: Store, error: BaseException, targets: StoredTargets | None = None) -> None:
+    """Close the store of a run that `error` has ended; what fails as well becomes a note of that error."""
+    steps: list[Callable[[], Awaitable[None]]] = [store.close]
+    if isinstance(store, Interruptible) and targets is not None:
+        steps.insert(0, store.interrupt)
+    if targets is not None:
+        steps.insert(0, partial(_finish, targets, getattr(error, "report", None)))
+    with anyio.CancelScope(shield=True):
+        for step in steps:
+            try:
+                await step()
+            except Exception as failure:  # noqa: BLE001 - what ended the run is the error to raise
+                error.add_note(f"the store did not take the end of the sync: {describe_error(failure)}")
