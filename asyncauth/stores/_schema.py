@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from asyncauth._models.kinds import Kind
 
@@ -144,18 +144,28 @@ def has_metrics(connection: sqlite3.Connection) -> bool:
     return bool(connection.execute(query).fetchone()[0])
 
 
-def migrate(connection: sqlite3.Connection, *, strict: bool) -> None:
-    """Bring a file to this version, or create the tables of an empty one; all of it, or nothing.
+def check_owner(connection: sqlite3.Connection) -> int:
+    """Return the version of a file; 0 if it is empty. It changes nothing, so it comes before everything that does.
 
     Raises:
         ValueError: the file has a newer version than this library, or is of another program.
     """
     version = int(connection.execute("pragma user_version").fetchone()[0])
     names = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
-    if version > VERSION:
-        raise ValueError(f"has version {version}, and this library reads version {VERSION}")
     if names if version == 0 else not names >= {"syncs", "scopes", "resources", "raw"}:
         raise ValueError("is a SQLite database of another program")
+    if version > VERSION:
+        raise ValueError(f"has version {version}, and this library reads version {VERSION}")
+    return version
+
+
+def migrate(connection: sqlite3.Connection, *, strict: bool) -> None:
+    """Bring a file to this version, or create the tables of an empty one; all of it, or nothing.
+
+    Raises:
+        ValueError: as `check_owner`.
+    """
+    version = check_owner(connection)
     if version == VERSION:
         return
     options = {"strict": " strict" if strict else "", "and_strict": ", strict" if strict else ""}
@@ -166,13 +176,27 @@ def migrate(connection: sqlite3.Connection, *, strict: bool) -> None:
         connection.execute(f"pragma user_version = {VERSION}")
 
 
-def create_view(connection: sqlite3.Connection, kind: Kind) -> None:
-    """Create the kind's view, in place of one with other columns. `stale` is 1 if the last scope was not `ok`."""
+def create_views(connection: sqlite3.Connection, kinds: Iterable[Kind]) -> None:
+    """Create the views of kinds, in place of those with other columns.
+
+    A reader in another process sees each view as it was or as it is, and never none.
+    """
+    with transaction(connection):
+        for kind in kinds:
+            statement = _view_of(kind)
+            known = connection.execute("select sql from sqlite_master where name = ?", (kind.view,)).fetchone()
+            if known is None or known[0] != statement:
+                connection.execute(f"drop view if exists {kind.view}")
+                connection.execute(statement)
+
+
+def _view_of(kind: Kind) -> str:
+    """Return the statement of a kind's view. `stale` is 1 if the last scope was not `ok`."""
+    # SQLite keeps the text of a view, with its first two words in capitals.
     columns = "".join(f", json_extract(r.columns, '$.{name}') as \"{name}\"" for name in kind.columns)
     tags = "" if kind.tags is None else ", json_extract(r.columns, '$.tags') as tags"
-    connection.execute(f"drop view if exists {kind.view}")
-    connection.execute(
-        f"create view {kind.view} as select r.rid, r.partition, r.account, r.account_name, r.region, r.id, r.arn, "  # noqa: S608 - names are checked by Kind
+    return (
+        f"CREATE VIEW {kind.view} as select r.rid, r.partition, r.account, r.account_name, r.region, r.id, r.arn, "  # noqa: S608 - names are checked by Kind
         f"r.name{columns}{tags}, r.first_seen, r.last_seen, r.sync, coalesce((select s.status != 'ok' from scopes s "
         "where s.kind = r.kind and s.partition = r.partition and s.account = r.account and s.region = r.region "
         f"order by s.rowid desc limit 1), 1) as stale from resources r where r.kind = '{kind.name}' "

@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 _LOCK_POLL_SECONDS: Final = 0.5
 _BUSY_MILLISECONDS: Final = 5_000
+_MAGIC: Final = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html
 #: Reasons of scopes that a sync was to fetch and did not.
 _INTERRUPTED: Final = "the sync was interrupted before it was fetched"
 _NOT_VISITED: Final = "the sync did not visit it: the region is not among those of the account"
@@ -238,7 +239,7 @@ class SqliteStore:
         self, sync: str | None, kinds: Sequence[Kind], scopes: Sequence[tuple[str, str]], journal: str | None
     ) -> str:
         refuse_network_file_system(self._file.parent)
-        os.close(open_private(self._file))  # SQLite gives -wal and -shm the mode of the file
+        self._create()
         self._lock.acquire()
         try:
             try:
@@ -256,10 +257,21 @@ class SqliteStore:
             raise
         return self._sync
 
+    def _create(self) -> None:
+        descriptor = open_private(self._file)  # SQLite gives -wal and -shm the mode of the file
+        try:
+            # SQLite takes a shorter file for an empty database, and would write over it.
+            start = os.read(descriptor, len(_MAGIC))
+        finally:
+            os.close(descriptor)
+        if not _MAGIC.startswith(start):
+            raise ConfigurationError(f"the store {str(self.path)!r} cannot be read: file is not a database")
+
     def _connect(self, *, is_durable: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(self._file, isolation_level=None)
         try:
             connection.execute(f"pragma busy_timeout = {_BUSY_MILLISECONDS}")
+            self._check_owner(connection)  # the next statement changes the file of another program
             journal_mode = connection.execute("pragma journal_mode = wal").fetchone()[0]
             if journal_mode != "wal":
                 raise ConfigurationError(f"the store {str(self.path)!r} cannot use a write-ahead log ({journal_mode})")
@@ -271,13 +283,15 @@ class SqliteStore:
             raise
         return connection
 
-    def _prepare(self, connection: sqlite3.Connection, kinds: Sequence[Kind]) -> None:
+    def _check_owner(self, connection: sqlite3.Connection) -> None:
         try:
-            _schema.migrate(connection, strict=self._strict)
+            _schema.check_owner(connection)
         except ValueError as error:
             raise ConfigurationError(f"the store {str(self.path)!r} {error}") from None
-        for kind in kinds:
-            _schema.create_view(connection, kind)
+
+    def _prepare(self, connection: sqlite3.Connection, kinds: Sequence[Kind]) -> None:
+        _schema.migrate(connection, strict=self._strict)
+        _schema.create_views(connection, kinds)
 
     def _choose_sync(self, connection: sqlite3.Connection, sync: str | None, journal: str | None) -> str:
         found = connection.execute(_schema.SYNC_OF_JOURNAL, (journal and os.path.abspath(journal),)).fetchone()

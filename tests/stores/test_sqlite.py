@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asyncauth import ConfigurationError, StoreLocked
+from asyncauth import StoreLocked
 from asyncauth.stores import ScopeStatus, SqliteStore
-from asyncauth.stores._lock import file_system_type
 from tests.support.stores import KIND, OK, record, rows, scope_of, sync
 
 pytestmark = pytest.mark.anyio
@@ -119,22 +117,6 @@ async def test_what_returns_is_no_longer_gone_and_prune_deletes_the_rest(path: P
     assert rows(path, "select count(*) from raw") == [(1,)]
 
 
-async def test_all_files_are_private(path: Path) -> None:
-    """Store, write-ahead log, shared memory, lock and spool have no permission for others."""
-    store = SqliteStore(path)
-    await store.begin("one", [KIND])
-    await store.write(scope_of(), [record(scope_of(), "i-1")])
-    await store.finish_scope(scope_of(), OK)
-
-    modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
-    await store.close()
-
-    assert modes == {
-        "store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600, "store.db.lock": 0o600,
-        "store.db.spool": 0o700,
-    }  # fmt: skip
-
-
 async def test_a_second_run_learns_who_holds_the_store(path: Path) -> None:
     """The message has the process id; after the first run's end the second can begin."""
     first, second = SqliteStore(path), SqliteStore(path)
@@ -213,28 +195,3 @@ async def test_a_migration_that_fails_leaves_the_old_version(path: Path) -> None
 
     assert rows(path, "pragma user_version") == [(1,)]
     assert rows(path, "select count(*) from pragma_table_info('syncs') where name = 'state'") == [(0,)]
-
-
-async def test_a_newer_file_is_refused(path: Path) -> None:
-    """A file of a later version of the library is not touched."""
-    await sync(SqliteStore(path), "one", scope_of(), ["i-1"])
-    rows(path, "pragma user_version = 99")
-
-    with pytest.raises(ConfigurationError, match="has version 99"):
-        await SqliteStore(path).begin("two", [KIND])
-
-    assert rows(path, "pragma user_version") == [(99,)]
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [("/data/store", "nfs4"), ("/data", "nfs4"), ("/database/store", "ext4"), ("/a b/store", "fuse.sshfs")],
-)
-def test_the_file_system_is_that_of_the_longest_mount_point(path: str, kind: str) -> None:
-    """Names are compared by whole parts, and spaces are unescaped."""
-    mounts = (
-        "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:3 / /data rw,noatime shared:1 - nfs4 host:/x rw\n"
-        "3 1 0:4 / /a\\040b rw - fuse.sshfs host: rw\n"
-    )
-
-    assert file_system_type(Path(path), mounts) == kind
