@@ -39,23 +39,24 @@ MAX_AT_ONCE = 20
 BY_REGION = """
 select s.partition, s.region, count(distinct s.account) as accounts, sum(s.status != 'ok') as missed,
     sum(i.instances) as instances, sum(i.stale) as stale, sum(g.gone) as gone
-from (select partition, account, region, status, max(ended) from scopes where kind = 'ec2:instance' group by 1, 2, 3) s
+from (select partition, account, region, status, max(rowid) from scopes where kind = 'ec2:instance' group by 1, 2, 3) s
 left join (
     select partition, account, region, count(*) as instances, sum(stale) as stale from ec2_instance group by 1, 2, 3
 ) i using (partition, account, region)
 left join (
     select partition, account, region, count(*) as gone from resources
-    where kind = 'ec2:instance' and gone_at >= (select max(began) from syncs) group by 1, 2, 3
+    where kind = 'ec2:instance' and gone_at >= (select began from syncs order by rowid desc limit 1) group by 1, 2, 3
 ) g using (partition, account, region)
 group by 1, 2 order by 1, 2"""
 MISSED = """
 select s.account, group_concat(s.region, ', ') as regions, s.status, s.reason,
     (select count(*) from ec2_instance i where i.account = s.account and i.stale) as stale
-from (select account, region, status, reason, max(ended) from scopes where kind = 'ec2:instance' group by 1, 2) s
+from (select account, region, status, reason, max(rowid) from scopes where kind = 'ec2:instance' group by 1, 2) s
 where s.status != 'ok' group by s.account, s.status order by 1"""
 TOTALS = """
 select (select count(*) from ec2_instance), (select count(*) from ec2_volume),
-    (select count(*) from resources where gone_at >= (select max(began) from syncs) and kind = 'ec2:instance')"""
+    (select count(*) from resources
+        where kind = 'ec2:instance' and gone_at >= (select began from syncs order by rowid desc limit 1))"""
 QUERY = "select type, count(*), sum(public_ip is not null) as public from ec2_instance group by 1 order by 2 desc"
 
 

@@ -15,7 +15,7 @@ from asyncauth.jobs import KINDS, sync
 from asyncauth.stores import SqliteStore
 
 TYPES = "select type, count(*) from ec2_instance group by 1 order by 2 desc limit 5"
-STALE = "select account, region, kind, reason, max(ended) from scopes group by 1, 2, 3 having status != 'ok'"
+STALE = "select account, region, kind, reason, max(rowid) from scopes group by 1, 2, 3 having status != 'ok'"
 
 
 async def main() -> int:

@@ -6,6 +6,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import pytest
 from asyncauth import Account
 from asyncauth.jobs import EC2_INSTANCE, KINDS, ec2_inventory, sync
 from asyncauth.stores import SqliteStore
-from asyncauth.testing import SimulatedFleet
+from asyncauth.testing import FakeClock, SimulatedFleet
 from asyncauth.testing.__main__ import environ_of
 from tests.support.fleets import pool_over
 
@@ -60,7 +61,10 @@ async def plant(pool: SessionPool) -> dict[str, str]:
 
 @pytest.mark.anyio
 async def test_each_question_gets_the_rows_that_were_planted(tmp_path: Path) -> None:
-    """Two syncs of the default kinds over both partitions; before the second an instance ended and a role lost EC2."""
+    """Two syncs of the default kinds over both partitions; before the second an instance ended and a role lost EC2.
+
+    The clock was set back as well: which record is the last one does not depend on it.
+    """
     path = tmp_path / "inventory.db"
     async with (
         SimulatedFleet(
@@ -78,7 +82,8 @@ async def test_each_question_gets_the_rows_that_were_planted(tmp_path: Path) -> 
             await ec2.delete_vpc(VpcId=planted["vpc"])
             new = await ec2.create_vpc(CidrBlock="10.9.0.0/16")
         await fleet.fault(service="ec2", account=DENIED, code="UnauthorizedOperation", status=403)
-        await sync(pool, list(KINDS.values()), SqliteStore(path, mode="mirror"), fleet.accounts)
+        earlier = FakeClock(now=time.time() - 1_000_000)
+        await sync(pool, list(KINDS.values()), SqliteStore(path, mode="mirror", clock=earlier), fleet.accounts)
 
     with closing(sqlite3.connect(path)) as connection:
         # moto keeps no time of a stop that is over 30 days ago.
