@@ -98,6 +98,41 @@ async def test_a_fault_at_any_page_leaves_the_scope_as_it_was(tmp_path: Path, pa
         assert rows(path, SHOWN, OTHER) == things.ids
 
 
+#: Syncs the things of each account again, and interrupts itself after two pages of the first one.
+INTERRUPTED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+import anyio
+from tests.jobs.test_sync_faults import WITH_FAULT, Things, run
+
+class Interrupted(Things):
+    async def _fail(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        await anyio.sleep_forever()
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background processes with it ignored
+asyncio.run(run(Path(sys.argv[1]), Interrupted(2, page=2)))
+"""
+
+
+async def test_ctrl_c_between_two_pages_leaves_the_scope_as_it_was(tmp_path: Path) -> None:
+    """The process ends by KeyboardInterrupt; old rows are stale, none is gone, and the store takes the next sync."""
+    path, before = tmp_path / "store.db", Things(1)
+    await run(path, before)
+
+    command = [sys.executable, "-c", INTERRUPTED, str(path)]
+    ended = await anyio.run_process(command, cwd=ROOT, check=False)
+
+    assert ended.stderr.decode().rstrip().endswith("KeyboardInterrupt")
+    assert rows(path, SHOWN, WITH_FAULT) == before.ids
+    assert rows(path, "select distinct stale from test_thing where account = ?", WITH_FAULT) == [(1,)]
+    assert rows(path, f"{GONE} and account = ?", WITH_FAULT) == [(0,)]
+    assert rows(path, "select state from syncs order by rowid") == [("ended",), ("interrupted",)]
+    assert {each.name for each in path.parent.iterdir()} == {"store.db", "store.db.lock"}
+    await run(path, Things(3))
+    assert rows(path, SHOWN, WITH_FAULT) == Things(3).ids
+
+
 async def test_a_full_database_at_any_write_leaves_the_scope_as_it_was(tmp_path: Path) -> None:
     """With each page count from none to enough, a scope is old or new, and the target fails unless it is new."""
     path = tmp_path / "store.db"
