@@ -22,24 +22,19 @@ import anyio.lowlevel
 from asyncauth._errors import JobExited, TargetTimeout
 from asyncauth._fanout.admission import Admission, Candidate, Group
 from asyncauth._fanout.attempt import Attempt, SkipTarget
-from asyncauth._fanout.events import Event, RunFinished, RunStarted, Status, TargetRetried, TargetStarted
-from asyncauth._fanout.failure_tolerance import Tolerance
+from asyncauth._fanout.events import Event, Status, TargetRetried, TargetStarted
 from asyncauth._fanout.limits import Limits
 from asyncauth._fanout.producer import Producer
-from asyncauth._fanout.reader import ResultReader
-from asyncauth._fanout.results import ResultBuffer, TargetResult, logger
+from asyncauth._fanout.results import TargetResult, logger
+from asyncauth._fanout.stream import RunStream
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.exceptions import being_cancelled, strip_frame_locals, to_exception
 from asyncauth._runtime.native_cancellation import clear_native_cancellation
-from asyncauth._runtime.printable import describe_error
 from asyncauth._runtime.signals import raised_by_signal_handler
 from asyncauth._runtime.validation import check_count
-from asyncauth._runtime.wakeup import AutoResetEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping, Sequence
-    from types import TracebackType
-    from typing import Self
 
     from anyio.abc import TaskGroup
 
@@ -52,12 +47,6 @@ T = TypeVar("T")
 
 # How long after its deadline a target is checked, and how long it then has to end after it was cancelled.
 CANCEL_GRACE_SECONDS = 0.05
-# How long leaving a run may take to record results for targets that were never read; how long a producer without a
-# known end is read on after the failure tolerance was exceeded.
-CLOSE_TIMEOUT_SECONDS = 0.5
-
-TOLERANCE_REACHED = "failure tolerance reached"
-DEADLINE_REACHED = "deadline reached"
 
 
 class _Target(Candidate[K]):
@@ -145,7 +134,6 @@ def fan_out(
         work,
         producer,
         limits=limits,
-        tolerance=Tolerance(limits.tolerated_failures(producer.total), limits.failure_mode),
         admission=Admission(groups=groups, window=window, random=random if shuffle else None),
         buffer=buffer,
         clock=clock,
@@ -157,7 +145,7 @@ def fan_out(
     )
 
 
-class FanOut(ResultReader[K, T]):
+class FanOut(RunStream[K, T]):
     """One run, and the stream of its results. Created by `fan_out`, which documents the arguments."""
 
     def __init__(
@@ -166,7 +154,6 @@ class FanOut(ResultReader[K, T]):
         producer: Producer[K],
         *,
         limits: Limits,
-        tolerance: Tolerance,
         admission: Admission[_Target[K]],
         buffer: int,
         clock: Clock,
@@ -176,26 +163,20 @@ class FanOut(ResultReader[K, T]):
         on_result: Callable[[TargetResult[K, T]], None] | None,
         on_event: Sequence[Callable[[Event[K]], None]],
     ) -> None:
-        results: ResultBuffer[K, T] = ResultBuffer(
-            buffer=buffer, on_result=on_result, on_broken=self._abort, listeners=on_event
+        super().__init__(
+            producer,
+            limits=limits,
+            buffer=buffer,
+            clock=clock,
+            check=check,
+            timeout_error=timeout_error,
+            on_result=on_result,
+            on_event=on_event,
         )
-        super().__init__(results, producer)
         self._work = work
-        self._producer = producer
-        self._limits = limits
-        self._tolerance = tolerance
         self._admission = admission
-        self._clock = clock
         self._random = random
-        self._check = check
-        self._timeout_error = timeout_error
         self._running: dict[int, _Target[K]] = {}  # admitted and without a result, in the order of admission
-        self._offered = 0
-        self._skip_rest: str | None = None
-        self._fatal: BaseException | None = None
-        self._stop_reason: str | None = None
-        self._ended: anyio.Event | None = None
-        self._stopped = False
         self._leaving_producer = False
 
     #: Jobs run in this process, so there are no pools of workers.
@@ -217,34 +198,6 @@ class FanOut(ResultReader[K, T]):
         if self._entered:
             self._wake.set()
 
-    def stop(self, error: Exception, *, reason: str) -> None:
-        """End the run from outside of its block: cancel its targets, and settle those that did not begin as cancelled.
-
-        The stream gives the answers that are unread, then raises `error`; if all targets are settled already, it ends
-        as if there had been no stop. A run that was not entered does not change.
-
-        Args:
-            error: what the stream raises at its end.
-            reason: the reason of the cancelled targets.
-        """
-        if self._ended is None or self._stopped:
-            return
-        self._stopped = True
-        if not self._finished:
-            self._stop_error, self._stop_reason = error, reason
-        self._stop_scope.cancel()
-
-    def skip_waiting(self, reason: str) -> None:
-        """Start no further target; those that run end by themselves, and the others are skipped for this reason."""
-        self._skip_rest = self._skip_rest or reason
-        if self._entered:
-            self._wake.set()
-
-    async def wait_ended(self) -> None:
-        """Wait until no target runs any more; return at once for a run that was not entered."""
-        if self._ended is not None:
-            await self._ended.wait()
-
     def is_running(self, attempt: Attempt | None) -> bool:
         """Whether an attempt belongs to a target that runs now."""
         return any(target.attempt is attempt for target in self._running.values())
@@ -256,20 +209,10 @@ class FanOut(ResultReader[K, T]):
 
     # The block.
 
-    async def __aenter__(self) -> Self:
-        """Start the run."""
-        if self._entered:
-            raise RuntimeError("this run was entered before; a run can be entered once only, so create another one")
-        self._entered = True
-        self._cancelled = anyio.get_cancelled_exc_class()
-        self._wake, self._window_low = AutoResetEvent(), AutoResetEvent()
-        self._started_at = self._clock.monotonic()
-        self._deadline = None if self._limits.deadline is None else self._started_at + self._limits.deadline
+    async def _start(self) -> None:
         # Before any task starts: what a listener raises here (KeyboardInterrupt) must leave no task behind.
-        self._results.emit(RunStarted(self._producer.total))
-        # Around the targets and not around the body of the block, which `stop` does not cancel.
-        self._stop_scope = anyio.CancelScope()
-        self._tasks = anyio.create_task_group()
+        self._emit_start()
+        self._deadline = None if self._limits.deadline is None else self._started_at + self._limits.deadline
         await self._tasks.__aenter__()
         self._ended = anyio.Event()
         self._tasks.start_soon(self._pump, self._ended)
@@ -277,78 +220,18 @@ class FanOut(ResultReader[K, T]):
             self._tasks.start_soon(self._end_at, self._deadline)
         if self._deadline is not None or self._limits.timeout is not None:
             self._tasks.start_soon(self._time_out_unresponsive)
-        return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        """Cancel the targets that still run, wait for their end, and record results for all that are left."""
-        self._tasks.cancel_scope.cancel()
-        try:
-            swallowed = await self._tasks.__aexit__(exc_type, exc, traceback)
-        except BaseExceptionGroup as group:
-            # The task group wraps what the body raised. The engine's tasks raise nothing, so usually there is only
-            # that exception, and it propagates unwrapped. Anything else is a bug of the engine, and must be visible.
-            if any(each is not exc and not isinstance(each, self._cancelled) for each in group.exceptions):
-                raise
-            swallowed = False
-        finally:
-            self._close()
-            if self._producer.error is not None:
-                logger.warning(
-                    "the run was left before its producer's error could be raised: %s",
-                    describe_error(self._producer.error),
-                )
-        if self._fatal is not None:
-            raise self._fatal
-        if swallowed and exc is not None:
-            # Returning would look as if the body had run to its end.
-            raise RuntimeError("this run ended early: one of its tasks was cancelled from outside the engine")
-        return False
-
-    def _close(self) -> None:
-        until = self._clock.monotonic() + CLOSE_TIMEOUT_SECONDS
+    def _settle_read(self) -> None:
         for target in [*self._running.values(), *self._admission.drain()]:
             self._settle(target, "cancelled", reason=self._stop_reason)
-        for target in map(self._next_target, self._producer.rest()):
-            self._settle(target, "cancelled", reason=self._stop_reason)
-            if self._clock.monotonic() > until:
-                break
-        self._finish()
-
-    def _abort(self, error: BaseException) -> None:
-        """Stop the run. Leaving the block raises `error`."""
-        self._fatal = self._fatal or error
-        self._tasks.cancel_scope.cancel()
-
-    def _finish(self) -> None:
-        if not self._finished:
-            self._finished = True
-            self._results.changed.set()
-            elapsed = self._clock.monotonic() - self._started_at
-            self._results.emit(RunFinished(self.counts, elapsed, self._producer.complete))
 
     # The producer's task.
 
-    async def _read(self) -> None:
-        try:
-            await self._producer.feed(self._offer)
-        except self._cancelled:
-            raise
-        except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt and the like: the block raises it
-            self._abort(error)
-        self._wake.set()
-        await clear_native_cancellation()
-
     async def _offer(self, target: K) -> None:
-        self._admission.offer(self._next_target(target))
+        self._admission.offer(_Target(self._next_index(), target))
         self._wake.set()
         while self._admission.is_full:
             await self._window_low.wait()
-
-    def _next_target(self, target: K) -> _Target[K]:
-        self._offered += 1
-        return _Target(self._offered - 1, target)
 
     # The pump.
 
@@ -388,7 +271,7 @@ class FanOut(ResultReader[K, T]):
                 self._settle(target, "skipped", reason=self._skip_rest)
         started = []
         while self._may_start() and (candidate := self._admission.take()) is not None:
-            if self._start(candidate):
+            if self._start_target(candidate):
                 started.append(candidate)
             else:
                 self._admission.release(candidate)
@@ -402,14 +285,10 @@ class FanOut(ResultReader[K, T]):
             and self._tolerance.admits(self.running)
         )
 
-    def _start(self, target: _Target[K]) -> bool:
-        try:
-            reason = None if self._check is None else self._check(target.target)
-        except Exception as error:  # noqa: BLE001 - fails this target, not the run
-            self._settle(target, "failed", error=strip_frame_locals(error, skip=1))
-            return False
-        if reason is not None:
-            self._settle(target, "skipped", reason=reason)
+    def _start_target(self, target: _Target[K]) -> bool:
+        refusal = self._refusal(target.index, target.target)
+        if refusal is not None:
+            self._record(refusal)
             return False
         now = target.admitted_at = self._clock.monotonic()
         times_out_at = None if self._limits.timeout is None else now + self._limits.timeout
@@ -498,23 +377,8 @@ class FanOut(ResultReader[K, T]):
     def _time_out(self, target: _Target[K]) -> None:
         by_run = target.deadline == self._deadline
         limit = f"the run's deadline={self._limits.deadline} s" if by_run else f"timeout={self._limits.timeout} s"
-        phase = "" if target.attempt.phase is None else f", last in phase {target.attempt.phase!r}"
-        error = self._timeout_error(target.target, f"did not finish within {limit}{phase}")
-        error.__cause__ = target.last_error
+        error = self._late(target.target, limit, target.attempt.phase, target.last_error)
         self._settle(target, "timed_out", error=error)
-
-    async def _end_at(self, deadline: float) -> None:
-        await self._clock.sleep(deadline - self._clock.monotonic())
-        self._skip_rest = self._skip_rest or DEADLINE_REACHED
-        if not self._producer.is_finite:
-            # It may continue for any time, past the deadline.
-            self._producer.stop()
-        self._wake.set()
-
-    async def _leave_producer(self) -> None:
-        # A listing that ends soon still gets a result for each of its targets; an endless one must not keep the run.
-        await self._clock.sleep(CLOSE_TIMEOUT_SECONDS)
-        self._producer.stop()
 
     async def _time_out_unresponsive(self) -> None:
         """Record a timeout for targets that do not end when cancelled (a thread, a shield).
@@ -562,17 +426,10 @@ class FanOut(ResultReader[K, T]):
             return
         target.has_result = True
         self._running.pop(target.index, None)
-        if status in ("failed", "timed_out"):
-            self._tolerance.failures += 1
-            if self._tolerance.exceeded:
-                self._skip_rest = self._skip_rest or TOLERANCE_REACHED
         started_at = target.admitted_at
         elapsed = 0.0 if started_at is None else self._clock.monotonic() - started_at
         phase, attempts = target.attempt.phase, target.attempt.number
-        self._results.add(
-            TargetResult(target.index, target.target, status, phase, value, error, reason, attempts, elapsed)
-        )
-        self._wake.set()
+        self._record(TargetResult(target.index, target.target, status, phase, value, error, reason, attempts, elapsed))
 
 
 def _to_failure(raised: BaseException) -> Exception:

@@ -20,16 +20,11 @@ import anyio
 from asyncauth._errors import ConfigurationError, EngineLost, WorkerLost
 from asyncauth._fanout import (
     Producer,
-    ResultBuffer,
-    ResultReader,
-    RunFinished,
-    RunStarted,
     TargetResult,
     TargetRetried,
     TargetStarted,
-    Tolerance,
 )
-from asyncauth._fanout.engine import DEADLINE_REACHED, TOLERANCE_REACHED
+from asyncauth._fanout.stream import DEADLINE_REACHED, RunStream
 from asyncauth._runtime.exceptions import strip_frame_locals
 from asyncauth._runtime.wakeup import AutoResetEvent
 from asyncauth.engines._chunks import MAX_TARGETS, Chunk, Share, Waiting
@@ -38,8 +33,6 @@ from asyncauth.engines._values import load_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Hashable, Iterable, Sequence
-    from types import TracebackType
-    from typing import Self
 
     from anyio.abc import TaskStatus
 
@@ -73,7 +66,7 @@ class _Sent(Generic[K]):
     started_at: float | None = None
 
 
-class ChunkedRun(ResultReader[K, T]):
+class ChunkedRun(RunStream[K, T]):
     """One run on a cluster, and the stream of its results; it has the methods of `FanOut`, and is used as that.
 
     Args:
@@ -109,18 +102,18 @@ class ChunkedRun(ResultReader[K, T]):
         rerun_lost: bool,
         journal: str | None = None,
     ) -> None:
-        self._producer = producer = Producer(targets, total=total, clock=clock)
-        results: ResultBuffer[K, T] = ResultBuffer(
-            buffer=WINDOW, on_result=on_result, on_broken=self._abort, listeners=on_event
+        super().__init__(
+            Producer(targets, total=total, clock=clock),
+            limits=limits,
+            buffer=WINDOW,
+            clock=clock,
+            check=check,
+            timeout_error=timeout_error,
+            on_result=on_result,
+            on_event=on_event,
         )
-        super().__init__(results, producer)
         self._connect = connect
-        self._limits = limits
         self._max_at_once = max_at_once
-        self._tolerance = Tolerance(limits.tolerated_failures(producer.total), limits.failure_mode)
-        self._check = check
-        self._timeout_error = timeout_error
-        self._clock = clock
         self._rerun_lost = rerun_lost
         self._journal = journal
         self._account_of = account_of
@@ -130,13 +123,9 @@ class ChunkedRun(ResultReader[K, T]):
         self._again: deque[dict[int, K]] = deque()
         self._sent: dict[int, _Sent[K]] = {}
         self._out: dict[int, Chunk[K]] = {}
-        self._running = self._offered = self._chunks = 0
-        self._skip_rest: str | None = None
+        self._running = self._chunks = 0
         self._ending: Literal["deadline", "cancel"] | None = None
-        self._is_lost = self._stopped = self._may_flush = False
-        self._fatal: BaseException | None = None
-        self._stop_reason: str | None = None
-        self._ended: anyio.Event | None = None
+        self._is_lost = self._may_flush = False
         self._cluster: Cluster[K]
         #: The last statistics of each worker's pool, by the worker's address.
         self.worker_statistics: dict[str, Any] = {}
@@ -158,41 +147,14 @@ class ChunkedRun(ResultReader[K, T]):
         """Return False: jobs run in other processes."""
         return False
 
-    def skip_waiting(self, reason: str) -> None:
-        """Start no further target; those that were not started are skipped for this reason."""
-        self._skip_rest = self._skip_rest or reason
-        if self._entered:
-            self._wake.set()
-
-    def stop(self, error: Exception, *, reason: str) -> None:
-        """End the run from outside of its block, as `FanOut.stop`."""
-        if self._ended is None or self._stopped:
-            return
-        self._stopped = True
-        if not self._finished:
-            self._stop_error, self._stop_reason = error, reason
-        self._stop_scope.cancel()
-
-    async def wait_ended(self) -> None:
-        """Wait until no target runs any more; return at once for a run that was not entered."""
-        if self._ended is not None:
-            await self._ended.wait()
-
     def __repr__(self) -> str:
         now = f"{self.running} running, {self.waiting} waiting, {len(self._results.unread)} unread"
         return f"<ChunkedRun [targets: {now} | chunks: {len(self._out)} out]>"
 
     # The block.
 
-    async def __aenter__(self) -> Self:
-        """Open the connection to the cluster, and start the run."""
-        if self._entered:
-            raise RuntimeError("this run was entered before; a run can be entered once only, so create another one")
-        self._entered = True
-        self._wake, self._window_low, self._partial = AutoResetEvent(), AutoResetEvent(), AutoResetEvent()
-        self._none_out = AutoResetEvent()
-        self._stop_scope = anyio.CancelScope()
-        self._tasks = anyio.create_task_group()
+    async def _start(self) -> None:
+        self._partial, self._none_out = AutoResetEvent(), AutoResetEvent()
         await self._tasks.__aenter__()
         try:
             await self._tasks.start(self._run)
@@ -200,29 +162,11 @@ class ChunkedRun(ResultReader[K, T]):
             self._tasks.cancel_scope.cancel()
             await self._tasks.__aexit__(None, None, None)
             raise
-        return self
 
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> bool | None:
-        """Cancel the targets that still run, wait for their end, and record results for all that are left."""
+    def _cancel(self) -> None:
+        # The task group's scope does not reach the targets: the connection is shielded, to end them at the workers.
         self._stop_scope.cancel()
-        self._tasks.cancel_scope.cancel()
-        try:
-            await self._tasks.__aexit__(exc_type, exc, traceback)
-        except BaseExceptionGroup as group:
-            # The task group wraps what the body raised; anything else is a bug of this module, and must be visible.
-            if any(each is not exc and not _is_cancelled(each) for each in group.exceptions):
-                raise
-        if self._fatal is not None:
-            raise self._fatal
-        return False
-
-    def _abort(self, error: BaseException) -> None:
-        """Stop the run. Leaving the block raises `error`."""
-        self._fatal = self._fatal or error
-        self._stop_scope.cancel()
-        self._tasks.cancel_scope.cancel()
+        super()._cancel()
 
     async def _run(self, *, task_status: TaskStatus[None]) -> None:
         """Run everything, and however that ends, end the chunks, settle every target and close the connection."""
@@ -230,8 +174,7 @@ class ChunkedRun(ResultReader[K, T]):
         with anyio.CancelScope() as scope:
             async with self._connect(self) as self._cluster:
                 scope.shield = True
-                self._started_at = self._clock.monotonic()
-                self._results.emit(RunStarted(self._producer.total))
+                self._emit_start()
                 self._ended = ended = anyio.Event()
                 task_status.started()
                 try:
@@ -250,45 +193,18 @@ class ChunkedRun(ResultReader[K, T]):
                 tasks.start_soon(self._end_at, self._started_at + self._limits.deadline)
             await self._send_chunks(tasks.start_soon)
 
-    def _close(self) -> None:
-        """Settle every target that has no result."""
-        until = self._clock.monotonic() + _CLOSE_SECONDS
+    def _settle_read(self) -> None:
         for sent in list(self._sent.values()):
             self._settle_unfinished(sent)
         for again in self._again:
-            for index, target in again.items():
-                self._add(index, target, "cancelled", reason=self._stop_reason)
+            self._record_all(again, "cancelled", reason=self._stop_reason)
         self._again.clear()
-        for index, target in self._waiting.drain().items():
-            self._add(index, target, "cancelled", reason=self._stop_reason)
-        for target in self._producer.rest():
-            self._offered += 1
-            self._add(self._offered - 1, target, "cancelled", reason=self._stop_reason)
-            if self._clock.monotonic() > until:
-                break
-        self._finish()
-
-    def _finish(self) -> None:
-        if not self._finished:
-            self._finished = True
-            self._results.changed.set()
-            elapsed = self._clock.monotonic() - self._started_at
-            self._results.emit(RunFinished(self.counts, elapsed, self._producer.complete))
+        self._record_all(self._waiting.drain(), "cancelled", reason=self._stop_reason)
 
     # The producer's task.
 
-    async def _read(self) -> None:
-        try:
-            await self._producer.feed(self._offer)
-        except anyio.get_cancelled_exc_class():
-            raise
-        except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt and the like: the block raises it
-            self._abort(error)
-        self._wake.set()
-
     async def _offer(self, target: K) -> None:
-        self._waiting.add(self._offered, target)
-        self._offered += 1
+        self._waiting.add(self._next_index(), target)
         self._wake.set()
         while len(self._waiting) >= WINDOW:
             await self._window_low.wait()
@@ -321,19 +237,12 @@ class ChunkedRun(ResultReader[K, T]):
                 self._window_low.set()
             await self._wake.wait()
 
-    async def _leave_producer(self) -> None:
-        # A listing that ends soon still gets a result for each of its targets; an endless one must not keep the run.
-        await self._clock.sleep(_CLOSE_SECONDS)
-        self._producer.stop()
-
     def _skip_waiting(self, reason: str) -> None:
         while self._again:
             # Their worker was lost while they ran: "skipped" would claim that the job was not called.
-            for index, target in self._again.popleft().items():
-                self._add(index, target, "failed", error=_worker_lost(None, again=False), attempts=1)
+            self._record_all(self._again.popleft(), "failed", error=_worker_lost(None, again=False), attempts=1)
         if not self._results.is_full:
-            for index, target in self._waiting.drain().items():
-                self._add(index, target, "skipped", reason=reason)
+            self._record_all(self._waiting.drain(), "skipped", reason=reason)
 
     def _next_chunk(self) -> Chunk[K] | None:
         """Return the chunk to send now, with its share of the limits; None if none can be sent."""
@@ -397,15 +306,11 @@ class ChunkedRun(ResultReader[K, T]):
         """Return the targets that are to be sent, and settle the others."""
         targets: dict[int, K] = {}
         for index, target in taken.items():
-            try:
-                reason = self._check(target)
-            except Exception as error:  # noqa: BLE001 - fails this target, not the run
-                self._add(index, target, "failed", error=strip_frame_locals(error, skip=1))
-                continue
-            if reason is None:
+            refusal = self._refusal(index, target)
+            if refusal is None:
                 targets[index] = target
             else:
-                self._add(index, target, "skipped", reason=reason)
+                self._record(refusal)
         return targets
 
     def _send(self, chunk: Chunk[K]) -> None:
@@ -432,7 +337,7 @@ class ChunkedRun(ResultReader[K, T]):
             if isinstance(message, Settled):
                 self._take_settled(sent, message)
             elif isinstance(message, Started):
-                self._start(sent)
+                self._note_started(sent)
             else:
                 _, attempt, error, wait_seconds = message
                 self._results.emit(TargetRetried(sent.index, sent.target, attempt, error, wait_seconds))
@@ -470,7 +375,7 @@ class ChunkedRun(ResultReader[K, T]):
         lost.__cause__ = error.__cause__
         self.stop(lost, reason="the engine was lost")
 
-    def _start(self, sent: _Sent[K]) -> None:
+    def _note_started(self, sent: _Sent[K]) -> None:
         if sent.started_at is None:
             sent.started_at = self._clock.monotonic()
             self._running += 1
@@ -508,10 +413,7 @@ class ChunkedRun(ResultReader[K, T]):
         if self._ending != "deadline":
             self._settle(sent, "cancelled", phase=phase, error=error, reason=self._stop_reason, attempts=attempts)
         elif is_started:
-            last = "" if phase is None else f", last in phase {phase!r}"
-            text = f"did not finish within the run's deadline={self._limits.deadline} s{last}"
-            late = self._timeout_error(sent.target, text)
-            late.__cause__ = error
+            late = self._late(sent.target, f"the run's deadline={self._limits.deadline} s", phase, error)
             self._settle(sent, "timed_out", phase=phase, error=late, attempts=attempts)
         else:
             self._settle(sent, "skipped", reason=DEADLINE_REACHED)
@@ -542,11 +444,7 @@ class ChunkedRun(ResultReader[K, T]):
     # The end.
 
     async def _end_at(self, deadline: float) -> None:
-        await self._clock.sleep(deadline - self._clock.monotonic())
-        self._skip_rest = self._skip_rest or DEADLINE_REACHED
-        if not self._producer.is_finite:
-            self._producer.stop()
-        self._wake.set()
+        await super()._end_at(deadline)
         await self._end_chunks("deadline", DEADLINE_REACHED)
         for sent in list(self._sent.values()):
             self._settle_unfinished(sent)
@@ -588,26 +486,11 @@ class ChunkedRun(ResultReader[K, T]):
         self._running -= sent.started_at is not None
         if elapsed is None:
             elapsed = 0.0 if sent.started_at is None else self._clock.monotonic() - sent.started_at
-        self._add(sent.index, sent.target, status, phase, value, error, reason, attempts, elapsed)
+        self._record(TargetResult(sent.index, sent.target, status, phase, value, error, reason, attempts, elapsed))
 
-    def _add(
-        self,
-        index: int,
-        target: K,
-        status: Status,
-        phase: str | None = None,
-        value: T | None = None,
-        error: Exception | None = None,
-        reason: str | None = None,
-        attempts: int = 0,
-        elapsed: float = 0.0,
-    ) -> None:
-        if status in ("failed", "timed_out"):
-            self._tolerance.failures += 1
-            if self._tolerance.exceeded:
-                self._skip_rest = self._skip_rest or TOLERANCE_REACHED
-        self._results.add(TargetResult(index, target, status, phase, value, error, reason, attempts, elapsed))
-        self._wake.set()
+    def _record_all(self, targets: dict[int, K], status: Status, **fields: Any) -> None:
+        for index, target in targets.items():
+            self._record(TargetResult(index, target, status, **fields))
 
     def _elapsed(self) -> float:
         return self._clock.monotonic() - self._started_at
@@ -617,7 +500,3 @@ def _worker_lost(worker: str | None, *, again: bool) -> WorkerLost:
     which = "the worker" if worker is None else f"the worker {worker}"
     once = ", and so was the worker that it was sent to again" if again else "; the job may have run"
     return WorkerLost(f"{which} that worked on this target was lost{once}")
-
-
-def _is_cancelled(error: BaseException) -> bool:
-    return isinstance(error, anyio.get_cancelled_exc_class())

@@ -19,7 +19,7 @@ import pytest
 
 from asyncauth import AssumeRoleThrottled, EndpointDown
 from asyncauth._aws.partitions import get_partition
-from asyncauth._fanout import engine
+from asyncauth._fanout import stream
 from asyncauth.testing import SimulatedFleet
 from tests.soak.timing import MANUAL_START, ManualTiming
 from tests.support.fleets import pool_over, who_am_i
@@ -221,7 +221,7 @@ async def test_leaving_after_the_first_of_ten_thousand_outcomes(
     fleet: SimulatedFleet, record_property: Callable[[str, object], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No task, warning or open socket is left, and every target has an outcome."""
-    monkeypatch.setattr(engine, "CLOSE_TIMEOUT_SECONDS", 30)  # a busy machine reads fewer targets in half a second
+    monkeypatch.setattr(stream, "CLOSE_TIMEOUT_SECONDS", 30)  # a busy machine reads fewer targets in half a second
     before = open_sockets()
     begun = running = 0
 
