@@ -23,7 +23,7 @@ _CHUNKS_LEFT_PER_WORKER: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The limits of one chunk: its part of what the run allows in the whole cluster.
+    """The limits of one chunk: its part of what the run allows in the whole cluster, from its beginning to its end.
 
     Args:
         max_at_once: how many of its targets run at the same time; None: the pool's number.
@@ -41,16 +41,16 @@ class Chunk(Generic[K]):
     Args:
         number: the position among the chunks of the run.
         targets: the targets by their index in the run.
-        share: its part of the run's limits.
         seconds_left: seconds until the run's deadline when the chunk was sent; None: no deadline.
         is_rerun: whether its targets were in a chunk before whose worker was lost.
+        is_limited: whether it starts no target before it was granted its share of the run's limits.
     """
 
     number: int
     targets: dict[int, K]
-    share: Share = Share()
     seconds_left: float | None = None
     is_rerun: bool = False
+    is_limited: bool = False
 
 
 class Waiting(Generic[K]):

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from asyncauth.engines._chunks import Chunk
+    from asyncauth.engines._chunks import Chunk, Share
     from asyncauth.engines._messages import ChunkEnd, Message
 
 K = TypeVar("K")
@@ -49,6 +49,9 @@ class Cluster(Protocol, Generic[K]):
         Raises:
             Exception: the chunk cannot be sent; none of its targets was.
         """
+
+    def grant(self, number: int, worker: str, share: Share) -> None:
+        """Let a chunk that has begun at a worker start its targets."""
 
     async def stop(self, how: How, reason: str) -> None:
         """End the run's chunks at every worker, and those that begin later."""

@@ -16,7 +16,7 @@ from distributed.utils import CancelledError
 from asyncauth._errors import ConfigurationError
 from asyncauth._runtime.printable import describe_error
 from asyncauth._runtime.wakeup import AutoResetEvent
-from asyncauth.engines._dask_worker import CLAIMS, RunPlugin, divide_here, name_of, run_chunk, stop_here
+from asyncauth.engines._dask_worker import CLAIMS, RunPlugin, divide_here, grant_here, name_of, run_chunk, stop_here
 from asyncauth.engines._messages import ChunkEnd
 from asyncauth.engines._pickling import dump
 from asyncauth.engines._runner import difference, versions
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from distributed import Client, Future, Scheduler, Worker
 
     from asyncauth._runs import Target
-    from asyncauth.engines._chunks import Chunk
+    from asyncauth.engines._chunks import Chunk, Share
     from asyncauth.engines._cluster import How, Listener
 
 logger: Final = logging.getLogger("asyncauth.engines")
@@ -113,6 +113,19 @@ class DaskConnection:
         future = self._client.submit(run_chunk, self._run_id, chunk.number, payload, key=key, pure=False)
         self._futures[chunk.number] = future
         self._tasks.start_soon(self._watch_chunk, chunk.number, future)
+
+    def grant(self, number: int, worker: str, share: Share) -> None:
+        """Give a chunk its share of the run's limits."""
+        self._tasks.start_soon(self._grant, number, worker, share)
+
+    async def _grant(self, number: int, worker: str, share: Share) -> None:
+        while number in self._futures:  # until the worker has it, or is gone
+            try:
+                if await self._client.run(grant_here, self._run_id, number, share, workers=[worker], on_error="ignore"):
+                    return
+            except (OSError, CommClosedError, ValueError) as error:
+                logger.info("a request to the worker %s failed: %s", worker, describe_error(error))
+            await anyio.sleep(_WATCH_SECONDS)
 
     async def stop(self, how: How, reason: str) -> None:
         """End the run's chunks at every worker."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from distributed import Worker
 
     from asyncauth._runs import Target
-    from asyncauth.engines._chunks import Chunk
+    from asyncauth.engines._chunks import Chunk, Share
     from asyncauth.engines._cluster import How
     from asyncauth.engines._messages import Message
 
@@ -96,6 +96,10 @@ class RunPlugin(WorkerPlugin):
         """End the chunks of the run at this worker; it returns at once."""
         self._portal.start_task_soon(self._runner.stop, how, reason)
 
+    def grant(self, number: int, share: Share) -> None:
+        """Let a chunk that waits for its share start its targets; it returns at once."""
+        self._portal.start_task_soon(self._runner.grant, number, share)
+
     def divide(self, ranks: Mapping[str, int]) -> None:
         """Set this worker's part of the rate limits, by the rank of each worker; it returns at once."""
         if self._worker.address in ranks:
@@ -149,3 +153,11 @@ def divide_here(run_id: str, ranks: Mapping[str, int], dask_worker: Worker) -> N
     plugin = dask_worker.plugins.get(name_of(run_id))
     if plugin is not None:
         plugin.divide(ranks)
+
+
+def grant_here(run_id: str, number: int, share: Share, dask_worker: Worker) -> bool:
+    """Give a chunk its share of the run's limits; called with `Client.run`."""
+    plugin = dask_worker.plugins.get(name_of(run_id))
+    if plugin is not None:
+        plugin.grant(number, share)
+    return plugin is not None

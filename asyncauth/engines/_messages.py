@@ -1,4 +1,4 @@
-"""Messages of a worker to the client: which targets began, were tried again, or have ended."""
+"""Messages of a worker to the client: which chunks wait, which targets began, were tried again, or have ended."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ if TYPE_CHECKING:
 MAX_VALUE_BYTES: Final = 64 * 1024
 
 
+class Began(NamedTuple):
+    """A chunk waits at its worker for its share of the run's limits."""
+
+    chunk: int
+    worker: str
+
+
 class Started(NamedTuple):
-    """A target was admitted at its worker. In all messages, `number` is the target's index in the run."""
+    """A target was admitted at its worker. `number` is the target's index in the run, here and below."""
 
     number: int
 
@@ -39,7 +46,7 @@ class Settled(NamedTuple):
     elapsed: float
 
 
-Message: TypeAlias = Started | Retried | Settled
+Message: TypeAlias = Began | Started | Retried | Settled
 
 
 class ChunkEnd(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import pickle
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
@@ -16,7 +16,8 @@ from asyncauth._resilience import RateLimitShare
 from asyncauth._runs import RunOptions, Target, Targets
 from asyncauth._runtime.printable import describe_error
 from asyncauth._runtime.wakeup import AutoResetEvent
-from asyncauth.engines._messages import MAX_VALUE_BYTES, ChunkEnd, Message, Retried, Settled, Started
+from asyncauth.engines._chunks import Share
+from asyncauth.engines._messages import MAX_VALUE_BYTES, Began, ChunkEnd, Message, Retried, Settled, Started
 from asyncauth.engines._settings import unpack_source
 from asyncauth.engines._values import dump_value, sendable_error
 
@@ -38,6 +39,8 @@ FLUSH_SECONDS: Final = 0.05
 _MAX_BATCH_BYTES: Final = 256 * 1024
 #: Seconds that a worker waits for the client to end a run at its deadline, before it does so itself.
 DEADLINE_MARGIN_SECONDS: Final = 1.0
+#: Share of a chunk that is stopped while it waits for one.
+_LEAST_SHARE: Final = Share(1, 1)
 _PACKAGES: Final = ("asyncauth", "aiobotocore", "botocore")
 
 
@@ -160,6 +163,14 @@ class Outbox:
             self._added.set()
 
 
+@dataclass(slots=True, eq=False)
+class _WaitingForShare:
+    """A chunk that waits for its share; a chunk that is stopped meanwhile needs only the least."""
+
+    ended: anyio.Event = field(default_factory=anyio.Event)
+    share: Share = _LEAST_SHARE
+
+
 class ChunkRunner:
     """Runs chunks with one pool, on the event loop that it is used on.
 
@@ -177,6 +188,7 @@ class ChunkRunner:
         self._opening = anyio.Lock()
         self._threads = threads
         self._runs: dict[int, tuple[Run[Any], anyio.CancelScope]] = {}  # by number of the chunk
+        self._waiting: dict[int, _WaitingForShare] = {}  # by number of the chunk
         self._stopped: tuple[How, str] | None = None
         self._share = RateLimitShare()
         self._is_closed = False
@@ -189,10 +201,14 @@ class ChunkRunner:
             text = f"the worker {self._worker} cannot load the job or open a pool: {describe_error(error)}"
             return ChunkEnd(self._worker, refused=text)
         outbox = Outbox(send, list(chunk.targets))
+        share = Share()
+        if chunk.is_limited:
+            send([Began(chunk.number, self._worker)])
+            share = await self._wait_for_share(chunk.number)
         options = RunOptions(
             **spec.options,
-            max_at_once=chunk.share.max_at_once or max(1, spec.settings.arguments["max_at_once"] // self._threads),
-            max_at_once_per_region=chunk.share.max_at_once_per_region,
+            max_at_once=share.max_at_once or max(1, spec.settings.arguments["max_at_once"] // self._threads),
+            max_at_once_per_region=share.max_at_once_per_region,
             deadline=None if chunk.seconds_left is None else max(0.0, chunk.seconds_left) + DEADLINE_MARGIN_SECONDS,
             progress=outbox.note,
         )
@@ -210,15 +226,25 @@ class ChunkRunner:
                 outbox.flush()
         return ChunkEnd(self._worker, statistics=pool.statistics().for_client(), large=tuple(outbox.large))
 
+    def grant(self, number: int, share: Share) -> None:
+        """Let a chunk that waits for its share start its targets."""
+        if number in self._waiting:
+            waiting = self._waiting.pop(number)
+            waiting.share = share
+            waiting.ended.set()
+
     def stop(self, how: How, reason: str) -> None:
         """End the chunks that run, and those that begin later."""
         if self._stopped is None or how == "cancel":
             self._stopped = (how, reason)
+        for number in list(self._waiting):
+            self.grant(number, _LEAST_SHARE)
         for run, scope in self._runs.values():
             self._apply_stop(run, scope)
 
     def cancel_chunk(self, number: int) -> None:
-        """Cancel one chunk, if it runs here."""
+        """Cancel one chunk, if it is here."""
+        self.grant(number, _LEAST_SHARE)
         if number in self._runs:
             self._runs[number][1].cancel()
 
@@ -234,6 +260,13 @@ class ChunkRunner:
         self.stop("cancel", "the worker ends")
         if self._pool is not None:
             await self._pool.aclose()
+
+    async def _wait_for_share(self, number: int) -> Share:
+        if self._stopped is not None:
+            return _LEAST_SHARE
+        waiting = self._waiting[number] = _WaitingForShare()
+        await waiting.ended.wait()
+        return waiting.share
 
     def _apply_stop(self, run: Run[Any], scope: anyio.CancelScope) -> None:
         if self._stopped is None:

@@ -28,7 +28,7 @@ from asyncauth._fanout.stream import DEADLINE_REACHED, RunStream
 from asyncauth._runtime.exceptions import strip_frame_locals
 from asyncauth._runtime.wakeup import AutoResetEvent
 from asyncauth.engines._chunks import MAX_TARGETS, Chunk, Share, Waiting
-from asyncauth.engines._messages import Settled, Started
+from asyncauth.engines._messages import Began, Settled, Started
 from asyncauth.engines._values import load_value
 
 if TYPE_CHECKING:
@@ -113,7 +113,12 @@ class ChunkedRun(RunStream[K, T]):
             on_event=on_event,
         )
         self._connect = connect
-        self._max_at_once = max_at_once
+        #: The limits that all chunks share, by their name in a `Share`.
+        self._whole = {
+            name: limit
+            for name, limit in (("max_at_once", max_at_once), ("max_at_once_per_region", limits.max_at_once_per_region))
+            if limit is not None
+        }
         self._rerun_lost = rerun_lost
         self._journal = journal
         self._account_of = account_of
@@ -123,6 +128,8 @@ class ChunkedRun(RunStream[K, T]):
         self._again: deque[dict[int, K]] = deque()
         self._sent: dict[int, _Sent[K]] = {}
         self._out: dict[int, Chunk[K]] = {}
+        self._shares: dict[int, Share] = {}  # of chunks that are out and may start targets
+        self._begun: deque[Began] = deque()  # chunks that wait for their share
         self._running = self._chunks = 0
         self._ending: Literal["deadline", "cancel"] | None = None
         self._is_lost = self._may_flush = False
@@ -247,9 +254,8 @@ class ChunkedRun(RunStream[K, T]):
     def _next_chunk(self) -> Chunk[K] | None:
         """Return the chunk to send now, with its share of the limits; None if none can be sent."""
         while self._skip_rest is None and not self._results.is_full:
-            share = self._share()
             most = self._admitted_by_tolerance()
-            if share is None or most == 0:
+            if len(self._out) >= self._max_out() or most == 0:
                 return None
             is_rerun = bool(self._again)
             taken = self._take_again(most) if is_rerun else self._take_waiting(most)
@@ -259,21 +265,17 @@ class ChunkedRun(RunStream[K, T]):
             if targets:
                 self._chunks += 1
                 left = None if self._limits.deadline is None else self._limits.deadline - self._elapsed()
-                return Chunk(self._chunks, targets, share, left, is_rerun)
+                return Chunk(self._chunks, targets, left, is_rerun, bool(self._whole))
         return None
 
-    def _share(self) -> Share | None:
-        """Return the limits of one more chunk; None if no more chunks may be out."""
+    def _max_out(self) -> int:
+        """Return how many chunks may be out: two for each thread, but no more than can run under the run's limits."""
         threads = max(1, self._cluster.threads)
-        per_region = self._limits.max_at_once_per_region
-        given = [number for number in (self._max_at_once, per_region) if number is not None]
-        at_once = min([threads, *given])  # chunks that may run at the same time
-        if len(self._out) >= (at_once if at_once < threads else CHUNKS_PER_THREAD * threads):
-            return None
-        return Share(
-            None if self._max_at_once is None else self._max_at_once // at_once,
-            None if per_region is None else per_region // at_once,
-        )
+        at_once = self._max_chunks_at_once()
+        return at_once if at_once < threads else CHUNKS_PER_THREAD * threads
+
+    def _max_chunks_at_once(self) -> int:
+        return min([max(1, self._cluster.threads), *self._whole.values()])
 
     def _admitted_by_tolerance(self) -> int | None:
         """Return how many more targets the tolerance admits beside those that are out; None: any number."""
@@ -331,6 +333,10 @@ class ChunkedRun(RunStream[K, T]):
     def receive(self, messages: Sequence[Message]) -> None:
         """Take messages of a worker; a result of a target that has one already is dropped."""
         for message in messages:
+            if isinstance(message, Began):
+                self._begun.append(message)
+                self._grant_shares()
+                continue
             sent = self._sent.get(message.number)
             if sent is None:
                 continue
@@ -347,6 +353,7 @@ class ChunkedRun(RunStream[K, T]):
         chunk = self._end_chunk(number)
         if chunk is None:
             return
+        self._grant_shares()
         self.receive(end.large)
         if end.statistics is not None:
             self.worker_statistics[end.worker] = end.statistics
@@ -374,6 +381,32 @@ class ChunkedRun(RunStream[K, T]):
         lost = EngineLost(f"{error}; {ended:,} targets have a result, the others were cancelled{where}")
         lost.__cause__ = error.__cause__
         self.stop(lost, reason="the engine was lost")
+
+    def _grant_shares(self) -> None:
+        """Divide what is free of the run's limits among the chunks that wait for it.
+
+        A chunk keeps its share until it ends. So what runs never exceeds the limits, however many workers join.
+        """
+        while self._begun:
+            chunk = self._out.get(self._begun[0].chunk)
+            share = None if chunk is None else self._free_share(len(chunk.targets))
+            if chunk is not None and share is None:
+                return
+            _, worker = self._begun.popleft()
+            if chunk is not None and share is not None:
+                self._shares[chunk.number] = share
+                self._cluster.grant(chunk.number, worker, share)
+
+    def _free_share(self, targets: int) -> Share | None:
+        """Return the share of one more chunk; None if all is in use."""
+        parts: dict[str, int] = {}
+        chunks = max(1, self._max_chunks_at_once() - len(self._shares))
+        for name, whole in self._whole.items():
+            free = whole - sum(getattr(share, name) for share in self._shares.values())
+            if free < 1:
+                return None
+            parts[name] = min(targets, -(-free // chunks))
+        return Share(**parts)
 
     def _note_started(self, sent: _Sent[K]) -> None:
         if sent.started_at is None:
@@ -431,6 +464,7 @@ class ChunkedRun(RunStream[K, T]):
 
     def _end_chunk(self, number: int) -> Chunk[K] | None:
         chunk = self._out.pop(number, None)
+        self._shares.pop(number, None)
         if chunk is not None and self._accounts_out:
             self._accounts_out -= Counter(self._accounts_of(chunk))
         return chunk

@@ -16,7 +16,7 @@ import anyio.to_thread
 import pytest
 from distributed import Client, LocalCluster, Security
 
-from asyncauth import Account, ConfigurationError, EngineLost, SessionPool, WorkerLost
+from asyncauth import Account, ConfigurationError, EngineLost, RateLimit, SessionPool, WorkerLost
 from asyncauth.engines import DaskEngine
 from asyncauth.engines._dask_worker import run_chunk
 from asyncauth.testing import SimulatedFleet
@@ -236,15 +236,17 @@ async def test_a_killed_worker(
 
 
 async def test_workers_join_and_leave_in_mid_run(
-    pool: SessionPool, fleet: SimulatedFleet, cluster: LocalCluster
+    fleet: SimulatedFleet, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A third worker gets work, and its end costs no outcome."""
+    """A third worker gets work and a third of what all share, and its end costs no outcome."""
     processes: Counter[int] = Counter()
-    has_left = anyio.Event()
+    shared = RateLimit("sts", per=(), rate=6_000, max_at_once=8)
+    may_join, has_left = anyio.Event(), anyio.Event()
 
     async def accounts() -> AsyncIterator[Account]:
         for account in fleet.accounts:
             yield account
+        await may_join.wait()
         cluster.scale(3)
         with Client(cluster, set_as_default=False) as client:
             await anyio.to_thread.run_sync(client.wait_for_workers, 3)
@@ -255,15 +257,35 @@ async def test_workers_join_and_leave_in_mid_run(
         for account in fleet.accounts:
             yield account
 
+    async def wait_for_shares(*expected: int) -> None:
+        """Wait until the workers have these parts of the limit's requests in flight, and the same part of its rate."""
+        async with Client(cluster.scheduler_address, security=cluster.security, asynchronous=True) as client:
+            wanted = [(at_once, 6_000 / len(expected)) for at_once in expected]
+            seen: list[tuple[int, float]] = []
+            while seen != wanted:
+                await anyio.sleep(0.05)
+                parts = (await client.run(engine_jobs.share_here, shared)).values()
+                seen = sorted(part for part in parts if part is not None)
+
     engine = DaskEngine(cluster, rerun_lost=True)
     total = 0
-    async with pool.as_completed(engine_jobs.slowly, accounts(), REGIONS, engine=engine) as run:
+    for name, value in fleet.environ().items():
+        monkeypatch.setenv(name, value)
+    async with (
+        SessionPool(endpoint_url=fleet.endpoint_url, rate_limits=[shared]) as pool,
+        pool.as_completed(engine_jobs.slowly, accounts(), REGIONS, engine=engine, max_at_once=30) as run,
+    ):
         async for outcome in run:
             total += 1
             assert outcome.ok, outcome
             processes[outcome.value or 0] += 1
+            if len(processes) == 2 and not may_join.is_set():
+                await wait_for_shares(4, 4)
+                may_join.set()
             if len(processes) == 3 and not has_left.is_set():
+                await wait_for_shares(2, 3, 3)
                 cluster.scale(2)
+                await wait_for_shares(4, 4)
                 has_left.set()
 
     assert total == 6 * ACCOUNTS * len(REGIONS)

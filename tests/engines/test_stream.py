@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from asyncauth._fanout import Attempt, TargetResult
-    from asyncauth.engines._chunks import Chunk
+    from asyncauth.engines._chunks import Share
 
 
 @dataclass
@@ -31,6 +31,7 @@ class ChunkedScenario(Scenario):
     """A random run on a cluster in this process."""
 
     threads: int = 2
+    scales: dict[int, int] = field(default_factory=dict)  # threads of the cluster from a call of `work` on
     loses_at: tuple[int, ...] = ()  # steps at which a worker is killed
     rerun_lost: bool = True
     cluster: Any = field(default=None)
@@ -67,6 +68,11 @@ class ChunkedScenario(Scenario):
             rerun_lost=self.rerun_lost,
         )
 
+    async def work(self, target: int, attempt: Attempt) -> int:
+        if (threads := self.scales.get(self.calls.total())) is not None:
+            self.cluster.scale(threads)
+        return await super().work(target, attempt)
+
     async def lose_workers(self) -> None:
         """Play the run, and kill the worker of a chunk at some of the steps."""
         async with anyio.create_task_group() as tasks:
@@ -80,10 +86,10 @@ class ChunkedScenario(Scenario):
                 elif (due := self.clock.next_timer) is not None:
                     self.clock.advance(due)
 
-    def groups_of(self, chunk: Chunk[int]) -> list[Group[int]]:
+    def groups_of(self, share: Share) -> list[Group[int]]:
         return [
             Group("account", lambda target: self.jobs[target].account, self.per_account),
-            Group("region", lambda target: self.jobs[target].region, chunk.share.max_at_once_per_region),
+            Group("region", lambda target: self.jobs[target].region, share.max_at_once_per_region),
         ]
 
     @property
@@ -113,6 +119,7 @@ chunked = st.builds(
     consumer=st.sampled_from(["reads", "reads", "slow", "leaves", "raises", "cancelled"]),
     after=st.integers(0, 20),
     threads=st.integers(1, 4),
+    scales=st.dictionaries(st.integers(0, 12), st.integers(1, 6), max_size=3),
 )
 
 
@@ -120,7 +127,7 @@ chunked = st.builds(
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(scenario=chunked)
 def test_any_run(backend: str, scenario: ChunkedScenario) -> None:
-    """What holds for a run in one process holds with chunks on a cluster: the limits are those of the whole cluster."""
+    """What holds for a run in one process holds on a cluster whose workers come and go: limits are for all of it."""
     anyio.run(scenario.play, backend=backend)
 
     scenario.check()

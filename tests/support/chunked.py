@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from asyncauth._fanout import Attempt, Group, Limits, Retry, TargetRetried, TargetStarted, fan_out
-from asyncauth.engines._messages import ChunkEnd, Retried, Settled, Started
+from asyncauth.engines._chunks import Share
+from asyncauth.engines._messages import Began, ChunkEnd, Retried, Settled, Started
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,6 +29,8 @@ class _Running:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     results: FanOut[int, Any] | None = None
     is_killed: bool = False
+    share: Share = field(default_factory=Share)
+    is_granted: anyio.Event = field(default_factory=anyio.Event)
 
 
 class ClusterInProcess:
@@ -38,7 +41,7 @@ class ClusterInProcess:
         clock: the clock of everything.
         threads: how many chunks run at the same time.
         limits: limits of each target.
-        groups: groups of the targets of a chunk, with its share.
+        groups: groups of the targets of a chunk, from its share.
         delay: seconds that messages are collected; 0: each is sent at once.
     """
 
@@ -51,7 +54,7 @@ class ClusterInProcess:
         timeout: float | None = None,
         retry: Retry | None = None,
         max_at_once: int = 100,
-        groups: Callable[[Chunk[int]], list[Group[int]]] = lambda chunk: [],
+        groups: Callable[[Share], list[Group[int]]] = lambda share: [],
         delay: float = 0.0,
     ) -> None:
         self.work = work
@@ -79,6 +82,19 @@ class ClusterInProcess:
         """Start a chunk, or queue it."""
         self.chunks.append(chunk)
         self.queue.append(chunk)
+        self._start_next()
+
+    def grant(self, number: int, worker: str, share: Share) -> None:
+        """Let a chunk start its targets."""
+        for running in self.running:
+            if running.chunk.number == number:
+                running.share = share
+                running.is_granted.set()
+
+    def scale(self, threads: int) -> None:
+        """Change the number of threads; what runs goes on."""
+        self.threads = threads
+        self.listener.workers_changed()
         self._start_next()
 
     async def stop(self, how: How, reason: str) -> None:
@@ -109,6 +125,7 @@ class ClusterInProcess:
             self.tasks.start_soon(self._run, running)
 
     def _apply_stop(self, running: _Running) -> None:
+        running.is_granted.set()
         if self.stopped is not None and self.stopped[0] == "cancel":
             running.scope.cancel()
         elif self.stopped is not None and running.results is not None:
@@ -116,7 +133,11 @@ class ClusterInProcess:
 
     async def _run(self, running: _Running) -> None:
         indexes = list(running.chunk.targets)
-        share = running.chunk.share
+        if running.chunk.is_limited and self.stopped is None:
+            self._send(running, Began(running.chunk.number, "worker"))
+            with running.scope:
+                await running.is_granted.wait()
+        share = running.share
 
         def note(event: Event[int]) -> None:
             if isinstance(event, TargetStarted):
@@ -128,13 +149,17 @@ class ClusterInProcess:
             self.work,
             list(running.chunk.targets.values()),
             limits=Limits(max_at_once=share.max_at_once or self.max_at_once, timeout=self.timeout, retry=self.retry),
-            groups=self.groups(running.chunk),
+            groups=self.groups(share),
             clock=self.clock,
             on_event=[note],
             on_result=lambda result: self._send(running, _settled(indexes[result.index], result)),
         )
-        self._apply_stop(running)
-        with running.scope:
+        if self.stopped is not None:
+            self._apply_stop(running)
+        with anyio.CancelScope() as scope:
+            if running.scope.cancel_called:
+                scope.cancel()
+            running.scope = scope
             async with running.results as results:
                 async for _ in results:
                     pass

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from asyncauth import Keys
+from asyncauth.engines._dask_worker import RunPlugin
 
 if TYPE_CHECKING:
-    from asyncauth import AccountSession
+    from distributed import Worker
+
+    from asyncauth import AccountSession, RateLimit
 
 
 async def worker_of(session: AccountSession) -> int:
@@ -57,3 +60,13 @@ def plain(session: AccountSession) -> str:
 async def keys_of_this_worker() -> Keys:
     """Return the keys in this process's environment."""
     return Keys(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+
+
+def share_here(rate_limit: RateLimit, dask_worker: Worker) -> tuple[int, float] | None:
+    """Return a worker's part of a limit: requests in flight, and the rate; None if its pool has not used it."""
+    runners = [each._runner for each in dask_worker.plugins.values() if isinstance(each, RunPlugin)]
+    pools = [runner._pool for runner in runners if runner._pool is not None]
+    for (rule, _), queue in (pair for pool in pools for pair in pool._check_open().guard.rate_limiters._queues.items()):
+        if rule.rate_limit == rate_limit:
+            return queue._max_at_once, queue.bucket.rate
+    return None
