@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncauth._errors import ConfigurationError, IncompleteMetrics
@@ -56,6 +57,8 @@ class MetricsJob:
         *,
         history: float,
         delay: float,
+        start: float | None,
+        end: float | None,
         period: int | None,
         quota: MetricQuota,
         price: float,
@@ -67,13 +70,17 @@ class MetricsJob:
         self._source = source
         self._history = history
         self._delay = delay
+        self._first = start
+        self._last = end
         self._period = period
         self._quota = quota
         self._price = price
         self._calls_at_once = calls_at_once
         self._clock = clock
         self._limiters = quota.limiters(clock)
-        self.__qualname__ = f"metrics of {', '.join(self.namespaces)}"
+        # A journal's identity: what is done for one time is not done for another.
+        times = f" from {start} to {end}" if self._is_fixed else ""
+        self.__qualname__ = f"metrics of {', '.join(self.namespaces)}{times}"
 
     def __repr__(self) -> str:
         return f"<MetricsJob [{', '.join(self.namespaces)}]>"
@@ -83,6 +90,11 @@ class MetricsJob:
         """Namespaces of the presets and of the further requests, `expression` for metric math."""
         own = [preset.namespace for preset in self._presets]
         return tuple(dict.fromkeys([*own, *(part[0] for part in parts_of(self._also, ""))]))
+
+    @property
+    def _is_fixed(self) -> bool:
+        """Whether the time is a given one, which does not go on where a store ends."""
+        return self._first is not None or self._last is not None
 
     async def __call__(self, session: AccountSession) -> tuple[Points, ...]:
         """Return the points of all series of the account and region.
@@ -128,9 +140,14 @@ class MetricsJob:
         return await fetch.run(calls, at_once=self._calls_at_once)
 
     def windows(self, requests: Iterable[Request], account: str) -> dict[tuple[Part, int], int]:
-        """Return the end of the window that a fetch at this time has, by namespace, owner and period."""
+        """Return the end of the window that a fetch at this time has, by namespace, owner and period.
+
+        It is empty for a given time: a later sync of all times must not go on from there.
+        """
+        if self._is_fixed:
+            return {}
         now = self._clock.time()
-        return {key: end_of_window(now, key[1], self._delay) for key in _keys(requests, account)}
+        return {key: self._end(key[1], now) for key in _keys(requests, account)}
 
     def estimate_requests(self, requests: Sequence[Request], account: str, ends: Ends) -> Estimate:
         """Return the estimate of a fetch at this time; the arguments are those of `fetch`."""
@@ -149,15 +166,22 @@ class MetricsJob:
         by_start: dict[tuple[int, int], list[Request]] = defaultdict(list)
         for request in requests:
             (key,) = _keys([request], account)
-            end = end_of_window(now, request.period, self._delay)
+            end = self._end(request.period, now)
             by_start[self._start(request.period, end, ends(*key)), end].append(request)
         for (start, end), together in sorted(by_start.items(), key=lambda item: item[0]):
             yield from plan_calls(together, start, end, now)
 
+    def _end(self, period: int, now: float) -> int:
+        if self._last is None:
+            return end_of_window(now, period, self._delay)
+        return int(min(self._last, now)) // period * period
+
     def _start(self, period: int, end: int, last: int | None) -> int:
         """Return the start of a window: its history, or what was fetched last, because values can come late."""
+        if self._first is not None:
+            return int(self._first) // period * period
         first = int(end - self._history) // period * period
-        if last is None:
+        if last is None or self._is_fixed:
             return first
         again = max(period, -(-int(self._delay) // period) * period)
         return max(first, min(last, end) - again)
@@ -213,6 +237,14 @@ def _keys(requests: Iterable[Request], account: str) -> dict[tuple[Part, int], N
     return {(part, request.period): None for request in requests for part in parts_of([request], account)}
 
 
+def _unix(name: str, time: datetime | None) -> float | None:
+    if time is None:
+        return None
+    if not isinstance(time, datetime) or time.tzinfo is None:
+        raise ConfigurationError(f"{name}={time!r} must be a datetime with a time zone, such as datetime.UTC")
+    return time.timestamp()
+
+
 def cloudwatch_metrics(
     presets: Iterable[str | MetricPreset] | str = ("AWS/EC2",),
     *,
@@ -220,6 +252,8 @@ def cloudwatch_metrics(
     also: Iterable[Request] = (),
     history: float = _HISTORY_SECONDS,
     delay: float = _DELAY_SECONDS,
+    start: datetime | None = None,
+    end: datetime | None = None,
     period: int | None = None,
     quota: MetricQuota | None = None,
     price: float = DEFAULT_PRICE,
@@ -237,6 +271,9 @@ def cloudwatch_metrics(
         history: seconds before now from which points are fetched the first time. The points of a series have the
             period that CloudWatch keeps at their age.
         delay: seconds by which the end is held back, because CloudWatch's values change for about ten minutes.
+        start: time from which points are fetched, in place of `history`, and of where an earlier sync ended; with a
+            time zone. A sync of a given time does not change where later ones go on.
+        end: time before which points are fetched, in place of `delay`.
         period: seconds between two points; None: the presets'. It does not change the requests in `also`.
         quota: data points and calls a second in an account and region; None: AWS's default quotas.
         price: US dollars for 1,000 metrics, for the estimate.
@@ -244,7 +281,8 @@ def cloudwatch_metrics(
         clock: source of all times, for tests.
 
     Raises:
-        ConfigurationError: a namespace has no preset, a number is out of range, or nothing is requested.
+        ConfigurationError: a namespace has no preset, a number is out of range, a time has no time zone, the start is
+            not before the end, or nothing is requested.
 
     Example:
         job = cloudwatch_metrics(["AWS/EC2", "AWS/EBS"], history=86_400)
@@ -256,6 +294,9 @@ def cloudwatch_metrics(
     check_count("calls_at_once", calls_at_once)
     if period is not None:
         check_period(period)
+    first, last = _unix("start", start), _unix("end", end)
+    if first is not None and last is not None and first >= last:
+        raise ConfigurationError(f"start={start} is not before end={end}")
     found, further = find_presets(presets), tuple(also)
     if not found and not further:
         raise ConfigurationError("no metrics are requested; give presets, or requests in also=")
@@ -265,6 +306,8 @@ def cloudwatch_metrics(
         dimensions or ListedMetrics(),
         history=history,
         delay=delay,
+        start=first,
+        end=last,
         period=period,
         quota=quota or MetricQuota(),
         price=price,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -105,6 +106,25 @@ async def test_a_later_sync_goes_on_and_corrects_what_came_late(path: Path, part
     assert len(corrected) in {8, 10, 12}  # about five minutes of two series
     assert all(2 * before == now for before, now in corrected)
     assert rows(path, SCOPES.format("2")) == [("metrics:Simulated", "ok", 80, None)]
+
+
+async def test_a_sync_of_a_given_time_is_beside_the_others(path: Path) -> None:
+    """It fetches its whole time, whatever the store has, and the next sync goes on where the one before it ended."""
+    clock = MovableTime()
+    now = datetime.fromtimestamp(clock.time(), UTC)
+    newest = cloudwatch_metrics([], also=loads(range(1)), history=3_600, clock=clock)
+    past = cloudwatch_metrics(
+        [], also=loads(range(1)), start=now - timedelta(hours=3), end=now - timedelta(hours=2), clock=clock
+    )
+    async with metric_fleet(series=1) as fleet, pool_over(fleet) as pool:
+        await sync_metrics(pool, newest, SqliteStore(path), fleet.accounts)
+        ends = await SqliteStore(path).metric_ends()
+        twice = [await sync_metrics(pool, past, SqliteStore(path), fleet.accounts) for _ in range(2)]
+        kept = await SqliteStore(path).metric_ends()
+
+    assert [report.values() for report in twice] == [[60], [60]]
+    assert kept == ends != {}
+    assert rows(path, "select count(*) from metrics") == [(120,)]
 
 
 @both_partitions

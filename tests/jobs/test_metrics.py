@@ -5,6 +5,7 @@ Newer botocore speaks JSON with CloudWatch, older ones the query protocol; the s
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -224,6 +225,27 @@ async def test_old_points_have_the_period_that_is_kept(partition: str) -> None:
     assert coarse.timestamps[0] <= clock.time() - 20 * 86_400 - 600
 
 
+@both_partitions
+async def test_a_given_time(partition: str) -> None:
+    """The points from the start on and before the end, in whole periods; an end to come is now, without a delay."""
+    clock = FrozenTime()
+    now = datetime.fromtimestamp(clock.time(), UTC)
+    hour = cloudwatch_metrics(
+        [], also=[load(0)], start=now - timedelta(hours=2), end=now - timedelta(hours=1), clock=clock
+    )
+    to_come = cloudwatch_metrics([], also=[load(0)], history=600, end=now + timedelta(days=1), clock=clock)
+    async with metric_fleet(partition, series=1) as fleet, pool_over(fleet) as pool:
+        ((past,),) = (await pool.map(hour, fleet.accounts)).values()
+        ((newest,),) = (await pool.map(to_come, fleet.accounts)).values()
+        estimate = await hour.estimate(pool, fleet.accounts)
+
+    minute = int(clock.time()) // 60 * 60
+    assert list(past.timestamps) == list(range(minute - 7_200, minute - 3_600, 60))
+    assert list(newest.timestamps) == list(range(minute - 600, minute, 60))
+    assert (estimate.calls, estimate.data_points) == (1, 60)
+    assert hour.__qualname__ != cloudwatch_metrics([], also=[load(0)]).__qualname__
+
+
 async def test_gaps_stay_gaps() -> None:
     """Every fifth instant has no value, and no point."""
     job = cloudwatch_metrics([], also=[load(0, ("Average", "p90"))], clock=FrozenTime())
@@ -377,6 +399,11 @@ async def test_the_quota_counts_data_points() -> None:
         ({"delay": -1}, "delay=-1"),
         ({"period": 7}, "period=7 is not a period"),
         ({"calls_at_once": 0}, "calls_at_once=0"),
+        ({"start": datetime(2026, 11, 25)}, "start=.* must be a datetime with a time zone"),
+        (
+            {"start": datetime(2026, 11, 25, tzinfo=UTC), "end": datetime(2026, 11, 25, tzinfo=UTC)},
+            "is not before end=",
+        ),
     ],
 )
 def test_arguments_that_cannot_be(arguments: dict[str, Any], message: str) -> None:
