@@ -36,7 +36,8 @@ OLD_NAMES = (
     "is_shut gently make_room places"
 )
 
-WORDS = re.compile(rf"\b({'|'.join(f'{PERSONS} {VERBS} {IMAGES}'.split())}|{PHRASES})\b", re.IGNORECASE)
+#: The name of an option, `--ask-above`, is no word of a sentence.
+WORDS = re.compile(rf"(?<!--)\b({'|'.join(f'{PERSONS} {VERBS} {IMAGES}'.split())}|{PHRASES})\b", re.IGNORECASE)
 
 #: What is allowed all the same: file, the text around the word, and why. At most 20 lines.
 ALLOWED: tuple[tuple[str, str, str], ...] = ()

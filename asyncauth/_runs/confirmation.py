@@ -105,12 +105,13 @@ async def is_confirmed(confirm: Confirm, plan: Plan) -> bool:
     if not confirm:
         return True
     if confirm is True:
-        return await run_in_daemon_thread(partial(_prompt, plan), name="asyncauth confirmation")
+        return await run_in_daemon_thread(partial(prompt, plan), name="asyncauth confirmation")
     consent = confirm(plan)
     return bool(await consent if inspect.isawaitable(consent) else consent)
 
 
-def _prompt(plan: Plan) -> bool:
+def prompt(plan: object) -> bool:
+    """Write a plan to stderr and request consent to it on the terminal; the end of input is none."""
     print(plan, file=sys.stderr)  # noqa: T201 - confirm=True is a request for this output
     print("Go on? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
     return _read_line().strip().lower() in {"y", "yes"}

@@ -29,6 +29,9 @@ def _split(context: click.Context, parameter: click.Parameter, values: tuple[str
     return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
 
+#: Callback of an option that takes several values, by comma.
+split_commas: Final = _split
+
 source_options: Final = _all(
     click.option(
         "--profile",

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import IO, Any, Final
 
 import click
@@ -162,7 +163,7 @@ class Output:
 
     def _csv_row(self, values: Iterable[Any]) -> str:
         line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow([_without_formula(_cell(value)) for value in values])
+        csv.writer(line, lineterminator="\n").writerow([_without_formula(_exact(value)) for value in values])
         return line.getvalue()
 
     def _sorted(self, records: list[Record]) -> list[Record]:
@@ -228,8 +229,20 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:.3f}".rstrip("0").rstrip(".")
+        return _number(value)
     return clean(value if isinstance(value, str) else to_json(value) if not isinstance(value, int) else str(value))
+
+
+def _exact(value: Any) -> str:
+    """Return a cell for a program, which gets every digit of a number."""
+    return repr(value) if isinstance(value, float) else _cell(value)
+
+
+def _number(value: float) -> str:
+    """Return a number with three decimal places, a small one with three digits: prices and latencies are small."""
+    if not value or not abs(value) < 0.1:  # NaN is neither
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return f"{Decimal(f'{value:.3g}'):f}"
 
 
 def _without_formula(text: str) -> str:
