@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncauth.stores.files import CsvStore, JsonLinesStore
 from asyncauth.stores.html_report import report
+from asyncauth.stores.parquet import DataSet, ParquetStore, export
 from asyncauth.stores.protocol import (
     METRICS_PREFIX,
     ExpectedTarget,
@@ -22,6 +23,7 @@ from asyncauth.stores.sqlite import SqliteStore
 __all__ = [
     "METRICS_PREFIX",
     "CsvStore",
+    "DataSet",
     "ExpectedTarget",
     "ExpectsTargets",
     "Interruptible",
@@ -29,10 +31,12 @@ __all__ = [
     "LimitsSpace",
     "MetricStore",
     "Mode",
+    "ParquetStore",
     "Scope",
     "ScopeStatus",
     "SqliteStore",
     "Status",
     "Store",
+    "export",
     "report",
 ]

@@ -74,6 +74,10 @@ class AppendedFile:
             self.size += written
             view = view[written:]
 
+    def flush(self) -> None:
+        """Make what was written survive a loss of power."""
+        os.fsync(self._descriptor)
+
     def cut(self, size: int) -> None:
         """Remove what comes after the first `size` bytes."""
         os.ftruncate(self._descriptor, size)

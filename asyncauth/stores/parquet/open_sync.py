@@ -1,0 +1,297 @@
+"""Open sync of a data set: lines of whole scopes into batches, batches into parts, and all of it into the manifest."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncauth._errors import ConfigurationError
+from asyncauth.stores._files import find_sync
+from asyncauth.stores._spool import Spool
+from asyncauth.stores.parquet.connection import connect, load_duckdb, name
+from asyncauth.stores.parquet.lines import point_lines, resource_lines, types_of
+from asyncauth.stores.parquet.manifest import (
+    METRICS,
+    KindTable,
+    Manifest,
+    SyncEntry,
+    check_sync,
+    read_manifest,
+    write_manifest,
+)
+from asyncauth.stores.parquet.parts import StagedLines, copy_segments, remove, write_points, write_resources
+from asyncauth.stores.parquet.publish import merge, without_old_parts
+from asyncauth.stores.parquet.running import RunningSync, Staged
+from asyncauth.stores.parquet.views import create_views
+from asyncauth.stores.protocol import METRICS_PREFIX, new_sync_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from asyncauth._models.kinds import Kind
+    from asyncauth.stores.parquet.lines import ColumnTypes
+    from asyncauth.stores.parquet.manifest import Part
+    from asyncauth.stores.parquet.running import Batch
+    from asyncauth.stores.protocol import Mode, Scope, ScopeStatus
+
+#: First seen of the resources that the scopes of a batch had before.
+_KNOWN: Final = """create or replace temp table known as select "partition", account, region, id, first_seen
+    from {view} where ("partition", account, region) in (
+        select (unnest(?::varchar[]), unnest(?::varchar[]), unnest(?::varchar[])))"""
+_NO_KNOWN: Final = """create or replace temp table known (
+    "partition" varchar, account varchar, region varchar, id varchar, first_seen double)"""
+
+
+class OpenSync:
+    """Sync that writes into a data set. Only the holder of the store's lock may open it; `begin` comes first.
+
+    Args:
+        directory: the data set.
+        mode: `mirror` or `append`.
+        part_rows: rows after which a part is written.
+        part_bytes: bytes of lines after which a part is written.
+    """
+
+    def __init__(self, directory: Path, mode: Mode, part_rows: int, part_bytes: int) -> None:
+        self._directory = directory
+        self._mode = mode
+        self._part_rows = part_rows
+        self._part_bytes = part_bytes
+        self._manifest = read_manifest(directory) or Manifest()
+        if self._manifest.mode not in {None, mode}:
+            raise ConfigurationError(
+                f"the data set {str(directory)!r} has syncs of mode {self._manifest.mode!r}, which do not mix with "
+                f"{mode!r}; use another directory"
+            )
+        self._running: RunningSync | None = None
+        self._spool: Spool | None = None
+        self._connection: Any = None
+        self._kinds: dict[str, KindTable] = {}
+        self._state = "ended"
+        self._next_part = 1
+
+    @property
+    def running(self) -> RunningSync:
+        """Files of the sync."""
+        assert self._running is not None
+        return self._running
+
+    @property
+    def spool(self) -> Spool:
+        """Pages of scopes that are not finished."""
+        assert self._spool is not None
+        return self._spool
+
+    def begin(self, sync: str | None, kinds: Sequence[Kind], journal: str | None, store: str, now: float) -> str:
+        """Choose the sync's id, end what a killed run has left, and return the id.
+
+        Raises:
+            ConfigurationError: the journal is of a sync that the data set does not have, or the id cannot be a name.
+        """
+        left = RunningSync.find(self._directory)
+        if left is not None and self._is_published(left):
+            left.close()
+            left = None
+        path = None if journal is None else os.path.abspath(journal)
+        syncs = [*self._manifest.syncs, *(() if left is None else (left.entry,))]
+        known = [each.sync for each in syncs if each.journal == path and path is not None]
+        try:
+            chosen = sync or find_sync(store, sync, journal, known[-1] if known else None) or new_sync_id(now)
+            if sync is not None:
+                find_sync(store, sync, journal, known[-1] if known else None)
+            check_sync(chosen)
+        except ConfigurationError:
+            if left is not None:
+                left.close()
+            raise
+        if left is not None and left.entry.sync != chosen:
+            self._end_interrupted(left, now)
+            left = None
+        self._kinds = {kind.name: KindTable.of(kind) for kind in kinds}
+        listed = tuple((kind.name, kind.scope) for kind in kinds)
+        earlier = self._manifest.entry(chosen) if left is None else left.entry
+        began = now if earlier is None else earlier.began
+        path = path if path is not None or earlier is None else earlier.journal
+        entry = SyncEntry(chosen, self._mode, began, path, listed, secrets.token_hex(8))
+        self._use(left or RunningSync.create(self._directory, entry, is_durable=journal is not None), entry, kinds)
+        self._spool = Spool(self.running.directory / "spool")
+        return chosen
+
+    def columns(self, kind: str) -> tuple[str, ...]:
+        """Return the columns of a kind of this sync."""
+        table = self._kinds.get(kind)
+        return () if table is None else table.columns
+
+    def stage(self, scope: Scope, status: ScopeStatus, types: ColumnTypes | None, now: float) -> Staged | None:
+        """Append the rows of a scope to the lines of its table; return where they are, None if there are none.
+
+        Raises:
+            OSError: the disk is full; nothing of the scope is left.
+        """
+        is_metrics = scope.kind.startswith(METRICS_PREFIX)
+        if not is_metrics and status.status != "ok":
+            return None
+        table = METRICS if is_metrics else view_of(scope.kind)
+        number, file = self.running.stage(table)
+        start, rows, longest, raw = file.size, 0, 0, False
+        pages = self.spool.read(scope)
+        try:
+            if is_metrics:
+                for lines, points in point_lines(pages, now=now):
+                    rows += points
+                    longest = max(longest, *map(len, lines), 0)
+                    file.append(b"".join(lines))
+            else:
+                for lines, has_raw in resource_lines(scope, pages, fetch=self.running.next_fetch, now=now):
+                    rows += len(lines)
+                    raw = raw or has_raw
+                    longest = max(longest, *map(len, lines), 0)
+                    file.append(b"".join(lines))
+        except BaseException:
+            file.cut(start)
+            raise
+        names = {} if types is None else types.names()
+        return Staged(table, number, start, file.size - start, rows, longest, names, raw) if file.size > start else None
+
+    def commit(self, record: dict[str, Any], staged: Staged | None) -> None:
+        """Commit a scope.
+
+        Raises:
+            OSError: the disk is full; nothing of the scope is left.
+        """
+        try:
+            self.running.commit(record, staged)
+        except BaseException:
+            if staged is not None:
+                self.running.stage(staged.table)[1].cut(staged.start)
+            raise
+
+    def write_full(self) -> None:
+        """Write the parts of tables that have enough rows.
+
+        Their scopes are committed already, so a full disk fails none of them: the lines stay, and are tried again with
+        as many rows more, and at the end of the sync, which fails then.
+        """
+        for table, batch in list(self.running.batches.items()):
+            parts = 1 + batch.failed_writes
+            if batch.rows >= self._part_rows * parts or batch.size >= self._part_bytes * parts:
+                try:
+                    self._write_batch(table, batch)
+                except (OSError, load_duckdb().Error):
+                    batch.failed_writes += 1
+
+    def end(self, state: str) -> None:
+        """Choose the state of the sync; the first choice counts."""
+        if self._state == "ended":
+            self._state = state
+
+    def prune(self, before: float) -> int:
+        """Leave out the parts of syncs that ended before a time and count for no scope; return how many."""
+        pruned = without_old_parts(self._manifest, before)
+        number = len(self._manifest.parts) - len(pruned.parts)
+        self._manifest = pruned
+        return number
+
+    def publish(self, now: float) -> None:
+        """Write what is staged, and replace the manifest by one that names all parts of the sync."""
+        spool, self._spool = self.spool, None
+        spool.close()
+        self._publish(self.running, self._state, now)
+
+    def close(self) -> None:
+        """Release files and memory. What is not in the manifest stays for the next run."""
+        if self._spool is not None:
+            self._spool.close()
+        if self._running is not None:
+            self._running.close()
+        if self._connection is not None:
+            self._connection.close()
+        self._spool = self._running = self._connection = None
+
+    # -- a sync's files ------------------------------------------------------------------------------------------
+
+    def _is_published(self, left: RunningSync) -> bool:
+        entry = self._manifest.entry(left.entry.sync)
+        return entry is not None and entry.run == left.entry.run
+
+    def _use(self, running: RunningSync, entry: SyncEntry, kinds: Sequence[Kind] = ()) -> None:
+        """Go on with the files of a sync: numbers continue, and files that nothing names are swept."""
+        self._running = running
+        running.entry = entry
+        running.save_entry()
+        running.next_fetch = max(running.next_fetch, self._manifest.next_fetch)
+        named = [*self._manifest.parts, *running.parts]
+        self._next_part = max([self._manifest.next_part, *(part.number + 1 for part in running.parts)])
+        sweep(self._directory, named)
+        temporary = running.directory / "temporary"
+        remove(temporary)
+        temporary.mkdir(mode=0o700)
+        self._connection = connect(temporary)
+        tables = {**self._manifest.tables, **{view_of(kind.name): KindTable.of(kind) for kind in kinds}}
+        self._manifest = replace(self._manifest, tables=tables)
+        create_views(self._connection, self._directory, self._manifest)
+
+    def _end_interrupted(self, left: RunningSync, now: float) -> None:
+        """End a sync that was killed: what it has committed counts, and its other targets are skipped."""
+        try:
+            self._use(left, left.entry)
+            self._publish(left, "interrupted", now)
+        finally:
+            self.close()
+
+    def _write_batch(self, table: str, batch: Batch) -> None:
+        running = self.running
+        ordered = running.directory / f"ordered-{batch.number}.jsonl"
+        copy_segments(running.file_of(batch), ordered, [each[1:] for each in sorted(batch.segments)])
+        lines = StagedLines(ordered, batch.longest, types_of(batch.types), batch.has_raw)
+        sync, number = running.entry.sync, self._next_part
+        try:
+            if table == METRICS:
+                parts = write_points(self._directory, sync, number, lines, self._connection)
+            else:
+                self._find_known(table, batch)
+                parts = [write_resources(self._directory, table, sync, number, lines, self._connection)]
+            running.name_parts(table, parts)
+        finally:
+            remove(ordered)
+        self._next_part = number + len(parts)
+
+    def _find_known(self, table: str, batch: Batch) -> None:
+        if self._mode == "append" or not self._manifest.of(table):
+            self._connection.execute(_NO_KNOWN)
+            return
+        scopes = sorted({each[0][:3] for each in batch.segments})
+        columns = [list(each) for each in zip(*scopes, strict=True)]
+        self._connection.execute(_KNOWN.format(view=name(table)), columns)
+
+    def _publish(self, running: RunningSync, state: str, now: float) -> None:
+        for table, batch in list(running.batches.items()):
+            self._write_batch(table, batch)
+        entry = replace(running.entry, ended=now, state=state)
+        manifest = merge(self._connection, self._directory, self._manifest, running, entry, self._next_part, now)
+        write_manifest(self._directory, manifest)
+        self._manifest = manifest
+        running.close()
+        remove(running.directory)
+
+
+def view_of(kind: str) -> str:
+    """Return the name of a kind's view."""
+    return kind.replace(":", "_").replace("-", "_")
+
+
+def sweep(directory: Path, named: Sequence[Part]) -> None:
+    """Remove the parts that nothing names: those of a process that was killed, and those that a manifest left out."""
+    wanted = {str(directory / part.file) for part in named}
+    for top in directory.iterdir():
+        if top.is_symlink() or not top.is_dir() or top.name.startswith("_"):
+            continue
+        for file in top.glob("sync=*/part-*.parquet"):
+            if str(file) not in wanted:
+                file.unlink()
+        for folder in top.glob("sync=*"):
+            if not any(folder.iterdir()):
+                folder.rmdir()

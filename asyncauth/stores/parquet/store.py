@@ -1,0 +1,320 @@
+"""Parquet store: scopes are gathered into parts of bounded size, and the manifest is replaced when the sync ends."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from asyncauth._errors import ConfigurationError, StoreLocked
+from asyncauth._runtime.clock import SYSTEM_CLOCK
+from asyncauth._runtime.validation import check_count, check_seconds
+from asyncauth.stores._lock import StoreLock
+from asyncauth.stores._spool import check_whole
+from asyncauth.stores.parquet.connection import check_duckdb, connect
+from asyncauth.stores.parquet.lines import ColumnTypes, check_points
+from asyncauth.stores.parquet.manifest import WINDOWS, read_manifest
+from asyncauth.stores.parquet.open_sync import OpenSync
+from asyncauth.stores.parquet.views import check_path, source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncauth._models.kinds import Kind, Record
+    from asyncauth._models.metrics import Points
+    from asyncauth._runtime.clock import Clock
+    from asyncauth.stores.protocol import ExpectedTarget, Mode, Scope, ScopeStatus
+
+T = TypeVar("T")
+
+_LOCK_POLL_SECONDS: Final = 0.5
+_MODES: Final = ("mirror", "append")
+
+
+class ParquetStore:
+    """Store in a directory of Parquet files, which DuckDB, pandas and other engines read.
+
+    Scopes of many accounts and regions share a file of a kind. Readers see the syncs that have ended: the manifest is
+    replaced when the sync is closed. A killed sync is resumed by its journal, or ended as interrupted by the next one.
+    One run at a time can write.
+
+    Args:
+        path: the directory, which is created with mode 0700; its parent is not.
+        mode: `mirror` shows the rows of each scope's last complete fetch; earlier ones stay in the view of the kind's
+            history. `append` shows the rows of every sync. A data set of one mode takes no other one.
+        wait: seconds to wait for the end of another run that writes; 0: not at all.
+        spool_bytes: bytes of pages that wait on the disk for the end of their scope, as in `SqliteStore`.
+        part_rows: rows after which a part is written; a scope is never divided.
+        part_bytes: bytes of JSON after which a part is written.
+        clock: source of all times, for tests.
+
+    Raises:
+        ConfigurationError: the extra `duckdb` is not installed, the mode is unknown or `upsert`, a number is out of
+            range, or the path has a character of patterns.
+
+    Example:
+        await sync(pool, [EC2_INSTANCE], ParquetStore("inventory.parquet"), accounts)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        mode: Mode = "mirror",
+        wait: float = 0,
+        spool_bytes: int = 1 << 30,
+        part_rows: int = 200_000,
+        part_bytes: int = 256 << 20,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        if mode == "upsert":
+            raise ConfigurationError(
+                "mode='upsert' is for SQLite stores: a data set has the rows of each fetch whole; use 'mirror', which "
+                "shows the last complete fetch of each scope, or 'append'"
+            )
+        if mode not in _MODES:
+            raise ConfigurationError(f"mode={mode!r} must be one of {', '.join(_MODES)}")
+        check_seconds("wait", wait, zero=True)
+        for name, value in (("spool_bytes", spool_bytes), ("part_rows", part_rows), ("part_bytes", part_bytes)):
+            check_count(name, value)
+        check_duckdb()
+        self.path = Path(path)
+        # Of the directory itself, not of a link to it: two names of one store must have one lock.
+        self._directory = Path(os.path.realpath(self.path))
+        check_path(self._directory)
+        self._mode: Mode = mode
+        self._wait = wait
+        self._spool_bytes = spool_bytes
+        self._part_rows = part_rows
+        self._part_bytes = part_bytes
+        self._clock = clock
+        self._freed = anyio.Event()
+        self._lock = StoreLock(self._directory.with_name(self._directory.name + ".lock"), clock)
+        self._writer: ThreadPoolExecutor | None = None
+        self._parts: OpenSync | None = None
+        self._began: dict[Scope, float] = {}
+        self._types: dict[Scope, ColumnTypes] = {}
+        self._windows: dict[Scope, dict[int, int]] = {}
+
+    async def begin(self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None) -> str:
+        """Take the lock, end what a killed run has left, and return the sync's id.
+
+        Args:
+            sync: the id; None: that of the journal's last sync if the journal's file exists, else a new one.
+            kinds: the kinds of the sync.
+            journal: path of the run's journal; None without one.
+
+        Raises:
+            StoreLocked: another run writes to the store.
+            ConfigurationError: the store is open; the path is no data set that can be written, or has syncs of another
+                mode; or the journal is of a sync that it does not have.
+        """
+        if self._parts is not None:
+            raise ConfigurationError(f"{self!r} is open; use an object of its own for each sync")
+        deadline = self._clock.monotonic() + self._wait
+        while True:
+            try:
+                return await self._in_writer(lambda: self._begin(sync, kinds, journal))
+            except StoreLocked:
+                left = deadline - self._clock.monotonic()
+                if left <= 0:
+                    self._stop_writer()
+                    raise
+                # flock has no notification, and a thread that blocks in it could not be cancelled.
+                await self._clock.sleep(min(_LOCK_POLL_SECONDS, left))
+            except BaseException:
+                self._stop_writer()
+                raise
+
+    async def expect(self, targets: Sequence[ExpectedTarget]) -> None:
+        """Note targets before they are fetched; those that have no record when the sync ends are recorded as skipped.
+
+        Args:
+            targets: accounts and regions. A region that is not certain is recorded only if an earlier sync fetched it.
+        """
+        await self._in_writer(lambda: self._opened().running.expect(targets))
+
+    async def interrupt(self) -> None:
+        """Mark the sync as interrupted, which `close` records."""
+        await self._in_writer(lambda: self._opened().end("interrupted"))
+
+    async def write(self, scope: Scope, page: Sequence[Record]) -> None:
+        """Append a page to the spool.
+
+        Raises:
+            OSError: the disk is full; finish the scope with the status `error`.
+        """
+        # Read here and changed in the writer thread: a number that is late by one page is good enough.
+        while scope not in self._began and self._parts is not None and self._parts.spool.size >= self._spool_bytes:
+            await self._freed.wait()
+        await self._in_writer(lambda: self._write(scope, page))
+
+    async def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
+        """Append points of metrics to the spool.
+
+        Args:
+            scope: the scope, whose kind begins with `metrics:`.
+            page: points of any series; of two values for one instant, the later one counts.
+
+        Raises:
+            ValueError: a value is infinite or not a number.
+            OSError: the disk is full; finish the scope with the status `error`.
+        """
+        check_points(page)
+        await self._in_writer(lambda: self._write_points(scope, page))
+
+    async def note_window(self, scope: Scope, period: int, end: int) -> None:
+        """Note up to which Unix time a scope's points of a period were fetched; `finish_scope` keeps it if `ok`."""
+        await self._in_writer(lambda: self._windows.setdefault(scope, {}).update({period: end}))
+
+    async def metric_ends(self) -> dict[tuple[str, str, str, str, int], int]:
+        """Return what the syncs that have ended kept, by partition, account, region, namespace and period.
+
+        The store need not be open.
+        """
+        return await anyio.to_thread.run_sync(self._metric_ends)
+
+    async def finish_scope(self, scope: Scope, status: ScopeStatus) -> int:
+        """Commit the scope's rows and its status; return the number of rows.
+
+        The points of metrics are committed whatever the status is.
+
+        Raises:
+            OSError: the disk is full; the scope is as it was before.
+        """
+        try:
+            return await self._in_writer(lambda: self._finish(scope, status))
+        finally:
+            self._wake_writers()
+
+    async def prune(self, *, older_than: float) -> int:
+        """Leave out the parts of syncs that ended more than `older_than` seconds ago and count for no scope.
+
+        The view of a kind does not change, that of its history does. `close` replaces the manifest, and the next sync
+        deletes the files. In mode `append` every sync counts.
+
+        Returns:
+            the number of parts.
+        """
+        before = self._clock.time() - older_than
+        return await self._in_writer(lambda: self._opened().prune(before))
+
+    async def close(self) -> None:
+        """End the sync, replace the manifest, and release the lock. Closing again has no effect.
+
+        Raises:
+            OSError: the disk is full; the next run ends the sync.
+        """
+        try:
+            await self._in_writer(self._close)
+        finally:
+            self._wake_writers()
+            self._stop_writer()
+
+    def __repr__(self) -> str:
+        return f"<ParquetStore {str(self.path.absolute())!r} [{self._mode}]>"
+
+    def _stop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.shutdown(wait=False)
+            self._writer = None
+
+    def _wake_writers(self) -> None:
+        freed, self._freed = self._freed, anyio.Event()
+        freed.set()
+
+    async def _in_writer(self, call: Callable[[], T]) -> T:
+        # One thread, so that the files have the order of the commits. A caller that is cancelled waits for the end of
+        # the step.
+        writer = self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="asyncauth-store")
+        with anyio.CancelScope(shield=True):
+            result = await anyio.to_thread.run_sync(lambda: writer.submit(call).result())
+        return result  # noqa: RET504 - mypy assumes that the scope may swallow an exception
+
+    # -- in the writer thread ------------------------------------------------------------------------------------
+
+    def _begin(self, sync: str | None, kinds: Sequence[Kind], journal: str | None) -> str:
+        try:
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"the data set {str(self.path)!r} cannot be created: {error.strerror}") from error
+        self._lock.acquire()
+        try:
+            self._parts = OpenSync(self._directory, self._mode, self._part_rows, self._part_bytes)
+            return self._parts.begin(sync, kinds, journal, repr(self), self._clock.time())
+        except BaseException:
+            self._release()
+            raise
+
+    def _opened(self) -> OpenSync:
+        if self._parts is None:
+            raise ConfigurationError("the store is not open; await begin() first")
+        return self._parts
+
+    def _write(self, scope: Scope, page: Sequence[Record]) -> None:
+        parts = self._opened()
+        self._began.setdefault(scope, self._clock.time())
+        types = self._types.get(scope)
+        if types is None:
+            types = self._types[scope] = ColumnTypes(parts.columns(scope.kind))
+        types.add(page)
+        parts.spool.write(scope, page)
+
+    def _write_points(self, scope: Scope, page: Sequence[Points]) -> None:
+        parts = self._opened()
+        self._began.setdefault(scope, self._clock.time())
+        parts.spool.write_points(scope, page)
+
+    def _finish(self, scope: Scope, status: ScopeStatus) -> int:
+        parts = self._opened()
+        now = self._clock.time()
+        began = self._began.pop(scope, now)
+        types = self._types.pop(scope, None)
+        windows = self._windows.pop(scope, {})
+        try:
+            check_whole(parts.spool, scope, status)
+            staged = parts.stage(scope, status, types, now)
+            record = {
+                "number": parts.running.next_fetch, **scope._asdict(), "status": status.status,
+                "rows": 0 if staged is None else staged.rows, "code": status.code, "reason": status.reason,
+                "began": began, "ended": now,
+                "windows": [list(each) for each in windows.items()] if status.status == "ok" else [],
+            }  # fmt: skip
+            parts.commit(record, staged)
+        finally:
+            parts.spool.drop(scope)
+        parts.write_full()
+        return 0 if staged is None else staged.rows
+
+    def _metric_ends(self) -> dict[tuple[str, str, str, str, int], int]:
+        manifest = read_manifest(self._directory)
+        parts = [] if manifest is None else manifest.of(WINDOWS)
+        if not parts:
+            return {}
+        with closing(connect()) as connection:
+            columns = '"partition", account, region, namespace, period, "end"'
+            query = f"select {columns} from {source_of(self._directory, parts)}"
+            return {(*where, period): end for *where, period, end in connection.execute(query).fetchall()}
+
+    def _close(self) -> None:
+        try:
+            if self._parts is not None:
+                self._parts.end("ended")
+                self._parts.publish(self._clock.time())
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        parts, self._parts = self._parts, None
+        self._began.clear()
+        self._types.clear()
+        try:
+            if parts is not None:
+                parts.close()
+        finally:
+            self._lock.release()
