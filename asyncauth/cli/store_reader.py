@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+    from asyncauth.cli.data_set_reader import DataSetReader
+
 #: The authorizer's codes for what a statement may do: everything else, such as ATTACH or PRAGMA, is refused.
 _ALLOWED: Final = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -32,6 +34,19 @@ _REFUSED_FUNCTIONS: Final = frozenset({"load_extension", "readfile", "writefile"
 _STEPS_PER_LOOK: Final = 20_000
 _MISSING: Final = re.compile(r"no such (column|table): (?:\w+\.)?([\w ]+)")
 _HEADER: Final = b"SQLite format 3\0"
+
+
+def open_reader(path: str) -> StoreReader | DataSetReader:
+    """Return the reader of a store: of a Parquet data set if the path is a directory, else of a SQLite file.
+
+    Raises:
+        ConfigurationError: there is no such store.
+    """
+    if not Path(path).is_dir():
+        return StoreReader(path)
+    from asyncauth.cli.data_set_reader import DataSetReader
+
+    return DataSetReader(path)
 
 
 class StoreReader:
@@ -83,7 +98,7 @@ class StoreReader:
             raise self._explain(error) from None
         if cursor.description is None:
             raise click.UsageError("this is no query; a store is read with one SELECT statement")
-        return _unique([column[0] for column in cursor.description]), self._rows(cursor)
+        return unique_names([column[0] for column in cursor.description]), self._rows(cursor)
 
     def tables(self) -> list[dict[str, Any]]:
         """Return a record for each table and view: its name, its columns, and whether it is a view."""
@@ -108,7 +123,7 @@ class StoreReader:
                 raise self._explain(error) from None
             if row is None:
                 return
-            yield [_finite(value) for value in row]
+            yield [finite(value) for value in row]
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         # In a step of SQLite nothing can be raised: it drops what the progress handler raises, so that ends the step.
@@ -145,9 +160,7 @@ class StoreReader:
         names = [each["name"] for each in tables]
         if missing[1] == "column":
             names = list(dict.fromkeys(column for each in tables for column in each["columns"]))
-        near = difflib.get_close_matches(missing[2], names, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else " `asyncauth sql` without a statement lists what there is."
-        return click.UsageError(f"SQL: {text}.{hint}")
+        return click.UsageError(f"SQL: {text}.{suggest(missing[2], names)}")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -186,7 +199,7 @@ def _authorize(action: int, first: str | None, second: str | None, database: str
     return sqlite3.SQLITE_OK
 
 
-def _unique(names: list[str]) -> list[str]:
+def unique_names(names: list[str]) -> list[str]:
     """Return the names with a number behind those that occurred before: records have each key once."""
     found: list[str] = []
     for name in names:
@@ -198,6 +211,12 @@ def _unique(names: list[str]) -> list[str]:
     return found
 
 
-def _finite(value: Any) -> Any:
-    # JSON has no infinity.
+def suggest(name: str, names: list[str]) -> str:
+    """Return a sentence with the nearest name, or with the way to see all of them."""
+    near = difflib.get_close_matches(name, names, 1)
+    return f" Did you mean {near[0]!r}?" if near else " `asyncauth sql` without a statement lists what there is."
+
+
+def finite(value: Any) -> Any:
+    """Return a value, or an infinite number as its text: JSON has no infinity."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -186,7 +186,7 @@ class TestStores:
         for option in (("--mode", "mirror"), ("--wait", "3")):
             refused = cli.run(*options, "--store", "y.jsonl", *option)
             assert refused.code == 2
-            assert f"{option[0]} is for SQLite stores" in refused.stderr
+            assert f"{option[0]} is for stores of SQLite and Parquet" in refused.stderr
 
     def test_a_folder_that_does_not_exist(self, cli: CommandLine) -> None:
         """A store in a missing folder is a usage error before any call."""

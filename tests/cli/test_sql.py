@@ -121,7 +121,7 @@ async def test_what_is_no_store(folder: Path) -> None:
         ("missing.db", "asyncauth inventory --store missing.db"),
         ("other.jsonl", "no SQLite file"),
         ("damaged.db", "cannot be read"),
-        ("folder.db", "cannot be read"),
+        ("folder.db", "no data set"),
     ):
         done = run_program(folder, "sql", "--store", name, "select 1 from sqlite_master")
 

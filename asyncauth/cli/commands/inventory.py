@@ -37,13 +37,14 @@ if TYPE_CHECKING:
     "--store",
     "store_path",
     metavar="PATH",
-    help="Write into this store: SQLite, or by its suffix .jsonl or .csv (a new folder).",
+    help="Write into this store: SQLite, or by its suffix .parquet (a folder), .jsonl or .csv (a new folder).",
 )
 @click.option("--store-format", type=click.Choice(STORE_FORMATS), help="Format of the store, whatever its suffix.")
 @click.option(
     "--mode",
     type=click.Choice(MODES),
-    help="append adds rows, upsert keeps one of each, mirror also marks what is gone.  [default: upsert]",
+    help="append adds rows, upsert keeps one of each, mirror also marks what is gone.  "
+    "[default: upsert, mirror for Parquet]",
 )
 @click.option("--raw/--no-raw", default=None, help="Keep the answers of AWS.  [default: in a store]")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for another run's lock.")

@@ -29,7 +29,7 @@ TERMINAL_ROWS: Final = 1_000
     envvar="ASYNCAUTH_STORE",
     show_default=True,
     show_envvar=True,
-    help="SQLite store that `asyncauth inventory --store` wrote.",
+    help="SQLite store or Parquet data set that `asyncauth inventory --store` wrote.",
 )
 @click.option(
     "--limit",
@@ -49,11 +49,11 @@ def command(statement: str | None, store: str, limit: int | None, **options: Any
     asyncauth sql "select account, count(*) as instances from ec2_instance group by 1"
     asyncauth sql --store inventory.db --output csv "select * from ec2_volume where state = 'available'"
     """
-    from asyncauth.cli.store_reader import StoreReader
+    from asyncauth.cli.store_reader import open_reader
 
     if statement == "-":
         statement = sys.stdin.read()
-    with StoreReader(store) as reader:
+    with open_reader(store) as reader:
         if statement is None:
             output = output_of(options, ("name", "type", "columns"))
             for record in reader.tables():

@@ -89,11 +89,6 @@ class DataSet:
         return f"DataSet({str(self.path)!r})"
 
 
-def is_data_set(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a directory, which is what a data set is."""
-    return Path(path).is_dir()
-
-
 def open_views(directory: Path, manifest: Manifest) -> Any:
     """Return a connection with the views of a manifest, which reads its parts and nothing else.
 

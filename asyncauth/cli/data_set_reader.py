@@ -1,0 +1,137 @@
+"""Data set reader: one SQL statement over a Parquet data set, with the errors and signals of the store reader."""
+
+from __future__ import annotations
+
+import re
+import signal
+from contextlib import contextmanager
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import click
+
+from asyncauth._errors import ConfigurationError
+from asyncauth.cli.signals import TerminatedError
+from asyncauth.cli.store_reader import finite, suggest, unique_names
+from asyncauth.cli.text import clean
+from asyncauth.stores import DataSet
+from asyncauth.stores.parquet.connection import load_duckdb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+_MISSING_TABLE: Final = re.compile(r"Table with name (\S+) does not exist")
+_MISSING_COLUMN: Final = re.compile(r'(?:column|Values list "\S+" does not have a column named) "([^"]+)"')
+_ROWS: Final = 1_000
+
+
+class DataSetReader:
+    """Reader of one Parquet data set, with the methods of `StoreReader`.
+
+    Args:
+        path: the directory.
+
+    Raises:
+        ConfigurationError: there is no data set, or the extra `duckdb` is not installed.
+
+    Example:
+        with DataSetReader("inventory.parquet") as reader:
+            names, rows = reader.execute("select account, count(*) from ec2_instance group by 1")
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._signal: int = 0
+        self._is_in_query = False
+        self._handlers: list[tuple[signal.Signals, Any]] = []
+        self._data = DataSet(path)
+
+    def __enter__(self) -> Self:
+        self._handlers = [(each, signal.signal(each, self._stop)) for each in (signal.SIGINT, signal.SIGTERM)]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._handlers:
+            signal.signal(number, handler)
+        self._data.close()
+
+    def execute(self, statement: str) -> tuple[list[str], Iterator[list[Any]]]:
+        """Return the names of the columns, each once, and an iterator over the rows.
+
+        Raises:
+            click.UsageError: DuckDB refuses the statement, it is more than one, or it is no query.
+        """
+        with self._query():
+            result = self._data.query(statement)
+        return unique_names([column[0] for column in result.description]), self._rows(result)
+
+    def tables(self) -> list[dict[str, Any]]:
+        """Return a record for each view and table: its name, its columns, and which of both it is."""
+        return self._data.tables()
+
+    def _rows(self, result: Any) -> Iterator[list[Any]]:
+        while True:
+            with self._query():
+                rows = result.fetchmany(_ROWS)
+            if not rows:
+                return
+            for row in rows:
+                yield [_plain(value) for value in row]
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        # Raised within DuckDB's step, it would be taken for an error of the query.
+        self._signal = number
+        if self._is_in_query:
+            self._data.interrupt()
+        else:
+            self._raise_signal()
+
+    def _raise_signal(self) -> None:
+        if self._signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._signal == signal.SIGTERM:
+            raise TerminatedError
+
+    @contextmanager
+    def _query(self) -> Iterator[None]:
+        """Mark a step of DuckDB, which Ctrl-C and SIGTERM end however long it takes."""
+        self._is_in_query = True
+        try:
+            yield
+        except ConfigurationError as error:
+            raise click.UsageError(str(error)) from None
+        except load_duckdb().Error as error:
+            self._raise_signal()
+            raise self._explain(error) from None
+        finally:
+            self._is_in_query = False
+            self._raise_signal()
+
+    def _explain(self, error: Exception) -> click.UsageError:
+        text = clean(str(error).splitlines()[0]).rstrip("!.")
+        if "disabled by configuration" in text or "configuration has been locked" in text:
+            return click.UsageError(f"a data set is read with one SELECT statement, and nothing else is read ({text})")
+        table, column = _MISSING_TABLE.search(text), _MISSING_COLUMN.search(text)
+        missing = table or column
+        if missing is None:
+            return click.UsageError(f"SQL: {text}")
+        tables = self.tables()
+        names = [each["name"] for each in tables]
+        if table is None:
+            names = list(dict.fromkeys(name for each in tables for name in each["columns"]))
+        return click.UsageError(f"SQL: {text}.{suggest(missing[1], names)}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as the formats of the output have it: numbers, texts, and lists and mappings of them."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    return finite(value) if value is None or isinstance(value, str | int | float) else str(value)
