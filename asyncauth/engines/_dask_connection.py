@@ -50,16 +50,16 @@ class DaskConnection:
         listener: what messages and ends are reported to.
         run_id: identifies the run in the cluster.
         ship_tokens: send the `Keys` of accounts.
-        tasks: where the tasks of this connection run.
     """
 
-    def __init__(self, client: Client, listener: Listener, run_id: str, *, ship_tokens: bool, tasks: TaskGroup) -> None:
+    def __init__(self, client: Client, listener: Listener, run_id: str, *, ship_tokens: bool) -> None:
         self._client = client
         self._listener = listener
         self._run_id = run_id
         self._ship_tokens = ship_tokens
-        self._tasks = tasks
+        self._tasks: TaskGroup
         self._futures: dict[int, Future] = {}
+        self._topics: list[str] = []  # those that the client is subscribed to
         self._joined = AutoResetEvent()
         self.workers = self.threads = 0
 
@@ -77,12 +77,17 @@ class DaskConnection:
         name = name_of(self._run_id)
         await self._check_workers()
         await self._count_threads()
-        self._client.subscribe_topic(name, self._receive)
-        self._client.subscribe_topic("all", self._note_workers)
+        for topic, handler in ((name, self._receive), ("all", self._note_workers)):
+            self._client.subscribe_topic(topic, handler)
+            self._topics.append(topic)
         await self._client.register_plugin(RunPlugin(self._run_id, spec, versions(), self.workers), name=name)
+
+    def watch(self, tasks: TaskGroup) -> None:
+        """Start to report to the listener, with tasks of the group."""
+        self._tasks = tasks
         self._joined.set()
-        self._tasks.start_soon(self._watch_workers)
-        self._tasks.start_soon(self._watch_scheduler)
+        tasks.start_soon(self._watch_workers)
+        tasks.start_soon(self._watch_scheduler)
 
     async def close(self) -> None:
         """Release the chunks that are out, and what the run left at workers and scheduler."""
@@ -91,8 +96,10 @@ class DaskConnection:
         with anyio.move_on_after(_CLOSE_SECONDS):
             try:
                 # The scheduler logs an error if it cannot deliver the event that this client has left.
-                self._client.unsubscribe_topic("all")
-                self._client.unsubscribe_topic(name_of(self._run_id))
+                for topic in reversed(self._topics):
+                    self._client.unsubscribe_topic(topic)
+                if not self._topics:
+                    return
                 if self._futures:
                     await self._client.cancel(list(self._futures.values()), force=True)
                 await self._client.unregister_worker_plugin(name_of(self._run_id))
@@ -198,15 +205,18 @@ async def connect(
     client: Client, listener: Listener, run_id: str, spec: bytes, *, ship_tokens: bool
 ) -> AsyncIterator[DaskConnection]:
     """Open the connection of one run, and leave nothing behind at its end."""
-    async with anyio.create_task_group() as tasks:
-        connection = DaskConnection(client, listener, run_id, ship_tokens=ship_tokens, tasks=tasks)
-        try:
-            await connection.open(spec)
-            yield connection
-        finally:
-            with anyio.CancelScope(shield=True):
-                await connection.close()
-            tasks.cancel_scope.cancel()
+    connection = DaskConnection(client, listener, run_id, ship_tokens=ship_tokens)
+    try:
+        await connection.open(spec)  # outside of the task group, which would wrap what it raises
+        async with anyio.create_task_group() as tasks:
+            connection.watch(tasks)
+            try:
+                yield connection
+            finally:
+                tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await connection.close()
 
 
 def _describe(dask_worker: Worker) -> dict[str, str]:

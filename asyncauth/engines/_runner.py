@@ -17,6 +17,7 @@ from asyncauth._runs import RunOptions, Target, Targets
 from asyncauth._runtime.printable import describe_error
 from asyncauth._runtime.wakeup import AutoResetEvent
 from asyncauth.engines._chunks import Share
+from asyncauth.engines._jobs import SentJob
 from asyncauth.engines._messages import MAX_VALUE_BYTES, Began, ChunkEnd, Message, Retried, Settled, Started
 from asyncauth.engines._settings import unpack_source
 from asyncauth.engines._values import dump_value, sendable_error
@@ -55,7 +56,7 @@ class JobSpec:
     """
 
     settings: PoolSettings
-    job: Callable[[Any], Any]
+    job: SentJob
     options: Mapping[str, Any]
 
 
@@ -183,8 +184,7 @@ class ChunkRunner:
     def __init__(self, spec: bytes, worker: str, *, threads: int = 1) -> None:
         self._pickled = spec
         self._worker = worker
-        self._spec: JobSpec | None = None
-        self._pool: WorkerPool | None = None
+        self._opened: tuple[WorkerPool, JobSpec, Callable[[Any], Any]] | None = None
         self._opening = anyio.Lock()
         self._threads = threads
         self._runs: dict[int, tuple[Run[Any], anyio.CancelScope]] = {}  # by number of the chunk
@@ -196,9 +196,9 @@ class ChunkRunner:
     async def run(self, chunk: Chunk[Target], send: Callable[[list[Message]], None]) -> ChunkEnd:
         """Run the job for the targets of a chunk; messages are sent as it goes on."""
         try:
-            pool, spec = await self._open()
+            pool, spec, job = await self._open()
         except Exception as error:  # noqa: BLE001 - becomes the failure of the chunk's targets
-            text = f"the worker {self._worker} cannot load the job or open a pool: {describe_error(error)}"
+            text = f"the worker {self._worker} cannot load the job or open its pool: {describe_error(error)}"
             return ChunkEnd(self._worker, refused=text)
         outbox = Outbox(send, list(chunk.targets))
         share = Share()
@@ -213,7 +213,7 @@ class ChunkRunner:
             progress=outbox.note,
         )
         targets = _GivenTargets([_unpacked(target) for target in chunk.targets.values()])
-        run = pool.start_run(spec.job, targets, options)
+        run = pool.start_run(job, targets, options)
         with anyio.CancelScope() as scope:
             self._runs[chunk.number] = (run, scope)
             self._apply_stop(run, scope)
@@ -251,15 +251,15 @@ class ChunkRunner:
     def divide(self, workers: int, rank: int) -> None:
         """Set this worker's part of the rate limits that all workers share."""
         self._share = RateLimitShare(workers, rank)
-        if self._pool is not None:
-            self._pool.divide_rate_limits(self._share)
+        if self._opened is not None:
+            self._opened[0].divide_rate_limits(self._share)
 
     async def aclose(self) -> None:
         """Cancel what runs, and close the pool."""
         self._is_closed = True
         self.stop("cancel", "the worker ends")
-        if self._pool is not None:
-            await self._pool.aclose()
+        if self._opened is not None:
+            await self._opened[0].aclose()
 
     async def _wait_for_share(self, number: int) -> Share:
         if self._stopped is not None:
@@ -277,18 +277,17 @@ class ChunkRunner:
         else:
             scope.cancel()
 
-    async def _open(self) -> tuple[WorkerPool, JobSpec]:
+    async def _open(self) -> tuple[WorkerPool, JobSpec, Callable[[Any], Any]]:
         async with self._opening:
             if self._is_closed:
                 raise AsyncAuthError("the worker ends")
-            if self._pool is None or self._spec is None:
-                self._spec = spec = pickle.loads(self._pickled)  # noqa: S301 - of the client, whose code runs here
-                pool = spec.settings.pool()
+            if self._opened is None:
+                spec: JobSpec = pickle.loads(self._pickled)  # noqa: S301 - of the client, whose code runs here
+                job, pool = spec.job.load(), spec.settings.pool()
                 await pool.open()
                 pool.divide_rate_limits(self._share)
-                self._pool = pool
-                return pool, spec
-            return self._pool, self._spec
+                self._opened = pool, spec, job
+            return self._opened
 
 
 async def _report_outcomes(run: Run[Any], outbox: Outbox) -> None:

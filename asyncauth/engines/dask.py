@@ -19,6 +19,7 @@ from asyncauth._runs.thread_job import is_read_only
 from asyncauth._runtime.printable import describe_error
 from asyncauth._runtime.validation import check_count
 from asyncauth.engines._dask_connection import connect
+from asyncauth.engines._jobs import SentJob
 from asyncauth.engines._pickling import dump
 from asyncauth.engines._runner import JobSpec
 from asyncauth.engines._settings import PoolSettings
@@ -120,8 +121,7 @@ class DaskEngine:
             "dry_run": run.dry_run,
             "max_at_once_per_account": run.limits.max_at_once_per_account,
         }
-        dump(run.job, f"the job {getattr(run.job, '__qualname__', None) or repr(run.job)}")
-        spec = dump(JobSpec(settings, run.job, of_chunks), "the run")
+        spec = dump(JobSpec(settings, SentJob.of(run.job), of_chunks), "the run")
         return ChunkedRun(
             partial(self._connect, uuid.uuid4().hex[:12], spec),
             run.targets,

@@ -21,6 +21,7 @@ from asyncauth.engines import DaskEngine
 from asyncauth.engines._dask_worker import run_chunk
 from asyncauth.testing import SimulatedFleet
 from tests.support import engine_jobs
+from tests.support.dask_processes import DaskProcess, dask_processes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -334,57 +335,20 @@ async def test_an_account_with_keys_of_its_own_fails_alone(
 # The scheduler.
 
 
-def start_process(code: str, **environ: str) -> subprocess.Popen[str]:
-    """Start a Python process, and wait for its first line of output."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], env=os.environ | environ, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    assert process.stdout is not None
-    process.first_line = process.stdout.readline().strip()  # type: ignore[attr-defined]
-    return process
-
-
-SCHEDULER = """
-import asyncio
-from distributed import Scheduler
-async def main():
-    async with Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
-        print(scheduler.address, flush=True)
-        await scheduler.finished()
-asyncio.run(main())
-"""
-WORKER = """
-import asyncio, os
-from distributed import Worker
-async def main():
-    async with Worker(os.environ["SCHEDULER"], nthreads=2, host="127.0.0.1") as worker:
-        print(worker.address, flush=True)
-        await worker.finished()
-asyncio.run(main())
-"""
-
-
 @pytest.fixture
-def processes(running_fleet: SimulatedFleet) -> Iterator[list[subprocess.Popen[str]]]:
+def processes(running_fleet: SimulatedFleet) -> Iterator[list[DaskProcess]]:
     """A scheduler and a worker, each a process of its own, over plain tcp."""
-    scheduler = start_process(SCHEDULER)
-    worker = start_process(WORKER, SCHEDULER=scheduler.first_line, **running_fleet.environ())  # type: ignore[attr-defined]
-    try:
-        yield [scheduler, worker]
-    finally:
-        for process in (worker, scheduler):
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+    with dask_processes() as start:
+        scheduler = start("scheduler")
+        yield [scheduler, start("worker", scheduler.first_line, **running_fleet.environ())]
 
 
 async def test_a_killed_scheduler_is_one_error(
-    pool: SessionPool, fleet: SimulatedFleet, processes: list[subprocess.Popen[str]], tmp_path: Path
+    pool: SessionPool, fleet: SimulatedFleet, processes: list[DaskProcess], tmp_path: Path
 ) -> None:
     """The error names the scheduler and the journal; the worker cancels its jobs and ends, and no call follows."""
     scheduler, worker = processes
-    address = scheduler.first_line  # type: ignore[attr-defined]
+    address = scheduler.first_line
     journal = tmp_path / "runs.jsonl"
     run = pool.as_completed(
         engine_jobs.without_end, fleet.accounts, REGIONS[:1], engine=DaskEngine(address), journal=journal

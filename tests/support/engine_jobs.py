@@ -65,7 +65,7 @@ async def keys_of_this_worker() -> Keys:
 def share_here(rate_limit: RateLimit, dask_worker: Worker) -> tuple[int, float] | None:
     """Return a worker's part of a limit: requests in flight, and the rate; None if its pool has not used it."""
     runners = [each._runner for each in dask_worker.plugins.values() if isinstance(each, RunPlugin)]
-    pools = [runner._pool for runner in runners if runner._pool is not None]
+    pools = [runner._opened[0] for runner in runners if runner._opened is not None]
     for (rule, _), queue in (pair for pool in pools for pair in pool._check_open().guard.rate_limiters._queues.items()):
         if rule.rate_limit == rate_limit:
             return queue._max_at_once, queue.bucket.rate
