@@ -8,7 +8,6 @@ from typing import Any
 import cloudpickle
 
 from asyncauth._errors import AsyncAuthError
-from asyncauth._runtime.exceptions import can_be_pickled
 from asyncauth._runtime.printable import describe_error
 
 
@@ -42,7 +41,51 @@ def load_value(dumped: bytes) -> tuple[Any, Exception | None]:
 
 
 def sendable_error(error: BaseException | None, code: str | None) -> Exception | None:
-    """Return an error as it can be sent: itself, or its class and first line if it cannot be pickled."""
-    if error is None or (isinstance(error, Exception) and can_be_pickled(error)):
-        return error
-    return AsyncAuthError(f"{describe_error(error)} (it could not be pickled)", code=code)
+    """Return an error as it can be sent: unpickled it is itself, or its class and first line if that is impossible."""
+    if error is None:
+        return None
+    text = describe_error(error)
+    for dump in (pickle.dumps, cloudpickle.dumps, _dump_parts):  # each is slower than the one before
+        try:
+            dumped: bytes = dump(error)
+            _load(dumped)  # many classes can be pickled, and then not be loaded
+        except Exception:  # noqa: BLE001, S112 - whatever the class raises, it cannot be pickled
+            continue
+        return _SentError(dumped, text, code)
+    return AsyncAuthError(f"{text} (it could not be pickled)", code=code)
+
+
+class _SentError(Exception):
+    """An error on its way: unpickled it is the original, and never fails the messages that it travels with."""
+
+    def __init__(self, dumped: bytes, text: str, code: str | None) -> None:
+        super().__init__(text)
+        self._arguments = (dumped, text, code)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (load_error, self._arguments)
+
+
+def load_error(dumped: bytes, text: str, code: str | None) -> Exception:
+    """Return an error of a job; one whose class is missing in this process becomes its class and first line."""
+    try:
+        return _load(dumped)
+    except Exception:  # noqa: BLE001 - the class of the error can raise anything
+        return AsyncAuthError(f"{text} (its class cannot be imported in this process)", code=code)
+
+
+def _dump_parts(error: BaseException) -> bytes:
+    """Return what makes an error without a call of its `__init__`, which often takes other arguments than `args`."""
+    dumped: bytes = cloudpickle.dumps((type(error), error.args, error.__dict__))
+    return dumped
+
+
+def _load(dumped: bytes) -> Exception:
+    error = pickle.loads(dumped)  # noqa: S301 - of a worker, which runs this program's code anyway
+    if isinstance(error, tuple):
+        kind, arguments, state = error
+        error = kind.__new__(kind, *arguments)
+        error.__dict__.update(state)
+    if not isinstance(error, Exception):
+        raise TypeError(f"{type(error).__qualname__} is no exception")
+    return error
