@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import logging
 import os
+import signal
 import sys
 import uuid
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import anyio
 from distributed import Client, LocalCluster, Security
 
 from asyncauth._errors import ConfigurationError, EngineLost
@@ -26,7 +29,7 @@ from asyncauth.engines._settings import PoolSettings
 from asyncauth.engines._stream import ChunkedRun
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from types import TracebackType
 
     from asyncauth._runs import RemoteRun, Target
@@ -155,12 +158,13 @@ class DaskEngine:
             if address is None:
                 cluster = await stack.enter_async_context(_local_cluster(self._workers))
                 address, security = cluster.scheduler_address, cluster.security
+            _check_certificates(address, security)
             client = Client(address, asynchronous=True, set_as_default=False, security=security, timeout=self._timeout)
             try:
-                await client
-            except (OSError, ValueError, TypeError) as error:
-                raise EngineLost(f"the scheduler {address} cannot be reached: {describe_error(error)}") from error
-            try:
+                try:
+                    await client
+                except (OSError, ValueError, TypeError) as error:
+                    raise EngineLost(f"the scheduler {address} cannot be reached: {describe_error(error)}") from error
                 yield client
             finally:
                 await client.close(timeout=2)
@@ -179,6 +183,19 @@ def _address_of(cluster: Any) -> str | None:
     return address
 
 
+def _check_certificates(address: str, security: Security | None) -> None:
+    """Refuse an encrypted address without certificates.
+
+    Raises:
+        ConfigurationError: neither `security` nor Dask's configuration has them.
+    """
+    if address.startswith("tls://") and not (security or Security()).get_connection_args("client").get("ssl_context"):
+        raise ConfigurationError(
+            f"the scheduler {address} needs certificates: give security=, or set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+            "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT and DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY to the files"
+        )
+
+
 def _account_of(target: Target) -> tuple[str, str]:
     return (target.account.partition, target.account.id)
 
@@ -187,7 +204,7 @@ def _account_of(target: Target) -> tuple[str, str]:
 async def _local_cluster(workers: int | None) -> AsyncIterator[LocalCluster]:
     """Start worker processes on this machine. Without TLS, other users of the machine could run code in them."""
     _check_main_guard()
-    async with LocalCluster(
+    cluster = LocalCluster(
         n_workers=workers or os.cpu_count() or 1,
         threads_per_worker=THREADS_PER_WORKER,
         processes=True,
@@ -196,9 +213,35 @@ async def _local_cluster(workers: int | None) -> AsyncIterator[LocalCluster]:
         protocol="tls",
         host="127.0.0.1",
         dashboard_address=None,
+        # Without the dashboard there is still its HTTP server; its usual port can be another cluster's, which warns.
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         silence_logs=logging.ERROR,
-    ) as cluster:
+    )
+    try:
+        with _blocked_interrupts():
+            await cluster
         yield cluster
+    finally:
+        with anyio.CancelScope(shield=True):
+            await cluster.close()
+
+
+@contextmanager
+def _blocked_interrupts() -> Iterator[None]:
+    """Block Ctrl-C until the block is left, for processes that are started in it forever.
+
+    A terminal sends the signal to the whole process group. Workers end with their client; each would print a traceback.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    # The first process that Python starts this way has a helper, whose start unblocks the signal.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_main_guard() -> None:
