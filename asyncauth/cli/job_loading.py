@@ -13,10 +13,15 @@ from typing import Any
 import click
 
 
-def load_job(reference: str) -> Callable[[Any], Any]:
+def load_job(reference: str, *, by_value: bool = False) -> Callable[[Any], Any]:
     """Return the function of a reference.
 
     The working folder is searched for modules first, as with `python -m`.
+
+    Args:
+        reference: `module:function` or `file.py:function`.
+        by_value: the job is for other processes, which cannot import a file; a pickle of it contains the file's
+            functions and classes.
 
     Raises:
         click.UsageError: the module cannot be imported, or has no such function.
@@ -27,7 +32,7 @@ def load_job(reference: str) -> Callable[[Any], Any]:
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
-        module = _load_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+        module = _load_file(Path(where), by_value=by_value) if where.endswith(".py") else importlib.import_module(where)
     except Exception as error:
         raise click.UsageError(f"JOB {reference!r} cannot be imported: {type(error).__name__}: {error}") from error
     except SystemExit as error:
@@ -38,7 +43,7 @@ def load_job(reference: str) -> Callable[[Any], Any]:
     return job  # type: ignore[no-any-return]
 
 
-def _load_file(path: Path) -> ModuleType:
+def _load_file(path: Path, *, by_value: bool) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -47,5 +52,9 @@ def _load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Under its name, so that a job can be pickled and dataclasses of the file find their module.
     sys.modules[path.stem] = module
+    if by_value:
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(module)
     spec.loader.exec_module(module)
     return module

@@ -101,6 +101,19 @@ run_options: Final = _all(
     ),
 )
 
+engine_options: Final = _all(
+    click.option(
+        "--engine",
+        type=click.Choice(["dask"]),
+        help="Run the targets in the worker processes of Dask distributed.  [default: in this process]",
+    ),
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Dask scheduler, such as tls://10.0.0.5:8786.  [default: a local cluster, a worker per core]",
+    ),
+)
+
 progress_option: Final = click.option(
     "--progress/--no-progress", default=None, help="Show the progress on stderr.  [default: yes]"
 )

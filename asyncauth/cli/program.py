@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from asyncauth._errors import AssumeRoleError, AsyncAuthError, TargetTimeout
+from asyncauth._errors import AssumeRoleError, AsyncAuthError, EngineLost, TargetTimeout
 from asyncauth.cli import exit_codes
 from asyncauth.cli.options import set_up_logging
 from asyncauth.cli.output import OutputClosedError
@@ -157,7 +157,7 @@ def _report(error: Exception, is_debug: bool) -> int:
     kind = "" if is_own else f"{type(error).__name__}: "
     hint = "" if is_own or is_debug else " (--debug shows where)"
     note(f"error: {kind}{error}{hint}")
-    if isinstance(error, AssumeRoleError | TargetTimeout) or not is_own:
+    if isinstance(error, AssumeRoleError | EngineLost | TargetTimeout) or not is_own:
         return exit_codes.FAILED
     return exit_codes.CONFIGURATION
 

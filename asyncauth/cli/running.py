@@ -18,6 +18,7 @@ from asyncauth.cli.progress import progress_of
 if TYPE_CHECKING:
     from asyncauth import Account, Outcome, SessionPool
     from asyncauth.cli.output import Output
+    from asyncauth.engines import DaskEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ async def run_everywhere(
     record: Callable[[Outcome[Any]], Mapping[str, Any]],
     confirm: bool,
     observe: Callable[[Outcome[Any]], None] = lambda outcome: None,
+    engine: DaskEngine | None = None,
 ) -> int:
     """Run a job in every account and region, write a record of each outcome, and return the exit code.
 
@@ -143,6 +145,7 @@ async def run_everywhere(
         record: makes the record of an outcome.
         confirm: request consent first.
         observe: called with each outcome.
+        engine: runs the targets in other processes; None: in this one.
     """
     counts = RunCounts()
 
@@ -158,6 +161,7 @@ async def run_everywhere(
         regions_over(pool, regions),
         dry_run=settings.dry_run,
         confirm=confirm,
+        engine=engine,
         progress=progress_of(
             pool, is_wanted=settings.shows_progress(pool), stdout_is_live=output is None or output.is_live
         ),

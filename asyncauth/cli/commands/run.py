@@ -8,6 +8,7 @@ import click
 
 from asyncauth.cli.columns import RUN_COLUMNS
 from asyncauth.cli.options import (
+    engine_options,
     output_of,
     output_options,
     progress_option,
@@ -23,6 +24,7 @@ from asyncauth.cli.source import SourceOptions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asyncauth.cli.engine_choice import EngineChoice
     from asyncauth.cli.output import Output
     from asyncauth.cli.running import RunSettings
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 @selection_options
 @source_options
 @run_options
+@engine_options
 @progress_option
 @output_options
 @verbosity_options
@@ -44,18 +47,27 @@ def command(job: str, **options: Any) -> int:
     \b
     asyncauth run jobs.py:rotate --accounts @accounts.txt --regions eu-west-1
     asyncauth run package.jobs:inventory --accounts 123456789012 --output json --query '[].value'
+    asyncauth run jobs.py:audit --organization --regions enabled --engine dask
     """
+    from asyncauth.cli.engine_choice import EngineChoice
     from asyncauth.cli.job_loading import load_job
     from asyncauth.cli.running import RunSettings
 
     output = output_of(options, RUN_COLUMNS)
     selection, source = Selection.of(options), SourceOptions.of(options)
     settings = RunSettings.of(options)
-    return run_async(_run(load_job(job), source, selection, settings, output))
+    engine = EngineChoice.of(options)
+    loaded = load_job(job, by_value=engine.name is not None)
+    return run_async(_run(loaded, source, selection, settings, engine, output))
 
 
 async def _run(
-    job: Callable[[Any], Any], source: SourceOptions, selection: Selection, settings: RunSettings, output: Output
+    job: Callable[[Any], Any],
+    source: SourceOptions,
+    selection: Selection,
+    settings: RunSettings,
+    choice: EngineChoice,
+    output: Output,
 ) -> int:
     from asyncauth._runs.thread_job import is_read_only
     from asyncauth.cli.running import refuse_without_consent, run_everywhere, run_record
@@ -63,6 +75,15 @@ async def _run(
     async with source.pool(**selection.pool_options) as pool:
         accounts = await selection.find(pool)
         confirm = refuse_without_consent(settings, accounts=len(accounts), read_only=is_read_only(job))
-        return await run_everywhere(
-            pool, job, accounts, selection.regions, settings, output=output, record=run_record, confirm=confirm
-        )
+        async with choice.open() as engine:
+            return await run_everywhere(
+                pool,
+                job,
+                accounts,
+                selection.regions,
+                settings,
+                output=output,
+                record=run_record,
+                confirm=confirm,
+                engine=engine,
+            )
