@@ -23,6 +23,7 @@ from benchmarks import (
     _svg,
     ablation,
     bigpage,
+    engine,
     fleet,
     live,
     login,
@@ -38,7 +39,7 @@ from benchmarks._variants import VARIANTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SECTIONS: Final = ("fleet", "live", "bigpage", "tls", "micro", "login", "short", "rates", "ablation", "sweep")
+SECTIONS: Final = ("fleet", "live", "bigpage", "tls", "micro", "login", "short", "rates", "ablation", "sweep", "engine")
 SIZES: Final = (10, 100, 1_000, 10_000)
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 _FLEET_SECONDS: Final = 540.0
@@ -100,6 +101,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                 {"latencies_ms": (50,), "at_once": (1, 10, 100), "seconds": 1.0} if quick else {}
             )
             result[section] = sweep.run(**few_points, log=_log)
+        elif section == "engine":
+            few = {"accounts": 1_000, "targets": 5_000, "runs": 1} if quick else {}
+            result[section] = engine.run(**few, log=_log)
     return result
 
 
@@ -139,6 +143,7 @@ def _question(section: str) -> str:
         "rates": rate_simulation,
         "ablation": ablation,
         "sweep": sweep,
+        "engine": engine,
     }
     return (modules[section].__doc__ or "").partition("?")[0] + "?"
 

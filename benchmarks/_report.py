@@ -86,6 +86,7 @@ def claims(result: Mapping[str, Any]) -> list[Claim]:
         for row in result.get("short", {}).get("rows", ())
         if row["variant"] == OURS
     ]
+    found += _engine_claims(result.get("engine", {}))
     for row in result.get("bigpage", {}).get("rows", ()):
         if row["variant"] == OURS:
             found.append(Claim("event-loop lag under big pages, p99, ms", row["lag_p99_ms"], 30.0))
@@ -106,6 +107,18 @@ def _login_claims(login: Mapping[str, Any]) -> list[Claim]:
         for key, text in (("messages", "messages"), ("portal_requests", "requests to the portal"))
         if ours
     ]
+
+
+def _engine_claims(engine: Mapping[str, Any]) -> list[Claim]:
+    found = []
+    if (ratio := engine.get("cpu_ratio")) is not None:
+        found.append(Claim("CPU of the busiest of two Dask workers against one process", ratio, 0.65))
+        assumed = max(row["assume_role"] / row["accounts"] for row in engine["rows"])
+        found.append(Claim("AssumeRole calls per account on two Dask workers", assumed, 1.0))
+    if stream := engine.get("stream"):
+        text = f"growth of the client while {stream['targets']:,} targets stream from workers, MiB"
+        found.append(Claim(text, stream["rss_growth_mib"], 30.0))
+    return found
 
 
 def _fleet_claims(fleet: Mapping[str, Any]) -> list[Claim]:
@@ -506,6 +519,39 @@ def _sweep_parts(sweep: Mapping[str, Any]) -> list[str]:
     return ["## How many at once\n", sweep_table(sweep)]
 
 
+def _engine_parts(engine: Mapping[str, Any]) -> list[str]:
+    head = ["how", "accounts", "runs", "CPU s of the busiest process", "CPU s of the client", "AssumeRole calls"]
+    rows = [
+        [
+            row["label"],
+            count(row["accounts"]),
+            count(row["runs"]),
+            f"{number(row['cpu_seconds'])} ({' to '.join(number(one) for one in row['cpu_spread'])})",
+            number(row["client_cpu_seconds"]),
+            count(row["assume_role"]),
+            number(row["lag_p50_ms"]),
+            number(row["lag_p99_ms"]),
+            number(row["seconds"]),
+        ]
+        for row in engine["rows"]
+    ]
+    parts = ["## Two worker processes of Dask\n"]
+    if rows:
+        parts.append(table([*head, "outcome lag p50 ms", "outcome lag p99 ms", "seconds"], rows))
+        parts.append(
+            "The lag of an outcome is the time from the end of its job to its arrival at the caller. Seconds depend on "
+            "the cores: workers, client and server share those of this machine.\n"
+        )
+    if stream := engine.get("stream"):
+        parts.append(
+            f"{count(stream['targets'])} targets whose job does nothing: {number(stream['targets_per_second'])} a "
+            f"second on two workers. The client, with the scheduler in it, held {number(stream['rss_mib'])} MiB after "
+            f"the first twentieth, and at most {number(stream['rss_growth_mib'])} MiB more until the last.\n"
+        )
+    parts += [f"- {name}: {text.splitlines()[0]}" for name, text in engine["problems"].items()]
+    return parts
+
+
 def _apart(section: Mapping[str, Any]) -> list[str]:
     about = section.get("apart")
     return [] if about is None else [f"Measured in a run of its own, {about['when']}{_load(about)}.\n"]
@@ -520,4 +566,5 @@ _SECTION_PARTS: Final[dict[str, Callable[[Mapping[str, Any]], list[str]]]] = {
     "rates": _rates_parts,
     "ablation": _ablation_parts,
     "sweep": _sweep_parts,
+    "engine": _engine_parts,
 }

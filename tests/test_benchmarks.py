@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from asyncauth.testing import SimulatedFleet
 from benchmarks import __main__ as command
-from benchmarks import _bodies, _report, _svg, fleet, live, login, rate_simulation, short, sweep, tls
+from benchmarks import _bodies, _report, _svg, engine, fleet, live, login, rate_simulation, short, sweep, tls
 from benchmarks._measure import LoopLag, percentile
 from benchmarks._processes import ChildFailed, missing_packages
 from benchmarks._variants import VARIANTS, Answer, Variant
@@ -393,6 +393,22 @@ def test_a_forgotten_login_is_measured_in_both_ways() -> None:
     assert all("aws sso login" in rows[each, "asyncauth"]["message"] for each in login.LOGINS)
 
 
+def test_the_engine_is_measured_in_both_ways() -> None:
+    """One process and two workers do the same work, and each role is assumed once."""
+    pytest.importorskip("distributed")
+
+    measured = engine.run(accounts=20, targets=0, runs=1, log=lambda _: None)
+
+    assert measured["problems"] == {}
+    assert [(row["way"], row["assume_role"], row["cpu_seconds"] > 0) for row in measured["rows"]] == [
+        ("one", 220, True),
+        ("cluster", 220, True),
+    ]
+    assert measured["cpu_ratio"] == measured["rows"][1]["cpu_seconds"] / measured["rows"][0]["cpu_seconds"]
+    with pytest.raises(ChildFailed, match="221 AssumeRole calls for 220 accounts"):
+        engine.check({"accounts": 220, "assume_role": 221, "crossed": 0})
+
+
 def test_loop_lag_sees_a_stall() -> None:
     """The lag includes a stall of the event loop at the end of the measurement, at its full length."""
 
@@ -507,6 +523,27 @@ def result() -> dict[str, Any]:
             ],
             "problems": {},
         },
+        "engine": {
+            "rows": [
+                {
+                    "way": way,
+                    "label": label,
+                    "accounts": 10_200,
+                    "runs": 5,
+                    "cpu_seconds": cpu,
+                    "cpu_spread": [cpu - 1, cpu + 1],
+                    "client_cpu_seconds": 2.0,
+                    "lag_p50_ms": 40.0,
+                    "lag_p99_ms": 300.0,
+                    "seconds": 15.0,
+                    "assume_role": 10_200,
+                }
+                for (way, label), cpu in zip(engine.WAYS.items(), (10.0, 6.0), strict=True)
+            ],
+            "cpu_ratio": 0.6,
+            "stream": {"targets": 100_000, "targets_per_second": 2_000.0, "rss_mib": 95.0, "rss_growth_mib": 31.0},
+            "problems": {"stream": "failed: it was late"},
+        },
         "bigpage": {
             "accounts": 50,
             "instances": 1_000,
@@ -567,6 +604,9 @@ def test_ratios_are_judged(result: dict[str, Any]) -> None:
         "messages after a forgotten login": (1.0, True),
         "a whole process with 100 accounts against one stock client": (1.25, False),
         "requests to the portal after a forgotten login": (2.0, False),
+        "CPU of the busiest of two Dask workers against one process": (0.6, True),
+        "AssumeRole calls per account on two Dask workers": (1.0, True),
+        "growth of the client while 100,000 targets stream from workers, MiB": (31.0, False),
         "event-loop lag under big pages, p99, ms": (12.0, True),
         "event-loop lag under big pages, worst, ms": (140.0, False),
         "TLS handshakes at STS per account at once": (1.0, True),
@@ -591,6 +631,9 @@ def test_page_contains_the_figures(result: dict[str, Any]) -> None:
     assert "- runacross: not run" in page
     assert "| **asyncauth** | 2 | 0.75 | 1.25 |" in page
     assert "| the cached token has ended | **asyncauth** | 3 | 1,200 | 0.31 | 0.30 | 1 | 2 |" in page
+    assert "| two workers | 10,200 | 5 | 6.00 (5.00 to 7.00) | 2.00 | 10,200 | 40.0 | 300 | 15.0 |" in page
+    assert "100,000 targets whose job does nothing: 2,000 a second on two workers." in page
+    assert "- stream: failed: it was late" in page
     assert "| binding a client, microseconds | 25.0 | at most 20.0 | **no** |" in page
     assert "| 90 % of the best from | 10 at once | 1,000 at once |" in page
 
