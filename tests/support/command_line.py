@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.support import fork_server
 from tests.support.secret_scan import MARKED_TEXT as MARKED
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ PROGRAM = (sys.executable, "-m", "asyncauth")
 #: Escape sequences of colours, cursor movements and titles.
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>]")
 
+
+#: Commands that an interpreter of its own has run in this session.
+_STARTED: set[str] = set()
 
 #: Options and commands whose output is where secrets belong.
 WITH_SECRETS = frozenset({"credentials", "console", "--static-keys"})
@@ -69,21 +73,10 @@ class CommandLine:
 
     def run(self, *arguments: str, stdin: str = "", timeout: float = 100, **environ: str) -> Done:
         """Run it with pipes."""
-        done = subprocess.run(
-            [*PROGRAM, *arguments],
-            cwd=self.folder,
-            env=self.environ | environ,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-        check_output(arguments, done.stdout, done.stderr)
-        return Done(done.returncode, done.stdout, done.stderr)
+        return _run_with_pipes(arguments, self.folder, self.environ | environ, stdin=stdin, timeout=timeout)
 
     def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
-        """Start it with pipes."""
+        """Start it with pipes, and with an interpreter of its own."""
         return subprocess.Popen(
             [*PROGRAM, *arguments],
             cwd=self.folder,
@@ -148,16 +141,22 @@ def show_on_terminal(
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     kept = {name: value for name, value in environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
-    process = subprocess.Popen(
-        [*command],
-        cwd=folder,
-        env={"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", **kept},
-        stdin=child,
-        stdout=child,
-        stderr=child,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    own = tuple(command[: len(PROGRAM)]) == PROGRAM
+    process: subprocess.Popen[bytes] | fork_server.ForkedProcess
+    if own and _is_forked(command[len(PROGRAM) :], environ):
+        kept = {"TERM": "xterm-256color", **kept}
+        process = fork_server.start(command[len(PROGRAM) :], folder, kept, (child, child, child))
+    else:
+        process = subprocess.Popen(
+            [*command],
+            cwd=folder,
+            env={"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", **kept},
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
     os.close(child)
     if typed:
         os.write(parent, typed.encode())
@@ -175,15 +174,34 @@ def show_on_terminal(
 def run_program(folder: Path, *arguments: str, stdin: str | None = None, **environ: str) -> Done:
     """Run the program with pipes and without any credentials."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ASYNCAUTH_"))}
-    done = subprocess.run(
-        [*PROGRAM, *arguments],
-        cwd=folder,
-        env={**kept, "PYTHONPATH": str(ROOT), "HOME": str(folder), **environ},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    environ = {**kept, "PYTHONPATH": str(ROOT), "HOME": str(folder), **environ}
+    return _run_with_pipes(arguments, folder, environ, stdin=stdin or "", timeout=100)
+
+
+def _run_with_pipes(
+    arguments: Sequence[str], folder: Path, environ: Mapping[str, str], *, stdin: str, timeout: float
+) -> Done:
+    if _is_forked(arguments, environ):
+        done = Done(*fork_server.run(arguments, folder, environ, stdin=stdin, timeout=timeout))
+    else:
+        process = subprocess.run(
+            [*PROGRAM, *arguments],
+            cwd=folder,
+            env=environ,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        done = Done(process.returncode, process.stdout, process.stderr)
     check_output(arguments, done.stdout, done.stderr)
-    return Done(done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def _is_forked(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Return whether a run is forked: not the first of its command in this session, and none for the interpreter."""
+    command = arguments[0] if arguments else ""
+    is_first = command not in _STARTED
+    _STARTED.add(command)
+    return not is_first and fork_server.can_fork(environ)
