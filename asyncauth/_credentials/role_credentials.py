@@ -119,6 +119,15 @@ class ResolvedSource(Protocol):
     facts: SourceFacts
     identity: BaseIdentity
 
+    @property
+    def known_caller(self) -> str | None:
+        """The caller of the source's present keys; None if it was not requested yet."""
+        ...
+
+    async def caller(self, region_name: str) -> str:
+        """Return the caller of the source's present keys, from one GetCallerIdentity for all who need it."""
+        ...
+
     async def sts_client(self, identity: Identity, region_name: str) -> Any:
         """Return an STS client that signs as `identity`, in a region of its partition."""
         ...
@@ -188,7 +197,7 @@ class RoleCredentials:
             slot = self._new_slot(load, arn)
             return slot
 
-        slot = cast("RoleSlot", self._slots.slot(key, make))
+        slot = cast("RoleSlot", self._slots.slot(key, make, source))
         return self._identity(key, slot, region_name=region, account_id=account.id, role_arn=arn)
 
     def invalidate(self, source: ResolvedSource, account: Account, role: Role) -> bool:
@@ -211,7 +220,7 @@ class RoleCredentials:
             return await get_session_token(client, role, clock=self._clock, label=source.source.label)
 
         name = f"MFA session of {source.source.label}"
-        slot = cast("RoleSlot", self._slots.slot(key, lambda: self._new_slot(load, name)))
+        slot = cast("RoleSlot", self._slots.slot(key, lambda: self._new_slot(load, name), source))
         return self._identity(key, slot, region_name=region)
 
     def _identity(self, key: Hashable, slot: RoleSlot, **fields: Any) -> RoleIdentity:

@@ -10,7 +10,7 @@ import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 from asyncauth._models import Credentials
@@ -27,6 +27,19 @@ logger: Final = logging.getLogger("asyncauth.tokens")
 
 #: How many kept slots are checked for each one that is added, so that slots of expired tokens do not pile up.
 _CHECKED_PER_INSERTION: Final = 2
+
+
+class CallerOfTokens(Protocol):
+    """What tokens are requested with, as far as caches need it: a source that was resolved."""
+
+    @property
+    def known_caller(self) -> str | None:
+        """The caller of the source's present keys; None if it was not requested yet."""
+        ...
+
+    async def caller(self, region_name: str) -> str:
+        """Return the caller of the source's present keys."""
+        ...
 
 
 class TokenSlots:
@@ -52,8 +65,16 @@ class TokenSlots:
         self._invalidated: set[TokenKey] = set()
         self._has_warned = False
 
-    def slot(self, key: TokenKey, make: Callable[[], ExpiringSlot[Credentials]]) -> ExpiringSlot[Credentials]:
-        """Return the slot for a key, made by `make()` if there is none."""
+    def slot(
+        self, key: TokenKey, make: Callable[[], ExpiringSlot[Credentials]], source: CallerOfTokens
+    ) -> ExpiringSlot[Credentials]:
+        """Return the slot for a key, made by `make()` if there is none.
+
+        Args:
+            key: everything that changes the token.
+            make: makes the slot.
+            source: what the token is requested with.
+        """
         slot = self._kept.get(key)
         if slot is None:
             self._drop_disposable()
@@ -61,7 +82,7 @@ class TokenSlots:
             if slot is None:
                 slot = self._alive[key] = make()
                 if self._cache is not None:
-                    slot.load = self._through_cache(self._cache, key, slot)
+                    slot.load = self._through_cache(self._cache, key, slot, source)
             self._kept[key] = slot
         return slot
 
@@ -100,10 +121,11 @@ class TokenSlots:
         return key if self._endpoint_url is None else replace(key, endpoint_url=self._endpoint_url)
 
     def _through_cache(
-        self, cache: TokenCache, slot_key: TokenKey, slot: ExpiringSlot[Credentials]
+        self, cache: TokenCache, slot_key: TokenKey, slot: ExpiringSlot[Credentials], source: CallerOfTokens
     ) -> Callable[[], Awaitable[Expiring[Credentials]]]:
         """Return a load that returns the stored token, or that of the source, which it stores."""
         key, load_from_source = self._cache_key(slot_key), slot.load
+        needs_caller = bool(getattr(cache, "needs_caller", False))
         # A token that this slot has had is due for its refresh, or was rejected.
         last: Credentials | None = None
 
@@ -113,7 +135,7 @@ class TokenSlots:
                 await self._try(lambda: stack.enter_async_context(cache.lock(key)))
                 stored = await self._try(cache.load, key)
                 if stored is not None:
-                    is_usable = self._is_usable(stored, key)
+                    is_usable = self._is_usable(stored, key) and _is_of(stored, source.known_caller)
                     if is_usable and stored.credentials != last and key not in self._invalidated:
                         last = stored.credentials
                         return self._as_expiring(stored)
@@ -123,7 +145,9 @@ class TokenSlots:
                 token = await load_from_source()
                 last = token.value
                 if token.lifetime is not None:
-                    await self._try(cache.store, key, self._as_cached(token, token.lifetime))
+                    caller = await self._try(source.caller, key.region_name) if needs_caller else None
+                    if caller is not None or not needs_caller:
+                        await self._try(cache.store, key, self._as_cached(token, token.lifetime, caller))
                 return token
 
         return load
@@ -143,9 +167,9 @@ class TokenSlots:
         lifetime = stored.expires_at - stored.obtained_at
         return Expiring(stored.credentials, lifetime, self._clock.monotonic() - age)
 
-    def _as_cached(self, token: Expiring[Credentials], lifetime: float) -> CachedToken:
+    def _as_cached(self, token: Expiring[Credentials], lifetime: float, caller: str | None) -> CachedToken:
         obtained_at = self._clock.time() - (self._clock.monotonic() - token.obtained_at)
-        return CachedToken(token.value, obtained_at, obtained_at + lifetime)
+        return CachedToken(token.value, obtained_at, obtained_at + lifetime, caller)
 
     async def _try(self, operation: Callable[..., Awaitable[Any]], *arguments: object) -> Any:
         """Return what an operation of the cache returns; if it fails, log that, and return None."""
@@ -157,3 +181,8 @@ class TokenSlots:
             # Not the text of the error, which may hold what was read or written.
             logger.log(level, "the token cache failed (%s); the pool goes on without it", type(error).__name__)
             return None
+
+
+def _is_of(stored: CachedToken, caller: str | None) -> bool:
+    """Whether a stored token can be that of a caller; until the caller is known, the key alone decides."""
+    return caller is None or stored.caller is None or stored.caller == caller

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiobotocore.config import AioConfig
 
@@ -35,6 +36,18 @@ logger: Final = logging.getLogger("asyncauth.sts")
 
 #: One request per call: the rate limit that all accounts share sends a throttled request again, not each client.
 STS_CONFIG: Final = AioConfig(retries={"mode": "standard", "total_max_attempts": 1})
+
+
+#: The session name that botocore makes for a role without one: the time at which its process assumed it.
+_GENERATED_SESSION_NAME: Final = re.compile(r"/botocore-session-\d+$")
+
+
+class _CallerIdentity(NamedTuple):
+    """What GetCallerIdentity returned for a key id."""
+
+    access_key_id: str | None
+    account: Account
+    arn: str
 
 
 class ActiveSource:
@@ -81,9 +94,10 @@ class ActiveSource:
         self._partition = facts.partition
         self._logged_overrides: set[str] = set()
         self._account: Account | None = None
+        self._caller: _CallerIdentity | None = None
         #: Clients that sign as the source, by region: they send every AssumeRole of a run, and derive their key once.
         self._sts_clients: dict[str, Any] = {}
-        self._account_flight: SingleFlight[Account] = SingleFlight(spawn, name="GetCallerIdentity")
+        self._caller_flight: SingleFlight[_CallerIdentity] = SingleFlight(spawn, name="GetCallerIdentity")
 
     def check_open(self) -> None:
         """Raise PoolClosed unless the pool is open."""
@@ -173,12 +187,40 @@ class ActiveSource:
         """
         self.check_partition(partition)
         call = partial(self._identify, region_name)
-        account = self._account = self._account or await self._account_flight.run(None, call)
+        if self._account is None:
+            self._account = (await self._caller_flight.run(None, call)).account
+        account = self._account
         self.learn_partition(account.partition)
         self.check_partition(partition)
         return account
 
-    async def _identify(self, region_name: str) -> Account:
+    @property
+    def known_caller(self) -> str | None:
+        """The caller of the source's present keys; None if it was not requested yet.
+
+        Other keys can belong to another identity, so the caller of former ones is none of theirs.
+        """
+        keys, known = self.identity.peek(), self._caller
+        return (
+            known.arn if known is not None and keys is not None and known.access_key_id == keys.access_key_id else None
+        )
+
+    async def caller(self, region_name: str) -> str:
+        """Return the ARN of the source's identity: one GetCallerIdentity for all callers and for each of its keys.
+
+        A role that botocore assumed has no session name in it, if botocore has made it: that is the time, which
+        differs in each process.
+
+        Raises:
+            SourceError: AWS refuses the credentials.
+        """
+        known = self.known_caller
+        if known is None:
+            known = (await self._caller_flight.run(None, partial(self._identify, region_name))).arn
+        return known
+
+    async def _identify(self, region_name: str) -> _CallerIdentity:
+        keys = await self.identity.get_frozen_credentials()
         client = await self.sts_client(self.identity, region_name)
         try:
             caller = await client.get_caller_identity()
@@ -194,7 +236,9 @@ class ActiveSource:
                 region_name=region_name,
                 attempts=attempts_of(error),
             ) from strip_frame_locals(error)
-        return Account(caller["Account"], partition=caller["Arn"].split(":")[1])
+        arn = _GENERATED_SESSION_NAME.sub("", caller["Arn"])
+        self._caller = _CallerIdentity(keys.access_key_id, Account(caller["Account"], partition=arn.split(":")[1]), arn)
+        return self._caller
 
     async def _bind(self, identity: Identity, service_name: str, region_name: str, **options: Any) -> Any:
         if self.endpoint_url is not None and options.get("endpoint_url") is None:
@@ -212,7 +256,7 @@ class ActiveSource:
         """Release the credentials: sessions reference this object when the pool is closed."""
         self.identity.close()
         self.source.close()
-        self._bridge_settings = None
+        self._bridge_settings = self._caller = None
         self._sts_clients.clear()
 
     def _check_endpoint(self, url: str, region_name: str) -> None:

@@ -4,6 +4,10 @@ Each entry is one file. Its name is a digest of the source, the partition, the a
 arguments, and the endpoint, so no part of a key is ever part of a path. An entry is written to a temporary file in the
 same directory, synced and renamed: a reader sees a whole entry or none. Whatever cannot be read, has another shape or
 belongs to another key counts as absent.
+
+One configuration can lead to another identity later: a login of another person, another program behind
+`credential_process`. So an entry holds the ARN of the caller that requested its token, and a file for each source has
+the caller of the last refresh. Entries of a former caller count as absent.
 """
 
 from __future__ import annotations
@@ -43,10 +47,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FileTokenCache", "default_directory"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _MAX_ENTRY_BYTES: Final = 64 * 1024
 #: The longest lifetime that STS issues. An entry that was written earlier has expired, whatever it holds.
 _MAX_AGE_SECONDS: Final = 43_200.0
+#: The file of a source's caller is written when the caller changes. Without it, entries are absent: one more refresh.
+_MAX_CALLER_AGE_SECONDS: Final = 30 * 86_400.0
 #: A temporary file of this age belongs to a process that ended while it wrote.
 _TEMPORARY_SECONDS: Final = 600.0
 #: Stores between two sweeps of a process; the first store sweeps, too.
@@ -55,6 +61,7 @@ _FIRST_POLL_SECONDS: Final = 0.01
 _MAX_POLL_SECONDS: Final = 0.2
 
 _ENTRY: Final = ".token"
+_CALLER: Final = ".caller"
 _LOCK: Final = ".lock"
 _TEMPORARY: Final = ".tmp"
 
@@ -93,6 +100,9 @@ class FileTokenCache:
             ...
     """
 
+    #: Each stored token must have the ARN of its caller.
+    needs_caller: Final = True
+
     def __init__(
         self,
         directory: str | os.PathLike[str] | None = None,
@@ -127,13 +137,15 @@ class FileTokenCache:
         return None if name is None else await anyio.to_thread.run_sync(partial(self._load, name, key))
 
     async def store(self, key: TokenKey, token: CachedToken) -> None:
-        """Store a token in place of any other for this key.
+        """Store a token in place of any other for this key; entries of another caller of its source are absent then.
+
+        A token without its caller is not stored.
 
         Raises:
             OSError: the disk is full, or the directory cannot be written. The former entry is still complete.
         """
         name = self._name(key)
-        if name is not None:
+        if name is not None and token.caller is not None:
             await anyio.to_thread.run_sync(partial(self._store, name, key, token))
 
     async def discard(self, key: TokenKey) -> None:
@@ -181,6 +193,8 @@ class FileTokenCache:
         found = self._read(name)
         if found is None or found.get("account") != account.id:
             return None
+        if found.get("caller") != self._last_caller(_hash([_VERSION, digest, account.partition, endpoint_url])):
+            return None
         token = _token(found)
         return token if token is not None and token.expires_at > (time.time() if now is None else now) else None
 
@@ -192,10 +206,18 @@ class FileTokenCache:
     def _name(self, key: TokenKey) -> str | None:
         """Return the name of a key's entry; None if another process cannot have the same key."""
         try:
-            source = self._digest(key.partition) or [_canonical(key.source), key.region_name]
-            return _hash([_VERSION, source, key.partition, key.account_id, _canonical(key.role), key.endpoint_url])
+            role = _canonical(key.role)
+            return _hash(
+                [_VERSION, self._configured_or_resolved(key), key.partition, key.account_id, role, key.endpoint_url]
+            )
         except _NotCacheableError:
             return None
+
+    def _name_of_source(self, key: TokenKey) -> str:
+        return _hash([_VERSION, self._configured_or_resolved(key), key.partition, key.endpoint_url])
+
+    def _configured_or_resolved(self, key: TokenKey) -> Any:
+        return self._digest(key.partition) or [_canonical(key.source), key.region_name]
 
     def _source_of(self, key: TokenKey) -> str:
         return _hash([_canonical(key.source)])
@@ -216,18 +238,24 @@ class FileTokenCache:
             or not is_of_source
             or found.get("account") != key.account_id
             or token.expires_at <= time.time()
+            or token.caller != self._last_caller(self._name_of_source(key))
         ):
             self._discard(name)
             return None
         return token
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _last_caller(self, name: str) -> str | None:
+        """Return the caller of a source's last refresh; None if there was none."""
+        found = self._read(name, _CALLER)
+        return None if found is None else found.get("caller")
+
+    def _read(self, name: str, suffix: str = _ENTRY) -> dict[str, Any] | None:
         """Return what an entry holds; None if there is none, or it is not this user's own, private, regular file."""
         try:
             with self._opened() as directory:
                 # O_NONBLOCK: a named pipe in the place of an entry must not stop the program.
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                descriptor = os.open(name + _ENTRY, flags, dir_fd=directory)
+                descriptor = os.open(name + suffix, flags, dir_fd=directory)
         except OSError:
             return None
         with os.fdopen(descriptor, "rb") as file:
@@ -253,12 +281,20 @@ class FileTokenCache:
             "name": name,
             "source": self._source_of(key),
             "account": key.account_id,
+            "caller": token.caller,
             "access_key_id": credentials.access_key_id,
             "secret_access_key": credentials.secret_access_key,
             "session_token": credentials.session_token,
             "obtained_at": token.obtained_at,
             "expires_at": token.expires_at,
         }
+        source = self._name_of_source(key)
+        if self._last_caller(source) != token.caller:
+            # Before the entry: until both are written, no entry of the source is served.
+            self._write_entry(source, _CALLER, {"name": source, "caller": token.caller})
+        self._write_entry(name, _ENTRY, entry)
+
+    def _write_entry(self, name: str, suffix: str, entry: Mapping[str, Any]) -> None:
         content = json.dumps(entry).encode()
         if self._cipher is not None:
             content = self._cipher.encrypt(content, name)
@@ -269,7 +305,7 @@ class FileTokenCache:
             temporary = f"{secrets.token_hex(16)}{_TEMPORARY}"
             try:
                 _write(directory, temporary, content)
-                os.rename(temporary, name + _ENTRY, src_dir_fd=directory, dst_dir_fd=directory)
+                os.rename(temporary, name + suffix, src_dir_fd=directory, dst_dir_fd=directory)
             except BaseException:
                 with suppress(OSError):
                     os.unlink(temporary, dir_fd=directory)
@@ -290,7 +326,9 @@ class FileTokenCache:
                 continue
             if name.endswith(_ENTRY):
                 entries.append((age, name))
-            elif name.endswith(_TEMPORARY) and age > _TEMPORARY_SECONDS:
+            elif (name.endswith(_TEMPORARY) and age > _TEMPORARY_SECONDS) or (
+                name.endswith(_CALLER) and age > _MAX_CALLER_AGE_SECONDS
+            ):
                 _remove(directory, name)
         entries.sort()
         for position, (age, name) in enumerate(entries):
@@ -388,7 +426,7 @@ def _why_refused(found: os.stat_result, is_kind: Any) -> str | None:
 
 def _token(found: Mapping[str, Any]) -> CachedToken | None:
     """Return the token of an entry; None if a field is missing or has another type."""
-    texts = [found.get(name) for name in ("access_key_id", "secret_access_key", "session_token")]
+    texts = [found.get(name) for name in ("access_key_id", "secret_access_key", "session_token", "caller")]
     times = [found.get(name) for name in ("obtained_at", "expires_at")]
     if not all(isinstance(text, str) and text for text in texts):
         return None
@@ -398,7 +436,7 @@ def _token(found: Mapping[str, Any]) -> CachedToken | None:
     if not isinstance(account, str | None) or not 0 < times[1] - times[0] <= _MAX_AGE_SECONDS + 60:  # type: ignore[operator]
         return None
     credentials = Credentials(texts[0], texts[1], texts[2], account)  # type: ignore[arg-type]
-    return CachedToken(credentials, float(times[0]), float(times[1]))  # type: ignore[arg-type]
+    return CachedToken(credentials, float(times[0]), float(times[1]), texts[3])  # type: ignore[arg-type]
 
 
 def _hash(parts: list[Any]) -> str:

@@ -56,17 +56,23 @@ class CachedToken:
         obtained_at: when it was requested.
         expires_at: when it expires: `obtained_at` plus the lifetime by AWS's own clock, so a local clock that is wrong
             by a constant does not matter.
+        caller: ARN of the identity behind the token, that of the base credentials; None if the cache does not need it.
     """
 
     credentials: Credentials
     obtained_at: float
     expires_at: float
+    caller: str | None = None
 
 
 class TokenCache(Protocol):
     """Token cache as a pool uses it.
 
     If `load`, `store` or `discard` raises, or entering `lock` does, that is logged, and the pool goes on without it.
+
+    A cache that outlives the process can set the attribute `needs_caller` to True. What it stores then has the ARN of
+    its caller, which costs one GetCallerIdentity for each source whose tokens are fetched; once that is known, a
+    stored token of another caller is discarded.
     """
 
     async def load(self, key: TokenKey) -> CachedToken | None:

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyncauth import Account, ConfigurationError, Role, SessionPool
+from asyncauth import Account, ConfigurationError, Keys, Role, SessionPool
 from asyncauth._models import Credentials
-from asyncauth.caches import CachedToken, FileTokenCache, TokenKey
+from asyncauth.caches import CachedToken, FileTokenCache, MemoryTokenCache, TokenKey, configured_source
 from asyncauth.testing import SimulatedFleet
 
 pytestmark = pytest.mark.anyio
@@ -35,9 +35,14 @@ def key(
     return TokenKey(source, "us-east-1", partition, account, Role(**role))  # type: ignore[arg-type]
 
 
-def token(secret: str = "s3cret", account: str = "123456789012", seconds: float = 3600.0) -> CachedToken:
+ALICE, BOB = "arn:aws:iam::111111111111:user/alice", "arn:aws:iam::111111111111:user/bob"
+
+
+def token(
+    secret: str = "s3cret", account: str = "123456789012", seconds: float = 3600.0, caller: str | None = ALICE
+) -> CachedToken:
     now = time.time()
-    return CachedToken(Credentials("ASIA1234", secret, "session", account), now, now + seconds)
+    return CachedToken(Credentials("ASIA1234", secret, "session", account), now, now + seconds, caller)
 
 
 @pytest.fixture
@@ -121,7 +126,7 @@ class TestEntries:
         assert anyio.run(scenario) is None
 
     @pytest.mark.parametrize(
-        "field", ["access_key_id", "secret_access_key", "session_token", "obtained_at", "expires_at"]
+        "field", ["access_key_id", "secret_access_key", "session_token", "caller", "obtained_at", "expires_at"]
     )
     @pytest.mark.parametrize("value", [None, [], {}, True, "", float("inf")])
     async def test_a_field_of_another_type_counts_as_absent(self, directory: Path, field: str, value: object) -> None:
@@ -472,6 +477,69 @@ class TestSources:
             assert (found and found.credentials.secret_access_key) == expected
 
 
+class TestCallers:
+    @pytest.mark.parametrize("configured", [None, "digest"])
+    async def test_a_refresh_by_another_caller_drops_the_entries_of_the_former(
+        self, directory: Path, configured: str | None
+    ) -> None:
+        """Once a token of a source was refreshed by another caller, no token of the former one is served."""
+        cache = FileTokenCache(directory, configured=configured)
+        other = key("210987654321")
+        await cache.store(key(), token())
+        await cache.store(other, token("of-bob", "210987654321", caller=BOB))
+
+        assert cache.peek(Account("123456789012"), Role()) is None
+        assert await cache.load(key()) is None
+        assert len(entries(directory)) == 1
+        assert (await cache.load(other)) == replace(token("of-bob", "210987654321", caller=BOB), **times(cache, other))
+
+    async def test_callers_of_different_sources_are_independent(self, directory: Path) -> None:
+        """Another source, partition or endpoint has a caller of its own."""
+        cache = FileTokenCache(directory)
+        others = [key(source=("keys", "b")), key(partition="aws-cn"), replace(key(), endpoint_url="http://127.0.0.1:1")]
+        await cache.store(key(), token())
+        for other in others:
+            await cache.store(other, token(caller=BOB))
+
+        assert await cache.load(key()) is not None
+        assert all([await cache.load(other) is not None for other in others])
+
+    async def test_a_token_without_its_caller_is_not_stored(self, directory: Path) -> None:
+        """What cannot be compared later is not written."""
+        cache = FileTokenCache(directory)
+        await cache.store(key(), token(caller=None))
+
+        assert not list(directory.iterdir())
+
+    @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"caller": 1}'])
+    async def test_without_the_file_of_the_caller_entries_are_absent(self, directory: Path, content: bytes) -> None:
+        """A file of the caller that is missing, cut off or foreign costs a refresh; nothing unproven is served."""
+        cache = FileTokenCache(directory, configured="digest")
+        await cache.store(key(), token())
+        (path,) = directory.glob("*.caller")
+        path.write_bytes(content)
+
+        assert cache.peek(Account("123456789012"), Role()) is None
+        assert await cache.load(key()) is None
+
+    async def test_the_file_of_the_caller_is_private_and_written_once(self, directory: Path) -> None:
+        """It has mode 0600, and a refresh by the same caller leaves it as it is."""
+        cache = FileTokenCache(directory)
+        await cache.store(key(), token())
+        (path,) = directory.glob("*.caller")
+        before = path.stat()
+        await cache.store(key(), token("second"))
+
+        assert stat.S_IMODE(before.st_mode) == 0o600
+        assert os.path.samestat(before, path.stat())
+
+
+def times(cache: FileTokenCache, of: TokenKey) -> dict[str, float]:
+    """Return the times of an entry, which its test does not know."""
+    found = json.loads((cache.directory / f"{cache._name(of)}.token").read_text())
+    return {name: found[name] for name in ("obtained_at", "expires_at")}
+
+
 class TestEncryption:
     async def test_an_encrypted_entry_shows_nothing_and_is_bound_to_its_name(self, directory: Path) -> None:
         """No field is readable; another key, another name or a changed byte makes the entry absent."""
@@ -522,6 +590,15 @@ class TestEncryption:
             keyring.set_keyring(before)
 
 
+async def write_program(folder: Path, keys: Keys) -> None:
+    """Write a profile `changing`, whose program prints these keys; only what it prints changes later."""
+    printed = {"Version": 1, "AccessKeyId": keys.access_key_id, "SecretAccessKey": keys.secret_access_key}
+    path = anyio.Path(folder) / "credentials"
+    await path.write_text(json.dumps(printed))
+    config = anyio.Path(folder) / "aws-config"
+    await config.write_text(f"[profile changing]\nregion = us-east-1\ncredential_process = cat {path}\n")
+
+
 @pytest.mark.botocore
 class TestPools:
     @pytest.mark.parametrize("partition", ["aws", "aws-cn"])
@@ -552,3 +629,76 @@ class TestPools:
 
         assert counts.calls("sts", "AssumeRole") == 2
         assert len(entries(directory)) == 2
+
+    async def test_one_identity_call_for_all_accounts_and_none_for_a_hit(self, directory: Path) -> None:
+        """Tokens of 20 accounts cost 20 AssumeRole and one GetCallerIdentity; the next pool sends no request."""
+        async with SimulatedFleet(20) as fleet:
+            counts = []
+            for _ in range(2):
+                async with SessionPool(
+                    source=fleet.keys(), endpoint_url=fleet.endpoint_url, token_cache=FileTokenCache(directory)
+                ) as pool:
+                    coverage = await pool.warm(fleet.accounts)
+                    assert len(coverage.reachable) == 20
+                counts.append(await fleet.counts())
+
+        calls = [(each.calls("sts", "AssumeRole"), each.calls("sts", "GetCallerIdentity")) for each in counts]
+        assert calls == [(20, 1), (20, 1)]
+
+    async def test_a_cache_in_memory_needs_no_identity_call(self) -> None:
+        """Without a cache in files GetCallerIdentity is not called."""
+        async with SimulatedFleet(1) as fleet:
+            async with SessionPool(
+                source=fleet.keys(), endpoint_url=fleet.endpoint_url, token_cache=MemoryTokenCache()
+            ) as pool:
+                await pool.session(fleet.accounts[0])
+            counts = await fleet.counts()
+
+        assert (counts.calls("sts", "AssumeRole"), counts.calls("sts", "GetCallerIdentity")) == (1, 0)
+
+    async def test_another_caller_under_the_same_profile_is_noticed_at_a_refresh(
+        self, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A profile whose program returns other keys serves no token of the former ones once one was refreshed."""
+        async with SimulatedFleet(2) as fleet:
+            first, second = fleet.accounts
+            await write_program(tmp_path, fleet.keys())
+            monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws-config"))
+
+            def cache() -> FileTokenCache:
+                return FileTokenCache(directory, configured=configured_source("changing"))
+
+            def pool() -> SessionPool:
+                return SessionPool(profile="changing", endpoint_url=fleet.endpoint_url, token_cache=cache())
+
+            async with pool() as former:
+                for account in (first, second):
+                    await former.session(account)
+            await write_program(tmp_path, await fleet.add_identity("second"))
+            assert cache().peek(first, Role(), endpoint_url=fleet.endpoint_url) is not None
+            async with pool() as other:
+                other.invalidate(second)
+                await other.session(second)
+                assert cache().peek(first, Role(), endpoint_url=fleet.endpoint_url) is None
+                assert cache().peek(second, Role(), endpoint_url=fleet.endpoint_url) is not None
+                await other.session(first)
+            counts = await fleet.counts()
+
+        callers = {json.loads(path.read_text())["caller"].rpartition("/")[2] for path in entries(directory)}
+        assert callers == {"second"}
+        assert counts.calls("sts", "AssumeRole") == 4
+
+    async def test_a_caller_that_is_not_known_costs_the_cache_and_not_the_run(
+        self, directory: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """If GetCallerIdentity fails, the token is used and not stored, and one warning has the reason."""
+        async with SimulatedFleet(1) as fleet:
+            await fleet.fault(service="sts", action="GetCallerIdentity", status=403, code="AccessDenied")
+            async with SessionPool(
+                source=fleet.keys(), endpoint_url=fleet.endpoint_url, token_cache=FileTokenCache(directory)
+            ) as pool:
+                session = await pool.session(fleet.accounts[0])
+                assert (await session.credentials()).session_token
+
+        assert not entries(directory)
+        assert "the token cache failed (SourceError)" in caplog.text

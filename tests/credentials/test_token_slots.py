@@ -40,6 +40,10 @@ class Source:
         self.clock = clock
         self.requests = 0
         self.error: Exception | None = None
+        self.known_caller: str | None = None
+
+    async def caller(self, region_name: str) -> str:
+        pytest.fail("a cache that does not need the caller had it requested")
 
     async def load(self) -> Expiring[Credentials]:
         self.requests += 1
@@ -66,7 +70,7 @@ class Pool:
                 is_denial=lambda error: isinstance(error, PermissionError),
             )
 
-        return self.slots.slot(slot_key, make)
+        return self.slots.slot(slot_key, make, self.source)
 
     async def token(self, slot_key: TokenKey | None = None) -> str:
         return (await self.slot(slot_key or key()).get()).access_key_id
