@@ -31,6 +31,7 @@ from benchmarks import (
     rate_simulation,
     server,
     short,
+    startup,
     sweep,
     tls,
 )
@@ -39,7 +40,20 @@ from benchmarks._variants import VARIANTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SECTIONS: Final = ("fleet", "live", "bigpage", "tls", "micro", "login", "short", "rates", "ablation", "sweep", "engine")
+SECTIONS: Final = (
+    "fleet",
+    "live",
+    "bigpage",
+    "tls",
+    "micro",
+    "login",
+    "startup",
+    "short",
+    "rates",
+    "ablation",
+    "sweep",
+    "engine",
+)
 SIZES: Final = (10, 100, 1_000, 10_000)
 RESULTS: Final = Path(__file__).resolve().parent / "results"
 _FLEET_SECONDS: Final = 540.0
@@ -88,6 +102,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         elif section == "login":
             few = {"accounts": 30, "runs": 1} if quick else {}
             result[section] = login.run(**few, log=_log)
+        elif section == "startup":
+            few = {"rounds": 2} if quick else {}
+            result[section] = startup.run(**few, log=_log)
         elif section == "short":
             few = {"rounds": 2} if quick else {}
             result[section] = short.run(**few, log=_log)
@@ -139,6 +156,7 @@ def _question(section: str) -> str:
         "tls": tls,
         "micro": micro,
         "login": login,
+        "startup": startup,
         "short": short,
         "rates": rate_simulation,
         "ablation": ablation,

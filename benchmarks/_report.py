@@ -71,6 +71,11 @@ def claims(result: Mapping[str, Any]) -> list[Claim]:
         found += _fleet_claims(fleet)
     if login := result.get("login"):
         found += _login_claims(login)
+    found += [
+        Claim(f"start of {row['start']}, milliseconds", row["ms"], row["limit_ms"])
+        for row in result.get("startup", {}).get("rows", ())
+        if row["limit_ms"] is not None
+    ]
     if micro := result.get("micro"):
         found += [
             Claim(text, micro[key], limit)
@@ -432,6 +437,25 @@ def _login_parts(login: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _startup_parts(section: Mapping[str, Any]) -> list[str]:
+    head = ["start", "runs", "ms", "quartiles", "CPU ms"]
+    rows = [
+        [
+            row["start"],
+            count(row["runs"]),
+            number(row["ms"]),
+            " to ".join(number(one) for one in row["ms_quartiles"]),
+            number(row["cpu_ms"]),
+        ]
+        for row in section["rows"]
+    ]
+    return [
+        "## Start-up of the command line\n",
+        "Medians of starts in turn. None of them imports botocore; the tests check that.\n",
+        table(head, rows),
+    ]
+
+
 def _short_parts(short: Mapping[str, Any]) -> list[str]:
     head = ["how", "runs", "seconds", "x stock"]
     rows = [
@@ -562,6 +586,7 @@ _SECTION_PARTS: Final[dict[str, Callable[[Mapping[str, Any]], list[str]]]] = {
     "tls": _tls_parts,
     "micro": _micro_parts,
     "login": _login_parts,
+    "startup": _startup_parts,
     "short": _short_parts,
     "rates": _rates_parts,
     "ablation": _ablation_parts,

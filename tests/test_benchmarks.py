@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from asyncauth.testing import SimulatedFleet
 from benchmarks import __main__ as command
-from benchmarks import _bodies, _report, _svg, engine, fleet, live, login, rate_simulation, short, sweep, tls
+from benchmarks import _bodies, _report, _svg, engine, fleet, live, login, rate_simulation, short, startup, sweep, tls
 from benchmarks._measure import LoopLag, percentile
 from benchmarks._processes import ChildFailed, missing_packages
 from benchmarks._variants import VARIANTS, Answer, Variant
@@ -381,6 +381,15 @@ def test_tls_counts_handshakes(tmp_path: Path) -> None:
     assert certificates[2].stat().st_mode & 0o077 == 0
 
 
+def test_start_ups_are_measured_in_turn() -> None:
+    """Each start has a row; those with a promise have their limit."""
+    rows = startup.run(rounds=2, log=lambda _: None)["rows"]
+
+    assert [row["start"] for row in rows] == list(startup.COMMANDS)
+    assert {row["start"]: row["limit_ms"] for row in rows if row["limit_ms"]} == startup.LIMITS
+    assert all(row["cpu_ms"] > 0 for row in rows)
+
+
 def test_a_forgotten_login_is_measured_in_both_ways() -> None:
     """Every target fails with the message of the login, and the portal's requests are counted."""
     measured = login.run(accounts=2, runs=1, log=lambda _: None)
@@ -544,6 +553,26 @@ def result() -> dict[str, Any]:
             "stream": {"targets": 100_000, "targets_per_second": 2_000.0, "rss_mib": 95.0, "rss_growth_mib": 31.0},
             "problems": {"stream": "failed: it was late"},
         },
+        "startup": {
+            "rows": [
+                {
+                    "start": startup.NOTHING,
+                    "runs": 15,
+                    "ms": 10.0,
+                    "ms_quartiles": [9, 11],
+                    "cpu_ms": 9.0,
+                    "limit_ms": None,
+                },
+                {
+                    "start": startup.TAB,
+                    "runs": 15,
+                    "ms": 201.0,
+                    "ms_quartiles": [90, 210],
+                    "cpu_ms": 90.0,
+                    "limit_ms": 200.0,
+                },
+            ]
+        },
         "bigpage": {
             "accounts": 50,
             "instances": 1_000,
@@ -607,6 +636,7 @@ def test_ratios_are_judged(result: dict[str, Any]) -> None:
         "CPU of the busiest of two Dask workers against one process": (0.6, True),
         "AssumeRole calls per account on two Dask workers": (1.0, True),
         "growth of the client while 100,000 targets stream from workers, MiB": (31.0, False),
+        "start of Tab, milliseconds": (201.0, False),
         "event-loop lag under big pages, p99, ms": (12.0, True),
         "event-loop lag under big pages, worst, ms": (140.0, False),
         "TLS handshakes at STS per account at once": (1.0, True),
@@ -628,6 +658,7 @@ def test_page_contains_the_figures(result: dict[str, Any]) -> None:
     assert "| **asyncauth** | - | 70.0 | 70.0 | 120 |" in page
     assert "| **asyncauth** | 1,000 | 3 | 200 | 118 | 121 | 200 | 201 |" in page
     assert "| **asyncauth** | 2 | 1.00 | 12.0 | 140 |" in page
+    assert "| Tab | 15 | 201 | 90.0 to 210 | 90.0 |" in page
     assert "- runacross: not run" in page
     assert "| **asyncauth** | 2 | 0.75 | 1.25 |" in page
     assert "| the cached token has ended | **asyncauth** | 3 | 1,200 | 0.31 | 0.30 | 1 | 2 |" in page
