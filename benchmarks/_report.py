@@ -134,7 +134,7 @@ def _fleet_claims(fleet: Mapping[str, Any]) -> list[Claim]:
     ratios = {name: ratio for name, row in at_thousand.items() if (ratio := times_ours(fleet, row))}
     found = [
         Claim(f"CPU per account against {text}", 1 / ratios[name], limit)
-        for name, text, limit in (("stock", "one stock client", 0.75), ("raw", "raw aiohttp + SigV4", 2.5))
+        for name, text, limit in (("stock", "one stock client", 0.70), ("aiohttp", "aiohttp + botocore's signer", 2.5))
         if name in ratios
     ]
     found += [

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _WIDTH: Final = 860
+#: Variants that do less than asyncauth does, on purpose.
+_LIMITS: Final = frozenset({"minimal", "aiohttp", "stock"})
 _STYLE: Final = """
 text { font-family: -apple-system, "Segoe UI", "Helvetica Neue", Arial, "DejaVu Sans", sans-serif; font-size: 13px }
 text { fill: #24292f }
@@ -80,7 +82,7 @@ def cpu_chart(fleet: Mapping[str, Any]) -> str:
         body.append(_text(x(tick), top - 14, f"{tick:,g} ms", "note", "middle"))
     for index, row in enumerate(rows):
         value, y = row["cpu_ms_per_account"], top + step * index
-        kind = "ours" if row["variant"].startswith(OURS) else "limit" if row["variant"] in {"raw", "stock"} else "bar"
+        kind = "ours" if row["variant"].startswith(OURS) else "limit" if row["variant"] in _LIMITS else "bar"
         label = row["label"] + ("" if row["accounts"] >= 1_000 else f", at {row['accounts']:,}")
         body.append(_text(left - 10, y + 18, label, "strong" if row["variant"] == OURS else "", "end"))
         width = max(2.0, x(value) - left)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _VARIANT_SECONDS: Final = 15.0
-VARIANT_NAMES: Final = ("asyncauth", "asyncauth_older", "stock", "raw")
+VARIANT_NAMES: Final = ("asyncauth", "asyncauth_older", "stock", "aiohttp")
 
 
 def run(

@@ -28,6 +28,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks import _go
 from benchmarks._bodies import SOURCE_ACCOUNT, account_ids
 from benchmarks._measure import LoopLag, Usage, calibrate, peak_rss_mib
 from benchmarks._processes import ChildFailed, measure, missing_packages, versions
@@ -117,7 +118,9 @@ def measure_variant(
         result["_before"] = control(port, "/__reset")
 
     def done(usage: Usage) -> None:
-        result.update(_figures(accounts, usage, result.pop("_before"), control(port, "/__stats")))
+        after = control(port, "/__stats")
+        result.update(_figures(accounts, usage.wall, usage.cpu, result.pop("_before"), after))
+        result["peak_rss_mib"] = peak_rss_mib()
         if len(check.accounts) != accounts + len(warm_ids):
             raise AssertionError(f"{accounts} accounts expected, {len(check.accounts) - len(warm_ids)} were answered")
 
@@ -153,21 +156,59 @@ def measure_variant(
     return result
 
 
-def _figures(accounts: int, usage: Usage, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+def measure_go(variant: Variant, accounts: int, server: CannedServer, timeout: float, **options: Any) -> dict[str, Any]:
+    """Measure the Go program, which measures itself; `options` are those of `measure_variant`."""
+    at_once = options.get("at_once", AT_ONCE)
+    flags = {
+        "accounts": accounts,
+        "at-once": at_once,
+        "instances": options.get("instances", 5),
+        "warm-up": options.get("warm_up", variant.warm_up),
+        "warm-up-from": _WARM_UP_FROM,
+    }
+    calibration = calibrate()
+    found = _go.measure(flags, server.environment(), timeout=timeout)
+    return {
+        "variant": variant.name,
+        "accounts": accounts,
+        "at_once": at_once,
+        "calibration_ms": calibration,
+        **_figures(accounts, found["wall_seconds"], found["cpu_seconds"], found.pop("before"), found.pop("after")),
+        "setup_connections": found.pop("set_up")["connections"],
+        **found,
+    }
+
+
+def _figures(
+    accounts: int, wall: float, cpu: float, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> dict[str, Any]:
     requests = after["requests"]
     return {
-        "wall_seconds": usage.wall,
-        "cpu_seconds": usage.cpu,
-        "cpu_ms_per_account": usage.cpu * 1000 / accounts,
-        "accounts_per_second": accounts / usage.wall,
-        "peak_rss_mib": peak_rss_mib(),
+        "wall_seconds": wall,
+        "cpu_seconds": cpu,
+        "cpu_ms_per_account": cpu * 1000 / accounts,
+        "accounts_per_second": accounts / wall,
         "assume_role": requests.get("AssumeRole", 0),
         "describe_instances": requests.get("DescribeInstances", 0),
         "connections": after["connections"],
         "peak_in_flight": after["peak_in_flight"],
         "crossed": after["crossed"],
-        "server_busy": (after["cpu_seconds"] - before["cpu_seconds"]) / usage.wall,
+        "server_busy": (after["cpu_seconds"] - before["cpu_seconds"]) / wall,
     }
+
+
+def why_not_run(variant: Variant) -> str | None:
+    """Return why a variant cannot run here, or None; builds the Go program."""
+    if variant.kind == "go":
+        if packages := _go.missing():
+            return f"not run: Debian's {' and '.join(packages)} not installed"
+        try:
+            _go.build()
+        except ChildFailed as failure:
+            return f"not run: {failure}"
+        return None
+    missing = missing_packages(variant.stack, variant.packages)
+    return f"not run: {', '.join(missing)} not installed in its environment" if missing else None
 
 
 def run_one(
@@ -184,10 +225,13 @@ def run_one(
         ChildFailed: the process failed, an answer was of the wrong account, or a call was not made once per account.
     """
     server.reset()
-    spec = {"name": variant.name, "accounts": accounts, **options}
-    result = measure(
-        "benchmarks.fleet:measure_variant", spec, server.environment(), stack=variant.stack, timeout=timeout
-    )
+    if variant.kind == "go":
+        result = measure_go(variant, accounts, server, timeout, **options)
+    else:
+        spec = {"name": variant.name, "accounts": accounts, **options}
+        result = measure(
+            "benchmarks.fleet:measure_variant", spec, server.environment(), stack=variant.stack, timeout=timeout
+        )
     for action in ("assume_role", "describe_instances"):
         if result[action] != accounts:
             raise ChildFailed(f"{variant.name}: {action} was called {result[action]} times for {accounts} accounts")
@@ -224,8 +268,9 @@ def run(
     plan: list[_Job] = []
     problems: dict[str, str] = {}
     for variant in (VARIANTS[name] for name in variants):
-        if missing := missing_packages(variant.stack, variant.packages):
-            problems[variant.name] = f"not run: {', '.join(missing)} not installed in its environment"
+        if problem := why_not_run(variant):
+            problems[variant.name] = problem
+            log(f"  {variant.name}: {problem.splitlines()[0]}")
             continue
         largest = slow_up_to if slow_up_to and variant.builds_clients else variant.largest
         plan += [_Job(variant, size) for size in sizes if size <= largest]

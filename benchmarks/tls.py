@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: Numbers of accounts of slow variants, enough to see a handshake per account, at both endpoints or at one.
 ACCOUNTS: Final = {"boto3_careful": 200, "aioboto3": 40}
-VARIANT_NAMES: Final = ("asyncauth", "stock", "raw", "boto3_careful", "aioboto3")
+VARIANT_NAMES: Final = ("asyncauth", "stock", "aiohttp", "boto3_careful", "aioboto3")
 
 
 def run(

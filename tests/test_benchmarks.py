@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import os
 import sys
 import time
 import xml.etree.ElementTree as ET
@@ -22,7 +23,21 @@ from hypothesis import strategies as st
 
 from asyncauth.testing import SimulatedFleet
 from benchmarks import __main__ as command
-from benchmarks import _bodies, _report, _svg, engine, fleet, live, login, rate_simulation, short, startup, sweep, tls
+from benchmarks import (
+    _bodies,
+    _go,
+    _report,
+    _svg,
+    engine,
+    fleet,
+    live,
+    login,
+    rate_simulation,
+    short,
+    startup,
+    sweep,
+    tls,
+)
 from benchmarks._measure import LoopLag, percentile
 from benchmarks._processes import ChildFailed, missing_packages
 from benchmarks._variants import VARIANTS, Answer, Variant
@@ -208,10 +223,10 @@ def test_wrong_signatures_are_not_measured(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(CannedServer, "configure", configure)
     monkeypatch.setattr(fleet, "run_one", run_one)
     monkeypatch.setattr(fleet, "missing_packages", lambda *_: ())
-    found = fleet.run(["raw"], [10, 100], runs=2, seconds=10.0, log=lambda _line: None)
+    found = fleet.run(["aiohttp"], [10, 100], runs=2, seconds=10.0, log=lambda _line: None)
 
-    assert (calls, verifying) == ([("raw", 3)], [True, False])
-    assert found["problems"] == {"raw": "failed with its signatures verified: 403"}
+    assert (calls, verifying) == ([("aiohttp", 3)], [True, False])
+    assert found["problems"] == {"aiohttp": "failed with its signatures verified: 403"}
     assert found["rows"] == []
 
 
@@ -237,8 +252,8 @@ def test_every_row_has_two_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet, "run_one", lambda *_, **__: measured())
     monkeypatch.setattr(fleet, "missing_packages", lambda *_: ())
 
-    late = fleet.run(["raw", "stock"], [10], runs=5, seconds=0.0, log=lambda _line: None)
-    in_time = fleet.run(["raw", "stock"], [10], runs=5, seconds=60.0, log=lambda _line: None)
+    late = fleet.run(["aiohttp", "stock"], [10], runs=5, seconds=0.0, log=lambda _line: None)
+    in_time = fleet.run(["aiohttp", "stock"], [10], runs=5, seconds=60.0, log=lambda _line: None)
 
     assert [one["runs"] for one in late["rows"]] == [2, 2]
     assert [one["runs"] for one in in_time["rows"]] == [5, 5]
@@ -253,7 +268,7 @@ def test_tls_runs_are_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tls, "make_certificates", lambda _folder: None)
     monkeypatch.setattr(tls, "missing_packages", lambda *_: ())
 
-    (only,) = tls.run(["raw"], log=lambda _line: None)["rows"]
+    (only,) = tls.run(["aiohttp"], log=lambda _line: None)["rows"]
 
     assert (only["runs"], only["cpu_ms_per_account"]) == (3, 3)
     assert (only["handshakes"], only["peak_in_flight"]) == ({"sts": 10, "ec2": 5}, {"sts": 5, "ec2": 6})
@@ -310,7 +325,7 @@ async def test_sweep_compares_the_account(call_name: str, owner: str) -> None:
 
 
 @pytest.mark.botocore
-@pytest.mark.parametrize("name", ["asyncauth", "raw", "stock", "boto3_careful"])
+@pytest.mark.parametrize("name", ["asyncauth", "minimal", "aiohttp", "stock", "boto3_careful"])
 def test_variant_does_the_work(server: CannedServer, name: str) -> None:
     """Every installed variant calls AssumeRole and DescribeInstances once per account, with correct signatures."""
     variant = replace(VARIANTS[name], stack="new")
@@ -321,6 +336,38 @@ def test_variant_does_the_work(server: CannedServer, name: str) -> None:
 
     assert (result["assume_role"], result["describe_instances"], result["crossed"]) == (4, 4, 0)
     assert result["cpu_ms_per_account"] > 0
+
+
+def test_go_variant_does_the_work(server: CannedServer) -> None:
+    """The Go program, where `make bench` has built it, calls each account once, with correct signatures."""
+    if not _go.PROGRAM.exists():
+        pytest.skip("the Go program is not built: its first build takes a minute of CPU")
+
+    result = fleet.run_one(VARIANTS["go"], 4, server, at_once=2, warm_up=1, timeout=60)
+
+    assert (result["assume_role"], result["describe_instances"], result["crossed"]) == (4, 4, 0)
+    assert fleet.summary(VARIANTS["go"], 4, [result])["versions"]["aws-sdk-go-v2"]
+
+
+def test_missing_go_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without Go and its SDK, or with a program that cannot be built, the page shows why the row is missing."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(_go, "_SDK", tmp_path / "none")
+    lines: list[str] = []
+
+    found = fleet.run(["go"], [10], runs=1, seconds=1.0, log=lines.append)
+
+    why = "not run: Debian's golang-go and golang-github-aws-aws-sdk-go-v2-dev not installed"
+    assert found == {"at_once": 20, "rows": [], "problems": {"go": why}, "raw": []}
+    assert lines == [f"  go: {why}"]
+
+    _go.build.cache_clear()
+    monkeypatch.setattr(_go, "missing", lambda: ())
+    (tmp_path / "go").write_text("#!/bin/sh\necho no such package >&2\nexit 1\n")
+    (tmp_path / "go").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.defpath}")
+
+    assert "no such package" in (fleet.why_not_run(VARIANTS["go"]) or "")
 
 
 @pytest.mark.parametrize("name", short.VARIANT_NAMES)
@@ -344,7 +391,7 @@ def test_starts_are_simulated_with_their_neighbours() -> None:
 
 def test_failure_is_reported(server: CannedServer) -> None:
     """A measured process that fails is an error with its output."""
-    broken = replace(VARIANTS["raw"], name="no_such_variant")
+    broken = replace(VARIANTS["aiohttp"], name="no_such_variant")
 
     with pytest.raises(ChildFailed, match="no_such_variant"):
         fleet.run_one(broken, 1, server, timeout=30)
@@ -500,7 +547,7 @@ def result() -> dict[str, Any]:
                 row("asyncauth", 100, 2.5, accounts_per_second=250.0),
                 row("asyncauth", 1_000, 2.0),
                 row("asyncauth", 10_000, 2.1, peak_rss_mib=120.0),
-                row("raw", 1_000, 1.0),
+                row("aiohttp", 1_000, 1.0),
                 row("stock", 100, 3.0, accounts_per_second=480.0, has_right_identity=False),
                 row("stock", 1_000, 3.0, has_right_identity=False),
                 row("boto3_careful", 1_000, 29.0, loop_lag_p99_ms=None),
@@ -623,7 +670,7 @@ def test_ratios_are_judged(result: dict[str, Any]) -> None:
 
     assert judged == {
         "CPU per account against one stock client": (2 / 3, True),
-        "CPU per account against raw aiohttp + SigV4": (2.0, True),
+        "CPU per account against aiohttp + botocore's signer": (2.0, True),
         "times less CPU than aioboto3, a session per account, at 100 accounts": (235.6, True),
         "times less CPU than boto3 with care, in threads, at 1,000 accounts": (14.5, True),
         "CPU per account at 10,000 against 1,000": (1.05, True),
@@ -651,8 +698,8 @@ def test_page_contains_the_figures(result: dict[str, Any]) -> None:
     assert "| **asyncauth** | 1,000 | 3 | 2.00 (1.80 to 2.40) | 1.00 | 500 | 70.0 | 3.50 |" in page
     assert "| aioboto3, a session per account | 100 | 3 | 589 (530 to 707) | 236 |" in page
     assert "| aioboto3, a session per account | 300 | 589 | stops earlier | stops earlier |" in page
-    assert "- CPU per account: 2.00 ms; raw aiohttp + SigV4 (the limit) 1.00 ms" in page
-    assert "aioboto3 1.2.3, asyncauth 1.2.3" in page
+    assert "- CPU per account: 2.00 ms; aiohttp + botocore's signer 1.00 ms" in page
+    assert "aioboto3 1.2.3, aiohttp 1.2.3, asyncauth 1.2.3" in page
     assert "- accounts per second at 100: 250/s; one stock aiobotocore client (the wrong account) 480/s" in page
     assert "### Accounts per second, by the number of accounts" in page
     assert "| **asyncauth** | - | 70.0 | 70.0 | 120 |" in page

@@ -1,7 +1,8 @@
 """Variants of the same work, one module each: `AssumeRole`, then `DescribeInstances`, for every account.
 
 Each module has a function `open_variant(at_once)`: a context manager (asynchronous for `loop` variants) that gives a
-`Running`. Only that module imports the measured library, so that a process measures one library.
+`Running`. Only that module imports the measured library, so that a process measures one library. The Go variant is a
+program, `go/fleet.go`.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Variant:
 
     name: str
     label: str
-    kind: Literal["loop", "threads"]
+    kind: Literal["loop", "threads", "go"]
     packages: tuple[str, ...]
     largest: int
     live: int
@@ -96,7 +97,9 @@ _ALL = (
         module="asyncauth",
         warm_up=20,
     ),
-    Variant("raw", "raw aiohttp + SigV4 (the limit)", "loop", ("aiohttp",), largest=10_000, live=0, warm_up=20),
+    Variant("minimal", "minimal HTTP client and signer", "loop", (), largest=10_000, live=0, warm_up=20),
+    Variant("go", "AWS SDK for Go, a client per account", "go", (), largest=10_000, live=0, warm_up=20),
+    Variant("aiohttp", "aiohttp + botocore's signer", "loop", ("aiohttp",), largest=10_000, live=0, warm_up=20),
     Variant(
         "stock",
         "one stock aiobotocore client (the wrong account)",

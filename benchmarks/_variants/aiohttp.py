@@ -1,13 +1,12 @@
-"""Raw calls, the limit of Python: aiohttp, botocore's signer, ElementTree; without retries, models and types."""
+"""aiohttp with botocore's signer and ElementTree: the calls without botocore's pipeline, its retries and its models."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import ssl
-import xml.etree.ElementTree as ET
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 import aiohttp
@@ -16,24 +15,12 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from benchmarks._bodies import REGION, ROLE
-from benchmarks._variants import Answer
+from benchmarks._variants._xml import assume_role_fields, describe_instances_fields, parse_instances, parse_keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from benchmarks._variants import Record
-
-_STS = "{https://sts.amazonaws.com/doc/2011-06-15/}"
-_EC2 = "{http://ec2.amazonaws.com/doc/2016-11-15/}"
-
-
-def _tree(element: ET.Element, prefix: int) -> Any:
-    """Return an element as text, a list of items or a dictionary, with text as the only type of values."""
-    if not len(element):
-        return element.text or ""
-    if element[0].tag[prefix:] == "item":
-        return [_tree(child, prefix) for child in element]
-    return {child.tag[prefix:]: _tree(child, prefix) for child in element}
+    from benchmarks._variants import Answer, Record
 
 
 class Running:
@@ -57,20 +44,9 @@ class Running:
             return text
 
     async def _one(self, account: str) -> Answer:
-        arn = f"arn:aws:iam::{account}:role/{ROLE}"
-        fields = {"Action": "AssumeRole", "Version": "2011-06-15", "RoleArn": arn, "RoleSessionName": "benchmark"}
-        assumed = ET.fromstring(await self._call(self._sts, "sts", self._source, fields))
-        found = assumed.find(f"{_STS}AssumeRoleResult/{_STS}Credentials")
-        assert found is not None
-        keys = {child.tag[len(_STS) :]: child.text or "" for child in found}
-        credentials = Credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"])
-        fields = {"Action": "DescribeInstances", "Version": "2016-11-15"}
-        page = ET.fromstring(await self._call(self._ec2, "ec2", credentials, fields))
-        reservations = _tree(page, len(_EC2))["reservationSet"]
-        return Answer(
-            frozenset(reservation["ownerId"] for reservation in reservations),
-            sum(len(reservation["instancesSet"]) for reservation in reservations),
-        )
+        fields = assume_role_fields(f"arn:aws:iam::{account}:role/{ROLE}")
+        keys = parse_keys(await self._call(self._sts, "sts", self._source, fields))
+        return parse_instances(await self._call(self._ec2, "ec2", Credentials(*keys), describe_instances_fields()))
 
     async def work(self, accounts: Sequence[str], record: Record) -> None:
         waiting = iter(accounts)
