@@ -168,7 +168,10 @@ class ClientTemplate:
         )
 
     def _find_leak(self, client: Any, audit: HandlerAudit) -> str | None:
-        """Return how a bound client leads to the template's own credentials, None if it does not. A second check."""
+        """Return how a bound client leads to the template's own credentials, None if it does not.
+
+        It runs in production because a program registers handlers of its own, and botocore's next release has others.
+        """
         probe = self.bind(_ProbeIdentity())
         probe.meta.events._retry_state = RetryState(SYSTEM_CLOCK)
         classes = (

@@ -22,7 +22,6 @@ class Group(Generic[K]):
     """A limit on the targets that share something: an account, a region.
 
     Args:
-        name: what the targets share, for messages: "account".
         key: returns which one a target belongs to; None if the limit does not apply to the target.
         max_at_once: how many targets with the same key may run at the same time; None for no limit. A callable is
             called with the key each time that a target could start. When its result grows, `Admission.reconsider` must
@@ -31,7 +30,6 @@ class Group(Generic[K]):
             one key that admits none fill the window, and no other target is read.
     """
 
-    name: str
     key: Callable[[K], Hashable | None]
     max_at_once: int | Callable[[Hashable], int | None] | None
     parked: int = 0

@@ -159,11 +159,6 @@ class Kind:
         """Name of the kind's view in a store, `ec2_instance`."""
         return self.name.replace(":", "_").replace("-", "_")
 
-    @property
-    def calls_per_resource(self) -> float:
-        """Calls for each resource besides those of the listing: 1 for a bucket, 0.01 for a batch of 100."""
-        return sum(1 / then.batch for then in self.then)
-
     def with_details(self, names: Iterable[str]) -> Kind:
         """Return the kind with the details of these names; names of other kinds' details are ignored."""
         chosen = [self.details[name] for name in dict.fromkeys(names) if name in self.details]

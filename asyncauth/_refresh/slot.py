@@ -101,7 +101,6 @@ class ExpiringSlot(Generic[T]):
         load: the owner of the slot may replace it, to read from a store of values before the source.
         loads: loads begun.
         failures, denials: loads that ended so.
-        served_through_failure: calls that got the cached value after its last renewal failed.
         waiting: calls that wait now, for a flight or through a pause.
 
     Example:
@@ -136,7 +135,7 @@ class ExpiringSlot(Generic[T]):
         #: A value that was dropped after the current flight began, so that flight must not restore it.
         self._dropped: Expiring[T] | None = None
         self._back_off = BackOff(policy, random, name)
-        self.loads = self.failures = self.denials = self.served_through_failure = self.waiting = 0
+        self.loads = self.failures = self.denials = self.waiting = 0
 
     async def get(self) -> T:
         """Return a value that is good at this moment; without a wait, it awaits nothing.
@@ -217,11 +216,6 @@ class ExpiringSlot(Generic[T]):
         """Seconds since the value was requested; infinity if there is none."""
         return math.inf if self._token is None else self._now() - self._token.obtained_at
 
-    @property
-    def expires_in(self) -> float:
-        """Seconds until the value ends; 0 if there is none, infinity if it never ends."""
-        return max(0.0, self._ends - self._now())
-
     # -- callers ---------------------------------------------------------------------------------------------------
 
     async def _get_step_by_step(self) -> T:
@@ -268,7 +262,6 @@ class ExpiringSlot(Generic[T]):
             self._dropped = None
         waits = now >= self._mandatory_from or (launch is not None and self._policy.refresher_waits)
         if usable and (has_waited or self._flight is None or not waits):
-            self.served_through_failure += self._back_off.error is not None
             return _Step(launch, serve=self._token)
         if self._flight is not None:
             return _Step(launch, join=self._flight)

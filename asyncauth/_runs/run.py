@@ -143,11 +143,10 @@ class Run(Generic[T]):
             targets.iterate(),
             limits=limits,
             groups=[
-                *([] if self._threads is None else [Group("thread", _all_targets, self._threads.allowed_in_flight)]),
-                Group("account", _account_of, limits.max_at_once_per_account),
-                Group("region", _region_of, limits.max_at_once_per_region),
+                *([] if self._threads is None else [Group(_all_targets, self._threads.allowed_in_flight)]),
+                Group(_account_of, limits.max_at_once_per_account),
+                Group(_region_of, limits.max_at_once_per_region),
                 Group(
-                    "endpoint",
                     _region_of,
                     self._region_admission.allowed_in_flight,
                     parked=PARKED_PER_RUNNING * limits.max_at_once,

@@ -13,7 +13,6 @@ from asyncauth.cli.output import FORMATS, Output
 from asyncauth.cli.text import clean
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Decorator = Callable[[Command], Command]
 
 
 def _all(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:

@@ -79,7 +79,8 @@ class _Service:
     def __init__(self, name: str, url: str, context: ssl.SSLContext | None) -> None:
         parts = urlsplit(url)
         self._name, self._host, self._context = name, parts.netloc, context
-        assert parts.hostname is not None and parts.port is not None
+        assert parts.hostname is not None
+        assert parts.port is not None
         self._address = parts.hostname, parts.port
         self._idle: list[_Connection] = []
 

@@ -179,7 +179,7 @@ def test_the_table_of_the_page_has_every_kind() -> None:
         kind = KINDS[name]
         assert ("once per account" in note) == (kind.scope == "account")
         assert calls.startswith("1" if kind.page_size is None else f"pages of {kind.page_size:,}")
-        assert ("per" in calls) == (kind.calls_per_resource > 0)
+        assert ("per" in calls) == bool(kind.then)
         operation = {"ListBuckets": "ListAllMyBuckets"}.get(kind.operation, kind.operation)
         assert permissions.startswith(
             f"`{kind.service if kind.service != 'elbv2' else 'elasticloadbalancing'}:{operation}`"

@@ -88,8 +88,8 @@ class ChunkedScenario(Scenario):
 
     def groups_of(self, share: Share) -> list[Group[int]]:
         return [
-            Group("account", lambda target: self.jobs[target].account, self.per_account),
-            Group("region", lambda target: self.jobs[target].region, share.max_at_once_per_region),
+            Group(lambda target: self.jobs[target].account, self.per_account),
+            Group(lambda target: self.jobs[target].region, share.max_at_once_per_region),
         ]
 
     @property

@@ -25,8 +25,8 @@ def make(
 ) -> Admission[Candidate[Location]]:
     return Admission(
         groups=[
-            Group("account", lambda location: location.account, per_account),
-            Group("region", lambda location: location.region, per_region),
+            Group(lambda location: location.account, per_account),
+            Group(lambda location: location.region, per_region),
         ],
         window=window,
         random=None if seed is None else Random(seed),
@@ -89,7 +89,7 @@ def test_a_key_of_none_is_not_limited() -> None:
 def test_a_group_without_a_limit_is_ignored() -> None:
     """The `key` of a group whose limit is None is never called."""
     admission: Admission[Candidate[Location]] = Admission(
-        groups=[Group("account", lambda location: 1 / 0, None)], window=9, random=None
+        groups=[Group(lambda location: 1 / 0, None)], window=9, random=None
     )
     offer(admission, Location("a"))
 
@@ -100,7 +100,7 @@ def test_reconsider_queues_candidates_whose_limit_has_grown() -> None:
     """A larger result of a callable limit takes effect at the next `reconsider`."""
     most = 1
     admission: Admission[Candidate[Location]] = Admission(
-        groups=[Group("account", lambda location: location.account, lambda account: most)], window=9, random=None
+        groups=[Group(lambda location: location.account, lambda account: most)], window=9, random=None
     )
     offer(admission, *[Location("a")] * 5)
     assert take_all(admission) == [0]
@@ -115,7 +115,7 @@ def test_reconsider_queues_candidates_whose_limit_has_grown() -> None:
 def test_parked_candidates_do_not_fill_the_window() -> None:
     """Up to `parked` candidates of a full group do not count in the window; queued again or drained, they do."""
     most = 0
-    blocked: Group[Location] = Group("account", lambda location: location.account, lambda account: most, parked=5)
+    blocked: Group[Location] = Group(lambda location: location.account, lambda account: most, parked=5)
     admission: Admission[Candidate[Location]] = Admission(groups=[blocked], window=3, random=None)
 
     offered = 0

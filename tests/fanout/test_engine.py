@@ -262,7 +262,7 @@ class TestAdmission:
         """With one target at a time per account, targets of other accounts start meanwhile."""
         held = HeldWork()
         targets = ["a1", "a2", "a3", "b1", "c1"]
-        by_account: Group[str] = Group("account", lambda target: target[0], 1)
+        by_account: Group[str] = Group(lambda target: target[0], 1)
 
         async with fan_out(held, targets, groups=[by_account], shuffle=False) as results:
             await idle()
@@ -276,7 +276,7 @@ class TestAdmission:
         """Targets that a callable limit does not admit wait until `reconsider` after the limit has grown."""
         held = HeldWork()
         limits = {"a": 0, "b": None}
-        by_account: Group[str] = Group("account", lambda target: target[0], lambda account: limits[str(account)])
+        by_account: Group[str] = Group(lambda target: target[0], lambda account: limits[str(account)])
 
         async with fan_out(held, ["a1", "a2", "b1", "b2"], groups=[by_account], shuffle=False) as results:
             await idle()
@@ -290,7 +290,7 @@ class TestAdmission:
 
     async def test_a_group_key_that_raises_ends_the_producer(self) -> None:
         """A `key` that raises counts as an error of the producer: the targets before it get their results."""
-        by_length: Group[Any] = Group("length", len, 1)
+        by_length: Group[Any] = Group(len, 1)
         seen: list[Any] = []
 
         with pytest.raises(TypeError, match="has no len"):
@@ -799,7 +799,7 @@ class TestFailures:
             if target == 3:
                 raise anyio.get_cancelled_exc_class() if anyio_backend_name == "asyncio" else ValueError
             if target == 5:
-                raise ExceptionGroup("several", [ValueError(), KeyError()])
+                raise ExceptionGroup([ValueError(), KeyError()])
             await anyio.lowlevel.checkpoint()
             return target
 

@@ -160,10 +160,9 @@ class Scenario:
                 retry=Retry(attempts=self.attempts, errors=ThrottledError, wait_initial=2),
             ),
             groups=[
-                Group("account", lambda target: self.jobs[target].account, self.per_account),
-                Group("region", lambda target: self.jobs[target].region, self.per_region),
+                Group(lambda target: self.jobs[target].account, self.per_account),
+                Group(lambda target: self.jobs[target].region, self.per_region),
                 Group(
-                    "endpoint",
                     lambda target: self.jobs[target].region,
                     self.allowed_in_flight,
                     parked=PARKED_PER_RUNNING,
