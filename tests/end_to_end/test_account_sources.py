@@ -281,7 +281,7 @@ def started_processes() -> Iterator[list[str]]:
 async def test_a_login_that_ended_is_one_error_for_all_its_roles(
     ended: str, started_processes: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """500 accounts: one message with the command that renews the login, no request after it, and no process."""
+    """500 accounts: one message with the command that renews the login, one request, and no process."""
     monkeypatch.setenv("HOME", str(tmp_path))
     async with SimulatedFleet(500, identity_center=IdentityCenter()) as fleet:
         cache = log_in(await fleet.sso_login(), fleet, monkeypatch)
@@ -299,9 +299,32 @@ async def test_a_login_that_ended_is_one_error_for_all_its_roles(
     assert {str(outcome.error) for outcome in report} == {
         "the login of the sso-session 'corp' has expired; run: aws sso login --sso-session corp"
     }
-    assert counts.calls("sso", "GetRoleCredentials") == (1 if ended == "by the portal" else 0)
+    sent = [counts.calls("sso", "GetRoleCredentials"), counts.calls("sso-oidc", "CreateToken")]
+    assert sent == ([1, 0] if ended == "by the portal" else [0, 1])
     assert len(report) == 500
     assert processes == []
+
+
+async def test_a_refresh_without_a_result_is_one_request_and_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What CreateToken answered is in the one message, and no other role requests the same within seconds."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with SimulatedFleet(50, identity_center=IdentityCenter()) as fleet:
+        cache = log_in(await fleet.sso_login(), fleet, monkeypatch)
+        past = {"expiresAt": "2024-01-01T00:00:00Z"}
+        cache.write_text(json.dumps(json.loads(cache.read_text(encoding="utf-8")) | past), encoding="utf-8")
+        await fleet.fault("error", service="sso-oidc", code="SlowDownException", status=400)
+        async with SessionPool() as pool:
+            report = await pool.map(who_am_i, of_the_portal(list(fleet.accounts)))
+        counts = await fleet.counts()
+
+    (message,) = {str(outcome.error) for outcome in report}
+    assert message == (
+        "the login of the sso-session 'corp' has expired and could not be refreshed (SlowDownException); "
+        "run: aws sso login --sso-session corp"
+    )
+    assert counts.calls("sso-oidc", "CreateToken") == 1
 
 
 async def test_a_closed_pool_keeps_no_credentials_of_accounts_sources(fleet: SimulatedFleet) -> None:

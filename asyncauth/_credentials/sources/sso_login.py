@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import secrets
 import threading
@@ -30,6 +31,7 @@ from anyio.to_thread import run_sync
 from botocore import UNSIGNED
 from botocore.exceptions import BotoCoreError, ClientError
 
+from asyncauth._aws.error_codes import error_code
 from asyncauth._errors import ConfigurationError, SourceExpired
 from asyncauth._runtime.clock import SYSTEM_CLOCK, Clock
 
@@ -41,12 +43,34 @@ except ImportError:  # pragma: no cover - Windows: see the docstring of this mod
 #: A token is refreshed from this long before its end, as boto does.
 REFRESH_WINDOW_SECONDS: Final = 15 * 60
 _POLL_SECONDS: Final = 0.2
+#: A refresh that got no answer is not repeated sooner: all roles of a login wait for it, one after the other.
+_REPEAT_SECONDS: Final = 5
 
 #: What flock(2) answers where another process has the lock.
 _TAKEN: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 _NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 
+#: CreateToken's answers that stay the same for the same refresh token ("Errors" of CreateToken in the API reference).
+_REFUSALS: Final = frozenset(
+    {
+        "AccessDeniedException",
+        "ExpiredTokenException",
+        "InvalidClientException",
+        "InvalidGrantException",
+        "UnauthorizedClientException",
+    }
+)
+
 _NEEDED_TO_REFRESH: Final = ("refreshToken", "clientId", "clientSecret", "registrationExpiresAt")
+
+
+@dataclass(frozen=True, slots=True)
+class _FailedRefresh:
+    """Refresh that failed: with which token, why, and until when it is not repeated."""
+
+    refresh_token: str = field(repr=False)
+    reason: str
+    until: float
 
 
 @dataclass(slots=True)
@@ -67,6 +91,7 @@ class SsoLogin:
     session: AioSession = field(repr=False)
     clock: Clock = field(default=SYSTEM_CLOCK, repr=False)
     _lock: anyio.Lock = field(default_factory=anyio.Lock, repr=False)
+    _failed: _FailedRefresh | None = field(default=None, repr=False)
 
     @property
     def cache_file(self) -> Path:
@@ -100,9 +125,20 @@ class SsoLogin:
 
     def expired(self) -> SourceExpired:
         """Return the error for a login that has ended."""
+        reason = f" and could not be refreshed ({self._failed.reason})" if self._failed and self._failed.reason else ""
         return SourceExpired(
-            f"the login of the sso-session {self.name!r} has expired; run: aws sso login --sso-session {self.name}"
+            f"the login of the sso-session {self.name!r} has expired{reason}; "
+            f"run: aws sso login --sso-session {self.name}"
         )
+
+    def _may_refresh(self, login: Mapping[str, Any]) -> bool:
+        """Return whether a login has what a refresh requires, and none failed with it just now."""
+        if any(name not in login for name in _NEEDED_TO_REFRESH):
+            return False
+        if self._remaining(login, "registrationExpiresAt") <= 0:
+            return False
+        failed = self._failed
+        return failed is None or failed.refresh_token != login["refreshToken"] or self.clock.time() >= failed.until
 
     async def _read(self) -> Mapping[str, Any]:
         """Return the cached login; an empty one if there is none."""
@@ -127,15 +163,13 @@ class SsoLogin:
         """Return the login after a refresh by this process or another; the old one if it cannot be refreshed."""
         path = self.cache_file.with_suffix(".json.lock")
         while self._remaining(login) <= REFRESH_WINDOW_SECONDS:
-            if any(name not in login for name in _NEEDED_TO_REFRESH):
-                return login
-            if self._remaining(login, "registrationExpiresAt") <= 0:
+            if not self._may_refresh(login):
                 return login
             lock = _RefreshLock(path)
             try:
                 if await run_sync(lock.take):
                     login = await self._read()  # another process may have refreshed it before this one had the lock
-                    if self._remaining(login) <= REFRESH_WINDOW_SECONDS:
+                    if self._remaining(login) <= REFRESH_WINDOW_SECONDS and self._may_refresh(login):
                         login = await self._create_token(login)
                     return login
             finally:
@@ -164,11 +198,22 @@ class SsoLogin:
                     "refreshToken": answer.get("refreshToken", login["refreshToken"]),
                 }
                 await run_sync(_write, self.cache_file, json.dumps(renewed))
-        except (ClientError, BotoCoreError, TimeoutError):
+        except (ClientError, BotoCoreError, TimeoutError) as error:
             # Another process may have refreshed it all the same. Else the old token is used to its end; past it, the
             # caller raises SourceExpired.
+            self._note_failure(str(login["refreshToken"]), error)
             return await self._read() or login
+        self._failed = None
         return renewed
+
+    def _note_failure(self, refresh_token: str, error: Exception) -> None:
+        """Keep the other roles of the login from the same request: all of them would get the same answer."""
+        code = error_code(error) if isinstance(error, ClientError) else None
+        if code in _REFUSALS:
+            self._failed = _FailedRefresh(refresh_token, "", math.inf)
+        else:
+            reason = code or type(error).__name__
+            self._failed = _FailedRefresh(refresh_token, reason, self.clock.time() + _REPEAT_SECONDS)
 
 
 async def open_login(name: str, clock: Clock = SYSTEM_CLOCK) -> SsoLogin:
