@@ -70,6 +70,8 @@ _HEADER_START: Final = b'{"kind":"asyncauth journal",'
 _SYNC_SECONDS: Final = 5.0
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MAX_REASON_CHARACTERS: Final = 200
+_MAX_HEADER_BYTES: Final = 1 << 16
+_NO_DIRECTORY: Final = "cannot be created: its directory does not exist"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,29 @@ class Journal:
             file.close()
             raise
         return journal
+
+    @classmethod
+    def check(cls, path: str | os.PathLike[str], *, run: RunIdentity) -> None:
+        """Raise as `open` does if a run cannot use the journal. Nothing is created or changed, and no lock is taken.
+
+        Args:
+            path: the file.
+            run: the job and role of the run.
+
+        Raises:
+            ConfigurationError: as `open`, except that another run may use the file.
+        """
+        where = _as_path(path)
+        if not os.path.lexists(where):
+            if not where.parent.is_dir():
+                raise _refused(where, _NO_DIRECTORY)
+            return
+        with _open_file(where, create=False) as file:
+            _check_file(file, where)
+            header = file.readline(_MAX_HEADER_BYTES)
+            # `open` cuts off a line without an end, if it is of a journal.
+            if header.endswith(b"\n") or not _HEADER_START.startswith(header[: len(_HEADER_START)]):
+                _check_header(header.rstrip(b"\n"), where, run)
 
     def claim(self, key: JournalKey, *, read_only: bool = False) -> str | None:
         """Return the reason to skip a target that an earlier run has done; None to do it. Call it once a target.
@@ -263,10 +288,10 @@ def _as_path(path: object) -> Path:
     return Path(os.fsdecode(path))
 
 
-def _open_file(path: Path) -> IO[bytes]:
+def _open_file(path: Path, *, create: bool = True) -> IO[bytes]:
     # O_NOFOLLOW: with a symbolic link, another user could make this process append to any of its files. O_NONBLOCK:
     # opening a pipe without a writer would wait forever. Windows has neither flag.
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    flags = os.O_RDWR | os.O_APPEND | (os.O_CREAT if create else 0)
     for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
         flags |= getattr(os, name, 0)
     try:
@@ -275,7 +300,7 @@ def _open_file(path: Path) -> IO[bytes]:
         if error.errno == errno.ELOOP:
             raise _refused(path, "is a symbolic link; name the file itself") from None
         if error.errno == errno.ENOENT:
-            raise _refused(path, "cannot be created: its directory does not exist") from None
+            raise _refused(path, _NO_DIRECTORY) from None
         raise _refused(path, f"cannot be opened: {error.strerror}") from None
 
 

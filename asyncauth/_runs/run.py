@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections import Counter
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
 
 import anyio
@@ -31,6 +32,7 @@ from asyncauth._runtime.gc_threshold import raised_gc_threshold
 from asyncauth._runtime.process_bound import refuse_pickling
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Awaitable, Callable, Mapping
     from random import Random
     from types import TracebackType
@@ -197,6 +199,15 @@ class Run(Generic[T]):
         """Wait until no target runs any more."""
         await self._results.wait_ended()
 
+    async def check_journal(self) -> None:
+        """Check that the journal is one of this run, before the run is entered; nothing is changed.
+
+        Raises:
+            ConfigurationError: as entering the run would raise it.
+        """
+        if self._journal_path is not None:
+            await anyio.to_thread.run_sync(partial(Journal.check, self._journal_path, run=self._identity))
+
     # -- the block -----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
@@ -205,8 +216,7 @@ class Run(Generic[T]):
             await self._confirm_plan(self._confirm)
         async with AsyncExitStack() as stack:
             if self._journal_path is not None:
-                identity = RunIdentity.of(self._job, f"{self._role.path}{self._role.name}")
-                self._journal = await anyio.to_thread.run_sync(self._open_journal, identity)
+                self._journal = await anyio.to_thread.run_sync(self._open_journal, self._journal_path)
                 stack.push_async_callback(anyio.to_thread.run_sync, self._journal.close)
             helpers = anyio.create_task_group()
             await helpers.__aenter__()
@@ -423,9 +433,12 @@ class Run(Generic[T]):
         role = None if account.role is None else account.role_arn(self._role) or "SELF"
         return JournalKey(account.partition, account.id, target.region_name, role)
 
-    def _open_journal(self, identity: RunIdentity) -> Journal:
-        assert self._journal_path is not None
-        return Journal.open(self._journal_path, run=identity, clock=self._clock)
+    def _open_journal(self, path: str | os.PathLike[str]) -> Journal:
+        return Journal.open(path, run=self._identity, clock=self._clock)
+
+    @property
+    def _identity(self) -> RunIdentity:
+        return RunIdentity.of(self._job, f"{self._role.path}{self._role.name}")
 
 
 def _check_job(job: object) -> None:

@@ -20,27 +20,30 @@ if TYPE_CHECKING:
 _CHUNK: Final = 100
 
 
-async def note_accounts(
+def noting_accounts(
     store: object, accounts: Iterable[AccountLike] | AsyncIterable[AccountLike], regions: Sequence[str] | None
 ) -> Iterable[AccountLike] | AsyncIterable[AccountLike]:
-    """Note the targets of all accounts of a collection; return an iterator's accounts as ones that note themselves.
+    """Return accounts that note themselves in the store when they are read; a collection is returned as it is.
 
     Args:
         store: the store; one that does not expect targets gets none.
         accounts: as for `pool.map`, which reports what is wrong with them.
         regions: as for `pool.map`.
     """
-    if not isinstance(store, ExpectsTargets) or isinstance(accounts, str | Account):
+    if not isinstance(store, ExpectsTargets) or isinstance(accounts, Collection | Account):
         return accounts
-    if isinstance(accounts, Collection):
+    Targets(accounts, regions)  # refuses a consumed generator, which would look like an empty one below
+    return _NotedAccounts(store, accounts, regions)
+
+
+async def note_collection(store: object, accounts: object, regions: Sequence[str] | None) -> None:
+    """Note the targets of all accounts of a collection; those of an iterator are noted when they are read."""
+    if isinstance(store, ExpectsTargets) and isinstance(accounts, Collection):
         listed = list(accounts)
         for start in range(0, len(listed), _CHUNK):
             await store.expect(
                 [each for given in listed[start : start + _CHUNK] for each in _targets_of(given, regions)]
             )
-        return accounts
-    Targets(accounts, regions)  # refuses a consumed generator, which would look like an empty one below
-    return _NotedAccounts(store, accounts, regions)
 
 
 class _NotedAccounts:

@@ -12,13 +12,14 @@ import anyio
 from asyncauth._fanout import SkipTarget
 from asyncauth._runs.outcome import DONE_BEFORE
 from asyncauth._runtime.printable import describe_error
-from asyncauth.jobs.expected import note_accounts
+from asyncauth.jobs.expected import note_collection, noting_accounts
 from asyncauth.stores import Interruptible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable
 
     from asyncauth import AccountLike, AccountSession, Outcome, Report, SessionPool
+    from asyncauth._runs.run import Run
     from asyncauth.stores import Store
 
 #: Partition, account and region.
@@ -72,12 +73,16 @@ async def run_into_store(
         options: the limits of `pool.map`.
 
     Raises:
+        ConfigurationError: the call or its journal is wrong; the store was not opened.
         StoreLocked: another run writes to the store.
         BaseException: what ended the run early; its attribute `report` has the outcomes until then.
     """
     job = _job(targets, name)
     names = tuple(regions) if isinstance(regions, Iterable) and not isinstance(regions, str) else regions
     journal = options.get("journal")
+    # What is wrong with the call is refused before the store records a sync, whose scopes would be stale.
+    run: Run[int] = pool.as_completed(job, noting_accounts(store, accounts, names), names, **options)
+    await run.check_journal()
     try:
         await begin(journal=None if journal is None else os.fspath(journal))
     except Exception:
@@ -87,8 +92,8 @@ async def run_into_store(
         raise
     try:
         await targets.prepare()
-        noted = await note_accounts(store, accounts, names)
-        report: Report[int] = await pool.map(job, noted, names, **options)
+        await note_collection(store, accounts, names)
+        report = await run.report()
     except BaseException as error:
         await _close(store, error, targets)
         raise

@@ -8,7 +8,7 @@ import pytest
 
 from asyncauth import Account, ConfigurationError
 from asyncauth.cli.inventory_output import CountedStore
-from asyncauth.jobs.expected import note_accounts
+from asyncauth.jobs.expected import note_collection, noting_accounts
 from asyncauth.stores import CsvStore, ExpectedTarget
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ class Noting:
 
 
 async def test_a_collection_is_noted_before_the_run() -> None:
-    """Each account has the regions of its partition, its own ones if the run has none; the collection is returned."""
+    """Each account has the regions of its partition, its own ones if the run has none; the run gets the collection."""
     store = Noting()
     accounts = [Account(IDS[0], regions=["eu-west-1", "eu-west-2"]), Account(IDS[1], partition="aws-cn"), "bad id"]
 
-    assert await note_accounts(store, accounts, None) is accounts
+    assert noting_accounts(store, accounts, None) is accounts
+    assert store.expected == []
+    await note_collection(store, accounts, None)
 
     assert store.expected == [
         ("aws", IDS[0], "eu-west-1", True), ("aws", IDS[0], "eu-west-2", True), ("aws-cn", IDS[1], "cn-north-1", True),
@@ -51,7 +53,7 @@ async def test_of_enabled_regions_only_the_default_one_is_certain(partition: str
     """AWS has not answered yet which regions the account has enabled."""
     store = Noting()
 
-    await note_accounts(store, [Account(IDS[0], partition=partition)], ["enabled"])
+    await note_collection(store, [Account(IDS[0], partition=partition)], ["enabled"])
 
     certain = [target.region for target in store.expected if target.is_certain]
     assert certain == [{"aws": "us-east-1", "aws-cn": "cn-north-1"}[partition]]
@@ -68,7 +70,8 @@ async def test_an_account_of_an_iterator_is_noted_when_it_is_read(is_async: bool
             yield each
 
     store, accounts = Noting(), listing() if is_async else iter(given)
-    noted: Any = await note_accounts(store, accounts, ["us-east-1"])
+    noted: Any = noting_accounts(store, accounts, ["us-east-1"])
+    await note_collection(store, accounts, ["us-east-1"])
     read = [await anext(noted), await anext(noted)]
 
     assert read == given[:2]
@@ -82,7 +85,7 @@ async def test_a_counted_store_passes_targets_and_the_end_on() -> None:
     store = Noting()
     counted: Any = CountedStore(store)  # type: ignore[arg-type]  # only what is passed on
 
-    await note_accounts(counted, IDS, ["us-east-1"])
+    await note_collection(counted, IDS, ["us-east-1"])
     await counted.interrupt()
 
     assert [target.account for target in store.expected] == IDS
@@ -96,8 +99,8 @@ async def test_a_consumed_generator_is_refused(tmp_path: Path) -> None:
         yield from IDS
 
     accounts = listing()
-    assert await note_accounts(CsvStore(tmp_path / "csv"), accounts, None) is accounts
+    assert noting_accounts(CsvStore(tmp_path / "csv"), accounts, None) is accounts
     assert list(accounts) == IDS
 
     with pytest.raises(ConfigurationError, match="was consumed before"):
-        await note_accounts(Noting(), accounts, None)
+        noting_accounts(Noting(), accounts, None)

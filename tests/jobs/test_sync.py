@@ -72,7 +72,7 @@ async def test_a_journal_belongs_to_its_kinds_and_its_store(tmp_path: Path) -> N
         with pytest.raises(ConfigurationError, match="belongs to job"):
             await sync(pool, [KINDS["ec2:vpc"]], store, fleet.accounts, sync_id="1", journal=journal)
         other = SqliteStore(tmp_path / "other.db")
-        with pytest.raises(ConfigurationError, match=r"is of a sync that .*other\.db.* does not have"):
+        with pytest.raises(ConfigurationError, match=r"belongs to job .*store\.db.*, and this run has job .*other\.db"):
             await sync(pool, kinds, other, fleet.accounts, sync_id="1", journal=journal)
 
 

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -164,6 +165,8 @@ def test_a_journal_can_be_cut_after_any_byte(tmp_path_factory: pytest.TempPathFa
     whole = path.read_bytes()
     cut = data.draw(st.integers(0, len(whole)))
     path.write_bytes(whole[:cut])
+    Journal.check(path, run=RUN)
+    assert path.read_bytes() == whole[:cut]
 
     with Journal.open(path, run=RUN) as journal:
         done = [key for key in keys if journal.claim(key)]
@@ -300,17 +303,20 @@ def test_a_partial_line_on_a_full_disk_is_removed(path: Path, monkeypatch: pytes
     assert path.read_bytes().endswith(b"\n")
 
 
-# Files that are refused.
+# Files that are refused, by a check as well.
+
+both = pytest.mark.parametrize("use", [Journal.open, Journal.check])
 
 
-def test_a_journal_of_another_job_or_role_is_refused(path: Path) -> None:
+@both
+def test_a_journal_of_another_job_or_role_is_refused(use: Any, path: Path) -> None:
     """A target that one job has done is not done for another job; the message names both."""
     Journal.open(path, run=RUN).close()
 
     with pytest.raises(ConfigurationError, match=r"job 'inventory.list_instances', and this run has job 'tags.rotate'"):
-        Journal.open(path, run=RunIdentity("tags.rotate", "manage-role"))
+        use(path, run=RunIdentity("tags.rotate", "manage-role"))
     with pytest.raises(ConfigurationError, match=r"role 'manage-role', and this run has role 'audit'"):
-        Journal.open(path, run=RunIdentity("inventory.list_instances", "audit"))
+        use(path, run=RunIdentity("inventory.list_instances", "audit"))
 
 
 @pytest.mark.parametrize(
@@ -325,24 +331,26 @@ def test_a_journal_of_another_job_or_role_is_refused(path: Path) -> None:
         '{"kind":"asyncauth'[:3] + "x",
     ],
 )
-def test_a_file_that_is_no_journal_is_refused_and_left_alone(path: Path, text: str) -> None:
+@both
+def test_a_file_that_is_no_journal_is_refused_and_left_alone(use: Any, path: Path, text: str) -> None:
     """No byte of the file is changed."""
     path.write_text(text)
     path.chmod(0o600)
 
     with pytest.raises(ConfigurationError, match="is no journal of asyncauth"):
-        Journal.open(path, run=RUN)
+        use(path, run=RUN)
 
     assert path.read_text() == text
 
 
-def test_a_later_version_is_refused(path: Path) -> None:
+@both
+def test_a_later_version_is_refused(use: Any, path: Path) -> None:
     """A journal in a format that this library cannot read is not changed."""
     Journal.open(path, run=RUN).close()
     path.write_text(path.read_text().replace('"version":1', '"version":2'))
 
     with pytest.raises(ConfigurationError, match="has version 2, and this library reads version 1"):
-        Journal.open(path, run=RUN)
+        use(path, run=RUN)
 
 
 def test_an_empty_file_gets_a_header(path: Path) -> None:
@@ -367,13 +375,14 @@ def test_a_new_journal_is_accessible_to_its_owner_only(path: Path) -> None:
 
 
 @posix
-def test_a_journal_that_other_users_can_write_is_refused(path: Path) -> None:
+@both
+def test_a_journal_that_other_users_can_write_is_refused(use: Any, path: Path) -> None:
     """A user who can write it could make targets look done."""
     Journal.open(path, run=RUN).close()
     path.chmod(0o620)
 
     with pytest.raises(ConfigurationError, match="can be written by other users"):
-        Journal.open(path, run=RUN)
+        use(path, run=RUN)
 
 
 @posix
@@ -390,40 +399,53 @@ def test_a_journal_that_belongs_to_another_user_is_refused(path: Path, monkeypat
 
 
 @posix
-def test_a_link_is_refused(path: Path, tmp_path: Path) -> None:
+@both
+def test_a_link_is_refused(use: Any, path: Path, tmp_path: Path) -> None:
     """With a symbolic link, dangling or not, another user could choose the file that is appended to."""
     path.symlink_to(tmp_path / "target")
 
     with pytest.raises(ConfigurationError, match="is a symbolic link"):
-        Journal.open(path, run=RUN)
+        use(path, run=RUN)
     assert not (tmp_path / "target").exists()
 
 
 @posix
-def test_a_pipe_or_a_directory_is_refused_at_once(path: Path, tmp_path: Path) -> None:
+@both
+def test_a_pipe_or_a_directory_is_refused_at_once(use: Any, path: Path, tmp_path: Path) -> None:
     """Opening a pipe does not wait for its other end."""
     os.mkfifo(path, 0o600)
 
     with pytest.raises(ConfigurationError, match=r"is no regular file|cannot be opened"):
-        Journal.open(path, run=RUN)
+        use(path, run=RUN)
     with pytest.raises(ConfigurationError, match="cannot be opened: Is a directory"):
-        Journal.open(tmp_path, run=RUN)
+        use(tmp_path, run=RUN)
 
 
-def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+@both
+def test_a_missing_directory_is_named(use: Any, tmp_path: Path) -> None:
     """The error names the missing directory as the cause; it is not created."""
     with pytest.raises(ConfigurationError, match="its directory does not exist"):
-        Journal.open(tmp_path / "nowhere" / "run.jsonl", run=RUN)
+        use(tmp_path / "nowhere" / "run.jsonl", run=RUN)
 
 
 @pytest.mark.parametrize("path", ["", None, 7])
-def test_a_value_that_is_no_path_is_refused(path: object) -> None:
+@both
+def test_a_value_that_is_no_path_is_refused(use: Any, path: object) -> None:
     """The message names the value."""
     with pytest.raises(ConfigurationError, match="must be the path of a file"):
-        Journal.open(path, run=RUN)  # type: ignore[arg-type]
+        use(path, run=RUN)
 
 
 @posix
+def test_a_check_creates_nothing_and_takes_no_lock(path: Path) -> None:
+    """A missing file stays missing; the journal of a run that goes on is as good as one that has ended."""
+    Journal.check(path, run=RUN)
+    assert not path.exists()
+
+    with Journal.open(path, run=RUN):
+        Journal.check(path, run=RUN)
+
+
 def test_two_runs_cannot_share_a_journal(path: Path) -> None:
     """The second run is refused, in this process or another one, until the first has closed the journal."""
     script = f"""
