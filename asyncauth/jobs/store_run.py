@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
@@ -16,7 +17,7 @@ from asyncauth.jobs.expected import note_collection, noting_accounts
 from asyncauth.stores import Interruptible
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 
     from asyncauth import AccountLike, AccountSession, Outcome, Report, SessionPool
     from asyncauth._runs.run import Run
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 #: Partition, account and region.
 TargetKey: TypeAlias = tuple[str, str, str]
 
-#: Reason of a target that was given twice: two fetches of a scope at once would mix their pages.
-REPEATED: Final = "its account and region are being fetched for another target of this sync"
+#: Reasons of a target that was given twice. Two fetches of a scope at once would mix their pages, and a fetch that
+#: fails after a complete one would call its rows stale.
+FETCHING: Final = "its account and region are being fetched for another target of this sync"
+FETCHED: Final = "its account and region were fetched for another target of this sync"
 
 
 class StoredTargets(Protocol):
@@ -77,7 +80,8 @@ async def run_into_store(
         StoreLocked: another run writes to the store.
         BaseException: what ended the run early; its attribute `report` has the outcomes until then.
     """
-    job = _job(targets, name)
+    once = _Once()
+    job = _job(targets, once, name)
     names = tuple(regions) if isinstance(regions, Iterable) and not isinstance(regions, str) else regions
     journal = options.get("journal")
     # What is wrong with the call is refused before the store records a sync, whose scopes would be stale.
@@ -95,11 +99,11 @@ async def run_into_store(
         await note_collection(store, accounts, names)
         report = await run.report()
     except BaseException as error:
-        await _close(store, error, targets)
+        await _close(store, error, partial(_finish, targets, once, getattr(error, "report", None)))
         raise
     try:
         with anyio.CancelScope(shield=True):
-            await _finish(targets, report)
+            await _finish(targets, once, report)
             await store.close()
     except BaseException as error:
         BaseException.__setattr__(error, "report", report)
@@ -108,37 +112,55 @@ async def run_into_store(
     return report
 
 
-def _job(targets: StoredTargets, name: str) -> Callable[[AccountSession], Awaitable[int]]:
-    running: set[TargetKey] = set()
+class _Once:
+    """Targets of a run that are being fetched, and that were: each is fetched completely at most once."""
 
-    async def job(session: AccountSession) -> int:
-        key = (session.account.partition, session.account.id, session.region_name)
-        if key in running:
-            raise SkipTarget(REPEATED)
-        running.add(key)
+    def __init__(self) -> None:
+        self._fetching: set[TargetKey] = set()
+        self.fetched: set[TargetKey] = set()
+
+    @contextmanager
+    def fetch(self, key: TargetKey) -> Iterator[None]:
+        """Claim a target for the block; it was fetched if the block does not raise.
+
+        Raises:
+            SkipTarget: it was claimed for another target of the run.
+        """
+        if key in self._fetching or key in self.fetched:
+            raise SkipTarget(FETCHED if key in self.fetched else FETCHING)
+        self._fetching.add(key)
         try:
-            return await targets.sync(session)
+            yield
+            self.fetched.add(key)
         finally:
-            running.discard(key)
+            self._fetching.discard(key)
+
+
+def _job(targets: StoredTargets, once: _Once, name: str) -> Callable[[AccountSession], Awaitable[int]]:
+    async def job(session: AccountSession) -> int:
+        with once.fetch((session.account.partition, session.account.id, session.region_name)):
+            return await targets.sync(session)
 
     # The journal's identity is the job's name: what is done for other kinds or another store is not done for these.
     job.__qualname__ = name
     return job
 
 
-async def _finish(targets: StoredTargets, report: Report[int] | None) -> None:
+async def _finish(targets: StoredTargets, once: _Once, report: Report[int] | None) -> None:
     for outcome in report or ():
-        if not outcome.ok and outcome.reason not in (DONE_BEFORE, REPEATED):
+        account = outcome.account
+        is_fetched = (account.partition, account.id, outcome.region_name) in once.fetched
+        if not outcome.ok and not is_fetched and outcome.reason not in (DONE_BEFORE, FETCHING):
             await targets.finish_target(outcome)
 
 
-async def _close(store: Store, error: BaseException, targets: StoredTargets | None = None) -> None:
+async def _close(store: Store, error: BaseException, finish: Callable[[], Awaitable[None]] | None = None) -> None:
     """Close the store of a run that `error` has ended; what fails as well becomes a note of that error."""
     steps: list[Callable[[], Awaitable[None]]] = [store.close]
-    if isinstance(store, Interruptible) and targets is not None:
+    if isinstance(store, Interruptible) and finish is not None:
         steps.insert(0, store.interrupt)
-    if targets is not None:
-        steps.insert(0, partial(_finish, targets, getattr(error, "report", None)))
+    if finish is not None:
+        steps.insert(0, finish)
     with anyio.CancelScope(shield=True):
         for step in steps:
             try:

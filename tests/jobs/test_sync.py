@@ -76,32 +76,6 @@ async def test_a_journal_belongs_to_its_kinds_and_its_store(tmp_path: Path) -> N
             await sync(pool, kinds, other, fleet.accounts, sync_id="1", journal=journal)
 
 
-@pytest.mark.parametrize("max_at_once", [1, 10])
-async def test_an_account_that_is_given_twice_is_complete(tmp_path: Path, max_at_once: int) -> None:
-    """Two fetches of a scope would mix their pages: while one runs, the other target is skipped, and marks nothing."""
-    path = tmp_path / "store.db"
-    async with SimulatedFleet(1, regions=["us-east-1"], instances_per_region=1_001) as fleet, pool_over(fleet) as pool:
-        account = fleet.accounts[0]
-        reports = [
-            await sync(
-                pool,
-                ["ec2:instance", "iam:role"],
-                SqliteStore(path, mode="mirror"),
-                [account] * 3,
-                sync_id=name,
-                max_at_once=max_at_once,
-            )
-            for name in "12"
-        ]
-
-    assert [report.failed for report in reports] == [(), ()]
-    assert [len(report.succeeded) for report in reports] == [3 if max_at_once == 1 else 1] * 2
-    connection = sqlite3.connect(path)
-    assert connection.execute("select count(*), sum(stale) from ec2_instance").fetchall() == [(1_001, 0)]
-    assert set(connection.execute("select status from scopes").fetchall()) == {("ok",)}
-    connection.close()
-
-
 async def test_columns_can_have_names_that_are_words_of_sql(tmp_path: Path) -> None:
     """A kind of a user may name a column `group` or `order`; its view has it."""
     kind = Kind(
