@@ -13,29 +13,31 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 import zlib
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asyncauth import Account, AccountSession, SessionPool
-from asyncauth._models.metrics import Points, Series
-from asyncauth.jobs import KINDS, sync
-from asyncauth.stores import Scope, ScopeStatus, SqliteStore, report
-from asyncauth.testing import SimulatedFleet
+from asyncauth.jobs import KINDS, PRESETS, StoredResources, cloudwatch_metrics, sync, sync_metrics
+from asyncauth.stores import SqliteStore, report
+from asyncauth.testing import CloudWatch, SimulatedFleet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 HERE = Path(__file__).resolve().parent
 BROWSER = "chromium-headless-shell"
-TEAMS = ("billing", "catalog", "checkout", "data", "identity", "logistics", "media", "payments", "search", "support")
-STAGES = ("prod", "staging", "dev", "test", "sandbox")
+TEAMS = ("billing", "catalog", "checkout", "identity", "media", "search")
+STAGES = ("prod", "staging", "dev", "test")
 EVERYWHERE = ("us-east-1", "eu-west-1")
 FURTHER = ("eu-central-1", "us-west-2", "ap-southeast-2", "ca-central-1")
 KIND_NAMES = ("ec2:instance", "ec2:volume")
-#: Height of each picture: the beginning of the page, with everything that has a form.
-SIZES = {1400: 2150, 360: 2400}
+METRIC_NAMES = ("CPUUtilization", "NetworkIn")
+#: Height of the window by its width: more than the page has; what is empty below it is cut off.
+SIZES = {1400: 3_700, 360: 8_400}
+MARGIN = 40
 
 
 def accounts() -> list[Account]:
@@ -60,11 +62,12 @@ def fleet(*, is_later: bool) -> SimulatedFleet:
 
     return SimulatedFleet(
         accounts(),
-        denied=["100000000017", "100000000042"],
-        scp_denied={"100000000023": ["ec2:DescribeVolumes"], "100000000038": ["ec2:DescribeVolumes"]},
+        denied=["100000000017"],
+        scp_denied={"100000000023": ["ec2:DescribeVolumes"]},
         disabled_regions={"100000000004": ["eu-central-1"], "100000000020": ["eu-central-1"]},
         instances_per_region=instances,
         metric_points=288,
+        cloudwatch=CloudWatch(instance_metrics=METRIC_NAMES[1:], resolution=300),
         preload=("ec2", "cloudwatch"),
     )
 
@@ -82,7 +85,7 @@ async def run(path: Path) -> None:
                 kinds = [KINDS[name] for name in KIND_NAMES]
                 await sync(pool, kinds, store, simulated.accounts, timeout=15, max_at_once=20)
                 if is_later:
-                    await add_metrics(pool, simulated.accounts[1:7], SqliteStore(path, mode="mirror"))
+                    await add_metrics(pool, simulated.accounts[1:7], path)
 
 
 async def stop_some(session: AccountSession) -> None:
@@ -93,63 +96,12 @@ async def stop_some(session: AccountSession) -> None:
             await ec2.stop_instances(InstanceIds=[groups[0]["Instances"][0]["InstanceId"]])
 
 
-async def cpu_of(session: AccountSession) -> list[Points]:
-    """Return the CPU of the account's first instances over the last day."""
-    async with session.client("ec2") as ec2, session.client("cloudwatch") as cloudwatch:
-        groups = (await ec2.describe_instances())["Reservations"]
-        ids = [each["InstanceId"] for group in groups for each in group["Instances"]][:2]
-        end = int(time.time()) // 300 * 300
-        queries = [
-            {
-                "Id": f"q{number}",
-                "MetricStat": {
-                    "Metric": {
-                        "Namespace": "AWS/EC2",
-                        "MetricName": "CPUUtilization",
-                        "Dimensions": [{"Name": "InstanceId", "Value": instance}],
-                    },
-                    "Period": 300,
-                    "Stat": "Average",
-                },
-            }
-            for number, instance in enumerate(ids)
-        ]
-        answer = await cloudwatch.get_metric_data(
-            MetricDataQueries=queries, StartTime=end - 86_400, EndTime=end, ScanBy="TimestampAscending"
-        )
-    account = session.account
-    return [
-        Points(
-            Series(
-                account.partition,
-                account.id,
-                account.name,
-                session.region_name,
-                "AWS/EC2",
-                "CPUUtilization",
-                "Average",
-                300,
-                {"InstanceId": instance},
-                instance,
-                "Percent",
-            ),
-            [int(each.timestamp()) for each in result["Timestamps"]],
-            result["Values"],
-        )
-        for instance, result in zip(ids, answer["MetricDataResults"], strict=True)
-    ]
-
-
-async def add_metrics(pool: SessionPool, chosen: Sequence[Account], store: SqliteStore) -> None:
-    """Fetch a metric, and write it as a sync of its own."""
-    await store.begin(None, [])
-    async with pool.as_completed(cpu_of, chosen, regions=["us-east-1"]) as outcomes:
-        async for outcome in outcomes:
-            scope = Scope("metrics:AWS/EC2", outcome.account.partition, outcome.account.id, outcome.region_name)
-            if outcome.value is not None:
-                await store.write_points(scope, outcome.value)
-            await store.finish_scope(scope, ScopeStatus("ok" if outcome.ok else "error", None, None))
-    await store.close()
+async def add_metrics(pool: SessionPool, chosen: Sequence[Account], path: Path) -> None:
+    """Fetch two metrics of the instances in the store, over the last day."""
+    wanted = {name: PRESETS["AWS/EC2"].stats[name] for name in METRIC_NAMES}
+    preset = replace(PRESETS["AWS/EC2"], stats=wanted)
+    job = cloudwatch_metrics([preset], dimensions=StoredResources(path), history=86_400)
+    await sync_metrics(pool, job, SqliteStore(path, mode="mirror"), chosen, ["us-east-1"])
 
 
 def photograph(page: Path, width: int, *, is_dark: bool) -> Path:
@@ -182,18 +134,12 @@ def compact(picture: Path) -> None:
         parts[kind] = parts.get(kind, b"") + content[position + 8 : position + 8 + length]
         position += 12 + length
     width, height = struct.unpack(">II", parts[b"IHDR"][:8])
-    rows = list(_rows(zlib.decompress(parts[b"IDAT"]), width * 3, height))
-    colours = _colours(rows)
-    bits = 0
-    while len(colours) > 256:
-        bits += 1
-        step = 1 << bits
-        rows = [row.translate(bytes(min(255, each // step * step + step // 2) for each in range(256))) for row in rows]
-        colours = _colours(rows)
-    numbers = {colour: number for number, colour in enumerate(sorted(colours))}
+    rows = _without_end(list(_rows(zlib.decompress(parts[b"IDAT"]), width * 3, height)))
+    height = len(rows)
+    found, numbers = _palette(rows)
     data = b"".join(b"\0" + bytes(numbers[row[at : at + 3]] for at in range(0, len(row), 3)) for row in rows)
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"PLTE", b"".join(numbers)), (b"IDAT", zlib.compress(data, 9)), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"PLTE", b"".join(found)), (b"IDAT", zlib.compress(data, 9)), (b"IEND", b""))
     picture.write_bytes(
         content[:8]
         + b"".join(
@@ -203,8 +149,25 @@ def compact(picture: Path) -> None:
     )
 
 
-def _colours(rows: Sequence[bytes]) -> set[bytes]:
-    return {row[at : at + 3] for row in rows for at in range(0, len(row), 3)}
+def _without_end(rows: list[bytes]) -> list[bytes]:
+    """Return the rows without the empty ones below the page, which are all equal."""
+    end = next((number for number in range(len(rows), 0, -1) if rows[number - 1] != rows[-1]), len(rows))
+    return rows[: end + MARGIN]
+
+
+def _palette(rows: Sequence[bytes]) -> tuple[list[bytes], dict[bytes, int]]:
+    """Return the 256 most frequent colours, and for every colour the number of the nearest of them."""
+    counts = Counter(row[at : at + 3] for row in rows for at in range(0, len(row), 3))
+    found = [colour for colour, _ in counts.most_common(256)]
+
+    def distance(one: bytes, other: bytes) -> int:
+        return sum((left - right) ** 2 for left, right in zip(one, other, strict=True))
+
+    numbers = {colour: number for number, colour in enumerate(found)}
+    rest = (colour for colour in counts if colour not in numbers)
+    return found, numbers | {
+        colour: min(range(len(found)), key=lambda number: distance(found[number], colour)) for colour in rest
+    }
 
 
 def _rows(data: bytes, length: int, height: int) -> Iterator[bytes]:
