@@ -1,66 +1,43 @@
-"""Average CPU of every instance of a fleet, in as few calls as CloudWatch allows.
+"""Metrics of every instance of a fleet, priced before they are fetched, in a SQLite file.
 
     ACCOUNTS="111111111111 222222222222" python examples/cloudwatch_metrics.py
 
-The simple way calls GetMetricStatistics once per instance. GetMetricData accepts 500 queries in one call, so an account
-with 800 instances needs two calls, each of them paginated.
+CloudWatch charges for each metric that is fetched. The estimate lists the metrics and fetches none of them; above
+MAX_USD (1 by default) the program ends after it. The first run fetches three hours. A later one goes on where the one
+before ended, and what CloudWatch could not answer completely is fetched again.
+
+    STORE=/tmp/metrics.db MAX_USD=5 python examples/cloudwatch_metrics.py
 """
 
 import asyncio
 import os
-from datetime import UTC, datetime, timedelta
+import sqlite3
+import sys
+from contextlib import closing
 
-from asyncauth import AccountSession, SessionPool
+from asyncauth import SessionPool
+from asyncauth.jobs import cloudwatch_metrics, sync_metrics
+from asyncauth.stores import SqliteStore
 
-QUERIES_PER_CALL = 500
-
-
-async def cpu_by_instance(session: AccountSession) -> dict[str, float]:
-    async with session.client("cloudwatch") as cloudwatch:
-        ids = []
-        listing = cloudwatch.get_paginator("list_metrics").paginate(Namespace="AWS/EC2", MetricName="CPUUtilization")
-        async for page in listing:
-            for metric in page["Metrics"]:
-                ids += [d["Value"] for d in metric["Dimensions"] if d["Name"] == "InstanceId"]
-
-        now = datetime.now(UTC)
-        averages: dict[str, float] = {}
-        for first in range(0, len(ids), QUERIES_PER_CALL):
-            chunk = ids[first : first + QUERIES_PER_CALL]
-            pages = cloudwatch.get_paginator("get_metric_data").paginate(
-                StartTime=now - timedelta(hours=3),
-                EndTime=now,
-                MetricDataQueries=[
-                    {
-                        "Id": f"q{number}",
-                        "Label": instance_id,
-                        "MetricStat": {
-                            "Metric": {
-                                "Namespace": "AWS/EC2",
-                                "MetricName": "CPUUtilization",
-                                "Dimensions": [{"Name": "InstanceId", "Value": instance_id}],
-                            },
-                            "Period": 300,
-                            "Stat": "Average",
-                        },
-                    }
-                    for number, instance_id in enumerate(chunk)
-                ],
-            )
-            async for page in pages:
-                for result in page["MetricDataResults"]:
-                    if result["Values"]:
-                        averages[result["Label"]] = sum(result["Values"]) / len(result["Values"])
-    return averages
+STORE = os.environ.get("STORE", "metrics.db")
+MAX_USD = float(os.environ.get("MAX_USD", "1"))
+CPU = """
+select account, region, resource, avg(value), count(*) from metric_values
+where metric = 'CPUUtilization' and stat = 'Average' group by series order by account, region, resource"""
 
 
 async def main() -> None:
     accounts = os.environ["ACCOUNTS"].split()
+    job = cloudwatch_metrics(["AWS/EC2"])
     async with SessionPool() as pool:
-        report = await pool.map(cpu_by_instance, accounts, timeout=60)
-    for outcome in report.succeeded:
-        for instance_id, average in sorted((outcome.value or {}).items()):
-            print(f"{outcome.account.id}\t{outcome.region_name}\t{instance_id}\t{average:.1f} %")
+        estimate = await job.estimate(pool, accounts, store=SqliteStore(STORE), timeout=60)
+        print(f"{estimate.metrics} metrics, {estimate.data_points} data points: {estimate.price:.5f} USD")
+        if estimate.price > MAX_USD:
+            sys.exit(f"this is more than MAX_USD={MAX_USD:g}; nothing was fetched")
+        report = await sync_metrics(pool, job, SqliteStore(STORE), accounts, timeout=60)
+    with closing(sqlite3.connect(STORE)) as connection:
+        for account, region, instance, average, points in connection.execute(CPU):
+            print(f"{account}\t{region}\t{instance}\t{average:.1f} %\t{points} points")
     print(report.summary())
     report.raise_for_failures()
 

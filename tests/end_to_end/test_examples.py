@@ -72,7 +72,16 @@ def _run(name: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]
         ("ec2_inventory", "aws", r"aws\t222222222222\tus-east-1\ti-[0-9a-f]+\t\S+\trunning"),
         ("inventory", "aws", r"2 targets: 2 succeeded.*\n +\d \S+"),
         ("ec2_inventory", "aws-cn", r"aws-cn\t210987654321\tcn-north-1\ti-"),
-        ("cloudwatch_metrics", "aws", r"111111111111\tus-east-1\ti-[0-9a-f]+\t[0-9.]+ %"),
+        (
+            "cloudwatch_metrics",
+            "aws",
+            r"^4 metrics, 288 data points: 0.00004 USD\n111111111111\tus-east-1\ti-\w+\t\d+.\d %",
+        ),
+        (
+            "cloudwatch_metrics",
+            "aws-cn",
+            r"0.00002 USD\n(210987654321\tcn-north-1\ti-\w+\t\d+.\d %\t3\d points\n){2}1 target",
+        ),
         ("boto3_functions", "aws", r"222222222222\tus-east-1\t(\S+ [12](, )?)+\n2 targets: 2 succeeded"),
         ("boto3_functions", "aws-cn", r"210987654321\tcn-north-1\t(\S+ [12](, )?)+\n1 target: 1 succeeded"),
         ("global_and_china", "", r"aws-cn cn-north-1: 2 instances\n5 targets: 5 succeeded; 3 accounts reached"),
@@ -90,6 +99,16 @@ def test_an_example_runs_unchanged(
     assert done.returncode == 0, done.stderr
     assert re.search(shows, done.stdout), done.stdout
     assert done.stderr == ""
+
+
+def test_metrics_that_are_too_expensive_are_not_fetched(fleet: SimulatedFleet, environ: dict[str, str]) -> None:
+    """Above MAX_USD the example of metrics ends after its estimate."""
+    fleet.blocking.reset_counts()
+    done = _run("cloudwatch_metrics", {**environ, **_of_partition(fleet, "aws"), "MAX_USD": "0.00001"})
+
+    assert (done.returncode, done.stderr) == (1, "this is more than MAX_USD=1e-05; nothing was fetched\n")
+    assert done.stdout == "4 metrics, 288 data points: 0.00004 USD\n"
+    assert fleet.blocking.counts().calls("cloudwatch", "GetMetricData") == 0
 
 
 def _run_demo(store: Path) -> subprocess.CompletedProcess[str]:
