@@ -269,7 +269,8 @@ class OpenSync:
 
     def _publish(self, running: RunningSync, state: str, now: float) -> None:
         for table, batch in list(running.batches.items()):
-            self._write_batch(table, batch)
+            if batch.segments:  # scopes without rows have none
+                self._write_batch(table, batch)
         entry = replace(running.entry, ended=now, state=state)
         manifest = merge(self._connection, self._directory, self._manifest, running, entry, self._next_part, now)
         write_manifest(self._directory, manifest)

@@ -46,7 +46,7 @@ _METRICS: Final = """create view metrics as select series, "timestamp", arg_max(
 #: Values of metrics beside their series.
 METRIC_VALUES: Final = """create view metric_values as select s.series, s."partition", s.account, s.account_name,
     s.region, s.namespace, s.metric, s.resource, s.dimensions, s.stat, s.period, s.unit, m."timestamp",
-    strftime(make_timestamp(m."timestamp" * 1000000), '%Y-%m-%dT%H:%M:%SZ') as at, m.value, m.sync
+    strftime(make_timestamp(m."timestamp" * 1000000), '%Y-%m-%dT%H:%M:%SZ') as "at", m.value, m.sync
     from metrics m join series s using (series)"""
 _METRIC_SERIES: Final = """create view metric_series as select s.*, coalesce(m.points, 0) as points, m.first_timestamp,
     m.last_timestamp, coalesce(c.stale, 1) as stale
