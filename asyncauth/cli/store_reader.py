@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from asyncauth.cli.data_set_reader import DataSetReader
-
 #: The authorizer's codes for what a statement may do: everything else, such as ATTACH or PRAGMA, is refused.
 _ALLOWED: Final = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -34,19 +32,6 @@ _REFUSED_FUNCTIONS: Final = frozenset({"load_extension", "readfile", "writefile"
 _STEPS_PER_LOOK: Final = 20_000
 _MISSING: Final = re.compile(r"no such (column|table): (?:\w+\.)?([\w ]+)")
 _HEADER: Final = b"SQLite format 3\0"
-
-
-def open_reader(path: str) -> StoreReader | DataSetReader:
-    """Return the reader of a store: of a Parquet data set if the path is a directory, else of a SQLite file.
-
-    Raises:
-        ConfigurationError: there is no such store.
-    """
-    if not Path(path).is_dir():
-        return StoreReader(path)
-    from asyncauth.cli.data_set_reader import DataSetReader
-
-    return DataSetReader(path)
 
 
 class StoreReader:

@@ -1,4 +1,4 @@
-"""Parquet store: whole scopes in parts of bounded size, a manifest that is replaced last, and nothing that gets lost."""
+"""Parquet store: whole scopes in parts of bounded size, and a manifest that is replaced last."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ async def test_append_shows_the_rows_of_every_sync(path: Path) -> None:
     assert rows(path, "select sync, id from ec2_instance order by 1, 2") == [("1", "i-1"), ("2", "i-1"), ("2", "i-2")]
     with pytest.raises(ConfigurationError, match="'append', which do not mix with 'mirror'"):
         await sync(path, "3", scope_of(), [])
-    with pytest.raises(ConfigurationError, match="upsert.*SQLite"):
+    with pytest.raises(ConfigurationError, match=r"upsert.*SQLite"):
         ParquetStore(path, mode="upsert")
     with pytest.raises(ConfigurationError, match="other"):
         ParquetStore(path, mode="other")  # type: ignore[arg-type]
@@ -169,7 +169,7 @@ async def test_a_killed_sync_ends_as_interrupted_at_the_next_begin(path: Path, p
 
 
 async def test_a_killed_sync_is_resumed_by_its_journal(path: Path, tmp_path: Path) -> None:
-    """It has the same id and all its scopes; one that is fetched again has its last rows, and `skipped` changes none."""
+    """It has the same id and all its scopes; one that is fetched again has its last rows; `skipped` changes none."""
     journal = tmp_path / "journal"
     store = ParquetStore(path)
     first = await store.begin(None, [KIND], journal=str(journal))

@@ -49,7 +49,7 @@ def command(statement: str | None, store: str, limit: int | None, **options: Any
     asyncauth sql "select account, count(*) as instances from ec2_instance group by 1"
     asyncauth sql --store inventory.db --output csv "select * from ec2_volume where state = 'available'"
     """
-    from asyncauth.cli.store_reader import open_reader
+    from asyncauth.cli.readers import open_reader
 
     if statement == "-":
         statement = sys.stdin.read()
