@@ -28,6 +28,7 @@ from benchmarks import (
     live,
     login,
     micro,
+    parquet,
     rate_simulation,
     server,
     short,
@@ -53,6 +54,7 @@ SECTIONS: Final = (
     "ablation",
     "sweep",
     "engine",
+    "parquet",
 )
 SIZES: Final = (10, 100, 1_000, 10_000)
 RESULTS: Final = Path(__file__).resolve().parent / "results"
@@ -113,6 +115,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         elif section == "ablation":
             few = {"accounts": 200, "rounds": 2} if quick else {}
             result[section] = ablation.run(**few, log=_log)
+        elif section == "parquet":
+            few = {"rows": 20_000, "raw_rows": 10_000, "queries": 1} if quick else {}
+            result[section] = parquet.run(**few, log=_log)
         elif section == "sweep":
             few_points: dict[str, Any] = (
                 {"latencies_ms": (50,), "at_once": (1, 10, 100), "seconds": 1.0} if quick else {}
@@ -162,6 +167,7 @@ def _question(section: str) -> str:
         "ablation": ablation,
         "sweep": sweep,
         "engine": engine,
+        "parquet": parquet,
     }
     return (modules[section].__doc__ or "").partition("?")[0] + "?"
 

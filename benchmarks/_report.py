@@ -456,6 +456,36 @@ def _startup_parts(section: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _parquet_parts(parquet: Mapping[str, Any]) -> list[str]:
+    head = [
+        "store", "answers of AWS", "rows", "rows a second", "CPU microseconds a row", "MB on disk", "peak RSS, MiB",
+        "at a quarter", "cold `count(*)`, s", "`group by type`, s", "one account, s",
+    ]  # fmt: skip
+    rows = [
+        [
+            f"**{row['label']}**" if row["store"] == "parquet" else row["label"],
+            "kept" if row["raw"] else "no",
+            count(row["rows"]),
+            count(round(row["rows_per_second"])),
+            number(row["cpu_seconds"] / row["rows"] * 1e6),
+            number(row["bytes"] / 1e6),
+            number(row["peak_rss_mib"]),
+            number(row["early_rss_mib"]),
+            *(number(row[f"{query}_seconds"]) for query in ("count", "group", "account")),
+        ]
+        for row in parquet["rows"]
+    ]
+    return [
+        "## Parquet data set and SQLite\n",
+        (
+            "Instances in scopes of 1,000, the same in both stores. A cold query has a process of its own; its time "
+            "contains the import of the library and the opening of the store. Memory is that of the writing process, "
+            "at a quarter of the rows and at the end.\n"
+        ),
+        table(head, rows),
+    ]
+
+
 def _short_parts(short: Mapping[str, Any]) -> list[str]:
     head = ["how", "runs", "seconds", "x stock"]
     rows = [
@@ -592,4 +622,5 @@ _SECTION_PARTS: Final[dict[str, Callable[[Mapping[str, Any]], list[str]]]] = {
     "ablation": _ablation_parts,
     "sweep": _sweep_parts,
     "engine": _engine_parts,
+    "parquet": _parquet_parts,
 }

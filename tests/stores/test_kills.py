@@ -18,10 +18,21 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="each sync is a fork")
-def test_ten_kills_tear_no_scope(record_property: Callable[[str, object], None]) -> None:
+@pytest.mark.parametrize("store", ["sqlite", "parquet"])
+def test_ten_kills_tear_no_scope(store: str, record_property: Callable[[str, object], None]) -> None:
     """The store opens, every scope is one complete fetch, nothing is wrongly gone, and the journal agrees with it."""
     seed = random.randrange(2**32)
-    command = [sys.executable, "-m", "tests.support.store_kills", "--kills", "10", "--seed", str(seed)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.support.store_kills",
+        "--kills",
+        "10",
+        "--seed",
+        str(seed),
+        "--store",
+        store,
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     print(done.stdout, done.stderr)
 

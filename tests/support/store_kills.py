@@ -1,12 +1,15 @@
 """Kills of a sync: SIGKILL at random instants of its fetches, spool writes and commits, and what the store then holds.
 
-    python -m tests.support.store_kills --kills 200
+    python -m tests.support.store_kills --kills 200 [--store parquet]
 
 Each kill is of a process that syncs a synthetic fleet of both partitions with a journal; about half of the syncs are
 resumed afterwards. What exists changes with every attempt, and some fetches fail in the middle of their pages. After
 each kill the file must open and be intact, every scope must be what one complete fetch returned, only what that fetch
 lacked may be gone, the journal may call nothing done that is not there, and earlier syncs must have a record of every
 target. The seed is printed; it gives the same fleet and choices, but not the same instants.
+
+A Parquet data set is killed at the end of a sync, too. Its manifest must open after each kill, and every part that it
+names must have all of its rows; what the journal calls done may still be in the files of the running sync.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ from botocore.exceptions import ClientError
 
 from asyncauth import Account
 from asyncauth.jobs import sync
-from asyncauth.stores import SqliteStore
+from asyncauth.stores import DataSet, ParquetStore, SqliteStore
+from asyncauth.stores.parquet.manifest import MANIFEST, read_manifest
+from asyncauth.stores.parquet.running import RUNNING
 from tests.support.synthetic_source import THING, SyntheticPool
 
 if TYPE_CHECKING:
@@ -54,7 +59,7 @@ START, FETCH, SPOOL, COMMIT, END = range(5)
 LEAST_SHARE: Final = 0.15
 ENOUGH: Final = 100
 #: Longest wait within a phase before the kill, in seconds.
-_WITHIN: Final = {FETCH: 0.01, SPOOL: 0.002, COMMIT: 0.02}
+_WITHIN: Final = {FETCH: 0.01, SPOOL: 0.002, COMMIT: 0.02, END: 0.1}
 _TIMEOUT_SECONDS: Final = 60.0
 
 
@@ -69,12 +74,10 @@ def content(seed: int, account: str, generation: int) -> set[str]:
     return {f"thing-{id_}" for id_ in range(IDS) if here[id_ % 50]}
 
 
-class MarkingStore(SqliteStore):
-    """SQLite store that marks in shared memory what its writer thread does."""
+class Marks:
+    """Steps of a store that mark in shared memory what its writer thread does."""
 
-    def __init__(self, path: Path, phase: mmap.mmap) -> None:
-        super().__init__(path, mode="mirror", wait=_TIMEOUT_SECONDS)
-        self._phase = phase
+    _phase: mmap.mmap
 
     def _begin(self, sync: str | None, kinds: Sequence[Kind], journal: str | None) -> str:
         begun = super()._begin(sync, kinds, journal)
@@ -97,7 +100,26 @@ class MarkingStore(SqliteStore):
         super()._close()
 
 
-async def run_sync(path: Path, journal: Path, seed: int, generation: int, phase: mmap.mmap) -> None:
+class MarkingSqliteStore(Marks, SqliteStore):
+    """SQLite store with marks."""
+
+    def __init__(self, path: Path, phase: mmap.mmap) -> None:
+        super().__init__(path, mode="mirror", wait=_TIMEOUT_SECONDS)
+        self._phase = phase
+
+
+class MarkingParquetStore(Marks, ParquetStore):
+    """Parquet store with marks, which writes a part after every second scope."""
+
+    def __init__(self, path: Path, phase: mmap.mmap) -> None:
+        super().__init__(path, wait=_TIMEOUT_SECONDS, part_rows=IDS)
+        self._phase = phase
+
+
+STORES: Final[dict[str, Any]] = {"sqlite": MarkingSqliteStore, "parquet": MarkingParquetStore}
+
+
+async def run_sync(store: str, path: Path, journal: Path, seed: int, generation: int, phase: mmap.mmap) -> None:
     """Run one sync in the process that is to be killed."""
     troubles = random.Random(f"{seed} {generation}")
     failing = {account.id for account in ACCOUNTS if troubles.random() < 0.15}
@@ -111,7 +133,7 @@ async def run_sync(path: Path, journal: Path, seed: int, generation: int, phase:
             yield [{"Id": each, "Name": each, "Generation": generation} for each in ids[start : start + PAGE]]
 
     async with SyntheticPool(pages, max_at_once=2) as pool:
-        await sync(pool, [THING], MarkingStore(path, phase), ACCOUNTS, journal=journal, progress=None)
+        await sync(pool, [THING], STORES[store](path, phase), ACCOUNTS, journal=journal, progress=None)
 
 
 @dataclass(slots=True)
@@ -119,6 +141,7 @@ class Kills:
     """Kills so far, and what was wrong after them."""
 
     seed: int
+    store: str = "sqlite"
     phases: Counter[str] = field(default_factory=Counter)
     torn: list[str] = field(default_factory=list)
     wrongly_gone: int = 0
@@ -151,13 +174,13 @@ def kill_one(kills: Kills, path: Path, journal: Path, generation: int, chosen: r
     child = os.fork()
     if child == 0:
         try:
-            anyio.run(run_sync, path, journal, kills.seed, generation, phase)
+            anyio.run(run_sync, kills.store, path, journal, kills.seed, generation, phase)
         except BaseException as error:
             print(f"the sync failed: {error!r}", file=sys.stderr, flush=True)
             os._exit(1)
         os._exit(0)
-    wanted = chosen.choice((FETCH, SPOOL, COMMIT))
-    passed = chosen.randrange(6)  # phases of that kind to let pass
+    wanted = chosen.choice((FETCH, SPOOL, COMMIT, *((END,) if kills.store == "parquet" else ())))
+    passed = 0 if wanted == END else chosen.randrange(6)  # phases of that kind to let pass
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     last = START
     ended: tuple[int, int] | None = None
@@ -171,7 +194,7 @@ def kill_one(kills: Kills, path: Path, journal: Path, generation: int, chosen: r
         time.sleep(0.0001)
         found = os.waitpid(child, os.WNOHANG)
         ended = found if found[0] else None
-    if last != END and ended is None:
+    if (last != END or wanted == END) and ended is None:
         time.sleep(chosen.uniform(0, _WITHIN[wanted]))
         os.kill(child, signal.SIGKILL)
     _, status = ended or os.waitpid(child, 0)
@@ -181,7 +204,66 @@ def kill_one(kills: Kills, path: Path, journal: Path, generation: int, chosen: r
         kills.completed += 1
     else:
         kills.problems.append(f"attempt {generation}: the sync failed")
-    check(kills, path, journal, generation)
+    (check if kills.store == "sqlite" else check_data_set)(kills, path, journal, generation)
+
+
+def check_data_set(kills: Kills, path: Path, journal: Path, generation: int) -> None:
+    """Compare what the manifest of a data set names with what the fetches returned."""
+
+    def require(is_right: bool, what: str) -> None:
+        if not is_right:
+            kills.problems.append(f"attempt {generation}: {what}")
+
+    done: set[str] = committed_of(path, journal)
+    if (path / MANIFEST).exists():
+        manifest = read_manifest(path)
+        assert manifest is not None
+        with DataSet(path) as data:
+
+            def rows(statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+                found: list[tuple[Any, ...]] = data.query(statement, list(parameters)).fetchall()
+                return found
+
+            for part in manifest.parts:
+                count = rows(f"select count(*) from read_parquet('{path / part.file}')")
+                require(count == [(part.rows,)], f"{part.file} is not whole")
+            for account in ACCOUNTS:
+                shown = "select id, generation, data from test_thing left join raw using (rid) where account = ?"
+                check_fetch(kills, account.id, generation, rows(shown, account.id))
+            for sync_id, count in rows(
+                "select sync, (select count(*) from scopes c where c.sync = s.sync) from syncs s"
+            ):
+                require(count in {0, len(ACCOUNTS)}, f"sync {sync_id} has records of {count} targets")
+            published = "select account from scopes join syncs using (sync) where journal = ? and status = 'ok'"
+            done |= {account for (account,) in rows(published, str(journal))}
+    require(done_of(journal) <= done, "the journal calls done what was not committed")
+
+
+def committed_of(path: Path, journal: Path) -> set[str]:
+    """Return the accounts that the files of the running sync have, if it is the journal's."""
+    try:
+        entry = json.loads((path / RUNNING / "sync.json").read_text())
+    except FileNotFoundError:
+        return set()
+    if entry["journal"] != str(journal):
+        return set()
+    lines = (path / RUNNING / "scopes.jsonl").read_text().splitlines(keepends=True)
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return {each["account"] for each in records if each["status"] == "ok"}
+
+
+def check_fetch(kills: Kills, account: str, generation: int, shown: list[tuple[Any, ...]]) -> None:
+    """Check that an account's rows are those of one complete fetch, not older than the one before."""
+    generations = {each for _, each, _ in shown} | {json.loads(data)["Generation"] for _, _, data in shown}
+    if not generations:
+        if account in kills.newest:
+            kills.torn.append(f"attempt {generation}: {account} lost its rows")
+        return
+    of = max(generations)
+    is_whole = len(generations) == 1 and sorted(each[0] for each in shown) == sorted(content(kills.seed, account, of))
+    if not is_whole or of < kills.newest.get(account, 0):
+        kills.torn.append(f"attempt {generation}: {account} has rows of {sorted(generations)}")
+    kills.newest[account] = of
 
 
 def check(kills: Kills, path: Path, journal: Path, generation: int) -> None:
@@ -248,9 +330,9 @@ def done_of(journal: Path) -> set[str]:
     return done
 
 
-def run(number: int, seed: int, folder: Path) -> dict[str, Any]:
+def run(number: int, seed: int, folder: Path, store: str = "sqlite") -> dict[str, Any]:
     """Kill as many syncs; return the figures."""
-    kills, chosen = Kills(seed), random.Random(seed)
+    kills, chosen = Kills(seed, store), random.Random(seed)
     path, journal = folder / "store.db", folder / "journal"
     gc.freeze()
     generation = 0
@@ -267,10 +349,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.support.store_kills", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200, help="number of kills (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32), help="default: random")
+    parser.add_argument("--store", choices=STORES, default="sqlite", help="the store (default: %(default)s)")
     chosen = parser.parse_args()
     print(f"seed {chosen.seed}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        figures = run(chosen.kills, chosen.seed, Path(folder))
+        figures = run(chosen.kills, chosen.seed, Path(folder), chosen.store)
     print(json.dumps(figures))
     few = [] if chosen.kills < ENOUGH else [each for each in figures["shares"].items() if each[1] < LEAST_SHARE]
     for phase, share in few:

@@ -1,0 +1,161 @@
+"""Queries over a data set reach its parts and nothing else, and an export is a whole copy in one file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import duckdb
+import pytest
+
+from asyncauth import ConfigurationError
+from asyncauth._models.metrics import Points, Series
+from asyncauth.stores import DataSet, ParquetStore, Scope, SqliteStore, export
+from tests.support.data_sets import ROOT, sync
+from tests.support.stores import DENIED, KIND, OK, record, scope_of, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+SCOPE = Scope("metrics:AWS/EC2", "aws-cn", "012345678901", "cn-north-1")
+SERIES = Series("aws-cn", SCOPE.account, None, SCOPE.region, "AWS/EC2", "CPU", "Average", 60, {"Id": "i-1"}, "i-1")
+_EXPORT = "import sys; from asyncauth.stores import export; export(sys.argv[1], sys.argv[2])"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.parquet"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "copy ec2_instance to '{folder}/x.csv'",
+        "copy ec2_instance to '{part}' (format parquet)",
+        "select 1; select 2",
+        "delete from syncs",
+        "create table x as select 1",
+        "drop view ec2_instance",
+        "attach '{folder}/x.db'",
+        "install httpfs",
+        "load httpfs",
+        "set enable_external_access = true",
+        "set lock_configuration = false",
+        "reset lock_configuration",
+        "pragma database_list",
+        "export database '{folder}/x'",
+        "call enable_logging()",
+        "explain analyze select 1",
+        "",
+    ],
+)
+async def test_nothing_but_one_query(path: Path, statement: str) -> None:
+    """Everything else than one SELECT is refused before DuckDB runs it, and no file changes."""
+    await sync(path, "1", scope_of(), ["i-1"])
+    [part] = path.glob("kind=*/*/*.parquet")
+    before = {file: file.read_bytes() for file in path.parent.rglob("*") if file.is_file()}
+
+    with DataSet(path) as data, pytest.raises(ConfigurationError, match="one SELECT statement"):
+        data.query(statement.format(folder=path.parent, part=part))
+
+    assert {file: file.read_bytes() for file in path.parent.rglob("*") if file.is_file()} == before
+
+
+async def test_queries_reach_nothing_else(path: Path) -> None:
+    """Other files, the network, extensions, variables of the program and settings are out of reach of a SELECT."""
+    await sync(path, "1", scope_of(), ["i-1"])
+    (path.parent / "other.csv").write_text("a\n1\n")
+    outside = [{"secret": 1}]
+    with DataSet(path) as data:
+        for source in (
+            f"read_csv('{path.parent}/other.csv')",
+            f"'{path.parent}/other.csv'",
+            "read_text('/etc/passwd')",
+            f"read_text('{path}/_current.json')",
+            f"glob('{path}/*')",
+            "read_parquet('http://127.0.0.1:1/x.parquet')",
+            "read_parquet('s3://bucket/x.parquet')",
+            "sniff_csv('/etc/passwd')",
+            "enable_logging(storage = 'file')",
+            "query('copy syncs to ''x.csv''')",
+            "sqlite_scan('/tmp/x', 'y')",
+            "outside",
+        ):
+            with pytest.raises(duckdb.Error):
+                data.query(f"select * from {source}").fetchall()
+        assert data.query("select value from duckdb_settings() where name = 'lock_configuration'").fetchall() == [
+            ("true",)
+        ]
+    assert outside
+
+
+async def _fill(store: SqliteStore | ParquetStore) -> None:
+    await store.begin("1", [KIND])
+    await write(store, scope_of("aws-cn"), ["i-1", "i-2"])  # type: ignore[arg-type]
+    await store.write(scope_of("aws"), [record(scope_of("aws"), "i-3", columns={"type": 3, "tags": {"x": "\ud800"}})])
+    await store.finish_scope(scope_of("aws"), OK)
+    await store.write_points(SCOPE, [Points(SERIES, (60, 120), (1.5, 2.0))])
+    await store.finish_scope(SCOPE, DENIED)
+
+
+@pytest.mark.parametrize("kind", [SqliteStore, ParquetStore])
+async def test_an_export_during_a_sync_is_a_whole_copy(tmp_path: Path, kind: type) -> None:
+    """Another process exports while a sync writes: the file has the state before it, is private and replaces one."""
+    path, target = tmp_path / "store", tmp_path / "out" / "inventory.duckdb"
+    target.parent.mkdir()
+    target.write_text("an older file")
+    store = kind(path, mode="mirror")
+    await _fill(store)
+    await store.close()
+    running = kind(path, mode="mirror")
+    await running.begin("2", [KIND])
+    try:
+        await running.write(scope_of("aws-cn"), [record(scope_of("aws-cn"), "i-9")])
+        before = os.umask(0)
+        try:
+            subprocess.run([sys.executable, "-c", _EXPORT, path, target], cwd=ROOT, check=True, timeout=60)
+        finally:
+            os.umask(before)
+    finally:
+        await running.close()
+
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert list(target.parent.iterdir()) == [target]
+    with duckdb.connect(str(target), read_only=True, config={"autoload_known_extensions": "false"}) as copy:
+        assert copy.sql("select id, type, sync, stale from ec2_instance order by 1").fetchall() == [
+            ("i-1", "t3.micro", "1", 0), ("i-2", "t3.micro", "1", 0), ("i-3", "3", "1", 0),
+        ]  # fmt: skip
+        assert copy.sql("select typeof(account), account from ec2_instance limit 1").fetchall()[0][0] == "VARCHAR"
+        assert copy.sql('select "timestamp", value, resource, "at" from metric_values order by 1').fetchall() == [
+            (60, 1.5, "i-1", "1970-01-01T00:01:00Z"), (120, 2.0, "i-1", "1970-01-01T00:02:00Z"),
+        ]  # fmt: skip
+        assert copy.sql("select points, stale from metric_series").fetchall() == [(2, 1)]
+        assert copy.sql("select status, count(*) from scopes group by 1 order by 1").fetchall() == [
+            ("denied", 1), ("ok", 2),
+        ]  # fmt: skip
+        assert copy.sql("select i.id from ec2_instance i join raw using (rid) order by 1").fetchall() == [
+            ("i-1",), ("i-2",), ("i-3",),
+        ]  # fmt: skip
+
+
+async def test_what_cannot_be_exported(tmp_path: Path) -> None:
+    """A missing store, another file, an empty directory and a missing folder are named; no file is left."""
+    (tmp_path / "text").write_text("no database")
+    (tmp_path / "empty").mkdir()
+    store = SqliteStore(tmp_path / "store.db")
+    await _fill(store)
+    await store.close()
+    for source, target, words in (
+        ("none", "x.duckdb", "cannot be read"),
+        ("text", "x.duckdb", "neither a SQLite store nor a data set"),
+        ("empty", "x.duckdb", "no data set"),
+        ("store.db", "none/x.duckdb", "cannot be written"),
+    ):
+        with pytest.raises(ConfigurationError, match=words):
+            export(tmp_path / source, tmp_path / target)
+    assert not list(tmp_path.glob("*.duckdb")) + list(tmp_path.glob(".*"))
