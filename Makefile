@@ -16,8 +16,9 @@ BENCH_ARGS ?=
 SWEEP_ARGS ?=
 SOAK_ARGS ?=
 KILLS_ARGS ?=
+ENGINE_ARGS ?=
 
-.PHONY: demo test test-newest test-aioboto3 coverage check format bench sweep soak kills clean
+.PHONY: demo test test-newest test-aioboto3 coverage check format bench sweep soak kills engine clean
 
 demo: $(NEWEST)/.demo ## the inventory of a simulated fleet, global and China, in asyncauth-demo.db; again: a later day
 	$(NEWEST)/bin/python examples/demo.py
@@ -55,6 +56,9 @@ soak: $(NEWEST)/.test ## 20 minutes with every kind of fault, outside of the sui
 
 kills: $(NEWEST)/.test ## 200 kills of a sync at random instants, outside of the suite; KILLS_ARGS="--kills 20" for a trial
 	$(NEWEST)/bin/python -m tests.support.store_kills $(KILLS_ARGS)
+
+engine: $(NEWEST)/.test ## 10 kills of a worker of a Dask cluster at random instants, outside of the suite; ENGINE_ARGS="--kills 2"
+	$(NEWEST)/bin/python -m tests.support.engine_kills $(ENGINE_ARGS)
 
 format: $(NEWEST)/.check
 	$(NEWEST)/bin/ruff check --fix .

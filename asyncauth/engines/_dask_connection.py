@@ -13,7 +13,7 @@ from distributed import KilledWorker
 from distributed.comm.core import CommClosedError
 from distributed.utils import CancelledError
 
-from asyncauth._errors import ConfigurationError
+from asyncauth._errors import ConfigurationError, EngineLost
 from asyncauth._runtime.printable import describe_error
 from asyncauth._runtime.wakeup import AutoResetEvent
 from asyncauth.engines._dask_worker import CLAIMS, RunPlugin, divide_here, grant_here, name_of, run_chunk, stop_here
@@ -38,6 +38,8 @@ logger: Final = logging.getLogger("asyncauth.engines")
 _WATCH_SECONDS: Final = 0.2
 #: Seconds that a request to all workers may take.
 _REQUEST_SECONDS: Final = 2.0
+#: Attempts to prepare the workers of a run, while some are lost.
+_REGISTRATIONS: Final = 5
 #: Seconds that the clean-up at the end of a run may take.
 _CLOSE_SECONDS: Final = 10.0
 
@@ -80,7 +82,19 @@ class DaskConnection:
         for topic, handler in ((name, self._receive), ("all", self._note_workers)):
             self._client.subscribe_topic(topic, handler)
             self._topics.append(topic)
-        await self._client.register_plugin(RunPlugin(self._run_id, spec, versions(), self.workers), name=name)
+        await self._register(RunPlugin(self._run_id, spec, versions(), self.workers))
+
+    async def _register(self, plugin: RunPlugin) -> None:
+        for attempt in range(_REGISTRATIONS):
+            try:
+                await self._client.register_plugin(plugin, name=plugin.name)
+            except OSError as error:  # a worker was lost meanwhile, and is left out the next time
+                if attempt == _REGISTRATIONS - 1:
+                    raise EngineLost(
+                        f"the workers of {self.address} cannot be reached: {describe_error(error)}"
+                    ) from error
+            else:
+                return
 
     def watch(self, tasks: TaskGroup) -> None:
         """Start to report to the listener, with tasks of the group."""
@@ -191,6 +205,8 @@ class DaskConnection:
     async def _check_workers(self) -> None:
         answers = await self._client.run(_describe, on_error="return")
         for address, answer in answers.items():
+            if isinstance(answer, OSError):
+                continue  # it is gone; one that comes in its place is checked when it begins a chunk
             if isinstance(answer, Exception):
                 raise ConfigurationError(
                     f"the worker {address} cannot run asyncauth: {describe_error(answer)}; install it there, with the "

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import signal
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -14,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 import pytest
-from distributed import Client, LocalCluster, Security
+from distributed import Client, LocalCluster
 
-from asyncauth import Account, ConfigurationError, EngineLost, RateLimit, SessionPool, WorkerLost
+from asyncauth import Account, ConfigurationError, EngineLost, RateLimit, SessionPool
 from asyncauth.engines import DaskEngine
 from asyncauth.engines._dask_worker import run_chunk
 from asyncauth.testing import SimulatedFleet
 from tests.support import engine_jobs
 from tests.support.dask_processes import DaskProcess, dask_processes
+from tests.support.engine_kills import kill_one, two_workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -44,16 +44,7 @@ def running_fleet() -> Iterator[SimulatedFleet]:
 @pytest.fixture(scope="module")
 def cluster(running_fleet: SimulatedFleet) -> Iterator[LocalCluster]:
     """Two workers that find the fleet's keys in their environment."""
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=2,
-        host="127.0.0.1",
-        protocol="tls",
-        security=Security.temporary(),
-        dashboard_address=None,
-        silence_logs=logging.ERROR,
-        env=running_fleet.environ(),
-    ) as started:
+    with two_workers(running_fleet) as started:
         yield started
 
 
@@ -212,28 +203,13 @@ async def test_a_killed_worker(
     pool: SessionPool, fleet: SimulatedFleet, cluster: LocalCluster, rerun_lost: bool
 ) -> None:
     """Each target has one outcome; with rerun_lost=False no job ran twice, and those that were lost failed."""
-    engine = DaskEngine(cluster, rerun_lost=rerun_lost)
-    outcomes = []
-    async with pool.as_completed(engine_jobs.slowly, fleet.accounts, REGIONS, engine=engine) as run:
-        async for outcome in run:
-            if not outcomes:
-                os.kill(outcome.value or 0, signal.SIGKILL)
-            outcomes.append(outcome)
-    counts = await fleet.counts()
+    options: dict[str, Any] = {"rerun_lost": rerun_lost, "seconds": None, "chosen": random.Random(1)}
 
-    assert Counter((one.account.id, one.region_name) for one in outcomes) == {
-        (account.id, region): 1 for account in fleet.accounts for region in REGIONS
-    }
-    lost = [one for one in outcomes if isinstance(one.error, WorkerLost)]
-    if rerun_lost:
-        assert not lost
-        assert {one.status for one in outcomes} == {"succeeded"}
-    else:
-        assert lost
-        assert all("was lost; the job may have run" in str(one.error) for one in lost)
-        for account in fleet.accounts:
-            for region in REGIONS:
-                assert counts.calls("sts", "GetCallerIdentity", account=account, region=region) <= 1
+    kill = await kill_one(pool, fleet, cluster, list(fleet.accounts), **options)
+
+    assert kill.problems == []
+    assert kill.had_outcome > 0
+    assert bool(kill.lost) is not rerun_lost
 
 
 async def test_workers_join_and_leave_in_mid_run(
