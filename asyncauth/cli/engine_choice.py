@@ -61,8 +61,8 @@ class EngineChoice:
         from asyncauth.engines import DaskEngine
 
         if not logging.getLogger().isEnabledFor(logging.DEBUG):
-            # Dask logs each of its steps, and lost workers, which the run's outcomes show.
-            logging.getLogger("distributed").setLevel(logging.ERROR)
+            # Dask logs each of its steps, and lost workers as errors, which the run's outcomes show.
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
         engine = DaskEngine(self.scheduler)
         try:
             await engine.__aenter__()

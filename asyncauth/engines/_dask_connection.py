@@ -204,6 +204,8 @@ class DaskConnection:
 
     async def _check_workers(self) -> None:
         answers = await self._client.run(_describe, on_error="return")
+        if not answers:
+            logger.warning("the cluster %s has no worker yet; the run waits for one", self.address)
         for address, answer in answers.items():
             if isinstance(answer, OSError):
                 continue  # it is gone; one that comes in its place is checked when it begins a chunk

@@ -10,11 +10,13 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
+import anyio
 import anyio.to_thread
 from anyio.from_thread import start_blocking_portal
 from distributed import WorkerPlugin, get_worker
 from distributed.utils import sync
 
+from asyncauth._runtime.printable import describe_error
 from asyncauth.engines._messages import ChunkEnd
 from asyncauth.engines._runner import ChunkRunner, difference
 
@@ -87,7 +89,7 @@ class RunPlugin(WorkerPlugin):
             return ChunkEnd(address, is_lost=True)
         chunk: Chunk[Target] = pickle.loads(payload)  # noqa: S301 - of the client, whose code runs here anyway
         try:
-            end: ChunkEnd = self._portal.call(self._runner.run, chunk, self._send)
+            end: ChunkEnd = self._portal.call(self._run_chunk, chunk)
         except CancelledError:
             return ChunkEnd(address, is_lost=True)
         return end
@@ -104,6 +106,15 @@ class RunPlugin(WorkerPlugin):
         """Set this worker's part of the rate limits, by the rank of each worker; it returns at once."""
         if self._worker.address in ranks:
             self._portal.start_task_soon(self._runner.divide, len(ranks), ranks[self._worker.address])
+
+    async def _run_chunk(self, chunk: Chunk[Target]) -> ChunkEnd:
+        try:
+            return await self._runner.run(chunk, self._send)
+        except (Exception, anyio.get_cancelled_exc_class()):
+            raise
+        except BaseException as error:
+            # It would end the event loop of the portal, and with it the run's other chunks at this worker.
+            raise RuntimeError(f"the job raised {describe_error(_first_of(error))}") from error
 
     def _claim(self, number: int) -> bool:
         """Note at the scheduler that a chunk begins here; return False if it has begun before.
@@ -128,6 +139,13 @@ class RunPlugin(WorkerPlugin):
         finally:
             self._portal.start_task_soon(self._portal.stop, True)
             self._stack.close()
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """Return what the task groups around a job have wrapped."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def run_chunk(run_id: str, number: int, payload: bytes) -> ChunkEnd:
