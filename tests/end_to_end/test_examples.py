@@ -53,9 +53,9 @@ def _of_partition(fleet: SimulatedFleet, partition: str) -> dict[str, str]:
     }
 
 
-def _run(name: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _run(name: str, environ: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / f"{name}.py")],
+        [sys.executable, str(ROOT / "examples" / f"{name}.py"), *arguments],
         env=environ,
         capture_output=True,
         text=True,
@@ -109,6 +109,20 @@ def test_metrics_that_are_too_expensive_are_not_fetched(fleet: SimulatedFleet, e
     assert (done.returncode, done.stderr) == (1, "this is more than MAX_USD=1e-05; nothing was fetched\n")
     assert done.stdout == "4 metrics, 288 data points: 0.00004 USD\n"
     assert fleet.blocking.counts().calls("cloudwatch", "GetMetricData") == 0
+
+
+def test_one_job_runs_on_both_engines(fleet: SimulatedFleet, environ: dict[str, str]) -> None:
+    """By one argument the job runs in this process, or in worker processes; the output is the same."""
+    pytest.importorskip("distributed")
+    environ |= _of_partition(fleet, "aws")
+
+    here = _run("dask_engine", environ)
+    there = _run("dask_engine", environ, "local")
+
+    assert here.stdout == "111111111111 us-east-1 succeeded 2\n222222222222 us-east-1 succeeded 2\n"
+    assert there.stdout == here.stdout, there.stderr
+    assert (here.returncode, there.returncode) == (0, 0)
+    assert (here.stderr, there.stderr) == ("", "")
 
 
 def _run_demo(store: Path) -> subprocess.CompletedProcess[str]:
