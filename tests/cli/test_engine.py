@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -59,16 +56,6 @@ def cli(cli: CommandLine) -> CommandLine:
     return cli
 
 
-@pytest.fixture
-def usual_port() -> Iterator[None]:
-    """Occupy the port of Dask's dashboard, as another cluster does."""
-    with socket.socket() as taken:
-        with suppress(OSError):  # another program has it
-            taken.bind(("127.0.0.1", 8787))
-            taken.listen()
-        yield
-
-
 def shown(done: Done) -> list[dict[str, Any]]:
     """Return the records in an order of their own, without what differs from run to run."""
     assert done.code == 1
@@ -78,7 +65,6 @@ def shown(done: Done) -> list[dict[str, Any]]:
     return records
 
 
-@pytest.mark.usefixtures("usual_port")
 def test_the_output_is_that_of_one_process(cli: CommandLine) -> None:
     """Records, errors, stderr, exit code and journal are those of a run without the engine; another process works."""
     options = (*cli.all_accounts(), "--yes", "--output", "jsonl")
