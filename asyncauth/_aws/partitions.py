@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -144,6 +143,8 @@ def partition_of_region(region_name: str) -> Partition:
 
 
 def _suggest_region(name: str) -> str:
+    from difflib import get_close_matches
+
     name = name.lower()[:_LONGEST_NAME]
     for partition in partitions().values():
         if name == f"{partition.name}-global":

@@ -10,7 +10,6 @@ import tomllib
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from asyncauth._errors import ConfigurationError
@@ -109,6 +108,8 @@ def read_table(kind: type[T], value: object, place: Location) -> T:
     known = {each.name: each for each in fields(kind)}  # type: ignore[arg-type]
     for name in value:
         if name not in known:
+            from difflib import get_close_matches
+
             close = get_close_matches(str(name), known, 1)
             hint = f"did you mean {close[0]}?" if close else f"the keys are {', '.join(known)}"
             raise key_place(value, name, place).error(f"unknown key; {hint}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from asyncauth._errors import ConfigurationError
-from asyncauth.cli.signals import TerminatedError
+from asyncauth.cli.endings import TerminatedError
 from asyncauth.cli.store_reader import finite, suggest, unique_names
 from asyncauth.cli.text import clean
 from asyncauth.stores import DataSet

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncauth.cli.output import OutputClosedError
+from asyncauth.cli.endings import OutputClosedError
 from asyncauth.stores import ExpectsTargets, Interruptible
 
 if TYPE_CHECKING:

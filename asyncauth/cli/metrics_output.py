@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from asyncauth._errors import AsyncAuthError
+from asyncauth.cli.endings import OutputClosedError
 from asyncauth.cli.inventory_output import CountedStore
-from asyncauth.cli.output import OutputClosedError
 from asyncauth.stores import METRICS_PREFIX
 
 if TYPE_CHECKING:

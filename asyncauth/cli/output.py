@@ -13,6 +13,7 @@ from typing import IO, Any, Final
 
 import click
 
+from asyncauth.cli.endings import OutputClosedError
 from asyncauth.cli.text import clean, note, to_json
 
 FORMATS: Final = ("table", "json", "jsonl", "csv", "text")
@@ -21,10 +22,6 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _MIN_CELL: Final = 6
 
 Record = Mapping[str, Any]
-
-
-class OutputClosedError(Exception):
-    """The reader of stdout has closed it, such as `head` after its last line."""
 
 
 class Output:

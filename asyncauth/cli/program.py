@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import io
 import os
 import sys
-import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,10 +13,8 @@ import click
 
 from asyncauth._errors import AssumeRoleError, AsyncAuthError, EngineLost, TargetTimeout
 from asyncauth.cli import exit_codes
+from asyncauth.cli.endings import NoMatchError, OutputClosedError, TerminatedError
 from asyncauth.cli.options import set_up_logging
-from asyncauth.cli.output import OutputClosedError
-from asyncauth.cli.selection import NoMatchError
-from asyncauth.cli.signals import TerminatedError
 from asyncauth.cli.text import clean, clean_lines, note
 
 if TYPE_CHECKING:
@@ -62,6 +58,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; an unknown one is a usage error that names the nearest."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(args[0], COMMANDS, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
@@ -151,6 +149,8 @@ def _show_usage(error: click.ClickException) -> None:
 def _report(error: Exception, is_debug: bool) -> int:
     """Write an error as one paragraph to stderr; its traceback with `--debug` only."""
     if is_debug:
+        import traceback
+
         for line in "".join(traceback.format_exception(error)).splitlines():
             click.echo(clean(line), err=True)
     is_own = isinstance(error, AsyncAuthError)

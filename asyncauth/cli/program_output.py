@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import click
 
-from asyncauth.cli.output import OutputClosedError
+from asyncauth.cli.endings import OutputClosedError
 from asyncauth.cli.programs import CommandFailed, ExecResult
 from asyncauth.cli.text import clean_lines, to_json
 

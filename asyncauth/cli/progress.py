@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from asyncauth._aws.error_codes import code_or_class
 from asyncauth._fanout import RunFinished, TargetSettled
 from asyncauth._observability.progress import LinesDisplay, LiveDisplay
-from asyncauth.cli.output import OutputClosedError
+from asyncauth.cli.endings import OutputClosedError
 from asyncauth.cli.text import clean
 
 if TYPE_CHECKING:

@@ -12,16 +12,13 @@ import click
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account, Role, SsoRole, as_account
+from asyncauth.cli.endings import NoMatchError
 from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from asyncauth import SessionPool
-
-
-class NoMatchError(Exception):
-    """The selection matches no account."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from asyncauth.cli.endings import TerminatedError
+
 T = TypeVar("T")
-
-
-class TerminatedError(Exception):
-    """SIGTERM arrived; what had finished was written."""
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
@@ -24,10 +21,14 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
         KeyboardInterrupt: after Ctrl-C.
         TerminatedError: after SIGTERM.
     """
+    import asyncio  # a third of the time of the program's help
+
     return asyncio.run(_until_terminated(main))
 
 
 async def _until_terminated(main: Coroutine[Any, Any, T]) -> T:
+    import asyncio
+
     task, is_terminated = asyncio.current_task(), False
     assert task is not None
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import click
 
 from asyncauth._errors import ConfigurationError
-from asyncauth.cli.signals import TerminatedError
+from asyncauth.cli.endings import TerminatedError
 from asyncauth.cli.text import clean
 
 if TYPE_CHECKING:

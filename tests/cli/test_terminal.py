@@ -301,7 +301,8 @@ class TestInterruptions:
         (cli.folder / "lines.py").write_text(
             textwrap.dedent(
                 """
-                from asyncauth.cli.output import Output, OutputClosedError
+                from asyncauth.cli.output import Output
+                from asyncauth.cli.endings import OutputClosedError
                 from asyncauth.cli import program
                 import click, sys
                 written = 0

@@ -105,8 +105,8 @@ async def _inventory(
 ) -> int:
     import anyio
 
+    from asyncauth.cli.endings import OutputClosedError
     from asyncauth.cli.inventory_output import CountedStore, OutputStore
-    from asyncauth.cli.output import OutputClosedError
     from asyncauth.cli.progress import progress_of
     from asyncauth.cli.running import RunCounts, regions_over
     from asyncauth.jobs import inventory, sync

@@ -303,8 +303,8 @@ class _Fetch:
     async def _sync(self, pool: SessionPool, accounts: list[Account], selection: Selection) -> int:
         import anyio
 
+        from asyncauth.cli.endings import OutputClosedError
         from asyncauth.cli.metrics_output import CountedPoints, OutputPoints
-        from asyncauth.cli.output import OutputClosedError
         from asyncauth.cli.progress import progress_of
         from asyncauth.cli.running import RunCounts, regions_over
         from asyncauth.jobs import sync_metrics
