@@ -9,17 +9,20 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import islice
 from typing import IO, Any, Final
 
 import click
 
 from asyncauth.cli.endings import OutputClosedError
+from asyncauth.cli.table import lay_out, render
 from asyncauth.cli.text import clean, note, to_json
 
 FORMATS: Final = ("table", "json", "jsonl", "csv", "text")
 #: What a spreadsheet would take for a formula.
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-_MIN_CELL: Final = 6
+#: Lines of a table that are written at once: a reader that has enough closes the pipe, and no more is made.
+_LINES_PER_WRITE: Final = 200
 
 Record = Mapping[str, Any]
 
@@ -126,10 +129,24 @@ class Output:
         elif self.format_name == "csv":
             self._emit("".join(map(self._csv_row, [rows[0], *rows[1]])), flush=True)
         else:
-            table, hidden = _table(*rows, width=shutil.get_terminal_size((120, 24)).columns, stream=self._stream)
-            self._emit(table, flush=True)
-            if hidden:
-                note(f"hidden at this width (--columns shows them): {', '.join(hidden)}")
+            self._write_table(*rows)
+
+    def _write_table(self, names: list[str], rows: list[list[Any]]) -> None:
+        names, cells = list(map(clean, names)), [list(map(_cell, row)) for row in rows]
+        width = shutil.get_terminal_size((120, 24)).columns
+        widths, hidden = lay_out(names, cells, width, all_columns=self._is_chosen)
+        is_plain = not self._stream.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        lines = render(
+            names,
+            cells,
+            widths,
+            rule="-" if self._ascii_only else "\N{BOX DRAWINGS LIGHT HORIZONTAL}",
+            is_plain=is_plain,
+        )
+        while chunk := "".join(islice(lines, _LINES_PER_WRITE)):
+            self._emit(chunk, flush=True)
+        if hidden:
+            note(f"hidden at this width (--columns shows them): {', '.join(hidden)}")
 
     # -- records ---------------------------------------------------------------------------------------------------
 
@@ -252,37 +269,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _table(names: list[str], rows: list[list[Any]], *, width: int, stream: IO[str]) -> tuple[str, list[str]]:
-    """Return a table that fits a width, without empty columns, and the names of the last ones that do not fit."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    cells = [[_cell(value) for value in row] for row in rows]
-    shown = [position for position in range(len(names)) if not rows or any(row[position] for row in cells)]
-    hidden: list[str] = []
-    while len(shown) > 1 and sum(_least(names, cells, position) + 3 for position in shown) + 1 > width:
-        hidden.insert(0, names[shown.pop()])
-    table = Table(box=box.SIMPLE_HEAD if _is_utf8(stream) else box.ASCII, header_style="bold", pad_edge=False)
-    for position in shown:
-        least = _least(names, cells, position)
-        table.add_column(Text(clean(names[position])), overflow="fold", min_width=least)
-    for row in cells:
-        table.add_row(*(Text(row[position]) for position in shown))
-    buffer = io.StringIO()
-    is_plain = not stream.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    console = Console(file=buffer, width=width, force_terminal=not is_plain, no_color=is_plain, highlight=False)
-    console.print(table)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n", hidden
-
-
-def _least(names: list[str], cells: list[list[str]], position: int) -> int:
-    """Return the smallest useful width of a column: short cells are never folded, long ones can be."""
-    longest = max((len(row[position]) for row in cells), default=0)
-    return max(len(names[position]), min(longest, 14), _MIN_CELL if longest else 0)
 
 
 def _is_utf8(stream: IO[str]) -> bool:

@@ -46,7 +46,7 @@ COMMANDS = {
         "--sort",
         "account",
         "--columns",
-        "account,account_name,partition,region,status,value,error_code,error",
+        "account,status,value,error_code",
     ),
     "exec": (
         "exec",
@@ -69,7 +69,7 @@ COMMANDS = {
         "--sort",
         "account",
         "--columns",
-        "account,account_name,partition,region,cidr,is_default",
+        "account,partition,region,cidr",
     ),
     "profiles": ("profiles", "ALL"),
     "sql": ("sql", "select partition, account, region, cidr, is_default from ec2_vpc order by account"),
