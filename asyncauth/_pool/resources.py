@@ -26,6 +26,7 @@ from asyncauth._pool.active_source import ActiveSource
 from asyncauth._pool.source_failures import SourceFailures
 from asyncauth._resilience import CircuitBreakers, RateLimiters, RequestGuard
 from asyncauth._runtime.exceptions import strip_frame_locals
+from asyncauth._runtime.process_settings import LOG_REDACTION_VARIABLE, is_switched_off
 from asyncauth._runtime.single_flight import SingleFlight
 from asyncauth._runtime.stall_monitor import StallMonitor
 
@@ -273,7 +274,8 @@ async def open_resources(
     settings: Settings, check_open: Callable[[], object], loop_guard: EventLoopGuard
 ) -> AsyncIterator[PoolResources]:
     """Open the resources of a pool, and close them in the opposite order."""
-    redact_botocore_logs()
+    if not is_switched_off(LOG_REDACTION_VARIABLE):
+        redact_botocore_logs()
     too_few_files = check_open_files(settings.max_at_once)
     if too_few_files is not None:
         logger.warning("%s", too_few_files)

@@ -4,7 +4,7 @@ The collector starts after a number of new containers. A fan-out or a large resp
 reference counting frees nearly all of them. With the default threshold the collector traverses them, and botocore's
 models, again and again: a tenth of a run's CPU, and pauses of the whole process. So the threshold of the young
 generation is raised meanwhile and restored afterwards. A program that disables the collector, or sets its own threshold
-meanwhile, keeps its setting.
+meanwhile, keeps its setting, and `ASYNCAUTH_GC=off` keeps it in any case.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import gc
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
+
+from asyncauth._runtime.process_settings import GC_VARIABLE, is_switched_off
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +59,9 @@ _gc_threshold = _GcThreshold()
 @contextmanager
 def raised_gc_threshold(young: int) -> Iterator[None]:
     """Allow `young` new containers between two collections. Of several blocks at a time, the highest number counts."""
+    if is_switched_off(GC_VARIABLE):
+        yield
+        return
     _gc_threshold.enter(young)
     try:
         yield
@@ -73,6 +78,6 @@ def import_without_collections() -> Iterator[None]:
     """
     with raised_gc_threshold(_OF_IMPORTS):
         yield
-        if gc.get_freeze_count() == 0:
+        if gc.get_freeze_count() == 0 and not is_switched_off(GC_VARIABLE):
             gc.freeze()
             gc.unfreeze()

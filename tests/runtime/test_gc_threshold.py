@@ -39,6 +39,27 @@ def test_the_highest_of_several_blocks_counts() -> None:
     assert gc.get_threshold()[0] == 700
 
 
+@pytest.mark.parametrize("off", ["off", "0", " No "])
+def test_it_can_be_switched_off(off: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `ASYNCAUTH_GC=off` neither a block nor an import touches the collector."""
+    monkeypatch.setenv("ASYNCAUTH_GC", off)
+    frozen: list[None] = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(None))
+
+    with raised_gc_threshold(5_000), import_without_collections():
+        assert gc.get_threshold() == (700, 10, 10)
+
+    assert frozen == []
+
+
+def test_another_value_leaves_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that is no word for off changes nothing."""
+    monkeypatch.setenv("ASYNCAUTH_GC", "on")
+
+    with raised_gc_threshold(5_000):
+        assert gc.get_threshold() == (5_000, 10, 10)
+
+
 @pytest.mark.parametrize("own", [0, 50_000])
 def test_a_setting_of_the_program_is_kept(own: int) -> None:
     """A disabled collector, or a threshold higher than the requested one, is not changed."""
