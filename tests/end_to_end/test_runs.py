@@ -661,19 +661,28 @@ class TestAnEarlyEnd:
 
     async def test_a_cancellation_of_map_carries_the_report(self, fleet: SimulatedFleet) -> None:
         """The same exception is raised again; the outcomes are in the order of the accounts."""
-        spy = Spy()
         accounts = [account.id for account in fleet.accounts[:4]]
+        seen: Counter[str] = Counter()
+        two_of_each = anyio.Event()
+
+        def count(what: str) -> None:
+            seen[what] += 1
+            if seen["running"] == seen["settled"] == 2:
+                two_of_each.set()
 
         async def job(session: AccountSession) -> str:
-            if session.account.id in accounts[:2]:
-                return session.account.id
-            await spy(session)
-            return ""
+            if session.account.id not in accounts[:2]:
+                count("running")
+                await anyio.sleep_forever()
+            return session.account.id
+
+        def listen(event: object) -> None:
+            if isinstance(event, TargetSettled) and event.status == "succeeded":
+                count("settled")
 
         async with pool_over(fleet) as pool:
-            task = asyncio.ensure_future(pool.map(job, accounts))
-            while spy.running["all"] < 2 or pool.statistics().targets.get("succeeded") != 2:  # noqa: ASYNC110
-                await anyio.sleep(0.001)
+            task = asyncio.ensure_future(pool.map(job, accounts, progress=listen))
+            await two_of_each.wait()
             task.cancel("of this test")
             with pytest.raises(asyncio.CancelledError) as cancelled:
                 await task

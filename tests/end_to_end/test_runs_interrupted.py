@@ -44,22 +44,28 @@ asyncio.run(main())
 RUN = """
 import asyncio, os, signal
 from asyncauth import Keys, SessionPool
+from asyncauth.events import TargetSettled
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 accounts = os.environ["ACCOUNTS"].split()
 
 async def main():
+    settled = asyncio.Event()
+
     async def job(session):
         if session.account.id == accounts[0]:
             return "done"
-        while not pool.statistics().targets:
-            await asyncio.sleep(0.01)
+        await settled.wait()
         os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
+
+    def listen(event):
+        if isinstance(event, TargetSettled):
+            settled.set()
 
     keys = Keys(os.environ["KEY_ID"], os.environ["SECRET"])
     async with SessionPool(keys=keys, endpoint_url=os.environ["ENDPOINT"]) as pool:
-        await pool.map(job, accounts)
+        await pool.map(job, accounts, progress=listen)
 
 try:
     asyncio.run(main())

@@ -41,12 +41,14 @@ class Blocking:
     def __init__(self, *hangs: str) -> None:
         self.hangs = hangs
         self.calls: list[str] = []
+        self.called = threading.Event()
         self.release = threading.Event()
         self.ended = threading.Semaphore(0)
         self.read_only = False
 
     def __call__(self, session: AccountSession) -> str:
         self.calls.append(session.account.id)
+        self.called.set()
         if session.account.id in self.hangs:
             self.release.wait()
             self.ended.release()
@@ -215,8 +217,7 @@ async def test_a_thread_keeps_its_place_until_it_ends(fleet: SimulatedFleet) -> 
 
     async def hanging_first() -> AsyncIterator[str]:
         yield hanging
-        while not job.calls:  # noqa: ASYNC110 - the thread sets no event of the loop
-            await anyio.sleep(0.001)
+        await anyio.to_thread.run_sync(job.called.wait)
         yield other
 
     async with pool_over(fleet) as pool:
@@ -241,8 +242,7 @@ async def test_leaving_the_run_does_not_wait_for_threads(fleet: SimulatedFleet) 
     job = Blocking(hanging)
     async with pool_over(fleet) as pool:
         async with pool.as_completed(job, [hanging]) as run:
-            while not job.calls:  # noqa: ASYNC110 - the thread sets no event of the loop
-                await anyio.sleep(0.001)
+            await anyio.to_thread.run_sync(job.called.wait)
         (outcome,) = run.unread()
     job.let_end()
 

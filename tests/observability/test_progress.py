@@ -26,6 +26,7 @@ from asyncauth._observability.progress import LinesDisplay, LiveDisplay, Noteboo
 from asyncauth._observability.run_tracker import RunTracker
 from asyncauth._runs.targets import Target
 from asyncauth.testing import FakeClock
+from tests.support.fanout import idle
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
@@ -230,11 +231,9 @@ async def test_lines_continue_while_all_targets_hang(clock: FakeClock) -> None:
 
 async def _pass(clock: FakeClock, seconds: int) -> None:
     for _ in range(seconds):
-        for _ in range(5):
-            await anyio.lowlevel.checkpoint()
+        await idle()
         clock.advance(1)
-    for _ in range(5):
-        await anyio.lowlevel.checkpoint()
+    await idle()
 
 
 def test_the_line_of_a_run_without_targets(clock: FakeClock) -> None:

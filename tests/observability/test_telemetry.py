@@ -28,6 +28,7 @@ from asyncauth._resilience.rate_limiter import RateLimiters
 from asyncauth._resilience.rate_limits import RateLimit
 from asyncauth._runs.targets import Target
 from asyncauth.testing import FakeClock
+from tests.support.fanout import idle
 
 SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
 
@@ -203,8 +204,7 @@ async def test_leaving_a_run_ends_its_spans(telemetry: Telemetry, recorded: Reco
         await anyio.sleep_forever()
 
     async with fan_out(listener.wrap(hang), [target(1), target(2)], on_event=[listener]):
-        for _ in range(10):
-            await anyio.lowlevel.checkpoint()
+        await idle()
 
     assert {span.attributes["asyncauth.status"] for span in recorded.spans("asyncauth.target") if span.attributes} == {
         "cancelled"
@@ -262,8 +262,7 @@ async def test_a_wait_for_a_rate_limit_is_recorded(telemetry: Telemetry, recorde
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(call)
         tasks.start_soon(call)
-        for _ in range(10):
-            await anyio.lowlevel.checkpoint()
+        await idle()
         clock.advance(1)
 
     (point,) = recorded.points("asyncauth.queue.wait")
@@ -277,11 +276,9 @@ async def test_the_loop_lag_is_the_delay_of_a_timer(telemetry: Telemetry, record
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(telemetry.watch_loop)
         for seconds in (0.1, 0.3):
-            for _ in range(10):
-                await anyio.lowlevel.checkpoint()
+            await idle()
             clock.advance(seconds)
-        for _ in range(10):
-            await anyio.lowlevel.checkpoint()
+        await idle()
         tasks.cancel_scope.cancel()
 
     (point,) = recorded.points("asyncauth.loop.lag")

@@ -30,6 +30,7 @@ from asyncauth._refresh.slot import (
 )
 from asyncauth._runtime.exceptions import copy_to_raise
 from asyncauth.testing import FakeClock
+from tests.support.fanout import idle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -57,12 +58,6 @@ class Outage(Exception):
     def __init__(self, message: str, *, code: str = "ServiceUnavailable") -> None:
         super().__init__(f"outage: {message}")
         self.code = code
-
-
-async def settle() -> None:
-    """Let every task run until it waits. (anyio's own function sleeps for a tenth of a second.)"""
-    for _ in range(25):
-        await anyio.lowlevel.checkpoint()
 
 
 class Source:
@@ -131,12 +126,12 @@ class Rig:
         callers = [Caller() for _ in range(count)]
         for caller in callers:
             self.tasks.start_soon(caller.run, self.slot)
-        await settle()
+        await idle()
         return callers
 
     async def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        await settle()
+        await idle()
 
     def remake(self, policy: RefreshPolicy = PLAIN, **options: Any) -> ExpiringSlot[str]:
         self.slot = make_slot(self.source, self.owner.start_soon, self.clock, policy, **options)
@@ -249,7 +244,7 @@ async def test_one_hour_token(rig: Rig, second: float, served: str, calls: int) 
     rig.clock.advance(second)
 
     assert await rig.slot.get() == served
-    await settle()
+    await idle()
     assert rig.source.calls == calls
 
 
@@ -265,7 +260,7 @@ async def test_peek_fresh(rig: Rig, second: float, fresh: str | None, good: str 
     assert (rig.slot.peek_fresh(), rig.slot.peek()) == (fresh, good)
     rig.slot.invalidate()
     assert rig.slot.peek_fresh() is None
-    await settle()
+    await idle()
     assert rig.source.calls == 1
 
 
@@ -283,8 +278,7 @@ async def test_calls_over_time(rig: Rig, lifetime: float | None, every: float, s
     rig.source.lifetime = lifetime
     for _ in range(round(seconds / every)):
         await rig.slot.get()
-        for _ in range(7):
-            await anyio.lowlevel.checkpoint()
+        await idle()
         rig.clock.advance(every)
 
     assert rig.source.calls == pytest.approx(calls, abs=1 if calls > 1 else 0, rel=0.06)
@@ -313,11 +307,10 @@ async def test_ten_minutes_with_two_second_tokens(rig: Rig) -> None:
     async with anyio.create_task_group() as jobs:
         for _ in range(3):
             jobs.start_soon(job)
-        await settle()
+        await idle()
         while jobs.cancel_scope.cancel_called is False and rig.clock.monotonic() < 1602:
             rig.clock.advance(0.1)
-            for _ in range(7):
-                await anyio.lowlevel.checkpoint()
+            await idle()
 
     assert served > 5000
     assert 300 < rig.source.calls < 700
@@ -333,7 +326,7 @@ async def test_wall_clock_jumps(rig: Rig) -> None:
     rig.clock.advance(2701)
     rig.clock.set_time(0)
     assert await rig.slot.get() == "token-1"
-    await settle()
+    await idle()
 
     assert await rig.slot.get() == "token-2"
     assert rig.source.calls == 2
@@ -430,7 +423,7 @@ async def test_advisory_flight_becomes_mandatory(rig: Rig) -> None:
     rig.clock.advance(3539)
     rig.source.takes = 5
     assert await rig.slot.get() == "token-1"
-    await settle()
+    await idle()
     await rig.advance(2)
     callers = await rig.call(10)
     assert rig.slot.waiting == 10
@@ -522,7 +515,7 @@ async def test_cancelled_waiters(rig: Rig, cancelled: list[int]) -> None:
     callers = await rig.call(10)
     for index in cancelled:
         callers[index].scope.cancel()
-    await settle()
+    await idle()
     assert rig.slot.waiting == 10 - len(cancelled)
     await rig.advance(1)
 
@@ -538,7 +531,7 @@ async def test_cancelled_before_first_step(rig: Rig) -> None:
     caller = Caller()
     caller.scope.cancel()
     await caller.run(rig.slot)
-    await settle()
+    await idle()
     assert await rig.slot.get() == "token-1"
 
     rig.clock.advance(3600)
@@ -546,7 +539,7 @@ async def test_cancelled_before_first_step(rig: Rig) -> None:
     callers = await rig.call(3)
     rig.clock.advance(1)
     callers[0].scope.cancel()
-    await settle()
+    await idle()
 
     assert [caller.result for caller in callers[1:]] == ["token-2"] * 2
     assert callers[0].result in {"cancelled", "token-2"}
@@ -560,7 +553,7 @@ async def test_cancelled_in_a_pause(rig: Rig) -> None:
     callers = await rig.call(3)
     assert rig.clock.sleepers == 3
     callers[0].scope.cancel()
-    await settle()
+    await idle()
     assert rig.slot.waiting == 2
     await rig.advance(1)
 
@@ -607,16 +600,16 @@ async def test_failure_with_good_token(rig: Rig) -> None:
     rig.clock.advance(2701)
     rig.source.error = Outage("x")
     await slot.get()
-    await settle()
+    await idle()
     rig.clock.advance(299)
     for _ in range(10):
         assert await slot.get() == "token-1"
-    await settle()
+    await idle()
     assert rig.source.calls == 2
     rig.source.error = None
     rig.clock.advance(302)
     assert await slot.get() == "token-1"
-    await settle()
+    await idle()
 
     assert rig.source.calls == 3
     assert await slot.get() == "token-3"
@@ -824,7 +817,7 @@ async def test_unusable_results(rig: Rig, outcome: Any) -> None:
     rig.clock.advance(2701)
     rig.source.outcomes = [outcome]
     await rig.slot.get()
-    await settle()
+    await idle()
 
     assert await rig.slot.get() == "token-2"
     assert rig.slot.failures == 2
@@ -878,7 +871,7 @@ async def test_denial_with_good_token(rig: Rig, caplog: pytest.LogCaptureFixture
         for second in range(2701, 3600, 7):
             rig.clock.advance(1000 + second - rig.clock.monotonic())
             served[await rig.slot.get()] += 1
-            await settle()
+            await idle()
     rig.clock.advance(5)
     assert served.keys() == {"token-1"}
     assert [record.getMessage() for record in caplog.records] == [
@@ -988,7 +981,7 @@ async def test_invalidate_during_a_flight(rig: Rig, loaded: str) -> None:
     rig.clock.advance(2701)
     rig.source.takes = 1
     await rig.slot.get()
-    await settle()
+    await idle()
     assert rig.slot.invalidate("token-1")
     rig.source.outcomes = [Expiring(loaded, HOUR, rig.clock.monotonic())]
     callers = await rig.call(5)
@@ -1007,7 +1000,7 @@ async def test_second_load_of_a_flight_is_accepted(rig: Rig) -> None:
     rig.source.takes = 1
     rig.source.outcomes = [Expiring("token-1", HOUR, 3701), Expiring("token-1", HOUR, 3702)]
     await rig.slot.get()
-    await settle()
+    await idle()
     rig.slot.invalidate("token-1")
     callers = await rig.call(2)
     await rig.advance(1)
@@ -1033,7 +1026,7 @@ async def test_invalidate_ends_a_pause(rig: Rig) -> None:
     rig.clock.advance(2701)
     rig.source.outcomes = [Outage("x")]
     await rig.slot.get()
-    await settle()
+    await idle()
     rig.slot.invalidate("token-1")
 
     assert await rig.slot.get() == "token-3"
@@ -1085,7 +1078,7 @@ async def test_owner_cancelled_with_good_token(rig: Rig) -> None:
         rig.source.takes = 1
         callers = await rig.call(3)
         owner.cancel_scope.cancel()
-    await settle()
+    await idle()
 
     assert results(callers) == {"token-1": 3}
 
@@ -1099,7 +1092,7 @@ async def test_owner_cancelled_past_the_end(rig: Rig) -> None:
         rig.source.takes = 1
         callers = await rig.call(3)
         owner.cancel_scope.cancel()
-    await settle()
+    await idle()
 
     assert results(callers) == {RefreshAbandoned: 3}
     assert rig.source.calls == 2
@@ -1155,7 +1148,7 @@ async def test_no_secret_leaves(rig: Rig, caplog: pytest.LogCaptureFixture) -> N
         rig.clock.advance(2701)
         rig.source.outcomes = [Outage("key=hunter2"), Outage("key=hunter2")]
         await rig.slot.get()
-        await settle()
+        await idle()
         rig.clock.advance(2701)
         callers = await rig.call(1)
         rig.slot.load = rig.source
@@ -1225,7 +1218,7 @@ async def test_nothing_is_kept_alive(rig: Rig) -> None:
 
     slot = make_slot(rig.source, rig.owner.start_soon, rig.clock)
     await slot.get()
-    await settle()
+    await idle()
     watched = weakref.ref(slot)
     gc.disable()
     try:

@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 
 from asyncauth._refresh.slot import Expiring, ExpiringSlot, RefreshError, RefreshPolicy
 from asyncauth.testing import FakeClock
+from tests.support.fanout import idle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -157,8 +158,7 @@ class World:
     # The actions of the rules, each called on the event loop.
 
     async def settle(self) -> None:
-        for _ in range(20):
-            await anyio.lowlevel.checkpoint()
+        await idle()
 
     async def call(self, count: int) -> None:
         for _ in range(count):

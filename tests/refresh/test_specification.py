@@ -12,6 +12,7 @@ import pytest
 
 from asyncauth._refresh import Expiring, ExpiringSlot, RefreshPolicy
 from asyncauth.testing import FakeClock
+from tests.support.fanout import idle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -147,11 +148,6 @@ TABLES: dict[str, tuple[float, list[At]]] = {
 }
 
 
-async def settle() -> None:
-    for _ in range(25):
-        await anyio.lowlevel.checkpoint()
-
-
 class Rig:
     """A slot over a source of token-1, token-2, ..., or of `error` while it is set."""
 
@@ -202,7 +198,7 @@ async def test_table(table: str, policy: str) -> None:
                 rig.slot.invalidate()
             outcomes: list[Any] = []
             await rig.get(outcomes)
-            await settle()
+            await idle()
             observed.append((row.second, outcomes[0], rig.slot.loads))
 
     assert observed == [(row.second, *getattr(row, policy)) for row in rows]
@@ -228,11 +224,11 @@ async def test_only_the_refresher_waits(policy: RefreshPolicy, error: type[Excep
         rig.error, rig.load_seconds = error, 5
         for _ in range(100):
             callers.start_soon(rig.get, served)
-        await settle()
+        await idle()
         assert rig.slot.waiting == policy.refresher_waits
         assert served == ["token-1"] * (100 - policy.refresher_waits)
         rig.clock.advance(5)
-        await settle()
+        await idle()
 
     assert served[99] == refresher
     assert rig.slot.loads == 2
@@ -247,10 +243,10 @@ async def test_a_cancelled_refresher_does_not_end_the_refresh() -> None:
         rig.load_seconds = 5
         async with anyio.create_task_group() as callers:
             callers.start_soon(rig.slot.get)
-            await settle()
+            await idle()
             callers.cancel_scope.cancel()
         rig.clock.advance(5)
-        await settle()
+        await idle()
 
         assert await rig.slot.get() == "token-2"
     assert rig.slot.loads == 2
@@ -265,7 +261,7 @@ async def test_a_refresher_whose_owner_ends_gets_the_good_token() -> None:
         rig.clock.advance(2701)
         rig.load_seconds = 5
         callers.start_soon(rig.get, served)
-        await settle()
+        await idle()
         owner.cancel_scope.cancel()
 
     assert served == ["token-1"]

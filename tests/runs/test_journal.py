@@ -512,8 +512,16 @@ async def test_lines_are_synced_every_five_seconds_in_a_worker_thread(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`keep_synced` calls fsync only if there are new lines."""
-    clock = FakeClock()
     synced: list[bool] = []
+
+    class WatchedClock(FakeClock):
+        asleep = anyio.Event()
+
+        async def sleep(self, seconds: float) -> None:
+            self.asleep.set()
+            await super().sleep(seconds)
+
+    clock = WatchedClock()
 
     def fsync(_: int) -> None:
         synced.append(threading.current_thread() is threading.main_thread())
@@ -522,14 +530,13 @@ async def test_lines_are_synced_every_five_seconds_in_a_worker_thread(
     monkeypatch.setattr(os, "fsync", fsync)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(journal.keep_synced)
-        while not clock.sleepers:
-            await anyio.lowlevel.checkpoint()
+        await clock.asleep.wait()
         journal.record(KEY, status="succeeded")
         before = list(synced)
         for _ in range(3):
+            clock.asleep = anyio.Event()
             clock.advance(5)
-            while clock.next_timer is None:  # noqa: ASYNC110 - the worker thread sets no event of this test
-                await anyio.sleep(0.001)
+            await clock.asleep.wait()
         tasks.cancel_scope.cancel()
     journal.close()
 

@@ -12,6 +12,7 @@ import pytest
 from asyncauth._runtime import clock as _clock
 from asyncauth._runtime.clock import SYSTEM_CLOCK, Clock, SystemClock
 from asyncauth.testing import FakeClock
+from tests.support.fanout import idle
 
 pytestmark = pytest.mark.anyio
 
@@ -19,11 +20,6 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-async def settle() -> None:
-    for _ in range(10):
-        await anyio.lowlevel.checkpoint()
 
 
 async def test_sleepers_wake_in_order() -> None:
@@ -38,14 +34,14 @@ async def test_sleepers_wake_in_order() -> None:
     async with anyio.create_task_group() as tasks:
         for seconds in (3, 1, 2):
             tasks.start_soon(sleep, seconds)
-        await settle()
+        await idle()
         assert clock.sleepers == 3
         assert clock.next_timer == 1
         clock.advance(1)
-        await settle()
+        await idle()
         assert woken == [1]
         clock.advance(1.5)
-        await settle()
+        await idle()
         assert woken == [1, 2]
         clock.advance(100)
 
@@ -73,7 +69,7 @@ async def test_timeouts() -> None:
     async with anyio.create_task_group() as tasks:
 
         async def step() -> None:
-            await settle()
+            await idle()
             clock.advance(10)
 
         tasks.start_soon(step)
@@ -108,7 +104,7 @@ async def test_cancelled_sleepers_leave_no_timer() -> None:
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(clock.sleep, 5)
-            await settle()
+            await idle()
             scope.cancel()
 
     assert clock.sleepers == 0

@@ -1,6 +1,7 @@
 """Run with a journal in a process of its own, which the test kills or interrupts; see test_runs_killed.py.
 
-Reads its parameters as JSON from standard input. Writes a line to the file `done` for each target that is done.
+Reads its parameters as JSON from standard input. Writes a line to the file `done` for each target that is done, then
+a line to standard output; its last line there has the statuses of all targets.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Work:
     async def job(self, session: AccountSession) -> None:
         await anyio.sleep(0.02)
         os.write(self._file, f"{session.account.id} {session.region_name}\n".encode())
+        os.write(1, b"done\n")
         await anyio.sleep(0.02)
 
 
