@@ -61,9 +61,7 @@ async def test_an_account_that_is_given_three_times_is_fetched_once(
 
 
 @pytest.mark.parametrize("partition", PARTITIONS)
-async def test_a_fetch_that_failed_is_repeated_by_the_next_target(
-    tmp_path: Path, partition: str
-) -> None:
+async def test_a_fetch_that_failed_is_repeated_by_the_next_target(tmp_path: Path, partition: str) -> None:
     """The failure of the first target is not recorded over the complete fetch of the second one."""
     path, things, account = tmp_path / "store.db", Things(failures=1), Account("012345678901", partition=partition)
     async with SyntheticPool(things.pages) as pool:

@@ -78,6 +78,7 @@ def two_workers(fleet: SimulatedFleet) -> Iterator[LocalCluster]:
             protocol="tls",
             security=Security.temporary(),
             dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # its usual port can be taken, which warns
             silence_logs=logging.CRITICAL,
             env=fleet.environ(),
         ) as cluster,
