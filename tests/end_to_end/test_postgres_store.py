@@ -7,11 +7,14 @@ import re
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import psycopg
 import pytest
+from botocore.exceptions import ClientError
 
 from asyncauth import Account, ConfigurationError, StoreLocked
 from asyncauth.jobs import sync
@@ -184,6 +187,51 @@ async def test_a_reader_never_sees_half_a_scope(database: str) -> None:
 
     assert torn == []
     assert len(seen) >= 5
+
+
+@pytest.mark.parametrize("fault", ["error", "cancel", "lost connection"])
+async def test_a_fault_between_two_pages_leaves_the_scope_as_it_was(database: str, fault: str) -> None:
+    """Old rows stay and are stale, none is gone; the next sync is complete, whatever ended this one."""
+    generation, reached = 1, anyio.Event()
+
+    async def pages(account: Account, _region: str) -> AsyncIterator[list[dict[str, Any]]]:
+        yield [{"Id": f"{generation}-1", "Generation": generation}]
+        if account.id == ONE and generation == 2:
+            reached.set()
+            if fault == "error":
+                raise ClientError({"Error": {"Code": "InternalError", "Message": "a page"}}, "ListThings")
+            if fault == "cancel":
+                await anyio.sleep_forever()
+            query(database, "select pg_terminate_backend(pid) from pg_stat_activity where pid != pg_backend_pid()")
+        yield [{"Id": f"{generation}-2", "Generation": generation}]
+
+    async def run() -> None:
+        async with SyntheticPool(pages, max_at_once=1) as pool:
+            await sync(pool, [THING], store_of(database), [Account(ONE), Account(TWO, partition="aws-cn")])
+
+    await run()
+    generation = 2
+    async with anyio.create_task_group() as tasks:
+
+        async def interrupted() -> None:
+            with pytest.raises(psycopg.OperationalError) if fault == "lost connection" else nullcontext():
+                await run()
+
+        tasks.start_soon(interrupted)
+        await reached.wait()
+        if fault == "cancel":
+            tasks.cancel_scope.cancel()
+
+    assert [row[1] for row in query(database, INVENTORY) if row[0] == ONE] == ["1-1", "1-2"]
+    assert query(database, "select count(*) from resources where gone_at is not null and account = %s", ONE) == [(0,)]
+    [(state,)] = query(database, "select state from syncs order by number desc limit 1")
+    assert state == {"error": "ended", "cancel": "interrupted", "lost connection": "running"}[fault]
+    if fault != "lost connection":
+        assert {row[2] for row in query(database, INVENTORY) if row[0] == ONE} == {True}
+    generation = 3
+    await run()
+    assert query(database, INVENTORY) == [(account, f"3-{page}", False) for account in (ONE, TWO) for page in (1, 2)]
+    assert query(database, "select count(*) from syncs where state = 'running'") == [(0,)]
 
 
 async def test_what_a_killed_sync_left_out_is_stale_and_not_gone(database: str) -> None:

@@ -58,7 +58,8 @@ async def test_a_mistake_in_the_call_leaves_the_store_as_it_was(
     has_journal: bool,
 ) -> None:
     """With and without the journal of a sync that is complete: no row is stale, and that sync is not interrupted."""
-    path, given = tmp_path / "store.db", {"journal": tmp_path / "journal"} if has_journal else {}
+    path = tmp_path / "store.db"
+    given: dict[str, Any] = {"journal": tmp_path / "journal"} if has_journal else {}
     async with SyntheticPool(things) as pool:
         await sync(pool, [THING], SqliteStore(path, mode="mirror"), ACCOUNTS, **given)
         before = dump(path)
