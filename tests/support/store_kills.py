@@ -44,7 +44,7 @@ from tests.support.synthetic_source import THING, SyntheticPool
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from asyncauth._models.kinds import Kind, Record
+    from asyncauth._models.kinds import Record
     from asyncauth.stores import Scope, ScopeStatus
 
 ACCOUNTS: Final = [
@@ -79,8 +79,8 @@ class Marks:
 
     _phase: mmap.mmap
 
-    def _begin(self, sync: str | None, kinds: Sequence[Kind], journal: str | None) -> str:
-        begun = super()._begin(sync, kinds, journal)
+    def _begin(self, *arguments: Any) -> str:
+        begun = super()._begin(*arguments)
         self._phase[0] = FETCH
         return begun
 
