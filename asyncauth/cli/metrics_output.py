@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from asyncauth._errors import AsyncAuthError
 from asyncauth.cli.endings import OutputClosedError
 from asyncauth.cli.inventory_output import CountedStore
-from asyncauth.stores import METRICS_PREFIX
+from asyncauth.stores import METRICS_PREFIX, LimitsSpace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +47,9 @@ class OutputPoints:
         self._points: dict[Scope, dict[Series, dict[int, float]]] = {}
         self.is_closed = False
 
-    async def begin(self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None) -> str:
+    async def begin(
+        self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None, metrics: Sequence[str] = ()
+    ) -> str:
         """Begin."""
         return sync or "output"
 
@@ -111,11 +113,18 @@ class CountedPoints(CountedStore):
         self._metrics = store
         self._namespaces = namespaces
 
-    async def begin(self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None) -> str:
+    async def begin(
+        self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None, metrics: Sequence[str] = ()
+    ) -> str:
         """Open the other store."""
-        found = await super().begin(sync, kinds, journal=journal)
+        found = await self._metrics.begin(sync, kinds, journal=journal, metrics=metrics)
         self._kinds = [METRICS_PREFIX + namespace for namespace in self._namespaces]
         return found
+
+    async def wait_for_space(self) -> None:
+        """Wait for space in the other store, if it limits it."""
+        if isinstance(self._metrics, LimitsSpace):
+            await self._metrics.wait_for_space()
 
     async def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
         """Pass points on."""
