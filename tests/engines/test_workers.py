@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import textwrap
 from typing import TYPE_CHECKING, Any
 
-import aiobotocore
 import pytest
 
 from asyncauth import ConfigurationError, SessionPool
@@ -57,7 +57,9 @@ async def test_a_worker_with_another_version_does_nothing(
     pool: SessionPool, fleet: SimulatedFleet, start: Start
 ) -> None:
     """One that joins fails its chunk, and one that is there refuses the run: the sentence names both versions."""
-    sentence = rf"has aiobotocore 1\.0, not {aiobotocore.__version__}: install the client's versions there"
+    sentence = (
+        rf"has aiobotocore 1\.0, not {importlib.metadata.version('aiobotocore')}: install the client's versions there"
+    )
     address = start("scheduler").first_line
     options: dict[str, Any] = {"engine": DaskEngine(address)}
 
