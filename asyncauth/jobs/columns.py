@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 import jmespath
 from jmespath.exceptions import JMESPathError
+from jmespath.visitor import TreeInterpreter
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models.kinds import Record
@@ -22,20 +23,24 @@ if TYPE_CHECKING:
 _MEMBERS: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _TRANSITION: Final = re.compile(r"\((\d{4}-\d{2}-\d{2}) (\d{2}:\d{2}:\d{2}) (?:GMT|UTC)\)")
 
+#: It keeps no state but the methods that it has found.
+_interpreter: Final = TreeInterpreter()
+
 
 @cache
 def compile_path(path: str) -> Callable[[Any], Any]:
     """Return a function that evaluates a JMESPath.
 
     Most columns are members of members. For them jmespath's visitor takes ten times as long as two look-ups, and the
-    columns of an instance would take three times as long as its fetch.
+    columns of an instance would take three times as long as its fetch. The others share one interpreter: `search` makes
+    a new one for each call, which is a cycle of objects: 66,000 for a page of 1,000 instances, left to the collector.
 
     Raises:
         ConfigurationError: the path is no JMESPath.
     """
     if _MEMBERS.fullmatch(path) is None:
         try:
-            return jmespath.compile(path).search  # type: ignore[no-any-return]  # jmespath has no types
+            return partial(_interpreter.visit, jmespath.compile(path).parsed)
         except JMESPathError as error:
             raise ConfigurationError(f"{path!r} is no JMESPath: {error}") from None
     members = path.split(".")
@@ -50,14 +55,19 @@ def compile_path(path: str) -> Callable[[Any], Any]:
     return search
 
 
-def plain(value: Any) -> Any:
-    """Return an answer's value with times as text in ISO 8601 and UTC."""
-    if isinstance(value, str):
-        return value
+def make_plain(value: Any) -> Any:
+    """Replace the times in an answer by text in ISO 8601 and UTC, and return it.
+
+    In place: a copy of a page of 1,000 instances would be 36,000 more objects, which the garbage collector traverses.
+    """
     if isinstance(value, dict):
-        return {key: each if type(each) is str else plain(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [plain(each) for each in value]
+        for key, each in value.items():
+            if type(each) is not str:
+                value[key] = make_plain(each)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            if type(each) is not str:
+                value[index] = make_plain(each)
     return as_text(value) if isinstance(value, datetime) else value
 
 
@@ -85,7 +95,7 @@ class RecordMaker:
         self._names = {"partition": account.partition, "region": region, "account": account.id}
 
     def make(self, resource: Mapping[str, Any]) -> Record:
-        """Return the record of a resource as AWS answered it.
+        """Return the record of a resource as AWS answered it, whose times are replaced by text.
 
         Raises:
             ConfigurationError: the resource has no member that the kind names as id or ARN.
@@ -93,7 +103,7 @@ class RecordMaker:
         kind, account = self._kind, self._account
         id_ = str(self._member(resource, kind.id))
         arn = kind.arn.format(**self._names, id=id_) if "{" in kind.arn else self._member(resource, kind.arn)
-        answer = plain(resource)
+        answer = make_plain(resource)
         columns = {name: search(answer) for name, search in self._paths}
         tags = self._tags(answer) if kind.tags else {}
         if kind.tags:

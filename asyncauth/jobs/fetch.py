@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import anyio.lowlevel
 from botocore import xform_name
 from botocore.exceptions import ClientError
 
 from asyncauth._aws.error_codes import DENIED, error_code
 from asyncauth._aws.partitions import get_partition
+from asyncauth._runtime.compute_thread import run_in_compute_thread
 from asyncauth.jobs.columns import RecordMaker, compile_path
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 
     from asyncauth import AccountSession
     from asyncauth._models.kinds import Kind, Record, Then
@@ -25,8 +25,10 @@ RESTARTS: Final = 3
 #: EC2 answers this in the middle of unfiltered paging when an instance ends between two pages (aws-sdk-java#911).
 _VANISHED: Final = "InvalidInstanceID.NotFound"
 _TAGS_PER_CALL: Final = 200
-#: Records of a page that are made before other tasks run: about 5 ms.
-_RECORDS_AT_ONCE: Final = 50
+#: Records that are made on the event loop: about 2 ms.
+_RECORDS_INLINE: Final = 20
+#: Records of a larger page that are made before the event loop runs: about 1 ms.
+_RECORDS_PER_SLICE: Final = 10
 #: Answers of a region or an endpoint that does not have the operation.
 _UNKNOWN_OPERATION: Final = frozenset({"InvalidAction", "UnsupportedOperation", "NotImplemented"})
 
@@ -73,12 +75,18 @@ def has_vanished(error: BaseException) -> bool:
 
 
 async def _records(maker: RecordMaker, resources: list[Any]) -> list[Record]:
-    """Return the records of a page; other tasks run in between, because a page has up to 1,000."""
-    records: list[Record] = []
-    for start in range(0, len(resources), _RECORDS_AT_ONCE):
-        records += map(maker.make, resources[start : start + _RECORDS_AT_ONCE])
-        await anyio.lowlevel.checkpoint()
-    return records
+    """Return the records of a page. Those of a large one are made in a thread: 1,000 take a tenth of a second."""
+    if len(resources) <= _RECORDS_INLINE:
+        return [maker.make(each) for each in resources]
+
+    def make(let_run: Callable[[], None]) -> list[Record]:
+        records: list[Record] = []
+        for start in range(0, len(resources), _RECORDS_PER_SLICE):
+            records += map(maker.make, resources[start : start + _RECORDS_PER_SLICE])
+            let_run()
+        return records
+
+    return await run_in_compute_thread(make, goes_on=True)
 
 
 async def _images(client: Any, notes: list[str] | None) -> dict[str, Any]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import anyio
 from botocore.exceptions import BotoCoreError, ClientError
 
 from asyncauth._aws.error_codes import DENIED, error_code
-from asyncauth._clients.parsing.background import run_in_parser_thread
 from asyncauth._errors import AsyncAuthError
 from asyncauth._models.metric_requests import MetricRequest
 from asyncauth._models.metrics import EXPRESSION, Points, Series
 from asyncauth._resilience import RateLimit
 from asyncauth._resilience.rate_limiter import RateLimiters
+from asyncauth._runtime.compute_thread import run_in_compute_thread
 from asyncauth._runtime.printable import describe_error
 from asyncauth._runtime.validation import check_count
 from asyncauth.jobs.metric_plan import (
@@ -200,7 +201,7 @@ class MetricFetch:
                 raise
             failure = error
         # What came before a failure is true; its gaps are reported.
-        points = await run_in_parser_thread(lambda let_run: self._points(results, let_run))
+        points = await run_in_compute_thread(lambda let_run: self._points(results, let_run), goes_on=True)
         if points:
             await self._sink(points)
         self._report(results, failure)
@@ -226,7 +227,8 @@ class MetricFetch:
             ):
                 page = await client.get_metric_data(**parameters, **({"NextToken": token} if token else {}))
             before = results.progress
-            await run_in_parser_thread(lambda let_run, page=page: results.add(page, let_run))  # type: ignore[misc]
+            add = partial(results.add, page)
+            await run_in_compute_thread(add, goes_on=True)
             for message in page.get("Messages", ()):
                 self.fetched.notes[f"{message.get('Code')}: {message.get('Value')}"] = None
             token = page.get("NextToken")

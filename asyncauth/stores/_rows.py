@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asyncauth._runtime.compute_thread import LoopTurns
 from asyncauth.stores import _schema
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def write_rows(
     # writes during the transaction.
     (last,) = connection.execute(_schema.LAST_RID).fetchone()
     seen: set[str] = set()
+    let_run = LoopTurns()
     for page in pages:
         new: list[tuple[Any, ...]] = []
         changed: list[tuple[Any, ...]] = []
@@ -60,10 +62,15 @@ def write_rows(
                 answers.append((rid, raw))
             elif id_ in known:
                 outdated.append((rid,))
-        connection.executemany(_schema.INSERT, new)
-        connection.executemany(_schema.UPDATE, changed)
-        connection.executemany(_schema.RAW, answers)
-        connection.executemany(_schema.NO_RAW, outdated)
+        for statement, rows in (
+            (_schema.INSERT, new),
+            (_schema.UPDATE, changed),
+            (_schema.RAW, answers),
+            (_schema.NO_RAW, outdated),
+        ):
+            if rows:
+                connection.executemany(statement, rows)
+                let_run()
     if mode == "mirror":
         connection.executemany(_schema.GONE, [(now, rid) for id_, rid in known.items() if id_ not in seen])
     return len(seen)
@@ -81,6 +88,7 @@ def write_series(
         now: the time at which the series were seen.
     """
     written = 0
+    let_run = LoopTurns()
     for page in pages:
         for identity, timestamps, values in page:
             connection.execute(_schema.SERIES, {**identity, "seen": now, "sync": sync})
@@ -89,4 +97,5 @@ def write_series(
             rows = [(series, timestamp, value, sync) for timestamp, value in points.items()]
             connection.executemany(_schema.POINT, rows)
             written += len(points)
+            let_run()
     return written

@@ -8,16 +8,22 @@ import marshal
 import os
 import shutil
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+
+from asyncauth._runtime.compute_thread import run_in_compute_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from asyncauth._models.kinds import Record
     from asyncauth._models.metrics import Points
     from asyncauth.stores.protocol import Scope, ScopeStatus
 
+T = TypeVar("T")
+
+_RECORDS_PER_CHUNK: Final = 20
+_SERIES_PER_CHUNK: Final = 10
 _SERIES_FIELDS: Final = (
     "partition", "account", "account_name", "region", "namespace", "metric", "resource", "stat", "period", "unit",
 )  # fmt: skip
@@ -32,7 +38,7 @@ class Spool:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._files: dict[Scope, IO[bytes]] = {}
-        self._pages: dict[Scope, list[int]] = {}  # the bytes of each
+        self._chunks: dict[Scope, list[int]] = {}  # the bytes of each
         self._broken: set[Scope] = set()
         self._opened = 0
         self.size = 0
@@ -40,56 +46,51 @@ class Spool:
             shutil.rmtree(directory)
         directory.mkdir(mode=0o700)
 
-    def write(self, scope: Scope, page: Sequence[Record]) -> None:
+    def write(self, scope: Scope, chunks: Sequence[bytes]) -> None:
         """Append a page; after an error the scope is not whole, and takes no further page.
 
-        Raises:
-            OSError: the disk is full.
-        """
-        self._append(scope, (_row(record) for record in page))
-
-    def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
-        """Append points of metrics, one row for each series.
+        Args:
+            scope: the scope.
+            chunks: the page, of `encode_records` or `encode_points`.
 
         Raises:
             OSError: the disk is full.
         """
-        self._append(scope, (_points_row(points) for points in page))
+        try:
+            if scope in self._broken:
+                raise OSError(errno.EIO, "an earlier page could not be written")
+            file = self._files.get(scope)
+            if file is None:
+                file = self._files[scope] = self._open()
+            file.writelines(chunks)
+            file.flush()
+        except BaseException:
+            self._broken.add(scope)  # a part of the page may be there
+            raise
+        sizes = [len(chunk) for chunk in chunks]
+        self._chunks.setdefault(scope, []).extend(sizes)
+        self.size += sum(sizes)
+
+    def reject(self, scope: Scope) -> None:
+        """Note that a page of the scope is missing."""
+        self._broken.add(scope)
 
     def is_whole(self, scope: Scope) -> bool:
         """Return whether every page of the scope could be written."""
         return scope not in self._broken
 
     def read(self, scope: Scope) -> Iterator[list[tuple[Any, ...]]]:
-        """Return the scope's pages in the order in which they were written."""
+        """Return the scope's rows in the order in which they were written, a few at a time."""
         file = self._files.get(scope)
         if file is not None:
             file.seek(0)
-            for size in self._pages.get(scope, ()):
-                yield marshal.loads(file.read(size))  # noqa: S302 - see `_append`
-
-    def _append(self, scope: Scope, rows: Iterator[tuple[Any, ...]]) -> None:
-        try:
-            if scope in self._broken:
-                raise OSError(errno.EIO, "an earlier page could not be written")
-            # Not JSON: the columns are JSON already, and would be escaped and parsed once more. The file belongs to
-            # this process alone and has no name, so what it reads is what it wrote.
-            data = marshal.dumps(list(rows))
-            file = self._files.get(scope)
-            if file is None:
-                file = self._files[scope] = self._open()
-            file.write(data)
-            file.flush()
-        except BaseException:
-            self._broken.add(scope)  # a part of the page may be there
-            raise
-        self._pages.setdefault(scope, []).append(len(data))
-        self.size += len(data)
+            for size in self._chunks.get(scope, ()):
+                yield marshal.loads(file.read(size))  # noqa: S302 - see `_encoded`
 
     def drop(self, scope: Scope) -> None:
         """Free the space of a scope's pages."""
         self._broken.discard(scope)
-        self.size -= sum(self._pages.pop(scope, ()))
+        self.size -= sum(self._chunks.pop(scope, ()))
         file = self._files.pop(scope, None)
         if file is not None:
             # What a full disk did not take is of no use any more.
@@ -118,6 +119,38 @@ def check_whole(spool: Spool, scope: Scope, status: ScopeStatus) -> None:
     """
     if status.status == "ok" and not spool.is_whole(scope):
         raise OSError(errno.EIO, f"a page of {scope} could not be written, so it is not complete")
+
+
+async def encode_page(spool: Spool, scope: Scope, encode: Callable[[Callable[[], None]], list[bytes]]) -> list[bytes]:
+    """Return the chunks of a page, encoded in a thread while the event loop runs; the spool rejects a failed one."""
+    try:
+        return await run_in_compute_thread(encode, goes_on=True)
+    except BaseException:
+        spool.reject(scope)
+        raise
+
+
+def encode_records(page: Sequence[Record], let_run: Callable[[], None]) -> list[bytes]:
+    """Return a page in chunks, each of which is encoded and decoded in about a millisecond; `let_run` comes between."""
+    return [
+        _encoded(page[start : start + _RECORDS_PER_CHUNK], _row, let_run)
+        for start in range(0, len(page), _RECORDS_PER_CHUNK)
+    ]
+
+
+def encode_points(page: Sequence[Points], let_run: Callable[[], None]) -> list[bytes]:
+    """Return points of metrics in chunks, one row for each series."""
+    return [
+        _encoded(page[start : start + _SERIES_PER_CHUNK], _points_row, let_run)
+        for start in range(0, len(page), _SERIES_PER_CHUNK)
+    ]
+
+
+def _encoded(some: Sequence[T], row: Callable[[T], tuple[Any, ...]], let_run: Callable[[], None]) -> bytes:
+    let_run()
+    # Not JSON: the columns are JSON already, and would be escaped and parsed once more. The file belongs to this
+    # process alone and has no name, so what it reads is what it wrote.
+    return marshal.dumps([row(one) for one in some])
 
 
 def _row(record: Record) -> tuple[Any, ...]:

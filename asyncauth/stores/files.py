@@ -6,6 +6,7 @@ import io
 import json
 import os
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
@@ -17,7 +18,7 @@ from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.tabular import write_csv
 from asyncauth.stores._files import AppendedFile, find_sync, open_private
 from asyncauth.stores._lock import StoreLock
-from asyncauth.stores._spool import Spool, check_whole
+from asyncauth.stores._spool import Spool, check_whole, encode_page, encode_records
 from asyncauth.stores.protocol import new_sync_id
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class _FileStore(ABC):
 
     async def write(self, scope: Scope, page: Sequence[Record]) -> None:
         """Append a page to the spool."""
-        await self._step(lambda: self._opened().write(scope, page))
+        chunks = await encode_page(self._opened(), scope, partial(encode_records, page))
+        await self._step(lambda: self._opened().write(scope, chunks))
 
     async def finish_scope(self, scope: Scope, status: ScopeStatus) -> int:
         """Append the scope's rows, and the record of the scope; return the number of rows."""

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
@@ -20,7 +21,7 @@ from asyncauth.stores import _schema
 from asyncauth.stores._files import find_sync, open_private
 from asyncauth.stores._lock import StoreLock, refuse_network_file_system
 from asyncauth.stores._rows import write_rows, write_series
-from asyncauth.stores._spool import Spool, check_whole
+from asyncauth.stores._spool import Spool, check_whole, encode_page, encode_points, encode_records
 from asyncauth.stores.protocol import METRICS_PREFIX, Mode, new_sync_id
 
 if TYPE_CHECKING:
@@ -155,7 +156,8 @@ class SqliteStore:
         """
         if scope not in self._began:
             await self.wait_for_space()
-        await self._in_writer(lambda: self._write(scope, page))
+        chunks = await encode_page(self._open_parts()[1], scope, partial(encode_records, page))
+        await self._in_writer(lambda: self._write(scope, chunks))
 
     async def wait_for_space(self) -> None:
         """Wait until the spool has less than `spool_bytes`."""
@@ -174,7 +176,8 @@ class SqliteStore:
             OSError: the disk is full; finish the scope with the status `error`.
         """
         # It cannot wait by itself: a target writes several of such scopes side by side, and ends none before all.
-        await self._in_writer(lambda: self._write_points(scope, page))
+        chunks = await encode_page(self._open_parts()[1], scope, partial(encode_points, page))
+        await self._in_writer(lambda: self._write(scope, chunks))
 
     async def note_window(self, scope: Scope, period: int, end: int) -> None:
         """Note up to which Unix time a scope's points of a period were fetched; `finish_scope` keeps it if `ok`."""
@@ -338,15 +341,10 @@ class SqliteStore:
             raise ConfigurationError("the store is not open; await begin() first")
         return self._connection, self._spool
 
-    def _write(self, scope: Scope, page: Sequence[Record]) -> None:
+    def _write(self, scope: Scope, chunks: Sequence[bytes]) -> None:
         _, spool = self._open_parts()
         self._began.setdefault(scope, self._clock.time())
-        spool.write(scope, page)
-
-    def _write_points(self, scope: Scope, page: Sequence[Points]) -> None:
-        _, spool = self._open_parts()
-        self._began.setdefault(scope, self._clock.time())
-        spool.write_points(scope, page)
+        spool.write(scope, chunks)
 
     def _finish(self, scope: Scope, status: ScopeStatus) -> int:
         connection, spool = self._open_parts()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from asyncauth import Account, ConfigurationError
 from asyncauth.jobs import EC2_INSTANCE, Kind
-from asyncauth.jobs.columns import RecordMaker, compile_path, plain
+from asyncauth.jobs.columns import RecordMaker, compile_path, make_plain
 
 pytestmark = pytest.mark.botocore
 
@@ -115,7 +117,7 @@ def maker(kind: Kind = EC2_INSTANCE, *, raw: bool = False) -> RecordMaker:
 
 def test_every_column_of_an_instance() -> None:
     """The record of an answer of AWS, column by column; the columns are these and no others."""
-    record = maker().make(INSTANCE)
+    record = maker().make(deepcopy(INSTANCE))
 
     assert record.columns == COLUMNS
     assert (record.account, record.account_name, record.region) == ("012345678901", "one", "eu-west-1")
@@ -139,12 +141,12 @@ def test_an_instance_with_an_id_only() -> None:
 )
 def test_a_reason_without_a_time_has_no_time(reason: str) -> None:
     """StateTransitionReason is a text for people, and only some have a time."""
-    assert maker().make({**INSTANCE, "StateTransitionReason": reason}).columns["state_changed_at"] is None
+    assert maker().make({**deepcopy(INSTANCE), "StateTransitionReason": reason}).columns["state_changed_at"] is None
 
 
 def test_raw_is_the_answer_with_times_as_text() -> None:
     """It can be switched off, is the whole answer, and can be JSON."""
-    record = maker(raw=True).make(INSTANCE)
+    record = maker(raw=True).make(deepcopy(INSTANCE))
 
     assert record.raw is not None
     assert record.raw.keys() == INSTANCE.keys()
@@ -155,7 +157,7 @@ def test_raw_is_the_answer_with_times_as_text() -> None:
 def test_unusual_tags_are_kept_as_they_are() -> None:
     """Control characters, surrogates in pairs, quotes, a thousand characters, and values that look like SQL."""
     tags = {"Name": "a\x00b\x1b[31m\n" + "x" * 1_000, "Owner": "'); drop table resources; --", "😀": "", "": '"'}
-    record = maker().make({**INSTANCE, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]})
+    record = maker().make({**deepcopy(INSTANCE), "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]})
 
     assert record.columns["tags"] == tags
     assert record.name == tags["Name"]
@@ -174,10 +176,33 @@ def test_a_plain_path_is_evaluated_as_by_jmespath(members: list[str], value: Any
     assert compile_path(path)(value) == jmespath.search(path, value)
 
 
+@pytest.mark.parametrize("path", ["A || 'none'", "A[?B=='x'].C | [0]", "sort(A[?B=='x'].C || `[]`)[0]", "length(A)"])
+def test_other_paths_share_an_interpreter(path: str) -> None:
+    """They find the same as jmespath's `search`, one after the other."""
+    values: list[Any] = [{"A": [{"B": "x", "C": "2"}, {"B": "x", "C": "1"}, {"B": "y", "C": "0"}]}, {"A": []}]
+
+    assert [compile_path(path)(value) for value in values] == [jmespath.search(path, value) for value in values]
+
+
+def test_records_leave_nothing_to_the_garbage_collector() -> None:
+    """Reference counting frees them: a collection of the objects of many pages would stop all threads."""
+    make = maker(raw=True).make
+    make(deepcopy(INSTANCE))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            make(deepcopy(INSTANCE))
+
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
 @given(value=VALUES)
 def test_plain_values_are_unchanged(value: Any) -> None:
     """Only times change."""
-    assert plain(value) == value
+    assert make_plain(deepcopy(value)) == value
 
 
 def test_a_path_that_is_none_is_refused() -> None:

@@ -75,18 +75,18 @@ def content(seed: int, account: str, generation: int) -> set[str]:
 
 
 class Marks:
-    """Steps of a store that mark in shared memory what its writer thread does."""
+    """Steps of a store that mark in shared memory what it does."""
 
     _phase: mmap.mmap
 
-    def _begin(self, *arguments: Any) -> str:
-        begun = super()._begin(*arguments)
+    async def begin(self, *arguments: Any, **options: Any) -> str:
+        begun = await super().begin(*arguments, **options)
         self._phase[0] = FETCH
         return begun
 
-    def _write(self, scope: Scope, page: Sequence[Record]) -> None:
+    async def write(self, scope: Scope, page: Sequence[Record]) -> None:
         self._phase[0] = SPOOL
-        super()._write(scope, page)
+        await super().write(scope, page)
         self._phase[0] = FETCH
 
     def _finish(self, scope: Scope, status: ScopeStatus) -> int:

@@ -24,11 +24,11 @@ from aiobotocore.parsers import (
 from botocore.compat import ETree, XMLParseError
 from botocore.parsers import JSONParser
 
-from asyncauth._clients.parsing.background import run_in_parser_thread
 from asyncauth._clients.parsing.json import JSONCompiler, RestJSONCompiler, decode_json
 from asyncauth._clients.parsing.timestamps import parse_timestamp
 from asyncauth._clients.parsing.xml import GiveUp, Unsupported, XMLCompiler, parse_document
 from asyncauth._clients.switches import SWITCHES
+from asyncauth._runtime.compute_thread import run_in_compute_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +112,7 @@ class _Fast:
         if type(body) is not bytes or response["status_code"] >= 300 or (shape is not None and shape.event_stream_name):
             return super()._do_parse(response, shape)  # type: ignore[misc]  # the next base is aiobotocore's
         if len(body) > INLINE_BYTES:
-            return run_in_parser_thread(lambda yield_gil: self._parse(response, shape, yield_gil))
+            return run_in_compute_thread(lambda yield_gil: self._parse(response, shape, yield_gil))
         return self._parse(response, shape, None)
 
     def _parse(self, response: dict[str, Any], shape: Any, yield_gil: YieldGil) -> Any:

@@ -1,9 +1,7 @@
-"""Parsing of large bodies in a worker thread: one at a time, while the event loop keeps running."""
+"""Parsing of large bodies in a worker thread: equal to botocore, while the event loop keeps running."""
 
 from __future__ import annotations
 
-import gc
-import threading
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -11,8 +9,6 @@ import pytest
 from aiobotocore.parsers import AioResponseParserFactory
 from botocore.parsers import ResponseParserError
 
-from asyncauth._clients.parsing import background
-from asyncauth._clients.parsing.background import run_in_parser_thread
 from asyncauth._clients.parsing.factory import INLINE_BYTES, fast_parser_factory
 from tests.clients.parsing.test_equal_to_botocore import HEADERS, drive, model_of
 
@@ -118,102 +114,3 @@ async def test_the_loop_runs_while_a_large_body_is_parsed() -> None:
 
     assert len(parsed[0]["Reservations"]) == 2000
     assert turns > 10
-
-
-async def test_one_body_is_parsed_at_a_time() -> None:
-    """However many large bodies arrive at once, one thread parses them."""
-    running = 0
-    max_running = 0
-
-    def compute(yield_gil: Callable[[], None]) -> threading.Thread:
-        nonlocal running, max_running
-        running += 1
-        max_running = max(max_running, running)
-        yield_gil()
-        running -= 1
-        return threading.current_thread()
-
-    threads: list[threading.Thread] = []
-
-    async def one() -> None:
-        threads.append(await run_in_parser_thread(compute))
-
-    async with anyio.create_task_group() as tasks:
-        for _ in range(20):
-            tasks.start_soon(one)
-
-    assert max_running == 1
-    assert len(threads) == 20
-    assert threading.main_thread() not in threads
-
-
-async def test_cancelled_while_computing() -> None:
-    """A cancelled caller's computation ends at the next slice, and the next caller's begins."""
-    started = threading.Event()
-    slices = 0
-
-    def endless(yield_gil: Callable[[], None]) -> None:
-        nonlocal slices
-        while True:
-            slices += 1
-            started.set()
-            yield_gil()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run_in_parser_thread, endless)
-        await anyio.to_thread.run_sync(started.wait)
-        tasks.cancel_scope.cancel()
-
-    done_with = slices
-    assert await run_in_parser_thread(lambda yield_gil: "next") == "next"
-    assert slices == done_with
-
-
-async def test_cancelled_while_waiting() -> None:
-    """A caller that is cancelled in the queue leaves it without computing."""
-    free = threading.Event()
-    ran: list[str] = []
-
-    def hold(yield_gil: Callable[[], None]) -> None:
-        ran.append("first")
-        free.wait(10)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run_in_parser_thread, hold)
-        while not ran:
-            await anyio.lowlevel.checkpoint()
-        with anyio.CancelScope() as scope:
-            scope.cancel()
-            await run_in_parser_thread(lambda yield_gil: ran.append("second"))
-        free.set()
-
-    assert scope.cancelled_caught
-    assert ran == ["first"]
-
-
-async def test_the_collectors_thresholds_are_restored() -> None:
-    """The collector's thresholds are raised during a computation and restored after it, also after an exception."""
-    before = gc.get_threshold()
-
-    def fail(yield_gil: Callable[[], None]) -> None:
-        assert gc.get_threshold() == (background._YOUNG_CONTAINERS, *before[1:])
-        raise LookupError
-
-    with pytest.raises(LookupError):
-        await run_in_parser_thread(fail)
-
-    assert gc.get_threshold() == before
-
-
-@pytest.mark.parametrize("own", [(0, 10, 10), (200_000, 5, 5)])
-async def test_a_programs_own_thresholds_are_kept(own: tuple[int, int, int]) -> None:
-    """Disabled or rarer collections stay as the program configured them; so does a change made meanwhile."""
-    before = gc.get_threshold()
-    try:
-        gc.set_threshold(*own)
-        assert await run_in_parser_thread(lambda yield_gil: gc.get_threshold()) == own
-        gc.set_threshold(*before)
-        await run_in_parser_thread(lambda yield_gil: gc.set_threshold(123, 4, 5))
-        assert gc.get_threshold() == (123, 4, 5)
-    finally:
-        gc.set_threshold(*before)
