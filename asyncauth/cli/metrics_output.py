@@ -105,21 +105,18 @@ class CountedPoints(CountedStore):
 
     Args:
         store: the other store.
-        namespaces: of the job.
     """
 
-    def __init__(self, store: MetricStore, namespaces: Sequence[str]) -> None:
+    def __init__(self, store: MetricStore) -> None:
         super().__init__(store)
         self._metrics = store
-        self._namespaces = namespaces
 
     async def begin(
         self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None, metrics: Sequence[str] = ()
     ) -> str:
         """Open the other store."""
-        found = await self._metrics.begin(sync, kinds, journal=journal, metrics=metrics)
-        self._kinds = [METRICS_PREFIX + namespace for namespace in self._namespaces]
-        return found
+        self._kinds = [METRICS_PREFIX + namespace for namespace in metrics]
+        return await self._metrics.begin(sync, kinds, journal=journal, metrics=metrics)
 
     async def wait_for_space(self) -> None:
         """Wait for space in the other store, if it limits it."""

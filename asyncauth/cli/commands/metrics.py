@@ -52,7 +52,7 @@ def _check_price(context: click.Context, parameter: click.Parameter, value: floa
 
 @click.command("metrics", epilog=f"Namespaces with a preset: {', '.join(NAMESPACES)}.")
 @click.argument("namespaces", nargs=-1, type=NamespaceType(), metavar="[NAMESPACE]...")
-@click.option("--store", "store_path", metavar="PATH", help="Write into this SQLite store, beside its inventory.")
+@click.option("--store", "store_path", metavar="PATH", help="Write into this store, beside its inventory: SQLite.")
 @click.option("--mode", type=click.Choice(MODES), help="Mode of the store, as of its inventory.  [default: upsert]")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for another run's lock.")
 @click.option(
@@ -311,7 +311,7 @@ class _Fetch:
 
         counts, scope = RunCounts(), anyio.CancelScope()
         straight_out: OutputPoints | None = OutputPoints(self._output, scope.cancel) if self._store is None else None
-        counted = CountedPoints(straight_out or self._store, self._job.namespaces)  # type: ignore[arg-type]  # one of them is given
+        counted = CountedPoints(straight_out or self._store)  # type: ignore[arg-type]  # one of them is given
         is_live = straight_out is not None and self._output.is_live
         progress = progress_of(pool, is_wanted=self._settings.shows_progress(pool), stdout_is_live=is_live)
         options = {**self._keywords(pool), "progress": progress}
