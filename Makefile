@@ -20,7 +20,7 @@ ENGINE_ARGS ?=
 
 .PHONY: demo test test-newest test-aioboto3 coverage check format bench sweep soak kills engine clean
 
-demo: $(NEWEST)/.demo ## the inventory of a simulated fleet, global and China, in asyncauth-demo.db; again: a later day
+demo: $(NEWEST)/.demo ## inventory, metrics and report of a simulated fleet, global and China; again: a later day
 	$(NEWEST)/bin/python examples/demo.py
 
 test: test-newest test-aioboto3 ## all tests on the newest aiobotocore, then what uses AWS on the one that aioboto3 requires
@@ -65,7 +65,7 @@ format: $(NEWEST)/.check
 	$(NEWEST)/bin/ruff format .
 
 clean:
-	rm -rf .venv* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist asyncauth-demo.db*
+	rm -rf .venv* .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* build dist asyncauth-demo.*
 
 .venv-uv/.ready:
 	$(PYTHON) -m venv .venv-uv
@@ -77,7 +77,7 @@ $(NEWEST)/.made $(WITH_AIOBOTO3)/.made $(BENCH)/.made $(BENCH)-aioboto3/.made: .
 	@touch $@
 
 $(NEWEST)/.demo: $(NEWEST)/.made pyproject.toml
-	$(UV) pip install --python $(NEWEST)/bin/python --editable '.[cli,simulate]'
+	$(UV) pip install --python $(NEWEST)/bin/python --editable '.[cli,report,simulate]'
 	@touch $@
 
 # aioboto3 requires an older aiobotocore, but works on the newest as well; it is installed without its dependencies.

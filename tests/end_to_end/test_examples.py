@@ -144,7 +144,10 @@ def _rows(store: Path, statement: str) -> list[tuple[Any, ...]]:
 
 
 def test_the_demo_syncs_its_fleet_and_finds_a_later_day(tmp_path: Path) -> None:
-    """A second run duplicates nothing, marks what was terminated, and keeps the rows of a denied account as stale."""
+    """A second run duplicates nothing, marks what was terminated, and keeps the rows of a denied account as stale.
+
+    The metrics of the instances that were found are fetched after their estimate, and a report is written each time.
+    """
     pytest.importorskip("rich")
     store = tmp_path / "demo.db"
     instances = "select account, region, id, stale from ec2_instance"
@@ -153,6 +156,7 @@ def test_the_demo_syncs_its_fleet_and_finds_a_later_day(tmp_path: Path) -> None:
     first = _rows(store, instances)
     again = _run_demo(store)
     second = _rows(store, instances)
+    page = store.with_suffix(".html").read_text(encoding="utf-8")
 
     denied = "100000000008"
     gone = {row[:3] for row in first} - {row[:3] for row in second}
@@ -183,7 +187,7 @@ def test_the_demo_syncs_its_fleet_and_finds_a_later_day(tmp_path: Path) -> None:
     assert "110 targets in" in done.stderr.splitlines()[-1]
     assert "a later day" not in done.stdout.splitlines()[0]
     assert "a later day" in again.stdout.splitlines()[0]
-    last, *steps = done.stdout[done.stdout.rindex("59 accounts") :].splitlines()
+    last, measured, *steps = done.stdout[done.stdout.rindex("59 accounts") :].splitlines()
     found = re.fullmatch(
         r"59 accounts reached, 3 with failures; (\d+) instances \(0 gone since the last run\) and \d+ volumes; "
         r"60 AssumeRole calls; [\d.]+ seconds",
@@ -191,12 +195,27 @@ def test_the_demo_syncs_its_fleet_and_finds_a_later_day(tmp_path: Path) -> None:
     )
     assert found, last
     assert int(found[1]) == len(first)
-    assert steps[0] == f"The store is {store}. What next:"
-    query = re.search(rf'sqlite3 {re.escape(str(store))} "(.+)"', "\n".join(steps))
-    assert query
-    assert sum(row[1] for row in _rows(store, query[1])) == len(second)
-    named = re.findall(r"examples/\S+|README\.md|docs/\S+", "\n".join(steps))
-    assert len(named) == 4
+    found = re.fullmatch(
+        r"(\d+) points of (\d+) instances; AWS would charge 0.02 USD for (\d+) metrics in 106 calls; [\d.]+ seconds",
+        measured,
+    )
+    assert found, measured
+    # Five statistics of four metrics, of which one has no points; three hours of five minutes.
+    assert [int(number) for number in found.groups()] == [len(first) * 4 * 36, len(first), len(first) * 4]
+    later = re.search(r"(\d+) points of (\d+) instances; .* for (\d+) metrics in 10[0-6] calls", again.stdout)
+    assert later
+    assert int(later[1]) - int(found[1]) in range(len(first) * 4 * 3)
+    # Not of the account whose role is denied.
+    assert int(later[3]) == 4 * len([row for row in second if row[0] != denied])
+    assert steps[0] == f"The store is {store}, and its report is {store.with_suffix('.html')}. What next:"
+    query, busiest = re.findall(rf'sqlite3 {re.escape(str(store))} "(.+)"', "\n".join(steps))
+    assert sum(row[1] for row in _rows(store, query)) == len(second)
+    assert [row[2] > 0 for row in _rows(store, busiest)] == [True] * 5
+    assert "Disappeared <b>" in page
+    assert page.count("<svg") > 10
+    assert "AWS/EC2 CPUUtilization" in page
+    named = re.findall(r"examples/\S+|README\.md|docs/[^,\s]+", "\n".join(steps))
+    assert len(named) == 5
     assert all((ROOT / path).exists() for path in named)
 
 

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asyncauth import Account
-from asyncauth.jobs import EC2_INSTANCE, KINDS, ec2_inventory, sync
+from asyncauth.jobs import (
+    EC2_INSTANCE,
+    KINDS,
+    StoredResources,
+    cloudwatch_metrics,
+    ec2_inventory,
+    sync,
+    sync_metrics,
+)
 from asyncauth.stores import SqliteStore
 from asyncauth.testing import FakeClock, SimulatedFleet
 from asyncauth.testing.__main__ import environ_of
@@ -84,6 +92,9 @@ async def test_each_question_gets_the_rows_that_were_planted(tmp_path: Path) -> 
         await fleet.fault(service="ec2", account=DENIED, code="UnauthorizedOperation", status=403)
         earlier = FakeClock(now=time.time() - 1_000_000)
         await sync(pool, list(KINDS.values()), SqliteStore(path, mode="mirror", clock=earlier), fleet.accounts)
+        # A sync of metrics after it is none of resources.
+        job = cloudwatch_metrics("AWS/EC2", dimensions=StoredResources(path))
+        await sync_metrics(pool, job, SqliteStore(path, mode="mirror"), fleet.accounts)
 
     with closing(sqlite3.connect(path)) as connection:
         # moto keeps no time of a stop that is over 30 days ago.
