@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -660,13 +662,24 @@ class TestCompletion:
 
 
 def test_the_demo_shows_both_partitions(cli: CommandLine) -> None:
-    """`demo` needs no credentials, and prints targets of both partitions and the failure of the denied account."""
+    """`demo` needs no credentials, prints targets of both partitions and the failure of the denied account.
+
+    It leaves a store with metrics and a report, and the query that it ends with works.
+    """
     done = cli.run("demo", "--accounts", "5")
 
     assert done.code == 0, done.stderr
     assert {each["partition"] for each in done.records} == {"aws", "aws-cn"}
     assert {each["status"] for each in done.records} == {"succeeded", "failed"}
-    assert "AccessDenied" in done.stderr
+    assert done.stderr.count("AccessDenied: 100000000001") == 1
+    assert "5 AssumeRole calls for 5 accounts" in done.stderr
+    assert re.search(r"4,464 points of metrics; AWS would charge 0.00124 USD for 124 metrics in 7 calls", done.stderr)
+    assert "the store is asyncauth-demo.db, its report asyncauth-demo.html" in done.stderr
+    query = shlex.split(done.stderr.partition("a query for metrics:\n")[2])
+    assert query[0] == "asyncauth"
+    busiest = cli.run(*query[1:]).records
+    assert len(busiest) == len({each["resource"] for each in busiest}) == 5
+    assert "AWS/EC2 CPUUtilization" in (cli.folder / "asyncauth-demo.html").read_text(encoding="utf-8")
 
 
 def test_the_module_is_the_program() -> None:
