@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.conftest import DENIED
 from tests.support.command_line import PROGRAM, ROOT, CommandLine, Done
+from tests.support.dask_processes import dask_processes
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.botocore
@@ -112,6 +113,49 @@ def test_ctrl_c_ends_the_workers(cli: CommandLine) -> None:
     assert errors.strip() == ""
     # Every process of the group has closed its end of the pipes, or communicate() would not return.
     assert all(json.loads(line)["status"] != "cancelled" for line in rest.splitlines())
+
+
+def test_a_cluster_with_certificates(cli: CommandLine) -> None:
+    """Dask's configuration has the certificates; a worker elsewhere gets the file's job, and finds its own profile."""
+    pem = str(ROOT / "tests" / "data" / "tls" / "here.pem")
+    names = (
+        "CA_FILE",
+        "CLIENT__CERT",
+        "CLIENT__KEY",
+        "SCHEDULER__CERT",
+        "SCHEDULER__KEY",
+        "WORKER__CERT",
+        "WORKER__KEY",
+    )
+    tls = {f"DASK_DISTRIBUTED__COMM__TLS__{name}": pem for name in names}
+    with dask_processes() as start:
+        scheduler = start("scheduler", **tls, DASK_DISTRIBUTED__COMM__DEFAULT_SCHEME="tls")
+        start("worker", scheduler.first_line, **{**cli.environ, **tls})
+        options = (
+            "--engine",
+            "dask",
+            "--scheduler",
+            scheduler.first_line,
+            "--output",
+            "jsonl",
+            "--no-progress",
+            "--yes",
+        )
+
+        found = shown(cli.run("run", "jobs.py:audit", *cli.all_accounts(), *options, **tls))
+        running = cli.start("run", "jobs.py:without_end", *cli.all_accounts(), *options, **tls)
+        assert running.stdout is not None
+        first = running.stdout.readline()
+        scheduler.kill()
+        rest, errors = running.communicate(timeout=60)
+
+    assert scheduler.first_line.startswith("tls://")
+    assert [record["status"] for record in found] == ["succeeded", "failed", "failed", "succeeded"]
+    assert running.returncode == 1
+    assert first
+    assert json.loads(rest.splitlines()[-1])["status"] == "cancelled"
+    assert errors.startswith(f"asyncauth: error: the scheduler {scheduler.first_line} does not answer; ")
+    assert len(errors.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
