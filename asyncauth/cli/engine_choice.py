@@ -61,8 +61,10 @@ class EngineChoice:
         from asyncauth.engines import DaskEngine
 
         if not logging.getLogger().isEnabledFor(logging.DEBUG):
-            # Dask logs each of its steps, and lost workers as errors, which the run's outcomes show.
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
+            # Dask logs each of its steps, and lost workers with tracebacks; the run's outcomes and errors show them.
+            logger = logging.getLogger("distributed")
+            logger.addHandler(logging.NullHandler())
+            logger.propagate = False
         engine = DaskEngine(self.scheduler)
         try:
             await engine.__aenter__()

@@ -378,7 +378,7 @@ class ChunkedRun(RunStream[K, T]):
         self._is_lost = True
         ended = sum(self.counts.values())
         where = "" if self._journal is None else f"; a run with the journal {self._journal} does the others"
-        lost = EngineLost(f"{error}; {ended:,} targets have a result, the others were cancelled{where}")
+        lost = EngineLost(f"{error}; {ended:,} of the targets have a result, the others were cancelled{where}")
         lost.__cause__ = error.__cause__
         self.stop(lost, reason="the engine was lost")
 

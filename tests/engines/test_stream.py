@@ -225,7 +225,7 @@ async def test_a_lost_cluster_is_one_error() -> None:
         await idle()
         cluster.lose()
         read = [await anext(results) for _ in range(20)]
-        with pytest.raises(EngineLost, match=r"does not answer; 3 targets have a result.*journal runs\.jsonl"):
+        with pytest.raises(EngineLost, match=r"does not answer; 3 of the targets have a result.*journal runs\.jsonl"):
             await anext(results)
 
     assert Counter(result.status for result in read) == {"succeeded": 3, "cancelled": 17}
