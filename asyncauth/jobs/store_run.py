@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import anyio
 
+from asyncauth._errors import ConfigurationError
 from asyncauth._fanout import SkipTarget
 from asyncauth._runs.outcome import DONE_BEFORE
 from asyncauth._runtime.gc_threshold import raised_gc_threshold
@@ -84,6 +85,11 @@ async def run_into_store(
         StoreLocked: another run writes to the store.
         BaseException: what ended the run early; its attribute `report` has the outcomes until then.
     """
+    if options.get("engine") is not None:
+        raise ConfigurationError(
+            "a sync writes to its store from this process, and takes no engine=; run inventory(kinds), or another job "
+            "that returns what it found, with the engine"
+        )
     once = _Once()
     job = _job(targets, once, name)
     names = tuple(regions) if isinstance(regions, Iterable) and not isinstance(regions, str) else regions

@@ -55,10 +55,10 @@ async def sync(
             only if it is named here.
         sync_id: the sync's id. None: the id of the journal's last sync if the journal exists, else a new one.
         raw: whether records keep the answer of AWS.
-        options: the limits of `pool.map`.
+        options: the limits of `pool.map`; no engine, for the store is written from this process.
 
     Raises:
-        ConfigurationError: a kind or a detail is unknown, or a kind is given twice.
+        ConfigurationError: a kind or a detail is unknown, a kind is given twice, or there is an engine.
         StoreLocked: another run writes to the store.
         BaseException: what ended the run early; its attribute `report` has the outcomes until then.
 
