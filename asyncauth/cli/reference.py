@@ -34,7 +34,9 @@ This page is generated: `python -m asyncauth.cli.reference > docs/cli.md`.
 
 `AWS_PROFILE`, `AWS_REGION`, `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL` and its variants, `AWS_CA_BUNDLE`, proxies and all
 other settings of boto have their usual meaning. `ASYNCAUTH_CACHE=1` switches `--cache` on for every command.
-`NO_COLOR` and `TERM=dumb` switch colours off.
+`NO_COLOR` and `TERM=dumb` switch colours off. The certificates for `--scheduler tls://...` are those of Dask's
+configuration: `DASK_DISTRIBUTED__COMM__TLS__CA_FILE`, `DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT` and
+`DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY`.
 
 ## Tokens on disk
 
