@@ -32,7 +32,7 @@ _INSTEAD: Final = (
 
 @dataclass(frozen=True, slots=True)
 class LoadedFleetFile:
-    """Fleet file that was read and checked.
+    """Fleet file that was read and checked. It can be given where its path can, and is not read again then.
 
     Args:
         path: the file.
@@ -43,6 +43,9 @@ class LoadedFleetFile:
     path: Path
     content: FleetFile
     document: Mapping[str, Any] = field(repr=False)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
 
     @property
     def roles(self) -> Mapping[str, RoleValue]:

@@ -184,10 +184,10 @@ class SessionPool(PoolClients):
             async with SessionPool.from_file("asyncauth.toml") as pool:
                 report = await pool.map(job, fleet_accounts("asyncauth.toml"), **pool.run_options)
         """
-        from asyncauth._models.fleet_file import load_fleet_file
+        from asyncauth._models.fleet_file import LoadedFleetFile, load_fleet_file
         from asyncauth._pool.from_file import pool_arguments
 
-        loaded = load_fleet_file(path)
+        loaded = path if isinstance(path, LoadedFleetFile) else load_fleet_file(path)
         pool = cls(**{**pool_arguments(loaded), **arguments})
         pool.run_options = loaded.run_keywords()
         if loaded.content.regions is not None:

@@ -13,12 +13,14 @@ import click
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account, Role, SsoRole, as_account
 from asyncauth.cli.endings import NoMatchError
+from asyncauth.cli.source import read_fleet
 from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from asyncauth import SessionPool
+    from asyncauth._models.fleet_file import LoadedFleetFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Selection:
         parents: ids of its organizational units and roots; empty: all of it.
         tags: AWS tags of its accounts.
         portal: the name of an sso-session and the role in its accounts; None: none is selected.
-        fleet: path of the fleet file whose accounts are taken if no others are selected; None: there is none.
+        fleet: the fleet file whose accounts are taken if no others are selected; None: there is none.
         exclude: ids and names of accounts to leave out, with `*` and `?` as wildcards.
         regions: names and patterns; empty: each account's own.
         partition: the partition of bare ids.
@@ -42,7 +44,7 @@ class Selection:
     parents: tuple[str, ...]
     tags: Mapping[str, str]
     portal: tuple[str, str] | None
-    fleet: str | None
+    fleet: LoadedFleetFile | None
     exclude: tuple[str, ...]
     regions: tuple[str, ...]
     partition: str
@@ -61,6 +63,7 @@ class Selection:
         portal = _portal(options)
         if not given and not organization and portal is None and options.get("fleet") is None:
             options["fleet"] = _found_fleet()
+        options["fleet"] = read_fleet(options.get("fleet"))
         try:
             accounts = dict.fromkeys(parse_account(each, partition) for each in given)
         except ConfigurationError as error:
@@ -71,7 +74,7 @@ class Selection:
             parents,
             tags,
             portal,
-            options.get("fleet"),
+            options["fleet"],
             options.pop("exclude"),
             options.pop("regions"),
             partition,
@@ -165,12 +168,12 @@ def _portal(options: dict[str, Any]) -> tuple[str, str] | None:
     return session, role
 
 
-def _found_fleet() -> str:
+def _found_fleet() -> LoadedFleetFile:
     from asyncauth._models.fleet_file import load_fleet_file
 
     try:
         # Read under the rules for found files, which are stricter than those for a named one.
-        return str(load_fleet_file(None).path)
+        return load_fleet_file(None)
     except ConfigurationError as error:
         if "there is no" not in str(error):
             raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,9 +30,10 @@ class SourceOptions:
 
     Args:
         profiles: profile by partition; the partition None is all of them.
-        role: the role to assume.
-        has_role: the role was given, so it replaces that of a fleet file.
-        fleet: path of the fleet file; None: there is none.
+        role: the role to assume where there is no fleet file.
+        has_role: the role was given by name, so it replaces that of a fleet file.
+        role_changes: other arguments of the role that were given, in place of those of a fleet file's role.
+        fleet: the fleet file; None: there is none.
         endpoint_url: endpoint of every service; None: AWS's.
         cache: whether tokens are kept in files; None: as the fleet file has it, else not.
     """
@@ -40,7 +41,8 @@ class SourceOptions:
     profiles: Mapping[str | None, str]
     role: Role
     has_role: bool
-    fleet: str | None
+    role_changes: Mapping[str, Any]
+    fleet: LoadedFleetFile | None
     endpoint_url: str | None
     cache: bool | None
 
@@ -51,10 +53,13 @@ class SourceOptions:
         Raises:
             click.UsageError: a value is invalid.
         """
-        has_role = any(options[name] for name in ("role", "external_id", "via"))
+        given = options.pop("role")
+        arguments = ("external_id", "via", "role_session_name", "duration_seconds")
+        changes = {name: options.pop(name, None) for name in arguments}
+        changes = {name: value for name, value in changes.items() if value}
         try:
-            name = as_role(options.pop("role") or "manage-role")
-            role = Role(name.name, name.path, external_id=options.pop("external_id"), via=options.pop("via"))
+            name = as_role(given or "manage-role")
+            role = Role(name.name, name.path, **changes)
         except ConfigurationError as error:
             raise click.UsageError(str(error)) from None
         cache = options.pop("cache")
@@ -63,8 +68,9 @@ class SourceOptions:
         return cls(
             profiles=_profiles(options.pop("profiles")),
             role=role,
-            has_role=has_role,
-            fleet=options.pop("fleet"),
+            has_role=given is not None,
+            role_changes=changes,
+            fleet=read_fleet(options.pop("fleet")),
             endpoint_url=options.pop("endpoint_url"),
             cache=cache,
         )
@@ -76,15 +82,16 @@ class SourceOptions:
             return None
         return os.environ.get("AWS_REGION") or None
 
-    def fleet_file(self) -> LoadedFleetFile | None:
-        """Return the fleet file; None if there is none.
+    @property
+    def default_role(self) -> Role:
+        """The role of accounts without one of their own.
 
         Raises:
-            ConfigurationError: it holds a mistake.
+            ConfigurationError: the fleet file's role is invalid.
         """
-        from asyncauth._models.fleet_file import load_fleet_file
-
-        return None if self.fleet is None else load_fleet_file(self.fleet)
+        if self.fleet is None or self.has_role:
+            return self.role
+        return replace(self.fleet.default_role(), **self.role_changes)
 
     def token_cache(self) -> FileTokenCache | None:
         """Return the cache of tokens in files; None if it is off.
@@ -94,7 +101,7 @@ class SourceOptions:
         """
         if self.cache is False or (self.cache is None and self.fleet is None):
             return None
-        loaded = self.fleet_file()
+        loaded = self.fleet
         if loaded is not None and self.cache is None and not loaded.content.cache:
             return None
         try:
@@ -134,20 +141,33 @@ class SourceOptions:
         """
         from asyncauth import Profile, SessionPool
 
+        if "token_cache" not in options:
+            options["token_cache"] = self.token_cache()
+
         sources: dict[str, Any] = {}
         if None in self.profiles:
             sources |= {"profile": self.profiles[None], "sources": None}  # in place of those of a fleet file
         elif self.profiles:
             sources["sources"] = {name: Profile(profile) for name, profile in self.profiles.items()}
         options |= sources
-        options["token_cache"] = self.token_cache()
         if self.endpoint_url is not None:
             options["endpoint_url"] = self.endpoint_url
         if self.fleet is not None:
-            if self.has_role:
-                options["role"] = self.role
+            if self.has_role or self.role_changes:
+                options["role"] = self.default_role
             return SessionPool.from_file(self.fleet, **options)
         return SessionPool(self.role, region_name=self.region_name, **options)
+
+
+def read_fleet(given: str | LoadedFleetFile | None) -> LoadedFleetFile | None:
+    """Return the fleet file of an option, which is read once.
+
+    Raises:
+        ConfigurationError: it holds a mistake.
+    """
+    from asyncauth._models.fleet_file import load_fleet_file
+
+    return load_fleet_file(given) if isinstance(given, str) else given
 
 
 def _profiles(values: tuple[str, ...]) -> dict[str | None, str]:

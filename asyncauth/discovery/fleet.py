@@ -11,7 +11,7 @@ from anyio.to_thread import run_sync
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models.account_records import role_in
-from asyncauth._models.fleet_file import load_fleet_file
+from asyncauth._models.fleet_file import LoadedFleetFile, load_fleet_file
 from asyncauth.discovery.composition import chain, exclude, iterate
 from asyncauth.discovery.files import accounts_of, file_accounts
 from asyncauth.discovery.organizations import organization_accounts
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asyncauth._models import Account
-    from asyncauth._models.fleet_file import LoadedFleetFile
     from asyncauth._models.fleet_tables import OrganizationTable
     from asyncauth._pool import SessionPool
     from asyncauth._resilience import RateLimit
@@ -111,7 +110,7 @@ def _rate_limits(loaded: LoadedFleetFile) -> tuple[RateLimit, ...]:
 
 
 async def _iterate(path: str | os.PathLike[str] | None, pool: SessionPool | None) -> AsyncGenerator[Account, None]:
-    loaded = await run_sync(load_fleet_file, path)
+    loaded = path if isinstance(path, LoadedFleetFile) else await run_sync(load_fleet_file, path)
     found = loaded.content.discovery
     if found.organizations and pool is None:
         raise ConfigurationError(f"{loaded.path} has organizations: fleet_accounts() needs the open pool to list them")

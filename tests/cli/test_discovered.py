@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from hashlib import sha1
@@ -259,3 +260,61 @@ class TestFleetFile:
         done = fleet_file.run("check", "--fleet", "asyncauth.toml", "--profile", "global")
 
         assert (refused.code, done.code) == (4, 0), done.stderr
+
+
+class TestProfilesOfAFleetFile:
+    def test_the_role_of_the_file_reaches_the_profile(self, cli: CommandLine) -> None:
+        """A profile's command assumes the file's role with its session name, lifetime and tags, as a run does."""
+        (cli.folder / "asyncauth.toml").write_text(
+            f'accounts = ["{MEMBERS[0].id}"]\n[sources.aws]\nprofile = "global"\n'
+            '[role]\nname = "manage-role"\nrole_session_name = "nightly"\nduration_seconds = 1800\n'
+            'tags = { team = "net" }\n'
+        )
+        printed = cli.run("profiles", "--fleet", "asyncauth.toml", "--no-cache")
+        line = next(line for line in printed.stdout.splitlines() if line.startswith("credential_process"))
+        arguments = shlex.split(line)[shlex.split(line).index("credentials") :]
+        done = cli.run(*arguments)
+        assumed = cli.fleet.blocking.assumed(MEMBERS[0])[-1]
+
+        assert done.code == 0, done.stderr
+        assert "--role-session-name" not in arguments
+        assert (assumed.role_session_name, assumed.duration_seconds) == ("nightly", 1800)
+        assert assumed.tags == {"team": "net"}
+
+    def test_an_account_with_a_role_of_its_own(self, cli: CommandLine) -> None:
+        """Session name and lifetime become options; an account whose role has more gets no profile, and is named."""
+        (cli.folder / "asyncauth.toml").write_text(
+            f'[sources.aws]\nprofile = "global"\n[[accounts]]\nid = "{MEMBERS[0].id}"\nrole = "own"\n'
+            f'[[accounts]]\nid = "{MEMBERS[1].id}"\nrole = "tagged"\n'
+            '[roles.own]\nname = "audit"\nrole_session_name = "nightly"\nduration_seconds = 900\n'
+            '[roles.tagged]\nname = "audit"\ntags = { team = "net" }\nsource_identity = "ops"\n'
+        )
+        printed = cli.run("profiles", "--fleet", "asyncauth.toml")
+
+        assert printed.code == 0, printed.stderr
+        assert printed.stdout.count("[profile ") == 1
+        assert "--role-session-name nightly --duration-seconds 900" in printed.stdout
+        assert f"1 accounts get no profile, the first is {MEMBERS[1].id}" in printed.stderr
+        assert "source_identity, tags" in printed.stderr
+
+    def test_a_fleet_file_is_read_once(self, cli: CommandLine) -> None:
+        """Every part of a command works with the one content that was checked, whatever the file becomes meanwhile."""
+        (cli.folder / "asyncauth.toml").write_text(
+            f'accounts = ["{MEMBERS[0].id}"]\n[sources.aws]\nprofile = "global"\n'
+        )
+        code = (
+            "import sys\nfrom asyncauth._models import fleet_file\nparse, reads = fleet_file.parse_toml, []\n"
+            "fleet_file.parse_toml = lambda *each: (reads.append(each), parse(*each))[1]\n"
+            "from asyncauth.__main__ import main\ncode = main()\nprint(len(reads), file=sys.stderr)\nsys.exit(code)"
+        )
+        for arguments in ([], ["--fleet", "asyncauth.toml", "--cache"]):
+            done = subprocess.run(
+                [sys.executable, "-c", code, "accounts", *arguments],
+                cwd=cli.folder,
+                env=cli.environ,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+            assert (done.returncode, done.stderr.strip()) == (0, "1")

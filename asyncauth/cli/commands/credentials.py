@@ -17,7 +17,7 @@ from asyncauth.cli.text import to_json
 
 if TYPE_CHECKING:
     from asyncauth._models import Account, Keys
-    from asyncauth.caches import CachedToken
+    from asyncauth.caches import CachedToken, FileTokenCache
 
 _FORMATS: Final = ("process", "env", "fish", "powershell")
 
@@ -26,6 +26,8 @@ _FORMATS: Final = ("process", "env", "fish", "powershell")
 @click.argument("account")
 @click.option("--partition", default="aws", show_default=True, metavar="NAME", help="Partition of a bare account id.")
 @click.option("--format", "format_name", type=click.Choice(_FORMATS), default="process", show_default=True)
+@click.option("--role-session-name", metavar="TEXT", help="Name of the session in CloudTrail.  [default: asyncauth]")
+@click.option("--duration-seconds", type=int, metavar="N", help="Requested lifetime of the token.  [default: 3600]")
 @source_options
 @verbosity_options
 def command(account: str, partition: str, format_name: str, **options: Any) -> None:
@@ -43,23 +45,17 @@ def command(account: str, partition: str, format_name: str, **options: Any) -> N
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     source = SourceOptions.of(options)
-    keys = _cached(source, found)
+    cache = source.token_cache()
+    keys = None if cache is None else _cached(source, found, cache)
     if keys is None:
-        keys = run_async(_assume(source, found))
+        keys = run_async(_assume(source, found, cache))
     click.echo(_render(keys, format_name), nl=False)
 
 
-def _cached(source: SourceOptions, account: Account) -> Keys | None:
+def _cached(source: SourceOptions, account: Account, cache: FileTokenCache) -> Keys | None:
     """Return the keys of a cached token that a pool would serve, too; botocore is not imported for it."""
-    cache = source.token_cache()
-    if cache is None:
-        return None
-    default, endpoint_url = source.role, source.endpoint_url
-    loaded = source.fleet_file()
-    if loaded is not None:
-        default = default if source.has_role else loaded.default_role()
-        endpoint_url = endpoint_url or loaded.content.pool.endpoint_url
-    role = account.effective_role(default)
+    endpoint_url = source.endpoint_url or (None if source.fleet is None else source.fleet.content.pool.endpoint_url)
+    role = account.effective_role(source.default_role)
     token = None if role is None else cache.peek(account, role, endpoint_url=endpoint_url)
     return None if token is None or not _is_fresh(token) else _as_keys(token)
 
@@ -79,8 +75,8 @@ def _as_keys(token: CachedToken) -> Keys:
     return Keys(one.access_key_id, one.secret_access_key, one.session_token, ends)
 
 
-async def _assume(source: SourceOptions, account: Account) -> Keys:
-    async with source.pool() as pool:
+async def _assume(source: SourceOptions, account: Account, cache: FileTokenCache | None) -> Keys:
+    async with source.pool(token_cache=cache) as pool:
         session = await pool.session(account)
         return await session.credentials()
 

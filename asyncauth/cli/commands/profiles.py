@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -17,6 +18,10 @@ from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
     from asyncauth._models import Account, Role
+
+
+#: Arguments of a role for which `credentials` has an option of the same name.
+_CARRIED: Final = ("external_id", "role_session_name", "duration_seconds")
 
 
 @click.command("profiles")
@@ -35,7 +40,7 @@ def command(prefix: str, write: bool, **options: Any) -> None:
     asyncauth profiles --accounts @accounts.txt --prefix fleet- --write
     """
     from asyncauth._aws.partitions import get_partition, is_pattern
-    from asyncauth._models import Profile
+    from asyncauth._models import Profile, Role
 
     cache = options["cache"] is not False
     selection, source = Selection.of(options), SourceOptions.of(options)
@@ -50,6 +55,8 @@ def command(prefix: str, write: bool, **options: Any) -> None:
             f"{len(found) - len(roles):,} accounts get no profile: they are entered without a role, or through a login "
             "of IAM Identity Center"
         )
+    printed = Role() if source.fleet is None else source.fleet.default_role()
+    roles = _without_lost_arguments(roles, printed)
     names = profile_names(roles, prefix)
 
     def process(account: Account) -> list[str]:
@@ -61,10 +68,11 @@ def command(prefix: str, write: bool, **options: Any) -> None:
         if profile is not None:
             arguments += ["--profile", profile]
         if source.fleet is not None:
-            arguments += ["--fleet", str(Path(source.fleet).resolve())]
-        if role.external_id is not None:
-            arguments += ["--external-id", role.external_id]
-        for hop in role.via:
+            arguments += ["--fleet", str(source.fleet.path.resolve())]
+        for name in _CARRIED:
+            if getattr(role, name) != getattr(printed, name):
+                arguments += [f"--{name.replace('_', '-')}", str(getattr(role, name))]
+        for hop in () if role.via == printed.via else role.via:
             arguments += ["--via", hop if isinstance(hop, str) else str(role_arn(hop, role))]
         if source.endpoint_url is not None:
             arguments += ["--endpoint-url", source.endpoint_url]
@@ -84,6 +92,30 @@ def command(prefix: str, write: bool, **options: Any) -> None:
         raise ConfigurationError(f"{config_path()} cannot be written: {error.strerror}") from None
     kept = f"; the former file is {copy}" if copy else ""
     note(f"{len(names):,} profiles are in {config_path()}{kept}")
+
+
+def _without_lost_arguments(roles: Mapping[Account, Role], printed: Role) -> dict[Account, Role]:
+    """Return the roles that a profile can carry; a note names the arguments of the others."""
+    lost = {account: _lost(role, printed) for account, role in roles.items()}
+    refused = [account for account, names in lost.items() if names]
+    if refused:
+        names = sorted({name for account in refused for name in lost[account]})
+        note(
+            f"{len(refused):,} accounts get no profile, the first is {refused[0].id}: asyncauth credentials has no "
+            f"option for what their roles have, {', '.join(names)}"
+        )
+    return {account: role for account, role in roles.items() if not lost[account]}
+
+
+def _lost(role: Role, printed: Role) -> list[str]:
+    """Return the arguments of a role that neither an option nor the fleet file gives to its profile's command."""
+    options = {*_CARRIED, "via", "name", "path"}
+    return [
+        each.name
+        for each in fields(role)
+        if (value := getattr(role, each.name)) != getattr(printed, each.name)
+        and (each.name not in options or not value)
+    ]
 
 
 async def _find(source: SourceOptions, selection: Selection) -> tuple[list[Account], Role]:
