@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
-import types
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from botocore.parsers import create_parser
 
-from asyncauth.testing._server import http, moto_backend, moto_startup, seed, sigv4
+from asyncauth.testing._server import http, moto_backend, seed, sigv4
 from asyncauth.testing._server.aws_errors import AwsError, refusal, render
 from asyncauth.testing._server.clock import FleetClock
 from asyncauth.testing._server.faults import Match, RateLimit
@@ -247,29 +245,6 @@ def test_a_head_answer_keeps_its_length(moto: moto_backend.Moto) -> None:
 
     assert (with_header.body, with_header.head_length) == (b"", 7)
     assert (with_body.body, with_body.head_length) == (b"", 4)
-
-
-def test_offerings_are_read_at_first_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """moto's list of instance types is read once per region, at its first use."""
-    read: list[str] = []
-
-    def load(path: str) -> list[dict[str, str]]:
-        read.append(path)
-        return [{"InstanceType": "t3.micro"}]
-
-    module = types.ModuleType("moto.ec2.models.instance_types")
-    module.INSTANCE_TYPE_OFFERINGS = {"region": {"us-east-1": [], "eu-west-1": []}}  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(moto_startup, "_loader", [load])
-    monkeypatch.setattr(moto_startup, "_complete_zones", lambda regions: None)
-    moto_startup.complete_ec2({})
-    moto_startup.complete_ec2({})
-    offerings = module.INSTANCE_TYPE_OFFERINGS["region"]
-
-    assert read == []
-    assert offerings["eu-west-1"] == offerings["eu-west-1"] == [{"InstanceType": "t3.micro", "LocationType": "region"}]
-    assert offerings.get("mars-east-1", []) == []
-    assert [path.replace("\\", "/") for path in read] == ["ec2/resources/instance_type_offerings/region/eu-west-1.json"]
 
 
 # Wire formats

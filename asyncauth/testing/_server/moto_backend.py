@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
-from asyncauth.testing._server import ec2, listings, moto_startup
+from asyncauth.testing._server import ec2, listings, moto_regions
 from asyncauth.testing._server.aws_errors import Protocol, not_implemented
 from asyncauth.testing._server.http import Response
 
@@ -66,7 +66,7 @@ class Moto:
 
         def prepared() -> Any:
             self._load()
-            moto_startup.complete_ec2(self._regions)
+            moto_regions.add_zones(self._regions)
             return call()
 
         return self._worker.submit(prepared)
@@ -78,15 +78,14 @@ class Moto:
 
     def _load(self) -> Any:
         if self._app is None:
-            moto_startup.lighten_boto(self._regions)
-            moto_startup.postpone_offerings()
+            moto_regions.set_regions(self._regions)
             from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
             def create(service: Any) -> Any:
                 if service is None:
                     raise NotImplementedError("moto does not have this service")
                 app = create_backend_app(service)
-                moto_startup.complete_ec2(self._regions)
+                moto_regions.add_zones(self._regions)
                 if service == "ec2":
                     ec2.install(self._ec2_troubles)
                 elif service == "iam":
@@ -123,7 +122,7 @@ class Moto:
             started[:] = [status, headers]
 
         try:
-            moto_startup.complete_ec2(self._regions)
+            moto_regions.add_zones(self._regions)
             self._seeds.ensure(service, account, region)
             chunks = app(environ, start_response)
             body = b"".join(chunks)

@@ -1,70 +1,30 @@
-"""Verification of request signatures: AWS Signature Version 4, and S3's query signatures of version 2.
+"""Verification of request signatures by botocore's own signers: the signature of a request is made again and compared.
 
-Rules: "Signature Version 4 signing process" in the IAM user guide; "REST authentication" (version 2) in the S3 guide.
+botocore's signer is the referee: asyncauth signs most requests by code of its own, which must not judge itself.
 """
 
 from __future__ import annotations
 
-import base64
 import calendar
 import hashlib
 import hmac
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qsl, quote, unquote
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from botocore.auth import UNSIGNED_PAYLOAD, HmacV1QueryAuth, S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
     from asyncauth.testing._server.http import Request
 
 _ALGORITHM: Final = "AWS4-HMAC-SHA256"
-_UNSIGNED: Final = "UNSIGNED-PAYLOAD"
-_MAX_CACHED_KEYS: Final = 50_000
-_KEY_CACHE: dict[tuple[str, str, str, str], bytes] = {}
-_S3_SUBRESOURCES: Final = frozenset(
-    (
-        "accelerate",
-        "acl",
-        "analytics",
-        "cors",
-        "defaultObjectAcl",
-        "delete",
-        "inventory",
-        "lifecycle",
-        "location",
-        "logging",
-        "metrics",
-        "notification",
-        "object-lock",
-        "partNumber",
-        "policy",
-        "policyStatus",
-        "publicAccessBlock",
-        "replication",
-        "requestPayment",
-        "restore",
-        "retention",
-        "select",
-        "select-type",
-        "tagging",
-        "torrent",
-        "uploadId",
-        "uploads",
-        "versionId",
-        "versioning",
-        "versions",
-        "website",
-        "response-cache-control",
-        "response-content-disposition",
-        "response-content-encoding",
-        "response-content-language",
-        "response-content-type",
-        "response-expires",
-    )
-)
+_S3: Final = frozenset({"s3", "s3express", "s3-outposts"})
 
 
 @dataclass(slots=True)
@@ -186,111 +146,65 @@ def _read_date(text: str) -> float:
 
 def verify(request: Request, signed: Signed, secret: str) -> bool:
     """Return whether the holder of `secret` signed exactly this request."""
+    keys = SimpleNamespace(access_key=signed.access_key_id, secret_key=secret, token=None)
     if signed.is_version_2:
-        return hmac.compare_digest(_signature_version_2(request, secret), signed.signature)
-    if not _body_matches_its_hash(request):
+        return hmac.compare_digest(_signature_version_2(request, keys), signed.signature)
+    claimed = request.headers.get("x-amz-content-sha256", "")
+    if len(claimed) == 64 and hashlib.sha256(request.body).hexdigest() != claimed:
         return False
-    key = _signing_key(signed, secret)
-    scope = f"{signed.scope_date}/{signed.region}/{signed.service}/aws4_request"
-    for canonical in _canonical_requests(request, signed):
-        digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
-        text = f"{_ALGORITHM}\n{signed.date}\n{scope}\n{digest}"
-        if hmac.compare_digest(hmac.digest(key, text.encode(), "sha256").hex(), signed.signature):
+    kind = _S3Signer if signed.service in _S3 else _Signer
+    signer = kind(keys, signed.service, signed.region)
+    for given in _as_sent_and_encoded(request, signed):
+        text = signer.string_to_sign(given, signer.canonical_request(given))
+        if hmac.compare_digest(signer.signature(text, given), signed.signature):
             return True
     return False
 
 
-def _signing_key(signed: Signed, secret: str) -> bytes:
-    cache_key = (secret, signed.scope_date, signed.region, signed.service)
-    key = _KEY_CACHE.get(cache_key)
-    if key is None:
-        if len(_KEY_CACHE) > _MAX_CACHED_KEYS:
-            _KEY_CACHE.clear()
-        key = f"AWS4{secret}".encode()
-        for part in (signed.scope_date, signed.region, signed.service, "aws4_request"):
-            key = hmac.digest(key, part.encode(), "sha256")
-        _KEY_CACHE[cache_key] = key
-    return key
+class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore has no types
+    """botocore's signer, for the headers that the client chose."""
+
+    def headers_to_sign(self, request: Any) -> Any:
+        """Return the headers that the client signed."""
+        chosen = AWSRequest()
+        for name in request.context["signed_headers"]:
+            chosen.headers[name] = request.headers.get(name, "")
+        return chosen.headers
 
 
-def _body_matches_its_hash(request: Request) -> bool:
-    claimed = request.headers.get("x-amz-content-sha256", "")
-    return len(claimed) != 64 or hashlib.sha256(request.body).hexdigest() == claimed
+class _S3Signer(_Signer, S3SigV4Auth):  # type: ignore[misc]
+    """botocore's signer of S3, which signs the path as sent."""
 
 
-def _canonical_requests(request: Request, signed: Signed) -> Sequence[str]:
-    """Return the canonical requests that are accepted for this request.
+def _as_sent_and_encoded(request: Request, signed: Signed) -> Iterator[AWSRequest]:
+    """Yield the request in the two forms that are accepted.
 
-    S3 signs the path as sent; all other services encode it once more. SDKs differ in whether they encode a query
-    string given as text again, so both forms are accepted.
+    SDKs differ in whether they encode a query string given as text again.
     """
-    path = request.path or "/"
-    if signed.service not in {"s3", "s3express", "s3-outposts"}:
-        path = quote(_normalize(path), safe="/~-_.")
-    headers = "".join(f"{name}:{_header(request, name)}\n" for name in signed.signed_headers)
-    names = ";".join(signed.signed_headers)
-    payload = _payload_hash(request, signed)
-    queries = dict.fromkeys((_query_as_sent(request.query), _query_encoded(request.query)))
-    return [f"{request.method}\n{path}\n{query}\n{headers}\n{names}\n{payload}" for query in queries]
+    pairs = [pair for pair in request.query.split("&") if pair and not pair.startswith("X-Amz-Signature=")]
+    unquoted = [(unquote(name), unquote(value)) for name, _, value in (pair.partition("=") for pair in pairs)]
+    url = f"http://{request.headers.get('host', '')}{request.path or '/'}"
+    for query, parameters in (("?" + "&".join(pairs), None), ("", unquoted)):
+        given = AWSRequest(request.method, url + query, request.headers, request.body, parameters or {})
+        given.context["timestamp"] = signed.date
+        given.context["signed_headers"] = signed.signed_headers
+        if signed.presigned and signed.service in _S3 and "x-amz-content-sha256" not in request.headers:
+            given.headers["X-Amz-Content-SHA256"] = UNSIGNED_PAYLOAD
+        yield given
+        if not pairs:
+            return
 
 
-def _payload_hash(request: Request, signed: Signed) -> str:
-    claimed = request.headers.get("x-amz-content-sha256")
-    if claimed is not None:
-        return claimed
-    if signed.presigned and signed.service in {"s3", "s3express"}:
-        return _UNSIGNED
-    return hashlib.sha256(request.body).hexdigest()
+class _SignerVersion2(HmacV1QueryAuth):  # type: ignore[misc]
+    """botocore's signer of S3's query signatures of version 2, which has the client's time."""
+
+    def _get_date(self) -> str:
+        return str(self._expires)
 
 
-def _header(request: Request, name: str) -> str:
-    return " ".join(request.headers.get(name, "").split())
-
-
-def _query_pairs(query: str) -> list[tuple[str, str]]:
-    pairs = [pair.partition("=")[::2] for pair in query.split("&") if pair]
-    return [(name, value) for name, value in pairs if name != "X-Amz-Signature"]
-
-
-def _query_as_sent(query: str) -> str:
-    return "&".join(f"{name}={value}" for name, value in sorted(_query_pairs(query)))
-
-
-def _query_encoded(query: str) -> str:
-    pairs = sorted(
-        (quote(unquote(name), safe="-_.~"), quote(unquote(value), safe="-_.~")) for name, value in _query_pairs(query)
-    )
-    return "&".join(f"{name}={value}" for name, value in pairs)
-
-
-def _normalize(path: str) -> str:
-    """Remove empty and dot segments (RFC 3986, section 5.2.4); keep a trailing slash."""
-    kept: list[str] = []
-    for segment in path.split("/"):
-        if segment == "..":
-            if kept:
-                kept.pop()
-        elif segment not in {"", "."}:
-            kept.append(segment)
-    slash = "/" if kept and path.endswith("/") else ""
-    return "/" + "/".join(kept) + slash
-
-
-def _signature_version_2(request: Request, secret: str) -> str:
-    query = parse_qsl(request.query, keep_blank_values=True)
-    sub = sorted((name, value) for name, value in query if name in _S3_SUBRESOURCES)
-    resource = request.path + ("?" + "&".join(f"{n}={v}" if v else n for n, v in sub) if sub else "")
-    amz = {name: value for name, value in request.headers.items() if name.startswith("x-amz-")}
-    amz.update({name.lower(): value for name, value in query if name.lower().startswith("x-amz-")})
-    expires = dict(query).get("Expires", "")
-    headers = "".join(f"{name}:{amz[name]}\n" for name in sorted(amz))
-    text = "\n".join(
-        (
-            request.method,
-            request.headers.get("content-md5", ""),
-            request.headers.get("content-type", ""),
-            expires,
-            f"{headers}{resource}",
-        )
-    )
-    return base64.b64encode(hmac.digest(secret.encode(), text.encode(), "sha1")).decode()
+def _signature_version_2(request: Request, keys: Any) -> str:
+    query = dict(parse_qsl(request.query, keep_blank_values=True))
+    headers = request.headers | {name.lower(): value for name, value in query.items() if name[:6].lower() == "x-amz-"}
+    given = AWSRequest(request.method, request.target, headers)
+    signer = _SignerVersion2(keys, expires=query.get("Expires", ""))
+    return str(signer.get_signature(request.method, urlsplit(request.target), given.headers))
