@@ -146,7 +146,7 @@ def _read_date(text: str) -> float:
 
 def verify(request: Request, signed: Signed, secret: str) -> bool:
     """Return whether the holder of `secret` signed exactly this request."""
-    keys = SimpleNamespace(access_key=signed.access_key_id, secret_key=secret, token=None)
+    keys: Any = SimpleNamespace(access_key=signed.access_key_id, secret_key=secret, token=None)
     if signed.is_version_2:
         return hmac.compare_digest(_signature_version_2(request, keys), signed.signature)
     claimed = request.headers.get("x-amz-content-sha256", "")
@@ -161,7 +161,7 @@ def verify(request: Request, signed: Signed, secret: str) -> bool:
     return False
 
 
-class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore has no types
+class _Signer(SigV4Auth):
     """botocore's signer, for the headers that the client chose."""
 
     def headers_to_sign(self, request: Any) -> Any:
@@ -172,7 +172,7 @@ class _Signer(SigV4Auth):  # type: ignore[misc]  # botocore has no types
         return chosen.headers
 
 
-class _S3Signer(_Signer, S3SigV4Auth):  # type: ignore[misc]
+class _S3Signer(_Signer, S3SigV4Auth):
     """botocore's signer of S3, which signs the path as sent."""
 
 
@@ -184,8 +184,9 @@ def _as_sent_and_encoded(request: Request, signed: Signed) -> Iterator[AWSReques
     pairs = [pair for pair in request.query.split("&") if pair and not pair.startswith("X-Amz-Signature=")]
     unquoted = [(unquote(name), unquote(value)) for name, _, value in (pair.partition("=") for pair in pairs)]
     url = f"http://{request.headers.get('host', '')}{request.path or '/'}"
-    for query, parameters in (("?" + "&".join(pairs), None), ("", unquoted)):
-        given = AWSRequest(request.method, url + query, request.headers, request.body, parameters or {})
+    parameters: Any
+    for query, parameters in (("?" + "&".join(pairs), {}), ("", unquoted)):
+        given = AWSRequest(request.method, url + query, request.headers, request.body, parameters)
         given.context["timestamp"] = signed.date
         given.context["signed_headers"] = signed.signed_headers
         if signed.presigned and signed.service in _S3 and "x-amz-content-sha256" not in request.headers:
@@ -195,16 +196,20 @@ def _as_sent_and_encoded(request: Request, signed: Signed) -> Iterator[AWSReques
             return
 
 
-class _SignerVersion2(HmacV1QueryAuth):  # type: ignore[misc]
-    """botocore's signer of S3's query signatures of version 2, which has the client's time."""
+class _SignerVersion2(HmacV1QueryAuth):
+    """botocore's signer of S3's query signatures of version 2, for the time at which the client's URL expires."""
+
+    def __init__(self, credentials: Any, expires_at: str) -> None:
+        super().__init__(credentials)
+        self._expires_at = expires_at
 
     def _get_date(self) -> str:
-        return str(self._expires)
+        return self._expires_at
 
 
 def _signature_version_2(request: Request, keys: Any) -> str:
     query = dict(parse_qsl(request.query, keep_blank_values=True))
     headers = request.headers | {name.lower(): value for name, value in query.items() if name[:6].lower() == "x-amz-"}
-    given = AWSRequest(request.method, request.target, headers)
-    signer = _SignerVersion2(keys, expires=query.get("Expires", ""))
+    given: Any = AWSRequest(request.method, request.target, headers)
+    signer = _SignerVersion2(keys, query.get("Expires", ""))
     return str(signer.get_signature(request.method, urlsplit(request.target), given.headers))
