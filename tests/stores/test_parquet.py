@@ -382,3 +382,17 @@ async def test_what_is_no_data_set_is_refused(path: Path, monkeypatch: pytest.Mo
     ):
         ParquetStore(path)
     assert isinstance(SqliteStore(path.with_name("store.db")), SqliteStore)
+
+
+async def test_the_first_sync_of_a_data_set_can_be_killed(path: Path) -> None:
+    """The next one, of other kinds or metrics alone, shows what it had committed in the view of its kind."""
+    store = ParquetStore(path)
+    await store.begin("killed", [KIND])
+    await write(store, scope_of(), ["i-1"])  # type: ignore[arg-type]
+    await kill(store)
+    store = ParquetStore(path)
+    await store.begin("next", ())
+    assert rows(path, IDS) == [(ONE, "i-1", 0)]
+    await store.close()
+
+    assert rows(path, IDS) == [(ONE, "i-1", 0)]

@@ -179,7 +179,7 @@ def kill_one(kills: Kills, path: Path, journal: Path, generation: int, chosen: r
             print(f"the sync failed: {error!r}", file=sys.stderr, flush=True)
             os._exit(1)
         os._exit(0)
-    wanted = chosen.choice((FETCH, SPOOL, COMMIT, *((END,) if kills.store == "parquet" else ())))
+    wanted = chosen.choice((FETCH, SPOOL, COMMIT, *((COMMIT, END) if kills.store == "parquet" else ())))
     passed = 0 if wanted == END else chosen.randrange(6)  # phases of that kind to let pass
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     last = START
@@ -242,7 +242,7 @@ def check_data_set(kills: Kills, path: Path, journal: Path, generation: int) -> 
 def committed_of(path: Path, journal: Path) -> set[str]:
     """Return the accounts that the files of the running sync have, if it is the journal's."""
     try:
-        entry = json.loads((path / RUNNING / "sync.json").read_text())
+        entry = json.loads((path / RUNNING / "sync.json").read_text())["entry"]
     except FileNotFoundError:
         return set()
     if entry["journal"] != str(journal):

@@ -199,12 +199,22 @@ def _parse(value: dict[str, Any]) -> Manifest:
     if value["version"] > VERSION:
         raise ValueError(f"it has version {value['version']}, and this library reads version {VERSION}")
     parts = tuple(part_of(each) for each in value["parts"])
-    tables = {view: KindTable(each["kind"], tuple(each["columns"])) for view, each in value["tables"].items()}
+    tables = tables_of(value["tables"])
+    syncs = tuple(entry_of(each) for each in value["syncs"])
+    return Manifest(tables, syncs, parts, tuple(value["live"]), value["next_part"], value["next_fetch"])
+
+
+def tables_of(value: dict[str, Any]) -> dict[str, KindTable]:
+    """Return the views of kinds from their JSON.
+
+    Raises:
+        ValueError: a view or column has a name that it cannot have.
+    """
+    tables = {view: KindTable(each["kind"], tuple(each["columns"])) for view, each in value.items()}
     for name in (*tables, *(column for table in tables.values() for column in table.columns)):
         if not _NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name of a view or column")
-    syncs = tuple(entry_of(each) for each in value["syncs"])
-    return Manifest(tables, syncs, parts, tuple(value["live"]), value["next_part"], value["next_fetch"])
+    return tables
 
 
 def part_of(value: dict[str, Any]) -> Part:

@@ -116,7 +116,11 @@ class OpenSync:
         began = now if earlier is None else earlier.began
         path = path if path is not None or earlier is None else earlier.journal
         entry = SyncEntry(chosen, self._mode, began, path, listed, secrets.token_hex(8))
-        self._use(left or RunningSync.create(self._directory, entry, is_durable=journal is not None), entry, kinds)
+        tables = {kind.view: KindTable.of(kind) for kind in kinds}
+        running = left or RunningSync.create(self._directory, entry, tables, is_durable=journal is not None)
+        running.entry = entry
+        running.tables |= tables
+        self._use(running)
         self._spool = Spool(self.running.directory / "spool")
         return chosen
 
@@ -217,11 +221,10 @@ class OpenSync:
         entry = self._manifest.entry(left.entry.sync)
         return entry is not None and entry.run == left.entry.run
 
-    def _use(self, running: RunningSync, entry: SyncEntry, kinds: Sequence[Kind] = ()) -> None:
+    def _use(self, running: RunningSync) -> None:
         """Go on with the files of a sync: numbers continue, and files that nothing names are swept."""
         self._running = running
-        running.entry = entry
-        running.save_entry()
+        running.save()
         running.next_fetch = max(running.next_fetch, self._manifest.next_fetch)
         named = [*self._manifest.parts, *running.parts]
         self._next_part = max([self._manifest.next_part, *(part.number + 1 for part in running.parts)])
@@ -230,14 +233,13 @@ class OpenSync:
         remove(temporary)
         temporary.mkdir(mode=0o700)
         self._connection = connect(temporary)
-        tables = {**self._manifest.tables, **{view_of(kind.name): KindTable.of(kind) for kind in kinds}}
-        self._manifest = replace(self._manifest, tables=tables)
+        self._manifest = replace(self._manifest, tables={**self._manifest.tables, **running.tables})
         create_views(self._connection, self._directory, self._manifest)
 
     def _end_interrupted(self, left: RunningSync, now: float) -> None:
         """End a sync that was killed: what it has committed counts, and its other targets are skipped."""
         try:
-            self._use(left, left.entry)
+            self._use(left)
             self._publish(left, "interrupted", now)
         finally:
             self.close()

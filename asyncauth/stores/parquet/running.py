@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncauth.stores._files import AppendedFile, open_private
-from asyncauth.stores.parquet.manifest import Part, SyncEntry, entry_of, part_of, replace_file
+from asyncauth.stores.parquet.manifest import KindTable, Part, SyncEntry, entry_of, part_of, replace_file, tables_of
 from asyncauth.stores.parquet.parts import remove
 
 if TYPE_CHECKING:
@@ -74,12 +74,14 @@ class RunningSync:
     Args:
         directory: the data set.
         entry: the sync's record.
+        tables: views of its kinds.
         is_durable: whether what is committed survives a loss of power.
     """
 
-    def __init__(self, directory: Path, entry: SyncEntry, *, is_durable: bool) -> None:
+    def __init__(self, directory: Path, entry: SyncEntry, tables: Mapping[str, KindTable], *, is_durable: bool) -> None:
         self.directory = directory / RUNNING
         self.entry = entry
+        self.tables = dict(tables)
         self.is_durable = is_durable
         self.batches: dict[str, Batch] = {}
         self.parts: list[Part] = []
@@ -92,28 +94,29 @@ class RunningSync:
         self._parts = self._open(_PARTS)
 
     @classmethod
-    def create(cls, directory: Path, entry: SyncEntry, *, is_durable: bool) -> RunningSync:
+    def create(
+        cls, directory: Path, entry: SyncEntry, tables: Mapping[str, KindTable], *, is_durable: bool
+    ) -> RunningSync:
         """Return the directory of a sync that begins."""
         remove(directory / RUNNING)
         (directory / RUNNING).mkdir(mode=0o700)
-        running = cls(directory, entry, is_durable=is_durable)
-        running.save_entry()
-        return running
+        return cls(directory, entry, tables, is_durable=is_durable)
 
     @classmethod
     def find(cls, directory: Path) -> RunningSync | None:
         """Return the sync that a killed process has left; None if there is none, or it had not begun."""
         try:
-            entry = entry_of(json.loads((directory / RUNNING / _SYNC).read_bytes()))
+            saved = json.loads((directory / RUNNING / _SYNC).read_bytes())
         except FileNotFoundError:
             return None
-        running = cls(directory, entry, is_durable=True)
+        running = cls(directory, entry_of(saved["entry"]), tables_of(saved["tables"]), is_durable=True)
         running._read()
         return running
 
-    def save_entry(self) -> None:
-        """Write the sync's record."""
-        replace_file(self.directory / _SYNC, json.dumps(asdict(self.entry)).encode())
+    def save(self) -> None:
+        """Write the sync's record, from which the next run knows it."""
+        tables = {view: asdict(table) for view, table in self.tables.items()}
+        replace_file(self.directory / _SYNC, json.dumps({"entry": asdict(self.entry), "tables": tables}).encode())
 
     def expect(self, targets: Sequence[ExpectedTarget]) -> None:
         """Note targets."""
