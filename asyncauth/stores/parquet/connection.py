@@ -19,7 +19,7 @@ _OPTIONS: Final = {
     "python_enable_replacements": "false",  # a name in SQL never reads a variable of the program
 }
 #: Memory of a connection that writes; rows beyond it go to a temporary directory.
-_WRITER_MEMORY: Final = "256MB"
+_WRITER_MEMORY: Final = "128MB"
 
 
 def check_duckdb() -> None:

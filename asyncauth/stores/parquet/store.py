@@ -68,8 +68,8 @@ class ParquetStore:
         mode: Mode = "mirror",
         wait: float = 0,
         spool_bytes: int = 1 << 30,
-        part_rows: int = 200_000,
-        part_bytes: int = 256 << 20,
+        part_rows: int = 100_000,
+        part_bytes: int = 128 << 20,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         if mode == "upsert":
