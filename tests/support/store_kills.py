@@ -80,7 +80,7 @@ class Marks:
     _phase: mmap.mmap
 
     async def begin(self, *arguments: Any, **options: Any) -> str:
-        begun = await super().begin(*arguments, **options)
+        begun: str = await super().begin(*arguments, **options)  # type: ignore[misc]  # it is mixed into a store
         self._phase[0] = FETCH
         return begun
 

@@ -28,10 +28,9 @@ from asyncauth.stores.parquet.views import create_views
 from asyncauth.stores.protocol import METRICS_PREFIX, new_sync_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from asyncauth._models.kinds import Kind
     from asyncauth.stores.parquet.lines import ColumnTypes
     from asyncauth.stores.parquet.manifest import Part
     from asyncauth.stores.parquet.running import Batch
@@ -85,8 +84,24 @@ class OpenSync:
         assert self._spool is not None
         return self._spool
 
-    def begin(self, sync: str | None, kinds: Sequence[Kind], journal: str | None, store: str, now: float) -> str:
+    def begin(
+        self,
+        sync: str | None,
+        tables: Mapping[str, KindTable],
+        scopes: tuple[tuple[str, str], ...],
+        journal: str | None,
+        store: str,
+        now: float,
+    ) -> str:
         """Choose the sync's id, end what a killed run has left, and return the id.
+
+        Args:
+            sync: the id; None: that of the journal's last sync, else a new one.
+            tables: views of the sync's kinds.
+            scopes: names and scopes of what the sync fetches of each target.
+            journal: path of the run's journal; None without one.
+            store: the store, for messages.
+            now: the time.
 
         Raises:
             ConfigurationError: the journal is of a sync that the data set does not have, or the id cannot be a name.
@@ -110,13 +125,11 @@ class OpenSync:
         if left is not None and left.entry.sync != chosen:
             self._end_interrupted(left, now)
             left = None
-        self._kinds = {kind.name: KindTable.of(kind) for kind in kinds}
-        listed = tuple((kind.name, kind.scope) for kind in kinds)
+        self._kinds = {table.kind: table for table in tables.values()}
         earlier = self._manifest.entry(chosen) if left is None else left.entry
         began = now if earlier is None else earlier.began
         path = path if path is not None or earlier is None else earlier.journal
-        entry = SyncEntry(chosen, self._mode, began, path, listed, secrets.token_hex(8))
-        tables = {kind.view: KindTable.of(kind) for kind in kinds}
+        entry = SyncEntry(chosen, self._mode, began, path, scopes, secrets.token_hex(8))
         running = left or RunningSync.create(self._directory, entry, tables, is_durable=journal is not None)
         running.entry = entry
         running.tables |= tables

@@ -18,9 +18,10 @@ from asyncauth.stores._lock import StoreLock
 from asyncauth.stores._spool import check_whole
 from asyncauth.stores.parquet.connection import check_duckdb, connect
 from asyncauth.stores.parquet.lines import ColumnTypes, check_points
-from asyncauth.stores.parquet.manifest import WINDOWS, read_manifest
+from asyncauth.stores.parquet.manifest import WINDOWS, KindTable, read_manifest
 from asyncauth.stores.parquet.open_sync import OpenSync
 from asyncauth.stores.parquet.views import check_path, source_of
+from asyncauth.stores.protocol import METRICS_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -101,13 +102,16 @@ class ParquetStore:
         self._types: dict[Scope, ColumnTypes] = {}
         self._windows: dict[Scope, dict[int, int]] = {}
 
-    async def begin(self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None) -> str:
+    async def begin(
+        self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None, metrics: Sequence[str] = ()
+    ) -> str:
         """Take the lock, end what a killed run has left, and return the sync's id.
 
         Args:
             sync: the id; None: that of the journal's last sync if the journal's file exists, else a new one.
             kinds: the kinds of the sync.
             journal: path of the run's journal; None without one.
+            metrics: namespaces of the sync's metrics.
 
         Raises:
             StoreLocked: another run writes to the store.
@@ -119,7 +123,7 @@ class ParquetStore:
         deadline = self._clock.monotonic() + self._wait
         while True:
             try:
-                return await self._in_writer(lambda: self._begin(sync, kinds, journal))
+                return await self._in_writer(lambda: self._begin(sync, kinds, metrics, journal))
             except StoreLocked:
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
@@ -149,13 +153,18 @@ class ParquetStore:
         Raises:
             OSError: the disk is full; finish the scope with the status `error`.
         """
-        # Read here and changed in the writer thread: a number that is late by one page is good enough.
-        while scope not in self._began and self._parts is not None and self._parts.spool.size >= self._spool_bytes:
-            await self._freed.wait()
+        if scope not in self._began:
+            await self.wait_for_space()
         await self._in_writer(lambda: self._write(scope, page))
 
+    async def wait_for_space(self) -> None:
+        """Wait until the spool has less than `spool_bytes`."""
+        # Read here and changed in the writer thread: a number that is late by one page is good enough.
+        while self._parts is not None and self._parts.spool.size >= self._spool_bytes:
+            await self._freed.wait()
+
     async def write_points(self, scope: Scope, page: Sequence[Points]) -> None:
-        """Append points of metrics to the spool.
+        """Append points of metrics to the spool, without waiting: await `wait_for_space` before a target's first page.
 
         Args:
             scope: the scope, whose kind begins with `metrics:`.
@@ -238,7 +247,7 @@ class ParquetStore:
 
     # -- in the writer thread ------------------------------------------------------------------------------------
 
-    def _begin(self, sync: str | None, kinds: Sequence[Kind], journal: str | None) -> str:
+    def _begin(self, sync: str | None, kinds: Sequence[Kind], metrics: Sequence[str], journal: str | None) -> str:
         try:
             self._directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -246,7 +255,12 @@ class ParquetStore:
         self._lock.acquire()
         try:
             self._parts = OpenSync(self._directory, self._mode, self._part_rows, self._part_bytes)
-            return self._parts.begin(sync, kinds, journal, repr(self), self._clock.time())
+            scopes = (
+                *((kind.name, kind.scope) for kind in kinds),
+                *((METRICS_PREFIX + each, "region") for each in metrics),
+            )
+            tables = {kind.view: KindTable.of(kind) for kind in kinds}
+            return self._parts.begin(sync, tables, scopes, journal, repr(self), self._clock.time())
         except BaseException:
             self._release()
             raise
