@@ -21,8 +21,8 @@ from asyncauth.stores import (
     ScopeStatus,
     SqliteStore,
 )
-from asyncauth.stores.parquet import StagedLines, write_resources
-from asyncauth.stores.parquet.manifest import read_manifest
+from asyncauth.stores.parquet import Reservation, StagedLines, WrittenScope, write_resources
+from asyncauth.stores.parquet.manifest import Part, read_manifest
 from asyncauth.testing import FakeClock
 from tests.support.data_sets import files, kill, rows, rows_elsewhere, sync
 from tests.support.stores import DENIED, KIND, OK, REGIONS, record, scope_of, write
@@ -330,24 +330,49 @@ async def test_points_of_metrics(path: Path, partition: str) -> None:
     assert await ParquetStore(path.with_name("none")).metric_ends() == {}
 
 
-def _write_elsewhere(path: Path, lines: Path) -> Any:
-    return write_resources(path, "ec2_instance", "1", 7, StagedLines(lines, 200, {"type": "varchar"}))
+def _write_elsewhere(reserved: Reservation, lines: Path) -> Part:
+    staged = StagedLines(lines, 200, {"type": "varchar"})
+    return write_resources(reserved.directory, "ec2_instance", reserved.sync, reserved.number, staged)
 
 
-async def test_another_process_writes_a_part_that_no_manifest_names(path: Path, tmp_path: Path) -> None:
-    """It returns the description; readers do not see the part, and the next sync sweeps what was never named."""
-    await sync(path, "1", scope_of(), ["i-1"])
-    lines = tmp_path / "lines.jsonl"
-    line = {"f": 1, "p": "aws", "a": ONE, "n": None, "g": "us-east-1", "i": "i-9", "r": "arn", "m": None, "t": 1.5}
-    lines.write_text(json.dumps({**line, "c": {"type": "t3.micro"}}) + "\n")
+def _line(scope: Scope, fetch: int, id_: str) -> str:
+    line = {"f": fetch, "p": scope.partition, "a": scope.account, "g": scope.region, "i": id_, "r": "arn", "t": 1.5}
+    return json.dumps({**line, "c": {"type": "t3.micro"}}) + "\n"
+
+
+async def test_another_process_writes_a_part(path: Path, tmp_path: Path) -> None:
+    """Its rows count when the part is named with their scopes; a part that is never named is swept."""
+    store = ParquetStore(path)
+    await store.begin("1", [KIND])
+    one, two = scope_of(account=ONE), scope_of("aws-cn", TWO)
+    parts = []
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        part = pool.apply(_write_elsewhere, (path, lines))
+        for _ in range(2):
+            reserved = await store.reserve(2)
+            lines = tmp_path / f"{reserved.number}.jsonl"
+            lines.write_text(_line(one, reserved.first_fetch, "i-1") + _line(two, reserved.first_fetch + 1, "i-2"))
+            parts.append((reserved, pool.apply(_write_elsewhere, (reserved, lines))))
+    (named, part), (unnamed, other) = parts
+    scopes = [WrittenScope(each, OK, 1, 1.0, 2.0) for each in (one, two)]
+    with pytest.raises(ConfigurationError, match="reserved"):
+        await store.add_parts(named, [other], scopes)
+    with pytest.raises(ConfigurationError, match="2 scopes"):
+        await store.add_parts(named, [part], scopes[:1])
+    await store.add_parts(named, [part], scopes)
+    await kill(store)
+    store = ParquetStore(path)
+    await store.begin("2", [KIND])
+    later = await store.reserve(1)
+    await write(store, scope_of(account="3" * 12), ["i-3"])  # type: ignore[arg-type]
+    await store.close()
 
-    assert (part.table, part.rows, part.columns) == ("ec2_instance", 1, ("type",))
-    assert part.bytes == (path / part.file).stat().st_size
-    assert rows(path, IDS) == [(ONE, "i-1", 0)]
-    await sync(path, "2", scope_of(account=TWO), [])
-    assert not (path / part.file).exists()
+    assert (part.table, part.rows, part.columns) == ("ec2_instance", 2, ("type",))
+    assert later.number > unnamed.number + 1
+    assert not (path / other.file).exists()
+    assert rows(path, IDS) == [(ONE, "i-1", 0), (TWO, "i-2", 0), ("3" * 12, "i-3", 0)]
+    assert rows(path, "select account, status, rows from scopes order by 1") == [
+        (ONE, "ok", 1), (TWO, "ok", 1), ("3" * 12, "ok", 1),
+    ]  # fmt: skip
 
 
 async def test_what_is_no_data_set_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from asyncauth.stores.parquet.export import export
-from asyncauth.stores.parquet.parts import StagedLines, write_points, write_resources
+from asyncauth.stores.parquet.parts import Reservation, StagedLines, WrittenScope, write_points, write_resources
 from asyncauth.stores.parquet.reader import DataSet
 from asyncauth.stores.parquet.store import ParquetStore
 
-__all__ = ["DataSet", "ParquetStore", "StagedLines", "export", "write_points", "write_resources"]
+__all__ = [
+    "DataSet",
+    "ParquetStore",
+    "Reservation",
+    "StagedLines",
+    "WrittenScope",
+    "export",
+    "write_points",
+    "write_resources",
+]

@@ -21,7 +21,14 @@ from asyncauth.stores.parquet.manifest import (
     read_manifest,
     write_manifest,
 )
-from asyncauth.stores.parquet.parts import StagedLines, copy_segments, remove, write_points, write_resources
+from asyncauth.stores.parquet.parts import (
+    Reservation,
+    StagedLines,
+    copy_segments,
+    remove,
+    write_points,
+    write_resources,
+)
 from asyncauth.stores.parquet.publish import merge, without_old_parts
 from asyncauth.stores.parquet.running import RunningSync, Staged
 from asyncauth.stores.parquet.views import create_views
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 
     from asyncauth.stores.parquet.lines import ColumnTypes
     from asyncauth.stores.parquet.manifest import Part
+    from asyncauth.stores.parquet.parts import WrittenScope
     from asyncauth.stores.parquet.running import Batch
     from asyncauth.stores.protocol import Mode, Scope, ScopeStatus
 
@@ -200,6 +208,38 @@ class OpenSync:
                 except (OSError, load_duckdb().Error):
                     batch.failed_writes += 1
 
+    def reserve(self, scopes: int) -> Reservation:
+        """Return numbers of a part that another process writes, and of the records of its scopes."""
+        running = self.running
+        reserved = Reservation(self._directory, running.entry.sync, self._next_part, running.next_fetch, scopes)
+        running.reserve(self._next_part + 2)
+        self._next_part += 2
+        running.next_fetch += scopes
+        return reserved
+
+    def add_parts(self, reserved: Reservation, parts: Sequence[Part], scopes: Sequence[WrittenScope]) -> None:
+        """Name parts that another process has written, and record their scopes, in the order of their numbers.
+
+        Raises:
+            ConfigurationError: a part is not the reserved one, or there is another number of scopes.
+        """
+        numbers = {part.number for part in parts} - {reserved.number, reserved.number + 1}
+        syncs = {part.sync for part in parts} - {self.running.entry.sync}
+        if numbers or syncs or len(scopes) != reserved.scopes:
+            raise ConfigurationError(
+                f"these parts are not those that were reserved: {reserved.scopes} scopes in part {reserved.number} of "
+                f"sync {reserved.sync!r}"
+            )
+        records = [
+            {
+                "number": number, **each.scope._asdict(), "status": each.status.status, "rows": each.rows,
+                "code": each.status.code, "reason": each.status.reason, "began": each.began, "ended": each.ended,
+                "windows": [],
+            }
+            for number, each in enumerate(scopes, reserved.first_fetch)
+        ]  # fmt: skip
+        self.running.add_parts(parts, records)
+
     def end(self, state: str) -> None:
         """Choose the state of the sync; the first choice counts."""
         if self._state == "ended":
@@ -240,7 +280,8 @@ class OpenSync:
         running.save()
         running.next_fetch = max(running.next_fetch, self._manifest.next_fetch)
         named = [*self._manifest.parts, *running.parts]
-        self._next_part = max([self._manifest.next_part, *(part.number + 1 for part in running.parts)])
+        numbers = [part.number + 1 for part in running.parts]
+        self._next_part = max([self._manifest.next_part, running.next_part, *numbers])
         sweep(self._directory, named)
         temporary = running.directory / "temporary"
         remove(temporary)

@@ -21,6 +21,8 @@ from asyncauth.stores.parquet.manifest import METRICS, SERIES, Part, part_file, 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from asyncauth.stores.protocol import Scope, ScopeStatus
+
 #: Rows of a group, the unit that a query reads or skips; with raw answers it is what a writer holds in memory.
 _GROUP_ROWS: Final = 20_480
 _WIDE_GROUP_ROWS: Final = 4_096
@@ -31,6 +33,44 @@ _IDENTITY: Final = {
     "period": "bigint", "unit": "varchar",
 }  # fmt: skip
 _SMALLEST_LINE_LIMIT: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Numbers of a part that another process writes; nothing else in the data set has them.
+
+    Args:
+        directory: the data set.
+        sync: the sync's id.
+        number: number of the part, and with the next one those of two parts of metrics.
+        first_fetch: number of the first scope's record, `f` of its lines; the other scopes have the next ones.
+        scopes: how many scopes there are.
+    """
+
+    directory: Path
+    sync: str
+    number: int
+    first_fetch: int
+    scopes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenScope:
+    """Record of a scope whose rows are in a part.
+
+    Args:
+        scope: the scope.
+        status: its status; of resources, only one that is `ok` has rows.
+        rows: its rows.
+        began: Unix time of its first page.
+        ended: Unix time of its end.
+    """
+
+    scope: Scope
+    status: ScopeStatus
+    rows: int
+    began: float
+    ended: float
 
 
 @dataclass(frozen=True, slots=True)

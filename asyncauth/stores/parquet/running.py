@@ -86,6 +86,7 @@ class RunningSync:
         self.batches: dict[str, Batch] = {}
         self.parts: list[Part] = []
         self.next_fetch = 1
+        self.next_part = 1
         self._staged: dict[int, AppendedFile] = {}
         self._next_batch = 1
         self._is_closed = False
@@ -154,6 +155,17 @@ class RunningSync:
         self._staged.pop(batch.number).close()
         remove(self.file_of(batch))
 
+    def reserve(self, next_part: int) -> None:
+        """Note that parts below a number belong to other processes, which may write them after this one is killed."""
+        self._append(self._parts, json.dumps({"batch": None, "parts": [], "next_part": next_part}).encode() + b"\n")
+
+    def add_parts(self, parts: Sequence[Part], records: Sequence[Mapping[str, Any]]) -> None:
+        """Note parts of another process, and commit their scopes. Rows of a scope without a record do not count."""
+        line = {"batch": None, "parts": [asdict(part) for part in parts]}
+        self._append(self._parts, json.dumps(line).encode() + b"\n")
+        self.parts += parts
+        self._append(self._scopes, b"".join(json.dumps({**each, "staged": None}).encode() + b"\n" for each in records))
+
     @property
     def scopes_file(self) -> Path:
         """The records of scopes."""
@@ -198,6 +210,7 @@ class RunningSync:
         for line in self._lines(self._parts, _PARTS):
             written.add(line["batch"])
             self.parts += [part_of(each) for each in line["parts"]]
+            self.next_part = max(self.next_part, line.get("next_part", 1))
         for line in self._lines(self._scopes, _SCOPES):
             found = line["staged"]
             if found is not None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from asyncauth._models.kinds import Kind, Record
     from asyncauth._models.metrics import Points
     from asyncauth._runtime.clock import Clock
+    from asyncauth.stores.parquet.manifest import Part
+    from asyncauth.stores.parquet.parts import Reservation, WrittenScope
     from asyncauth.stores.protocol import ExpectedTarget, Mode, Scope, ScopeStatus
 
 T = TypeVar("T")
@@ -200,6 +202,28 @@ class ParquetStore:
             return await self._in_writer(lambda: self._finish(scope, status))
         finally:
             self._wake_writers()
+
+    async def reserve(self, scopes: int) -> Reservation:
+        """Return numbers of a part that another process writes with `write_resources` or `write_points`.
+
+        Args:
+            scopes: scopes whose rows the part will have.
+        """
+        check_count("scopes", scopes)
+        return await self._in_writer(lambda: self._opened().reserve(scopes))
+
+    async def add_parts(self, reserved: Reservation, parts: Sequence[Part], scopes: Sequence[WrittenScope]) -> None:
+        """Name parts that another process has written, and commit their scopes.
+
+        Args:
+            reserved: what `reserve` returned in this sync.
+            parts: the descriptions of the parts; none if no scope has rows.
+            scopes: the scopes, in the order of their numbers.
+
+        Raises:
+            ConfigurationError: a part is not the reserved one, or there is another number of scopes.
+        """
+        await self._in_writer(lambda: self._opened().add_parts(reserved, parts, scopes))
 
     async def prune(self, *, older_than: float) -> int:
         """Leave out the parts of syncs that ended more than `older_than` seconds ago and count for no scope.
