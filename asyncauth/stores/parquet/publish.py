@@ -40,7 +40,7 @@ _LAST: Final = f"""create or replace temp table last_records as
         = (kept.kind, kept."partition", kept.account, kept.region)) as "fetch"
     from kept qualify row_number() over (partition by {_SCOPE} order by number desc) = 1"""
 _UNFETCHED: Final = f"""insert into last_records
-    with kinds as (select unnest($names) as kind, unnest($scopes) as scope),
+    with kinds as (select unnest($names::varchar[]) as kind, unnest($scopes::varchar[]) as scope),
     wanted as (select kind, t."partition", account, case scope when 'account' then 'global' else region end as region,
         bool_or(is_certain) as is_certain from targets t, kinds group by all)
     select $number + row_number() over (), {_SCOPE}, 'skipped', 0, null,
