@@ -29,13 +29,15 @@ class FailureCodes:
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
+        self.is_output_closed = False
 
     def observe(self, event: Event[Any]) -> str | None:
         """Return the line for a failure with a new code; None for every other event."""
         if not isinstance(event, TargetSettled) or event.error is None or event.status not in ("failed", "timed_out"):
             return None
         if isinstance(event.error, OutputClosedError):
-            return None  # the reader has what it wanted
+            self.is_output_closed = True  # the reader has what it wanted: that is no failure to show
+            return None
         code = clean(code_or_class(event.error))
         self._counts[code] = self._counts.get(code, 0) + 1
         if self._counts[code] > 1 or len(self._counts) > _MAX_CODES:
@@ -68,6 +70,10 @@ class CommandLines(LinesDisplay):
                 self._show(lambda rest=rest: self._write(f"asyncauth: {rest}"))  # type: ignore[misc]
         super().__call__(event)
 
+    def _end(self, event: RunFinished) -> None:
+        if not self._failures.is_output_closed:
+            super()._end(event)
+
     def _update(self, progress: RunProgress) -> None:
         super()._update(progress)
         waiting = self._waiting()
@@ -92,6 +98,13 @@ class CommandDisplay(LiveDisplay):
         for each in lines:
             self._show(lambda each=each: self._print(each))  # type: ignore[misc]
         super().__call__(event)
+
+    def _end(self, event: RunFinished) -> None:
+        if self._failures.is_output_closed:
+            if self._live is None:
+                return
+            self._live.transient = True  # its stop removes the display, and shows the cursor again
+        super()._end(event)
 
     def _print(self, line: str) -> None:
         from rich.text import Text

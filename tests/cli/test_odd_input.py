@@ -153,6 +153,21 @@ class TestStreams:
         assert "Warning" not in done.stderr
         assert ("199999999999" in done.stdout) == (">" not in closed or closed.startswith("2"))
 
+    @pytest.mark.parametrize(
+        ("arguments", "code"), [("check --accounts 100000000001 --profile global", 0), ("whoami --missing", 2)]
+    )
+    def test_a_message_that_cannot_be_written(self, cli: CommandLine, arguments: str, code: int) -> None:
+        """A note or a usage error that stderr does not take changes no exit code."""
+        done = subprocess.run(
+            ["bash", "-c", f"{' '.join(PROGRAM)} {arguments} 2>/dev/full"],
+            cwd=cli.folder,
+            env=cli.environ,
+            capture_output=True,
+            check=False,
+        )
+
+        assert done.returncode == code
+
     def test_an_encoding_without_a_character(self, cli: CommandLine) -> None:
         """In ASCII JSON escapes the character, and a table shows its number."""
         (cli.folder / "named.py").write_text("async def named(session):\n    return 'Zürich'\n", encoding="utf-8")
@@ -167,9 +182,9 @@ class TestStreams:
         assert "Z\\xfcrich" in table.stdout
 
     def test_a_closed_pipe_of_exec_is_quiet(self, cli: CommandLine) -> None:
-        """A reader that closes the pipe of `exec` is no failure of a target: 141, and no line on stderr."""
+        """A reader that closes the pipe of `exec` is no failure of a target: 141, and no code in the progress."""
         code = "import sys\nwhile True: sys.stdout.write('x' * 1000 + chr(10))"
-        command = [*PROGRAM, "exec", *cli.all_accounts(), "--exclude", DENIED, "--yes", "--no-progress"]
+        command = [*PROGRAM, "exec", *cli.all_accounts(), "--exclude", DENIED, "--yes"]
         process = subprocess.Popen(
             [*command, "--", sys.executable, "-c", code],
             cwd=cli.folder,
@@ -184,11 +199,15 @@ class TestStreams:
         errors = process.stderr.read().decode()
         process.stderr.close()
 
-        assert (process.wait(60), errors) == (141, "")
+        assert process.wait(60) == 141
+        assert errors == ""
 
     def test_a_program_that_ends_late_leaks_no_pipe(self, cli: CommandLine) -> None:
-        """A program that is ended at its timeout with unread output leaves no open pipe behind."""
-        code = "import sys, time; sys.stdout.write('x' * 10_000); sys.stdout.flush(); time.sleep(600)"
+        """A program that writes when it is ended at its timeout leaves no open pipe behind."""
+        code = (
+            "import os, signal, time\n"
+            "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'x' * 170_000), os._exit(0)))\ntime.sleep(600)"
+        )
         done = cli.run("exec", *ONE, "--timeout", "3", "--exec-output", "jsonl", "--", sys.executable, "-c", code)
 
         assert done.code == 1
