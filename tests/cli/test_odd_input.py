@@ -5,6 +5,7 @@ Whatever it is, the results of a run are written, and the exit code is the docum
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import math
@@ -19,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncauth.cli.output import Output
+from asyncauth.cli.programs import end_group
 from asyncauth.cli.text import to_json
 from tests.cli.conftest import DENIED
 from tests.support.command_line import PROGRAM
@@ -202,16 +204,25 @@ class TestStreams:
         assert process.wait(60) == 141
         assert errors == ""
 
-    def test_a_program_that_ends_late_leaks_no_pipe(self, cli: CommandLine) -> None:
-        """A program that writes when it is ended at its timeout leaves no open pipe behind."""
-        code = (
-            "import os, signal, time\n"
-            "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'x' * 170_000), os._exit(0)))\ntime.sleep(600)"
-        )
-        done = cli.run("exec", *ONE, "--timeout", "3", "--exec-output", "jsonl", "--", sys.executable, "-c", code)
 
-        assert done.code == 1
-        assert "Warning" not in done.stderr
+@pytest.mark.anyio
+async def test_a_program_that_is_ended_leaks_no_pipe() -> None:
+    """More than the pipes hold, written by a program when it is ended, is read, so that its pipes are closed."""
+    code = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b'x' * 170_000), os._exit(0)))\n"
+        "os.write(2, b'.')\ntime.sleep(600)"
+    )
+    before = len(os.listdir("/proc/self/fd"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+    )
+    assert process.stderr is not None
+    await process.stderr.read(1)
+    await end_group(process)
+
+    assert process.returncode == 0
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 @pytest.mark.botocore
