@@ -30,27 +30,13 @@ from asyncauth import AccountSession
 from asyncauth._clients import ClientFactory, builder
 from asyncauth._clients.http import SharedSession
 from asyncauth.testing import SimulatedFleet
-from tests.support.clients import ALICE, BOB, FakeIdentity, Server, access_key, ec2_error, serving
+from tests.support.clients import ALICE, BOB, FakeIdentity, Server, access_key, ec2_error
 from tests.support.fleets import pool_over
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving() as server:
-        yield server
-
-
-@pytest.fixture
-async def factory() -> AsyncIterator[ClientFactory]:
-    factory = ClientFactory(max_connections=20)
-    yield factory
-    await factory.aclose()
 
 
 # -- interface ------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from binascii import crc32
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import pytest
@@ -12,10 +12,7 @@ from aiohttp import web
 
 from asyncauth import PoolClosed
 from asyncauth._clients import ClientFactory
-from tests.support.clients import ALICE, BOB, FakeIdentity, ReceivedRequest, Server, serving
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from tests.support.clients import ALICE, BOB, FakeIdentity, ReceivedRequest, Server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
 
@@ -75,12 +72,6 @@ async def select(factory: ClientFactory, server: Server, account: str) -> Any:
         OutputSerialization={"CSV": {}},
     )
     return answer["Payload"]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving() as server:
-        yield server
 
 
 async def test_each_account_reads_its_own_records(server: Server) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
@@ -30,29 +30,12 @@ from tests.support.clients import (
     answer_as_signer,
     ec2_error,
     s3_error,
-    serving,
     xml,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
 
 BOTH = (ALICE, BOB)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving() as server:
-        yield server
-
-
-@pytest.fixture
-async def factory() -> AsyncIterator[ClientFactory]:
-    factory = ClientFactory(max_connections=50)
-    yield factory
-    await factory.aclose()
 
 
 async def both(factory: ClientFactory, *args: Any, **options: Any) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ import gc
 import io
 import threading
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -34,28 +34,11 @@ from tests.support.clients import (
     answer_as_signer,
     ec2_error,
     s3_error,
-    serving,
     sts_error,
     xml,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
-    async with serving() as server:
-        yield server
-
-
-@pytest.fixture
-async def factory() -> AsyncIterator[ClientFactory]:
-    factory = ClientFactory(max_connections=20)
-    yield factory
-    await factory.aclose()
 
 
 # -- closing -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from asyncauth.jobs import (
 from asyncauth.stores import SqliteStore
 from asyncauth.testing import CloudWatch, SimulatedFleet
 from tests.support.fleets import pool_over
+from tests.support.stores import rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,14 +61,6 @@ def loads(numbers: Any, stats: tuple[str, ...] = ("Average",), namespace: str = 
     return [
         MetricRequest(namespace, "Load", {"Series": f"{number:04d}"}, stats, 60, f"{number:04d}") for number in numbers
     ]
-
-
-def rows(path: Path, statement: str) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(path)
-    try:
-        return connection.execute(statement).fetchall()
-    finally:
-        connection.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -13,6 +12,7 @@ from asyncauth.jobs import EC2_INSTANCE, KINDS, sync
 from asyncauth.stores import SqliteStore
 from asyncauth.testing import SimulatedFleet
 from tests.support.fleets import pool_over
+from tests.support.stores import rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,14 +21,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
 
 PARTITIONS = [("aws", "us-east-1"), ("aws-cn", "cn-north-1")]
 SCOPES = "select region, kind, status, code, reason from scopes where sync = '2' order by region, kind"
-
-
-def rows(path: Path, statement: str) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(path)
-    try:
-        return connection.execute(statement).fetchall()
-    finally:
-        connection.close()
 
 
 @pytest.mark.parametrize(("partition", "region"), PARTITIONS)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from asyncauth._models.metrics import Points, Series
 from asyncauth.stores import Scope, ScopeStatus, SqliteStore, _schema
+from tests.support.stores import rows
 
 pytestmark = pytest.mark.anyio
 
@@ -40,14 +41,6 @@ async def sync(
         return await store.finish_scope(scope, status)
     finally:
         await store.close()
-
-
-def rows(path: Path, statement: str) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(path)
-    try:
-        return connection.execute(statement).fetchall()
-    finally:
-        connection.close()
 
 
 @pytest.fixture

@@ -9,32 +9,14 @@ from contextlib import closing
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
 
+from asyncauth._aws.region_selection import DEFAULT_REGIONS
 from asyncauth.stores import _schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-REGIONS = (
-    "global",
-    "ap-northeast-1",
-    "ap-northeast-2",
-    "ap-northeast-3",
-    "ap-south-1",
-    "ap-southeast-1",
-    "ap-southeast-2",
-    "ca-central-1",
-    "eu-central-1",
-    "eu-north-1",
-    "eu-west-1",
-    "eu-west-2",
-    "eu-west-3",
-    "sa-east-1",
-    "us-east-1",
-    "us-east-2",
-    "us-west-1",
-    "us-west-2",
-)
+REGIONS = ("global", *DEFAULT_REGIONS)
 KINDS = ("ec2:instance", "ec2:volume", "s3:bucket")
 
 
