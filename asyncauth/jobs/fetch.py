@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore import xform_name
@@ -25,6 +26,7 @@ RESTARTS: Final = 3
 #: EC2 answers this in the middle of unfiltered paging when an instance ends between two pages (aws-sdk-java#911).
 _VANISHED: Final = "InvalidInstanceID.NotFound"
 _TAGS_PER_CALL: Final = 200
+_FIRST_MEMBER: Final = re.compile(r"\w+", re.ASCII)
 #: Records that are made on the event loop: about 2 ms.
 _RECORDS_INLINE: Final = 20
 #: Records of a larger page that are made before the event loop runs: about 1 ms.
@@ -58,7 +60,7 @@ async def fetch(
     async with session.client(kind.service, home if kind.scope == "account" else None) as client:
         images = await _images(client, notes) if kind.name == "ec2:instance" else {}
         async for page in _pages(client, kind):
-            resources = compile_path(kind.result)(page) or []
+            resources = _take(page, kind)
             if kind.name == "ec2:instance":
                 await _add_tags(client, resources)
                 for each in resources:
@@ -66,7 +68,22 @@ async def fetch(
             for then in kind.then:
                 resources = await _describe(client, kind, then, resources)
             if resources:
-                yield await _records(maker, resources)
+                records = _records(maker, resources)
+                del resources  # while the next page is on its way, nothing of this one is needed
+                yield await records
+
+
+def _take(page: Mapping[str, Any], kind: Kind) -> list[Any]:
+    """Return the resources of a page, and remove them from it: the paginator keeps each page until it has the next one.
+
+    The last element stays, because some paginators' tokens are a part of it.
+    """
+    resources = [*(compile_path(kind.result)(page) or ())]
+    member = _FIRST_MEMBER.match(kind.result)
+    listed = None if member is None else page.get(member[0])
+    if isinstance(listed, list):
+        del listed[:-1]
+    return resources
 
 
 def has_vanished(error: BaseException) -> bool:

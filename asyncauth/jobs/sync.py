@@ -137,6 +137,7 @@ class _Targets:
                 async with aclosing(fetch(session, kind, raw=self._raw, notes=notes)) as pages:
                     async for page in pages:
                         await self._store.write(scope, page)
+                        del page  # not in memory while the next one is on its way
             except Exception as error:
                 if not has_vanished(error) or restarts == RESTARTS:
                     raise
