@@ -33,6 +33,7 @@ from benchmarks import (
     server,
     short,
     startup,
+    store,
     sweep,
     tls,
 )
@@ -54,6 +55,7 @@ SECTIONS: Final = (
     "ablation",
     "sweep",
     "engine",
+    "store",
     "parquet",
 )
 SIZES: Final = (10, 100, 1_000, 10_000)
@@ -95,6 +97,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             names = [name for name in bigpage.VARIANT_NAMES if name in chosen]
             few = {"accounts": 8, "runs": 1} if quick else {}
             result[section] = bigpage.run(names, **few, log=_log)
+        elif section == "store":
+            result[section] = store.run(**(store.QUICK if quick else {}), log=_log)
         elif section == "tls":
             names = [name for name in tls.VARIANT_NAMES if name in chosen and not (quick and name in tls.ACCOUNTS)]
             result[section] = tls.run(names, accounts=400 if quick else 1_000, runs=1 if quick else 3, log=_log)
@@ -158,6 +162,7 @@ def _question(section: str) -> str:
         "fleet": fleet,
         "live": live,
         "bigpage": bigpage,
+        "store": store,
         "tls": tls,
         "micro": micro,
         "login": login,

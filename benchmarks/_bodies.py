@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import time
 from functools import lru_cache
 from typing import Final
 
@@ -12,6 +14,10 @@ ROLE: Final = "manage-role"
 
 #: Replaced by the account id. It has the length of an account id, so that Content-Length does not change.
 PLACEHOLDER: Final = b"@ACCOUNT_ID@"
+#: Replaced by the number of the page in three digits: instances of different pages have different ids.
+PAGE_PLACEHOLDER: Final = b"@P@"
+#: Replaced by nothing on the last page, else by the token of the next one.
+TOKEN_PLACEHOLDER: Final = b"@NEXT_TOKEN@"
 
 
 def account_ids(count: int, start: int = 1) -> list[str]:
@@ -83,14 +89,43 @@ def describe_instances(count: int, *, detailed: bool) -> bytes:
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         '<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
         "<requestId>8f7724cf-496f-496e-8fe3-example</requestId>"
-        f"<reservationSet>{reservations}</reservationSet></DescribeInstancesResponse>"
+        f"<reservationSet>{reservations}</reservationSet>{TOKEN_PLACEHOLDER.decode()}</DescribeInstancesResponse>"
     ).encode()
+
+
+def image_metadata() -> bytes:
+    """Return DescribeInstanceImageMetadata's answer with the one image of all instances."""
+    return (
+        b'<DescribeInstanceImageMetadataResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+        b"<requestId>8f7724cf-496f-496e-8fe3-example</requestId><instanceImageMetadataSet><item>"
+        b"<instanceId>i-00000000000000001</instanceId><imageMetadata><imageId>ami-0abcdef1234567890</imageId>"
+        b"<name>worker-2026-03</name><imageOwnerId>amazon</imageOwnerId><imageState>available</imageState>"
+        b"<creationDate>2026-02-01T00:00:00.000Z</creationDate><isPublic>false</isPublic></imageMetadata></item>"
+        b"</instanceImageMetadataSet></DescribeInstanceImageMetadataResponse>"
+    )
+
+
+def metric_data(series: int, points: int) -> bytes:
+    """Return GetMetricData's answer in JSON: queries `q0`, `q1` and so on, each with a point for each minute."""
+    last = int(time.time()) // 60 * 60 - 600
+    instants = [last - 60 * number for number in reversed(range(points))]
+    results = [
+        {
+            "Id": f"q{number}",
+            "Label": f"Load {number}",
+            "StatusCode": "Complete",
+            "Timestamps": instants,
+            "Values": [(number * 7919 + each * 104_729) % 100_003 / 1_000.3 for each in range(points)],
+        }
+        for number in range(series)
+    ]
+    return json.dumps({"MetricDataResults": results, "Messages": []}).encode()
 
 
 def _lean_instance(number: int) -> str:
     address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
     return (
-        f"<instanceId>i-{number:017x}</instanceId><imageId>ami-0abcdef1234567890</imageId>"
+        f"<instanceId>i-{number:014x}{PAGE_PLACEHOLDER.decode()}</instanceId><imageId>ami-0abcdef1234567890</imageId>"
         "<instanceState><code>16</code><name>running</name></instanceState>"
         f"<privateDnsName>ip-{address.replace('.', '-')}.{REGION}.compute.internal</privateDnsName><dnsName/>"
         "<reason/><amiLaunchIndex>0</amiLaunchIndex><productCodes/><instanceType>m6i.large</instanceType>"

@@ -96,12 +96,33 @@ def claims(result: Mapping[str, Any]) -> list[Claim]:
         if row["variant"] == OURS:
             found.append(Claim("event-loop lag under big pages, p99, ms", row["lag_p99_ms"], 30.0))
             found.append(Claim("event-loop lag under big pages, worst, ms", row["lag_worst_ms"], 100.0))
+    found += _store_claims(result.get("store", {}))
     for row in result.get("tls", {}).get("rows", ()):
         if row["variant"] == OURS:
             found += [
                 Claim(f"TLS handshakes at {endpoint.upper()} per account at once", count / row["at_once"], 1.0)
                 for endpoint, count in row["handshakes"].items()
             ]
+    return found
+
+
+def _store_claims(store: Mapping[str, Any]) -> list[Claim]:
+    found = [
+        Claim(f"rows into SQLite, {row['way']}, against plain executemany", row["share"], 0.7, at_most=False)
+        for row in store.get("writes", ())
+    ]
+    for key, what in (("lag", "a sync"), ("metrics", "a page of 100,000 data points")):
+        if row := store.get(key):
+            found.append(Claim(f"event-loop lag under {what}, p99, ms", row["lag_p99_ms"], 30.0))
+            found.append(Claim(f"event-loop lag under {what}, worst, ms", row["lag_worst_ms"], 150.0))
+    if rows := store.get("memory"):
+        few, many = rows
+        text = f"peak RSS at {many['rows']:,} rows above that at {few['rows']:,}, MiB"
+        found.append(Claim(text, many["peak_rss_mib"] - few["peak_rss_mib"], 40.0))
+    if rows := store.get("large"):
+        _, page, pages = rows
+        text = f"peak RSS of a sync with {pages['instances']:,} instances an account above {page['instances']:,}, MiB"
+        found.append(Claim(text, pages["peak_rss_mib"] - page["peak_rss_mib"], 40.0))
     return found
 
 
@@ -363,6 +384,53 @@ def _bigpage_parts(bigpage: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _store_parts(store: Mapping[str, Any]) -> list[str]:
+    parts = [
+        "## Into the SQLite store\n",
+        (
+            f"Instances of real size in scopes of {store['scope_rows']:,}, beside a writer that does nothing but "
+            "`executemany` of the same rows, in turn. Both encode them as JSON; the third column is the plain writer "
+            "without that time.\n"
+        ),
+    ]
+    if rows := store.get("writes"):
+        columns = {
+            "store_per_second": "store, rows/s",
+            "plain_per_second": "plain, rows/s",
+            "encoded_per_second": "encoded before, rows/s",
+            "share": "share",
+            "scope_seconds": "seconds a scope",
+            "commit_seconds": "its commit, seconds",
+        }
+        cells = [[row["way"], *(number(row[key]) for key in columns)] for row in rows]
+        parts.append(table(["rows", *columns.values()], cells))
+    keys = ("lag_p50_ms", "lag_p99_ms", "lag_worst_ms", "wall_seconds")
+    lags: list[list[str]] = []
+    lag, metrics = store.get("lag"), store.get("metrics")
+    if lag:
+        text = f"a sync of {lag['accounts']} pages of {lag['instances']:,} instances, {lag['at_once']} at once"
+        lags.append([text, str(lag["runs"]), *(number(lag[key]) for key in keys)])
+    if metrics:
+        text = f"a sync of a page of {metrics['points']:,} data points"
+        lags.append([text, str(metrics["runs"]), *(number(metrics[key]) for key in keys)])
+    if lags:
+        parts.append(table(["event loop during", "runs", "lag p50 ms", "lag p99 ms", "lag worst ms", "seconds"], lags))
+    if lag:
+        parts.append(
+            f"The store takes {lag['store_share']:.0%} of the sync's CPU time. The lag of an idle loop was up to "
+            f"{number(lag['idle_worst_ms'], ' ms')} in the same processes.\n"
+        )
+    sizes = [[f"{row['rows']:,} rows into the store", row] for row in store.get("memory", ())]
+    sizes += [
+        [f"a sync of {row['accounts']} accounts with {row['instances']:,} instances each", row]
+        for row in store.get("large", ())
+    ]
+    if sizes:
+        peaks = [[text, number(row["peak_rss_mib"]), number(row["wall_seconds"])] for text, row in sizes]
+        parts.append(table(["memory", "peak RSS MiB", "seconds"], peaks))
+    return parts
+
+
 def _tls_parts(tls: Mapping[str, Any]) -> list[str]:
     return [
         f"## Over TLS, {tls['latency_ms']:g} ms of latency\n",
@@ -613,6 +681,7 @@ def _apart(section: Mapping[str, Any]) -> list[str]:
 
 _SECTION_PARTS: Final[dict[str, Callable[[Mapping[str, Any]], list[str]]]] = {
     "bigpage": _bigpage_parts,
+    "store": _store_parts,
     "tls": _tls_parts,
     "micro": _micro_parts,
     "login": _login_parts,

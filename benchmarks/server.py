@@ -2,7 +2,7 @@
 
 It answers `AssumeRole` for the account in the role's ARN, and `DescribeInstances` for the account *that signed*: access
 key id and session token contain their account, and the answer's owner is the signer. A client that signs as the wrong
-account gets the wrong owner, and every benchmark checks the owner.
+account gets the wrong owner, and every benchmark checks the owner. `GetMetricData` has the same answer for all.
 
     python -m benchmarks.server --measure      requests a second that one core of it answers
 
@@ -35,11 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_MAX_REQUEST_BYTES: Final = 65_536
+_MAX_REQUEST_BYTES: Final = 1 << 20
+_SETTINGS: Final = ("latency", "instances", "pages", "detailed", "verify", "metric_series", "metric_points")
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _SIGNER = re.compile(rb"Credential=A[KS]IABNCH(\d{12})/")
 _TOKEN = re.compile(rb"(?i)\r\nx-amz-security-token: *BNCHTOKEN(\d{12})")
 _ACTION = re.compile(rb"(?:^|&)Action=(\w+)")
+_NEXT = re.compile(rb"NextToken=(\d+)")
+_TARGET = re.compile(rb"(?i)\r\nx-amz-target: *\w+\.(\w+)")
 _ROLE = re.compile(rb"RoleArn=arn%3Aaws%3Aiam%3A%3A(\d{12})%3Arole")
 
 
@@ -58,11 +61,13 @@ class _Listener:
 class _Server:
     """State and answers of the server."""
 
-    def __init__(self, *, latency: float, instances: int, detailed: bool, verify: bool) -> None:
+    def __init__(self, *, latency: float, instances: int, pages: int, detailed: bool, verify: bool) -> None:
         self.listeners = {name: _Listener() for name in ("sts", "ec2")}
         self.requests: dict[str, int] = {}
         self.crossed = 0
         self.latency, self.instances, self.detailed, self.verify = latency, instances, detailed, verify
+        self.pages = pages
+        self.metric_series, self.metric_points = 0, 0
         self._identity = _bodies.caller_identity()
         self._assume_role = b""
         self._assume_role_until = 0.0
@@ -70,10 +75,11 @@ class _Server:
 
     def _render(self) -> None:
         self._page = _bodies.describe_instances(self.instances, detailed=self.detailed)
+        self._metrics = _bodies.metric_data(self.metric_series, self.metric_points)
 
     def answer(self, head: bytes, body: bytes) -> bytes:
         signer = _SIGNER.search(head)
-        found = _ACTION.search(body)
+        found = _ACTION.search(body) or _TARGET.search(head)
         action = found[1].decode() if found else "other"
         self.requests[action] = self.requests.get(action, 0) + 1
         if signer is None:
@@ -83,7 +89,11 @@ class _Server:
             self.crossed += 1
             return _http(403, _bodies.refusal("SignatureDoesNotMatch", "key id, token and signature disagree"))
         if action == "DescribeInstances":
-            return _http(200, self._page.replace(_bodies.PLACEHOLDER, account))
+            return _http(200, self._page_of(account, body))
+        if action == "DescribeInstanceImageMetadata":
+            return _http(200, _bodies.image_metadata())
+        if action == "GetMetricData":
+            return _http(200, self._metrics, b"application/x-amz-json-1.0")
         if action == "AssumeRole" and (role := _ROLE.search(body)):
             secret = _bodies.secret(role[1].decode()).encode()
             return _http(200, self._credentials().replace(_bodies.PLACEHOLDER, role[1]).replace(b"@SECRET@", secret))
@@ -94,6 +104,13 @@ class _Server:
             text = b'{"__type":"AccessDeniedException","Message":"no access to Organizations here"}'
             return _http(400, text, b"application/x-amz-json-1.1")
         return _http(400, _bodies.refusal("InvalidAction", "the canned server does not know this action"))
+
+    def _page_of(self, account: bytes, body: bytes) -> bytes:
+        found = _NEXT.search(body)
+        number = int(found[1]) if found else 0
+        token = b"<nextToken>%d</nextToken>" % (number + 1) if number + 1 < self.pages else b""
+        page = self._page.replace(_bodies.PLACEHOLDER, account).replace(_bodies.TOKEN_PLACEHOLDER, token)
+        return page.replace(_bodies.PAGE_PLACEHOLDER, b"%03d" % number)
 
     def _is_consistent(self, account: bytes, head: bytes, body: bytes) -> bool:
         token = _TOKEN.search(head)
@@ -114,7 +131,7 @@ class _Server:
     def control(self, path: str, body: bytes) -> bytes:
         if path == "/__config":
             for name, value in json.loads(body).items():
-                if name not in {"latency", "instances", "detailed", "verify"}:
+                if name not in _SETTINGS:
                     return _http(400, b"{}", b"application/json")
                 setattr(self, name, value)
             self._render()
@@ -202,7 +219,11 @@ class _Connection(asyncio.Protocol):
 async def _serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     server = _Server(
-        latency=options.latency, instances=options.instances, detailed=options.detailed, verify=options.verify
+        latency=options.latency,
+        instances=options.instances,
+        pages=options.pages,
+        detailed=options.detailed,
+        verify=options.verify,
     )
     context = None
     if options.certificate:
@@ -234,6 +255,7 @@ class CannedServer:
     Args:
         latency: seconds before every answer.
         instances: number of instances in an answer to DescribeInstances.
+        pages: number of such answers, until the last one has no token.
         detailed: use instances of real size (3.9 kB) instead of small ones (1 kB).
         verify: check every signature, which makes the server a third slower.
         certificates: the paths of a CA, a certificate and its key; None: plain HTTP.
@@ -244,12 +266,13 @@ class CannedServer:
         *,
         latency: float = 0.0,
         instances: int = 5,
+        pages: int = 1,
         detailed: bool = False,
         verify: bool = False,
         certificates: tuple[Path, Path, Path] | None = None,
     ) -> None:
         self._certificates = certificates
-        self._arguments = [f"--latency={latency}", f"--instances={instances}"]
+        self._arguments = [f"--latency={latency}", f"--instances={instances}", f"--pages={pages}"]
         self._arguments += ["--detailed"] * detailed + ["--verify"] * verify
         if certificates is not None:
             self._arguments += [f"--certificate={certificates[1]}", f"--key={certificates[2]}"]
@@ -290,6 +313,7 @@ class CannedServer:
             "AWS_ENDPOINT_URL": url["sts"],
             "AWS_ENDPOINT_URL_STS": url["sts"],
             "AWS_ENDPOINT_URL_EC2": url["ec2"],
+            "AWS_ENDPOINT_URL_CLOUDWATCH": url["ec2"],
             "BENCHMARK_CONTROL_PORT": str(self.ports["control"]),
             **trust,
         }
@@ -303,7 +327,7 @@ class CannedServer:
         return control(self.ports["control"], "/__reset")
 
     def configure(self, **settings: float | bool) -> dict[str, Any]:
-        """Change `latency`, `instances`, `detailed` or `verify` from now on."""
+        """Change settings from now on: those of the class, and `metric_series` and `metric_points`."""
         return control(self.ports["control"], "/__config", settings)
 
 
@@ -373,6 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server", description="The canned AWS server.")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before every answer")
     parser.add_argument("--instances", type=int, default=5, help="instances per DescribeInstances answer")
+    parser.add_argument("--pages", type=int, default=1, help="DescribeInstances answers until the last one")
     parser.add_argument("--detailed", action="store_true", help="instances of 3.9 kB instead of 1 kB")
     parser.add_argument("--verify", action="store_true", help="check every signature")
     parser.add_argument("--certificate", help="serve TLS with this certificate")

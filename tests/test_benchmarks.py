@@ -36,6 +36,7 @@ from benchmarks import (
     rate_simulation,
     short,
     startup,
+    store,
     sweep,
     tls,
 )
@@ -639,6 +640,48 @@ def result() -> dict[str, Any]:
                 }
             ],
         },
+        "store": {
+            "scope_rows": 5_000,
+            "writes": [
+                {
+                    "way": way,
+                    "store_per_second": 40_000.0,
+                    "plain_per_second": 50_000.0,
+                    "encoded_per_second": 90_000.0,
+                    "share": share,
+                    "scope_seconds": 0.2,
+                    "commit_seconds": 0.1,
+                }
+                for way, share in (("narrow", 0.8), ("with raw", 0.6))
+            ],
+            "memory": [
+                {"rows": rows, "peak_rss_mib": 100.0 + rows / 20_000, "wall_seconds": 9.0} for rows in (10_000, 10**6)
+            ],
+            "lag": {
+                "accounts": 50,
+                "at_once": 20,
+                "runs": 3,
+                "instances": 1_000,
+                "lag_p50_ms": 1.0,
+                "lag_p99_ms": 12.0,
+                "lag_worst_ms": 151.0,
+                "idle_worst_ms": 2.0,
+                "store_share": 0.31,
+                "wall_seconds": 9.0,
+            },
+            "metrics": {
+                "points": 100_000,
+                "runs": 3,
+                "lag_p50_ms": 1.0,
+                "lag_p99_ms": 31.0,
+                "lag_worst_ms": 20.0,
+                "wall_seconds": 0.5,
+            },
+            "large": [
+                {"accounts": 60, "instances": instances, "peak_rss_mib": memory, "wall_seconds": 30.0}
+                for instances, memory in ((50, 90.0), (1_000, 180.0), (5_000, 193.0))
+            ],
+        },
         "tls": {
             "latency_ms": 30.0,
             "rows": [
@@ -665,6 +708,30 @@ def result() -> dict[str, Any]:
     }
 
 
+def test_writes_are_compared_with_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both writers land every row and raw answer, or the measurement fails."""
+    monkeypatch.setattr(store, "PAGES_PER_SCOPE", 1)
+
+    measured = store.measure_writes(True, 1, 1)
+
+    assert measured["rows"] == 1_000
+    assert measured["share"] > 0
+    assert measured["encoded_per_second"] > measured["plain_per_second"]
+
+
+def test_a_sync_of_pages_lands_in_the_store() -> None:
+    """Pages have different instances; a page of metrics has its points; what does not land fails the measurement."""
+    arguments = {"accounts": 2, "pages": 2, "instances": 30, "keep": True, "at_once": 2}
+    with CannedServer(instances=30, pages=2, detailed=True, verify=True) as server:
+        measured = store._child("measure_sync", server.environment(), **arguments)
+        stats = server.stats()["requests"]
+        with pytest.raises(ChildFailed, match="2 accounts of 90 instances"):
+            store._child("measure_sync", server.environment(), **{**arguments, "pages": 3})
+
+    assert measured["peak_rss_mib"] > 0
+    assert stats["DescribeInstances"] == 2 * 2 + 1  # and the first page of the account that is not counted
+
+
 def test_ratios_are_judged(result: dict[str, Any]) -> None:
     """Each promise is compared with its ratio, whether kept or broken."""
     judged = {claim.text: (pytest.approx(claim.measured), claim.holds) for claim in _report.claims(result)}
@@ -687,6 +754,14 @@ def test_ratios_are_judged(result: dict[str, Any]) -> None:
         "start of Tab, milliseconds": (201.0, False),
         "event-loop lag under big pages, p99, ms": (12.0, True),
         "event-loop lag under big pages, worst, ms": (140.0, False),
+        "rows into SQLite, narrow, against plain executemany": (0.8, True),
+        "rows into SQLite, with raw, against plain executemany": (0.6, False),
+        "event-loop lag under a sync, p99, ms": (12.0, True),
+        "event-loop lag under a sync, worst, ms": (151.0, False),
+        "event-loop lag under a page of 100,000 data points, p99, ms": (31.0, False),
+        "event-loop lag under a page of 100,000 data points, worst, ms": (20.0, True),
+        "peak RSS at 1,000,000 rows above that at 10,000, MiB": (49.5, False),
+        "peak RSS of a sync with 5,000 instances an account above 1,000, MiB": (13.0, True),
         "TLS handshakes at STS per account at once": (1.0, True),
         "TLS handshakes at EC2 per account at once": (1.005, False),
     }
@@ -707,6 +782,11 @@ def test_page_contains_the_figures(result: dict[str, Any]) -> None:
     assert "| **asyncauth** | 1,000 | 3 | 200 | 118 | 121 | 200 | 201 |" in page
     assert "| **asyncauth** | 2 | 1.00 | 12.0 | 140 |" in page
     assert "| Tab | 15 | 201 | 90.0 to 210 | 90.0 |" in page
+    assert "| with raw | 40,000 | 50,000 | 90,000 | 0.60 | 0.20 | 0.10 |" in page
+    assert "| a sync of 50 pages of 1,000 instances, 20 at once | 3 | 1.00 | 12.0 | 151 | 9.00 |" in page
+    assert "| a sync of a page of 100,000 data points | 3 | 1.00 | 31.0 | 20.0 | 0.50 |" in page
+    assert "The store takes 31% of the sync's CPU time." in page
+    assert "| a sync of 60 accounts with 5,000 instances each | 193 | 30.0 |" in page
     assert "- runacross: not run" in page
     assert "| **asyncauth** | 2 | 0.75 | 1.25 |" in page
     assert "| the cached token has ended | **asyncauth** | 3 | 1,200 | 0.31 | 0.30 | 1 | 2 |" in page
