@@ -18,7 +18,14 @@ import click
 import pytest
 
 from asyncauth.cli.commands import metrics
-from asyncauth.cli.metric_options import NAMESPACES, DurationType, TimeType, check_statistics, find_presets
+from asyncauth.cli.metric_options import (
+    NAMESPACES,
+    DurationType,
+    NamespaceType,
+    TimeType,
+    check_statistics,
+    find_presets,
+)
 from asyncauth.jobs import PRESETS
 from tests.cli.conftest import DENIED
 from tests.support.command_line import PROGRAM, CommandLine
@@ -257,6 +264,37 @@ class TestStore:
         assert (estimate["metrics"], counts.billed_metrics) == (24, 24)
         assert 0 < estimate["data_points"] <= 30 * 4
 
+    def test_ctrl_c_keeps_what_had_finished(self, cli: CommandLine) -> None:
+        """Ctrl-C ends with 130; the store has the points of whole scopes, is not locked, and marks the rest."""
+        cli.fleet.blocking.fault(action="GetMetricData", account="100000000002", kind="hang")
+        process = cli.start("metrics", *cli.all_accounts(), "--store", "inventory.db", "--output", "jsonl")
+        assert process.stderr is not None
+        while "AccessDenied" not in process.stderr.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+        store = cli.folder / "inventory.db"
+
+        assert process.returncode == 130
+        assert json.loads(out)["namespace"] == "AWS/EC2"
+        assert json.loads(out)["incomplete"] >= 2
+        assert rows(store, "select state from syncs") == [("interrupted",)]
+        found = dict(rows(store, "select account, status from scopes"))
+        assert found["100000000002"] != "ok"
+        measured = {account for (account,) in rows(store, "select distinct account from metric_values")}
+        assert measured == {account for account, status in found.items() if status == "ok"}
+        cli.fleet.blocking.clear_faults()
+        assert cli.run("metrics", *reachable(cli), "--store", "inventory.db").code == 0
+
+    def test_metrics_in_a_data_set(self, cli: CommandLine) -> None:
+        """A store of Parquet has the points as well, for `asyncauth sql`."""
+        pytest.importorskip("duckdb")
+        done = cli.run("metrics", *reachable(cli), "--store", "fleet.parquet")
+        counted = cli.run("sql", "--store", "fleet.parquet", "select count(*) as points from metric_values")
+
+        assert done.code == 0, done.stderr
+        assert counted.records == [{"points": done.records[0]["points"]}] != [{"points": 0}]
+
     def test_a_given_time_does_not_move_the_next_sync(self, cli: CommandLine) -> None:
         """A sync of an hour of yesterday fetches it, and the next one begins at its own history."""
         options = ("metrics", *reachable(cli), "--store", "inventory.db")
@@ -284,7 +322,7 @@ class TestUsage:
             (("--start-time", "1h", "--history", "2h"), "in place of --history"),
             (("--mode", "upsert"), "--mode needs --store"),
             (("--journal", "j"), "--journal needs --store"),
-            (("--store", "points.csv"), "a store of this format has no metrics"),
+            (("--store", "points.csv"), "this format has no metrics"),
             (("--inventory", "missing.db"), "there is no such store"),
             (("--inventory", "x", "--linked"), "so not with --inventory"),
             (("--price", "nan"), "finite"),
@@ -311,6 +349,17 @@ class TestOptions:
     def test_the_namespaces_are_those_of_the_library(self) -> None:
         """Help and Tab show them without an import of botocore."""
         assert list(PRESETS) == list(NAMESPACES)
+
+    def test_tab_completes_namespaces(self) -> None:
+        """With or without `AWS/`, in any case."""
+        context, argument = click.Context(click.Command("metrics")), click.Argument(["namespaces"])
+
+        def completed(word: str) -> list[str]:
+            return [item.value for item in NamespaceType().shell_complete(context, argument, word)]
+
+        assert completed("e") == ["AWS/EC2", "AWS/EBS"]
+        assert completed("AWS/L") == ["AWS/Lambda"]
+        assert completed("") == list(NAMESPACES)
 
     def test_names_and_patterns(self) -> None:
         """With or without `AWS/`, in any case, as a pattern, each once."""

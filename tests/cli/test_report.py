@@ -71,11 +71,13 @@ async def test_without_the_extra(folder: Path) -> None:
 async def test_a_store_without_a_sync_is_an_error(tmp_path: Path) -> None:
     """A missing file, another program's file and a store without a sync are named, with exit code 4."""
     (tmp_path / "notes.db").write_text("notes " * 1_000)
+    (tmp_path / "inventory.parquet").mkdir()
     store = SqliteStore(tmp_path / "empty.db")
     await store.begin("1", [EC2_INSTANCE])
     await store.close()
     for name, why in (
         ("missing.db", "there is no store 'missing.db'"),
+        ("inventory.parquet", "'inventory.parquet' is a directory, such as a Parquet data set"),
         ("notes.db", "'notes.db' is not a SQLite store of asyncauth"),
         ("empty.db", "the store 'empty.db' has no sync that fetched anything"),
     ):

@@ -32,7 +32,7 @@ from asyncauth.cli.options import (
 from asyncauth.cli.selection import Selection
 from asyncauth.cli.signals import run_async
 from asyncauth.cli.source import SourceOptions
-from asyncauth.cli.store_files import MODES, open_store
+from asyncauth.cli.store_files import MODES, STORE_FORMATS, open_store
 from asyncauth.cli.text import note
 
 if TYPE_CHECKING:
@@ -52,8 +52,14 @@ def _check_price(context: click.Context, parameter: click.Parameter, value: floa
 
 @click.command("metrics", epilog=f"Namespaces with a preset: {', '.join(NAMESPACES)}.")
 @click.argument("namespaces", nargs=-1, type=NamespaceType(), metavar="[NAMESPACE]...")
-@click.option("--store", "store_path", metavar="PATH", help="Write into this store, beside its inventory: SQLite.")
-@click.option("--mode", type=click.Choice(MODES), help="Mode of the store, as of its inventory.  [default: upsert]")
+@click.option(
+    "--store",
+    "store_path",
+    metavar="PATH",
+    help="Write into this store, beside its inventory: SQLite, or by its suffix .parquet (a folder).",
+)
+@click.option("--store-format", type=click.Choice(STORE_FORMATS), help="Format of the store, whatever its suffix.")
+@click.option("--mode", type=click.Choice(MODES), help="Mode of the store, as of its inventory.")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for another run's lock.")
 @click.option(
     "--inventory",
@@ -122,6 +128,7 @@ def _check_price(context: click.Context, parameter: click.Parameter, value: floa
 def command(
     namespaces: tuple[str, ...],
     store_path: str | None,
+    store_format: str | None,
     mode: str | None,
     wait: float | None,
     inventory: str | None,
@@ -150,15 +157,17 @@ def command(
 
     store: MetricStore | None = None
     if store_path is None:
-        for option, value in (("--mode", mode), ("--wait", wait)):
+        for option, value in (("--mode", mode), ("--wait", wait), ("--store-format", store_format)):
             if value is not None:
                 raise click.UsageError(f"{option} needs --store")
         if options["journal"] is not None:
             raise click.UsageError("--journal needs --store: what a journal skips would be missing from the output")
     else:
-        opened: Any = open_store(store_path, chosen=None, mode=mode, wait=wait)
+        opened: Any = open_store(store_path, chosen=store_format, mode=mode, wait=wait)
         if not hasattr(opened, "write_points"):
-            raise click.UsageError(f"--store {store_path}: a store of this format has no metrics; SQLite has")
+            raise click.UsageError(
+                f"--store {store_path}: a store of this format has no metrics; SQLite and Parquet have"
+            )
         store = opened
     source = PricedMetrics(_source_of(presets, inventory, options))
     job = _job(presets, source, options)

@@ -100,6 +100,9 @@ def _load_jinja() -> Any:
 
 
 def _read(path: Path) -> _Contents:
+    if path.is_dir():
+        name = printable(str(path), 300)
+        raise ConfigurationError(f"{name!r} is a directory, such as a Parquet data set; the report reads SQLite stores")
     if not path.is_file():
         raise ConfigurationError(f"there is no store {printable(str(path), 300)!r}; `sync` writes one")
     try:
