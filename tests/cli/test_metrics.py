@@ -326,6 +326,8 @@ class TestUsage:
             (("--inventory", "missing.db"), "there is no such store"),
             (("--inventory", "x", "--linked"), "so not with --inventory"),
             (("--price", "nan"), "finite"),
+            (("--ask-above", "nan"), "finite"),
+            (("--start-time", "2999-01-01"), "--start-time 2999-01-01T00:00:00+00:00 is in the future"),
         ],
     )
     def test_mistakes_are_named(self, arguments: tuple[str, ...], message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sqlite3
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -115,6 +116,7 @@ def _check_price(context: click.Context, parameter: click.Parameter, value: floa
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
+    callback=_check_price,
     metavar="USD",
     help="Request consent if the estimate is higher; without a terminal it needs --yes.",
 )
@@ -206,6 +208,8 @@ def _job(presets: list[MetricPreset], source: PricedMetrics, options: dict[str, 
     for option, time, other in (("--start-time", "start", "history"), ("--end-time", "end", "delay")):
         if times[time] is not None and seconds[other] is not None:
             raise click.UsageError(f"{option} is in place of --{other}")
+    if times["start"] is not None and times["start"] >= datetime.now(UTC):
+        raise click.UsageError(f"--start-time {times['start'].isoformat()} is in the future")
     given = {name: value for name, value in (times | seconds).items() if value is not None}
     try:
         return cloudwatch_metrics(presets, dimensions=source, price=options.pop("price"), **given)
