@@ -42,6 +42,8 @@ def open_store(path: str, *, chosen: str | None, mode: str | None, wait: float |
     if name == "sqlite":
         return SqliteStore(path, mode=mode or "upsert", wait=wait or 0)  # type: ignore[arg-type]  # checked by click
     if name == "parquet":
+        if mode == "upsert":
+            raise click.UsageError(f"--mode upsert is for SQLite stores; {path} is a store of parquet")
         return ParquetStore(path, mode=mode or "mirror", wait=wait or 0)  # type: ignore[arg-type]  # checked by click
     for option, value in (("--mode", mode), ("--wait", wait)):
         if value is not None:

@@ -170,19 +170,23 @@ class TestStores:
         assert rows(store, "select count(*) from resources where gone_at is not null and id = 'i-gone'") == [(1,)]
 
     def test_text_stores_by_suffix(self, cli: CommandLine) -> None:
-        """`.jsonl` and `.csv` choose the format, `--store-format` wins, and SQLite's options are refused there."""
+        """`.jsonl`, `.csv` and `.parquet` choose the format, `--store-format` wins, and other options are refused."""
         options = ("inventory", "ec2:vpc", *reachable(cli))
         done = [
             cli.run(*options, "--store", "x.jsonl", "--no-raw"),
             cli.run(*options, "--store", "x.csv"),
             cli.run(*options, "--store", "plain", "--store-format", "jsonl"),
+            cli.run(*options, "--store", "x.parquet"),
         ]
 
-        assert [each.code for each in done] == [0, 0, 0], done[0].stderr
+        assert [each.code for each in done] == [0, 0, 0, 0], done[-1].stderr
         for name in ("x.jsonl", "plain"):
             records = [json.loads(line) for line in (cli.folder / name).read_text().splitlines()]
             assert sum(each["record"] == "resource" for each in records) == 3
         assert (cli.folder / "x.csv" / "ec2_vpc.csv").read_text().count("\n") == 4
+        assert cli.run("sql", "--store", "x.parquet", "select count(*) as n from ec2_vpc").records == [{"n": 3}]
+        refused = cli.run(*options, "--store", "x.parquet", "--mode", "upsert")
+        assert (refused.code, "--mode upsert is for SQLite stores" in refused.stderr) == (2, True)
         for option in (("--mode", "mirror"), ("--wait", "3")):
             refused = cli.run(*options, "--store", "y.jsonl", *option)
             assert refused.code == 2

@@ -21,7 +21,7 @@ from asyncauth.stores import (
     ScopeStatus,
     SqliteStore,
 )
-from asyncauth.stores.parquet import Reservation, StagedLines, WrittenScope, write_resources
+from asyncauth.stores.parquet import Reservation, StagedLines, WrittenScope, reader, write_resources
 from asyncauth.stores.parquet.manifest import Part, read_manifest
 from asyncauth.testing import FakeClock
 from tests.support.data_sets import files, kill, rows, rows_elsewhere, sync
@@ -298,6 +298,26 @@ async def test_old_parts_are_pruned_when_nothing_depends_on_them(path: Path) -> 
     assert rows(path, IDS) == [(ONE, "i-1", 0), (TWO, "i-1", 0)]
     assert rows(path, "select distinct sync from ec2_instance_history order by 1") == [("200",), ("300",)]
     assert not [name for name in files(path) if "sync=100/" in name and name.startswith("kind=")]
+
+
+async def test_a_reader_that_opens_while_parts_are_swept_sees_the_newer_state(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its look at the manifest and at the parts two syncs end; what is missing for good is an error."""
+    await sync(path, "1", scope_of(), ["i-1"])
+    old = read_manifest(path)
+    assert old is not None
+    [part] = old.of("scopes")
+    for name in ("1", "2"):  # a resumed sync has its records in a new part, and the next one sweeps the old part
+        await sync(path, name, scope_of(), ["i-2"])
+    assert not (path / part.file).exists()
+    answers = iter([old])
+    monkeypatch.setattr(reader, "read_manifest", lambda directory: next(answers, None) or read_manifest(directory))
+
+    assert rows(path, IDS) == [(ONE, "i-2", 0)]
+    next(path.glob("scopes/sync=2/*.parquet")).unlink()
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        rows(path, IDS)
 
 
 @both_partitions

@@ -122,9 +122,8 @@ class OpenSync:
         syncs = [*self._manifest.syncs, *(() if left is None else (left.entry,))]
         known = [each.sync for each in syncs if each.journal == path and path is not None]
         try:
-            chosen = sync or find_sync(store, sync, journal, known[-1] if known else None) or new_sync_id(now)
-            if sync is not None:
-                find_sync(store, sync, journal, known[-1] if known else None)
+            resumed = find_sync(store, sync, journal, known[-1] if known else None)
+            chosen = sync or resumed or new_sync_id(now)
             check_sync(chosen)
         except ConfigurationError:
             if left is not None:

@@ -40,7 +40,7 @@ class DataSet:
         directory = Path(os.path.realpath(self.path))
         check_path(directory)
         load_duckdb()
-        self._connection = open_views(directory, _manifest_of(directory, self.path))
+        self._connection = _open_current(directory, self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -112,6 +112,19 @@ def open_views(directory: Path, manifest: Manifest) -> Any:
         connection.close()
         raise
     return connection
+
+
+def _open_current(directory: Path, path: Path) -> Any:
+    """Return a connection with the views of the manifest; of a newer one, if a sync has swept a part meanwhile."""
+    manifest = _manifest_of(directory, path)
+    while True:
+        try:
+            return open_views(directory, manifest)
+        except ConfigurationError:
+            newer = _manifest_of(directory, path)
+            if newer == manifest:
+                raise
+            manifest = newer
 
 
 def _manifest_of(directory: Path, path: Path) -> Manifest:
