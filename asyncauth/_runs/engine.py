@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
     from asyncauth._fanout import Attempt, Event, Limits, TargetResult
     from asyncauth._models import Role
+    from asyncauth._runs.outcome import Outcome
     from asyncauth._runs.targets import Target
     from asyncauth._runtime.clock import Clock
+    from asyncauth._session import AccountSession
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -51,6 +53,32 @@ class RemoteRun:
     on_result: Callable[[TargetResult[Target, Any]], None]
     on_event: Sequence[Callable[[Event[Target]], None]]
     clock: Clock
+
+
+class WorkerJob(Protocol):
+    """Job as workers call it, if it keeps more than its value for the client."""
+
+    async def __call__(self, session: AccountSession) -> Any:
+        """Run for one target."""
+
+    def take(self, outcome: Outcome[Any]) -> object | None:
+        """Return what was kept for a target that has ended, and forget it; None for nothing."""
+
+
+@runtime_checkable
+class Landing(Protocol):
+    """Attribute `landing` of a job that writes to a place of the client: how it runs at workers.
+
+    What was kept for a target lands before the target's outcome is recorded. If its worker is lost, nothing has
+    landed, so the target can be sent to another worker.
+    """
+
+    @property
+    def worker_job(self) -> WorkerJob:
+        """The job for workers, which keeps what it would write."""
+
+    async def land(self, kept: Any) -> None:
+        """Write what a worker has kept for a target. What it raises fails the target."""
 
 
 class ResultStream(Protocol):

@@ -34,7 +34,7 @@ class Retried(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """A target has ended. `value` is unpickled by the client only."""
+    """A target has ended. `value`, and what the job has `kept` besides, are unpickled by the client only."""
 
     number: int
     status: Status
@@ -44,6 +44,7 @@ class Settled(NamedTuple):
     reason: str | None
     attempts: int
     elapsed: float
+    kept: bytes | None = None
 
 
 Message: TypeAlias = Began | Started | Retried | Settled

@@ -99,9 +99,16 @@ class Outbox:
     Args:
         send: sends messages; it returns at once.
         indexes: the client's index of each target, by its position in the chunk.
+        take: returns what the job has kept for a target; None if it keeps nothing.
     """
 
-    def __init__(self, send: Callable[[list[Message]], None], indexes: list[int]) -> None:
+    def __init__(
+        self,
+        send: Callable[[list[Message]], None],
+        indexes: list[int],
+        take: Callable[[Outcome[Any]], object | None] | None = None,
+    ) -> None:
+        self._take = take
         self._send = send
         self._indexes = indexes
         self._messages: list[Message] = []
@@ -121,6 +128,7 @@ class Outbox:
     def settle(self, position: int, outcome: Outcome[Any]) -> None:
         """Collect an outcome; one with a large value is for the chunk's result."""
         value, status = None, outcome.status
+        kept = None if self._take is None else self._take(outcome)
         error = sendable_error(outcome.error, outcome.error_code)
         if outcome.ok:
             try:
@@ -136,11 +144,13 @@ class Outbox:
             outcome.reason,
             outcome.attempts,
             outcome.elapsed,
+            None if kept is None else dump_value(kept),
         )
-        if value is not None and len(value) > MAX_VALUE_BYTES:
+        size = len(value or b"") + len(message.kept or b"")
+        if size > MAX_VALUE_BYTES:
             self.large.append(message)
         else:
-            self._add(message, len(value or b""))
+            self._add(message, size)
 
     async def keep_sending(self) -> None:
         """Send what was collected every `FLUSH_SECONDS`, until cancelled."""
@@ -200,7 +210,7 @@ class ChunkRunner:
         except Exception as error:  # noqa: BLE001 - becomes the failure of the chunk's targets
             text = f"the worker {self._worker} cannot load the job or open its pool: {describe_error(error)}"
             return ChunkEnd(self._worker, refused=text)
-        outbox = Outbox(send, list(chunk.targets))
+        outbox = Outbox(send, list(chunk.targets), getattr(job, "take", None))
         share = Share()
         if chunk.is_limited:
             send([Began(chunk.number, self._worker)])

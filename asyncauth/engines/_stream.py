@@ -32,7 +32,7 @@ from asyncauth.engines._messages import Began, Settled, Started
 from asyncauth.engines._values import load_value
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Hashable, Iterable, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, Sequence
 
     from anyio.abc import TaskStatus
 
@@ -83,6 +83,7 @@ class ChunkedRun(RunStream[K, T]):
         clock: where all time comes from.
         rerun_lost: send the targets of a lost worker that have no result again, once. False: they fail.
         journal: the journal's name, for the error of a lost cluster; None without a journal.
+        land: writes what a worker has kept for a target, before the target has its result; None: nothing is kept.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class ChunkedRun(RunStream[K, T]):
         clock: Clock,
         rerun_lost: bool,
         journal: str | None = None,
+        land: Callable[[Any], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(
             Producer(targets, total=total, clock=clock),
@@ -121,6 +123,8 @@ class ChunkedRun(RunStream[K, T]):
         }
         self._rerun_lost = rerun_lost
         self._journal = journal
+        self._land = land
+        self._landing: dict[int, tuple[_Sent[K], Settled]] = {}  # ended at their workers, without a result yet
         self._account_of = account_of
         self._waiting: Waiting[K] = Waiting(account_of)
         #: Accounts with targets in chunks that are out, where the targets of one account count together.
@@ -162,6 +166,7 @@ class ChunkedRun(RunStream[K, T]):
 
     async def _start(self) -> None:
         self._partial, self._none_out = AutoResetEvent(), AutoResetEvent()
+        self._may_land, self._has_landed = AutoResetEvent(), AutoResetEvent()
         await self._tasks.__aenter__()
         try:
             await self._tasks.start(self._run)
@@ -185,9 +190,14 @@ class ChunkedRun(RunStream[K, T]):
                 self._ended = ended = anyio.Event()
                 task_status.started()
                 try:
-                    with self._stop_scope:
-                        await self._work()
-                    await self._end_chunks("cancel", self._stop_reason or "the run was left")
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(self._keep_landing)
+                        with self._stop_scope:
+                            await self._work()
+                        await self._end_chunks("cancel", self._stop_reason or "the run was left")
+                        while self._landing:
+                            await self._has_landed.wait()
+                        tasks.cancel_scope.cancel()
                 finally:
                     self._close()
                     ended.set()
@@ -255,7 +265,7 @@ class ChunkedRun(RunStream[K, T]):
         """Return the chunk to send now, with its share of the limits; None if none can be sent."""
         while self._skip_rest is None and not self._results.is_full:
             most = self._admitted_by_tolerance()
-            if len(self._out) >= self._max_out() or most == 0:
+            if len(self._out) >= self._max_out() or most == 0 or len(self._landing) >= WINDOW:
                 return None
             is_rerun = bool(self._again)
             taken = self._take_again(most) if is_rerun else self._take_waiting(most)
@@ -338,7 +348,7 @@ class ChunkedRun(RunStream[K, T]):
                 self._grant_shares()
                 continue
             sent = self._sent.get(message.number)
-            if sent is None:
+            if sent is None or message.number in self._landing:
                 continue
             if isinstance(message, Settled):
                 self._take_settled(sent, message)
@@ -416,10 +426,35 @@ class ChunkedRun(RunStream[K, T]):
                 self._results.emit(TargetStarted(sent.index, sent.target))
 
     def _take_settled(self, sent: _Sent[K], message: Settled) -> None:
+        if message.status == "cancelled" and self._ending is None:
+            return  # its worker is being stopped, and the chunk will be lost
+        if message.kept is None:
+            self._settle_ended(sent, message)
+        else:
+            self._landing[sent.index] = sent, message
+            self._may_land.set()
+
+    async def _keep_landing(self) -> None:
+        """Write what workers have kept, target by target."""
+        while True:
+            for index, (sent, message) in list(self._landing.items()):
+                failure = None
+                try:
+                    kept, failure = load_value(message.kept or b"")
+                    if failure is None and self._land is not None:
+                        await self._land(kept)
+                except Exception as error:  # noqa: BLE001 - fails this target, not the run
+                    failure = strip_frame_locals(error)
+                del self._landing[index]
+                if failure is not None and message.status == "succeeded":
+                    message = message._replace(status="failed", value=None, error=failure)
+                self._settle_ended(sent, message)
+            self._has_landed.set()
+            await self._may_land.wait()
+
+    def _settle_ended(self, sent: _Sent[K], message: Settled) -> None:
         if message.status == "cancelled":
-            # Only for a run that is ending: otherwise its worker is being stopped, and the chunk will be lost.
-            if self._ending is not None:
-                self._settle_unfinished(sent, message)
+            self._settle_unfinished(sent, message)
             return
         value, error = None, message.error
         status: Status = message.status
@@ -473,14 +508,14 @@ class ChunkedRun(RunStream[K, T]):
         return {self._account_of(target) for target in chunk.targets.values()}
 
     def _unsettled(self, chunk: Chunk[K]) -> list[_Sent[K]]:
-        return [self._sent[index] for index in chunk.targets if index in self._sent]
+        return [self._sent[index] for index in chunk.targets if index in self._sent and index not in self._landing]
 
     # The end.
 
     async def _end_at(self, deadline: float) -> None:
         await super()._end_at(deadline)
         await self._end_chunks("deadline", DEADLINE_REACHED)
-        for sent in list(self._sent.values()):
+        for sent in [sent for index, sent in self._sent.items() if index not in self._landing]:
             self._settle_unfinished(sent)
         self._out.clear()
         self._wake.set()

@@ -18,6 +18,7 @@ import anyio
 from distributed import Client, LocalCluster, Security
 
 from asyncauth._errors import ConfigurationError, EngineLost
+from asyncauth._runs import Landing
 from asyncauth._runs.thread_job import is_read_only
 from asyncauth._runtime.printable import describe_error
 from asyncauth._runtime.validation import check_count
@@ -56,7 +57,7 @@ class DaskEngine:
             None: a cluster on this machine, of `workers` processes that communicate with TLS on the loopback interface.
         workers: how many processes a local cluster has; None: one for each core.
         rerun_lost: send targets that have no result when their worker is lost to another worker, once, although their
-            job may have run. False: they fail with WorkerLost. None: True for jobs with `read_only = True`.
+            job may have run. False: they fail with WorkerLost. None: True for syncs and jobs with `read_only = True`.
         ship_tokens: send `Keys` of the pool and of accounts to the workers; the scheduler then knows them, too. Only
             over TLS.
         security: the certificates for `tls://`; None: those of Dask's configuration, or of the given client.
@@ -117,6 +118,11 @@ class DaskEngine:
         Raises:
             ConfigurationError: the job, or a setting of the pool, holds credentials or cannot be pickled.
         """
+        landing = getattr(run.job, "landing", None)
+        if not isinstance(landing, Landing):
+            landing = None
+        job = run.job if landing is None else landing.worker_job
+        is_safe = landing is not None or is_read_only(run.job)
         settings = PoolSettings.of(run.pool_settings, run.role, ship_tokens=self._ship_tokens)
         of_chunks = {
             "timeout": run.limits.timeout,
@@ -124,7 +130,7 @@ class DaskEngine:
             "dry_run": run.dry_run,
             "max_at_once_per_account": run.limits.max_at_once_per_account,
         }
-        spec = dump(JobSpec(settings, SentJob.of(run.job), of_chunks), "the run")
+        spec = dump(JobSpec(settings, SentJob.of(job), of_chunks), "the run")
         return ChunkedRun(
             partial(self._connect, uuid.uuid4().hex[:12], spec),
             run.targets,
@@ -137,8 +143,9 @@ class DaskEngine:
             on_result=run.on_result,
             on_event=run.on_event,
             clock=run.clock,
-            rerun_lost=is_read_only(run.job) if self._rerun_lost is None else self._rerun_lost,
+            rerun_lost=is_safe if self._rerun_lost is None else self._rerun_lost,
             journal=run.journal,
+            land=None if landing is None else landing.land,
         )
 
     def __repr__(self) -> str:

@@ -45,6 +45,10 @@ class AccountClaims:
             if not claim.is_done:
                 del self._held[key]
 
+    def note_done(self, partition: str, account: str) -> None:
+        """Note that the account's kinds were fetched, at a worker of an engine."""
+        self._held[partition, account] = Claim(is_first=True, is_done=True)
+
     def is_done(self, account: Account) -> bool:
         """Return whether a target has fetched the account's kinds."""
         claim = self._held.get((account.partition, account.id))

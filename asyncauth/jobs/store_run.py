@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterator
 
     from asyncauth import AccountLike, AccountSession, Outcome, Report, SessionPool
+    from asyncauth._runs import Landing
     from asyncauth._runs.run import Run
     from asyncauth.stores import Store
 
@@ -63,6 +64,7 @@ async def run_into_store(
     name: str,
     begin: Callable[..., Awaitable[object]],
     options: dict[str, Any],
+    landing: Callable[[Once], Landing] | None = None,
 ) -> Report[int]:
     """Run targets over accounts and regions into a store; return the report, with the rows of each target.
 
@@ -79,19 +81,20 @@ async def run_into_store(
         name: the job's name: it identifies the journal, so it must have the store and what is fetched.
         begin: `store.begin` with its arguments, except `journal`.
         options: the limits of `pool.map`.
+        landing: returns how the targets are fetched at the workers of an engine; None: they cannot be.
 
     Raises:
-        ConfigurationError: the call or its journal is wrong; the store was not opened.
+        ConfigurationError: the call or its journal is wrong, or there is an engine and no landing; the store was not
+            opened.
         StoreLocked: another run writes to the store.
         BaseException: what ended the run early; its attribute `report` has the outcomes until then.
     """
-    if options.get("engine") is not None:
-        raise ConfigurationError(
-            "a sync writes to its store from this process, and takes no engine=; run inventory(kinds), or another job "
-            "that returns what it found, with the engine"
-        )
-    once = _Once()
+    if options.get("engine") is not None and landing is None:
+        raise ConfigurationError(f"a {name} needs its store at every target, so it runs without engine=")
+    once = Once()
     job = _job(targets, once, name)
+    if landing is not None:
+        job.landing = landing(once)  # type: ignore[attr-defined]  # engines look for it
     names = tuple(regions) if isinstance(regions, Iterable) and not isinstance(regions, str) else regions
     journal = options.get("journal")
     # What is wrong with the call is refused before the store records a sync, whose scopes would be stale.
@@ -123,7 +126,7 @@ async def run_into_store(
     return report
 
 
-class _Once:
+class Once:
     """Targets of a run that are being fetched, and that were: each is fetched completely at most once."""
 
     def __init__(self) -> None:
@@ -147,7 +150,7 @@ class _Once:
             self._fetching.discard(key)
 
 
-def _job(targets: StoredTargets, once: _Once, name: str) -> Callable[[AccountSession], Awaitable[int]]:
+def _job(targets: StoredTargets, once: Once, name: str) -> Callable[[AccountSession], Awaitable[int]]:
     async def job(session: AccountSession) -> int:
         with once.fetch((session.account.partition, session.account.id, session.region_name)):
             return await targets.sync(session)
@@ -157,7 +160,7 @@ def _job(targets: StoredTargets, once: _Once, name: str) -> Callable[[AccountSes
     return job
 
 
-async def _finish(targets: StoredTargets, once: _Once, report: Report[int] | None) -> None:
+async def _finish(targets: StoredTargets, once: Once, report: Report[int] | None) -> None:
     for outcome in report or ():
         account = outcome.account
         is_fetched = (account.partition, account.id, outcome.region_name) in once.fetched

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
 from asyncauth.jobs.account_scope import AccountClaims
 from asyncauth.jobs.fetch import GLOBAL, RESTARTS, fetch, has_vanished
+from asyncauth.jobs.remote_sync import KeepingStore, SyncJob, SyncLanding
 from asyncauth.jobs.scope_status import CANCELLED, status_of_error, status_of_target
 from asyncauth.jobs.shipped import choose_kinds, describe_kinds
 from asyncauth.jobs.store_run import run_into_store
 from asyncauth.stores import Scope, ScopeStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Sequence
+    from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 
     from asyncauth import AccountLike, AccountSession, Outcome, Report, SessionPool
     from asyncauth._models.kinds import Kind
@@ -55,10 +56,11 @@ async def sync(
             only if it is named here.
         sync_id: the sync's id. None: the id of the journal's last sync if the journal exists, else a new one.
         raw: whether records keep the answer of AWS.
-        options: the limits of `pool.map`; no engine, for the store is written from this process.
+        options: the limits of `pool.map`. With `engine=`, what the workers fetch is written to the store from this
+            process, before the outcome of its target.
 
     Raises:
-        ConfigurationError: a kind or a detail is unknown, a kind is given twice, or there is an engine.
+        ConfigurationError: a kind or a detail is unknown, or a kind is given twice.
         StoreLocked: another run writes to the store.
         BaseException: what ended the run early; its attribute `report` has the outcomes until then.
 
@@ -66,15 +68,19 @@ async def sync(
         await sync(pool, [EC2_INSTANCE], SqliteStore("inventory.db"), accounts, journal="sync.journal")
     """
     chosen = choose_kinds(kinds, details)
+    name = f"sync of {describe_kinds(chosen, details)} into {store!r}"
+    targets = _Targets(chosen, store, raw=raw)
+    at_workers = _Targets(chosen, cast("Store", KeepingStore()), raw=raw)
     return await run_into_store(
         pool,
-        _Targets(chosen, store, raw=raw),
+        targets,
         store,
         accounts,
         regions,
-        name=f"sync of {describe_kinds(chosen, details)} into {store!r}",
+        name=name,
         begin=partial(store.begin, sync_id, chosen),
         options=options,
+        landing=partial(SyncLanding, SyncJob(name, at_workers), targets, store),
     )
 
 
@@ -128,6 +134,13 @@ class _Targets:
             raise errors[0] if len(errors) == 1 else ExceptionGroup(f"{len(errors)} kinds failed", errors)
         del self._statuses[key]
         return rows
+
+    def note_landed(self, key: TargetKey, statuses: Mapping[Scope, Status]) -> None:
+        """Note what a worker has fetched of a target, when it is in the store."""
+        self._statuses[key] = dict(statuses)
+        self._failed_global |= {each for each, status in statuses.items() if each.region == GLOBAL and status != "ok"}
+        if self._global and all(statuses.get(_scope_of(kind, *key)) == "ok" for kind in self._global):
+            self._claims.note_done(*key[:2])
 
     async def _sync_scope(self, session: AccountSession, kind: Kind, scope: Scope) -> int:
         restarts = 0

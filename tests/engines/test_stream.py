@@ -32,6 +32,8 @@ class ChunkedScenario(Scenario):
 
     threads: int = 2
     scales: dict[int, int] = field(default_factory=dict)  # threads of the cluster from a call of `work` on
+    lands: bool = False  # whether what the workers have kept is written, which takes time
+    landed: list[int] = field(default_factory=list)
     loses_at: tuple[int, ...] = ()  # steps at which a worker is killed
     rerun_lost: bool = True
     cluster: Any = field(default=None)
@@ -45,6 +47,7 @@ class ChunkedScenario(Scenario):
             timeout=self.timeout,
             retry=Retry(attempts=self.attempts, errors=ThrottledError, wait_initial=2),
             groups=self.groups_of,
+            keeps=self.lands,
         )
         return ChunkedRun(
             self.cluster.connect,
@@ -66,7 +69,13 @@ class ChunkedScenario(Scenario):
             on_event=[],
             clock=self.clock,
             rerun_lost=self.rerun_lost,
+            land=self.land if self.lands else None,
         )
+
+    async def land(self, kept: int) -> None:
+        await self.clock.sleep(0.3)
+        assert kept not in self.landed
+        self.landed.append(kept)
 
     async def work(self, target: int, attempt: Attempt) -> int:
         if (threads := self.scales.get(self.calls.total())) is not None:
@@ -119,6 +128,7 @@ chunked = st.builds(
     consumer=st.sampled_from(["reads", "reads", "slow", "leaves", "raises", "cancelled"]),
     after=st.integers(0, 20),
     threads=st.integers(1, 4),
+    lands=st.booleans(),
     scales=st.dictionaries(st.integers(0, 12), st.integers(1, 6), max_size=3),
 )
 
@@ -131,6 +141,8 @@ def test_any_run(backend: str, scenario: ChunkedScenario) -> None:
     anyio.run(scenario.play, backend=backend)
 
     scenario.check()
+    if scenario.lands:
+        assert set(scenario.landed) >= {result.target for result in scenario.reported if result.status == "succeeded"}
     event(f"{scenario.consumer}, {scenario.producer}")
 
 
@@ -254,6 +266,28 @@ async def test_a_job_that_ignores_the_deadline_times_out_anyway() -> None:
         read = [result async for result in results]
 
     assert all("deadline=5.0 s" in str(result.error) for result in read)
+
+
+@pytest.mark.anyio
+async def test_what_cannot_land_fails_its_target() -> None:
+    """A target whose writes fail has failed with that error, and the others go on."""
+    clock = FakeClock()
+
+    async def work(target: int, attempt: Attempt) -> int:
+        return target
+
+    async def land(kept: int) -> None:
+        if kept == 2:
+            raise OSError("the disk is full")
+
+    async with chunked_run(ClusterInProcess(work, clock, keeps=True), [1, 2, 3], land=land) as results:
+        read = await results.collect()
+
+    assert [(result.status, result.value, str(result.error)) for result in read] == [
+        ("succeeded", 1, "None"),
+        ("failed", None, "the disk is full"),
+        ("succeeded", 3, "None"),
+    ]
 
 
 @pytest.mark.anyio

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from asyncauth import ConfigurationError
 from asyncauth.jobs import EC2_INSTANCE, KINDS, Kind, sync
-from asyncauth.stores import JsonLinesStore, SqliteStore
+from asyncauth.stores import SqliteStore
 from asyncauth.testing import SimulatedFleet
 from tests.support.fleets import pool_over
 
@@ -76,18 +74,6 @@ async def test_a_journal_belongs_to_its_kinds_and_its_store(tmp_path: Path) -> N
         other = SqliteStore(tmp_path / "other.db")
         with pytest.raises(ConfigurationError, match=r"belongs to job .*store\.db.*, and this run has job .*other\.db"):
             await sync(pool, kinds, other, fleet.accounts, sync_id="1", journal=journal)
-
-
-async def test_an_engine_is_refused(tmp_path: Path) -> None:
-    """A job that writes to a store of this process cannot run in another one; the store is not begun."""
-    store = JsonLinesStore(tmp_path / "store.jsonl")
-    engine = SimpleNamespace(stream=lambda run: None)
-
-    async with SimulatedFleet({"aws": 1}) as fleet, pool_over(fleet) as pool:
-        with pytest.raises(ConfigurationError, match="takes no engine="):
-            await sync(pool, [EC2_INSTANCE], store, fleet.accounts, engine=engine)
-
-    assert not os.listdir(tmp_path)
 
 
 async def test_columns_can_have_names_that_are_words_of_sql(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class ClusterInProcess:
         limits: limits of each target.
         groups: groups of the targets of a chunk, from its share.
         delay: seconds that messages are collected; 0: each is sent at once.
+        keeps: whether the job keeps something besides its value: the target.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class ClusterInProcess:
         max_at_once: int = 100,
         groups: Callable[[Share], list[Group[int]]] = lambda share: [],
         delay: float = 0.0,
+        keeps: bool = False,
     ) -> None:
+        self.keeps = keeps
         self.work = work
         self.clock = clock
         self.workers, self.threads = 1, threads
@@ -152,7 +155,7 @@ class ClusterInProcess:
             groups=self.groups(share),
             clock=self.clock,
             on_event=[note],
-            on_result=lambda result: self._send(running, _settled(indexes[result.index], result)),
+            on_result=lambda result: self._send(running, _settled(indexes[result.index], result, keeps=self.keeps)),
         )
         if self.stopped is not None:
             self._apply_stop(running)
@@ -172,8 +175,16 @@ class ClusterInProcess:
             self.listener.receive([message])
 
 
-def _settled(number: int, result: TargetResult[int, Any]) -> Settled:
+def _settled(number: int, result: TargetResult[int, Any], *, keeps: bool) -> Settled:
     value = pickle.dumps(result.value) if result.status == "succeeded" else None
     return Settled(
-        number, result.status, result.phase, value, result.error, result.reason, result.attempts, result.elapsed
+        number,
+        result.status,
+        result.phase,
+        value,
+        result.error,
+        result.reason,
+        result.attempts,
+        result.elapsed,
+        kept=pickle.dumps(result.target) if keeps else None,
     )

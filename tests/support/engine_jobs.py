@@ -62,6 +62,11 @@ async def keys_of_this_worker() -> Keys:
     return Keys(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
 
 
+async def china_keys_of_this_worker() -> Keys:
+    """Return the keys for China in this process's environment."""
+    return Keys(os.environ["CHINA_AWS_ACCESS_KEY_ID"], os.environ["CHINA_AWS_SECRET_ACCESS_KEY"])
+
+
 def share_here(rate_limit: RateLimit, dask_worker: Worker) -> tuple[int, float] | None:
     """Return a worker's part of a limit: requests in flight, and the rate; None if its pool has not used it."""
     runners = [each._runner for each in dask_worker.plugins.values() if isinstance(each, RunPlugin)]
