@@ -129,6 +129,16 @@ class FileTokenCache:
         with self._opened():
             pass
 
+    @property
+    def configured(self) -> Mapping[str, str | None] | str | None:
+        """The digest of the source as configured, by partition or one for all."""
+        return self._configured
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether entries are encrypted."""
+        return self._cipher is not None
+
     # -- protocol --------------------------------------------------------------------------------------------------
 
     async def load(self, key: TokenKey) -> CachedToken | None:

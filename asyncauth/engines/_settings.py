@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._models import Account, Keys, Role
 from asyncauth._pool import WorkerPool
+from asyncauth._runtime.printable import describe_error
+from asyncauth.caches.file import FileTokenCache, default_directory
 from asyncauth.engines._pickling import describe_secret, dump, is_secret
+
+logger: Final = logging.getLogger("asyncauth.engines")
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,18 +42,55 @@ class ShippedKeys:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class CacheSettings:
+    """The arguments of a `FileTokenCache` for a worker.
+
+    Args:
+        directory: where its entries are; None: the default folder of the worker's user.
+        configured: as there: digests.
+        max_entries: as there.
+    """
+
+    directory: str | None
+    configured: Mapping[str, str | None] | str | None
+    max_entries: int
+
+    @classmethod
+    def of(cls, cache: object) -> CacheSettings | None:
+        """Return the settings of a pool's cache; None, with a warning, if it cannot be sent."""
+        if cache is None:
+            return None
+        if isinstance(cache, FileTokenCache) and not cache.is_encrypted:
+            is_default = cache.directory == default_directory()
+            return cls(None if is_default else str(cache.directory), cache.configured, cache.max_entries)
+        kind = "encrypted" if isinstance(cache, FileTokenCache) else f"a {type(cache).__name__}"
+        logger.warning("the pool's token_cache= is %s, which stays in this process: workers go on without it", kind)
+        return None
+
+    def open(self) -> FileTokenCache | None:
+        """Return the cache at a worker; None, with a warning, if the worker cannot use its directory."""
+        try:
+            return FileTokenCache(self.directory, configured=self.configured, max_entries=self.max_entries)
+        except (ConfigurationError, OSError) as error:
+            logger.warning("this worker goes on without the pool's token_cache=: %s", describe_error(error))
+            return None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class PoolSettings:
-    """The arguments of a worker's pool. A token cache is not among them: it belongs to the client's machine.
+    """The arguments of a worker's pool.
 
     Args:
         role: the role to assume.
         sources: the source by partition; the partition None is every one.
         arguments: the other arguments of `SessionPool`.
+        cache: the token cache; None: none, or one that belongs to the client.
     """
 
     role: Role
     sources: Mapping[str | None, Any]
     arguments: Mapping[str, Any]
+    cache: CacheSettings | None = None
 
     @classmethod
     def of(cls, settings: Settings, role: Role, *, ship_tokens: bool = False) -> PoolSettings:
@@ -79,14 +121,15 @@ class PoolSettings:
         }
         for name, value in (("role", role), *arguments.items()):
             dump(value, f"the pool's {name}=")
-        return cls(role, sources, arguments)
+        return cls(role, sources, arguments, CacheSettings.of(settings.cache))
 
     def pool(self) -> WorkerPool:
         """Return a pool with these settings, which is not open."""
         sources = {partition: unpack_source(source) for partition, source in self.sources.items()}
+        cache = None if self.cache is None else self.cache.open()
         if None in sources:
-            return WorkerPool(self.role, source=sources[None], **self.arguments)
-        return WorkerPool(self.role, sources=sources, **self.arguments)  # type: ignore[arg-type]  # no None among them
+            return WorkerPool(self.role, source=sources[None], token_cache=cache, **self.arguments)
+        return WorkerPool(self.role, sources=sources, token_cache=cache, **self.arguments)  # type: ignore[arg-type]  # no None among them
 
 
 def sendable_source(source: Any, name: str, *, ship_tokens: bool) -> Any:

@@ -47,7 +47,8 @@ class DaskEngine:
     Each worker process holds a pool of its own and assumes the roles of its accounts; results stream back as targets
     end. Journal, progress, failure tolerance and deadline are those of the run as a whole. Rate limits that AWS counts
     across accounts are divided among the workers. Credentials are not sent: every worker finds its own, by the pool's
-    profile or boto's default chain.
+    profile or boto's default chain. Of a `FileTokenCache` without encryption the settings are sent, so that the workers
+    of a machine share tokens; any other token cache stays with the client.
 
     Used alone, it connects for each run. `async with DaskEngine() as engine` keeps the connection, or the local
     cluster, for several.

@@ -13,12 +13,14 @@ import pytest
 from aiobotocore.session import get_session
 
 from asyncauth import ConfigurationError, Keys, Profile, RefreshPolicy, Role, SessionPool, SsoRole
+from asyncauth.caches import FileTokenCache, MemoryTokenCache
 from asyncauth.engines._pickling import dump
-from asyncauth.engines._settings import PoolSettings
+from asyncauth.engines._settings import CacheSettings, PoolSettings
 from tests.support import engine_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from asyncauth import AccountSession
 
@@ -161,6 +163,29 @@ def test_settings_make_an_equal_pool(source: Any) -> None:
     assert other.role == role
     for name in ("sources", "region_name", "max_at_once", "policy", "verify"):
         assert getattr(other._settings, name) == getattr(pool._settings, name)
+
+
+def test_the_settings_of_a_file_cache_travel(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Workers share the files; a cache in memory or with a key stays, and so does one whose folder a worker refuses."""
+
+    def travelled(cache: Any) -> Any:
+        pool = SessionPool(token_cache=cache)
+        settings: PoolSettings = pickle.loads(dump(PoolSettings.of(pool._settings, pool.role), "the settings"))
+        return settings.pool()._settings.cache
+
+    folder = tmp_path / "tokens"
+    shared = travelled(FileTokenCache(folder, configured={"aws": "digest"}, max_entries=7))
+    stays = [travelled(MemoryTokenCache()), travelled(FileTokenCache(folder, encryption_key=b"k" * 32))]
+    folder.chmod(0o755)
+
+    assert (shared.directory, shared.configured, shared.max_entries) == (folder, {"aws": "digest"}, 7)
+    assert stays == [None, None]
+    assert CacheSettings(str(folder), None, 7).open() is None
+    assert [record.message.partition(",")[0].partition(": ")[0] for record in caplog.records] == [
+        "the pool's token_cache= is a MemoryTokenCache",
+        "the pool's token_cache= is encrypted",
+        "this worker goes on without the pool's token_cache=",
+    ]
 
 
 def test_shipped_keys_arrive() -> None:
