@@ -357,35 +357,50 @@ async def test_a_worker_without_the_plugin_fails_its_chunk(fleet: SimulatedFleet
     assert "came up without the plugin" in end.refused
 
 
-@pytest.mark.parametrize("guarded", [True, False])
-def test_a_script_needs_a_main_guard(tmp_path: Path, guarded: bool, running_fleet: SimulatedFleet) -> None:
-    """A script that starts a local cluster without one gets an error, not processes that start processes."""
-    script = tmp_path / "script.py"
-    call = "    asyncio.run(main())" if guarded else ""
-    guard = 'if __name__ == "__main__":' if guarded else "asyncio.run(main())"
-    script.write_text(
-        f"""
-import asyncio
+PROGRAM = """
+from dataclasses import dataclass
 from asyncauth import SessionPool
 from asyncauth.engines import DaskEngine
+@dataclass
+class Found:
+    account: str
+
 async def job(session):
-    return session.account.id
+    return Found(session.account.id)
+
 async def main():
     async with SessionPool() as pool:
-        report = await pool.map(job, ["{running_fleet.accounts[0].id}"], engine=DaskEngine(workers=1))
-        print(report.values())
-{guard}
-{call}
+        report = await pool.map(job, ["ACCOUNT"], engine=DaskEngine(workers=1))
+        print(report.values() == [Found("ACCOUNT")], report.values())
+
 """
-    )
-    environ = os.environ | running_fleet.environ() | {"PYTHONPATH": str(ROOT)}
+
+
+@pytest.mark.parametrize("kind", ["script with a guard", "script without", "notebook"])
+def test_a_script_needs_a_main_guard(tmp_path: Path, kind: str, running_fleet: SimulatedFleet) -> None:
+    """A script that starts a local cluster without one gets an error, not processes that start processes.
+
+    A notebook needs none: its cells run on an event loop that is running, as in the REPL of asyncio.
+    """
+    account = running_fleet.accounts[0].id
+    program = PROGRAM.replace("ACCOUNT", account)
+    guard = 'if __name__ == "__main__": ' if kind == "script with a guard" else ""
+    script = tmp_path / "script.py"
+    script.write_text(f"import asyncio{program}{guard}asyncio.run(main())\n")
+    command, cell = ([sys.executable, "-m", "asyncio"], f"{program}await main()\n")
     done = subprocess.run(
-        [sys.executable, str(script)], env=environ, capture_output=True, text=True, timeout=100, check=False
+        command if kind == "notebook" else [sys.executable, str(script)],
+        input=cell if kind == "notebook" else None,
+        env=os.environ | running_fleet.environ() | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
     )
 
-    if guarded:
-        assert done.stdout.strip() == f"['{running_fleet.accounts[0].id}']", done.stderr
-    else:
+    if kind == "script without":
         assert done.returncode == 1
         assert 'without `if __name__ == "__main__":`' in done.stderr
         assert done.stderr.count("Traceback") == 1
+    else:
+        assert f"True [Found(account='{account}')]" in done.stdout, done.stderr
