@@ -175,7 +175,7 @@ async def run_everywhere(
         for outcome in run.unread():
             if outcome.status in ("succeeded", "failed", "timed_out"):
                 settle(outcome)
-        if output is not None:
+        if output is not None and counts.total:  # an empty table after Ctrl-C at the question is no result
             output.close()
         raise
     if output is not None:

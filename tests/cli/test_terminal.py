@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 from pathlib import Path
 
@@ -235,6 +237,33 @@ class TestProgress:
         assert b"\x1b" not in shown
 
 
+def interrupt_at(text: str, arguments: list[str], cli: CommandLine) -> tuple[int, str]:
+    """Run the program on a terminal that controls it, type Ctrl-C after a text, and return exit code and screen."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        cwd=cli.folder,
+        env=cli.environ,
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(child)
+    shown, is_typed = b"", False
+    try:
+        while chunk := os.read(parent, 65536):
+            shown += chunk
+            if text.encode() in shown and not is_typed:
+                os.write(parent, b"\x03")
+                is_typed = True
+    except OSError:  # EIO: the program has ended
+        pass
+    os.close(parent)
+    return process.wait(), shown.decode()
+
+
 class TestControlCharacters:
     def test_names_from_aws_cannot_move_the_cursor(self, cli: CommandLine) -> None:
         """An escape sequence that a job returns is escaped in JSON, and replaced in every other format."""
@@ -253,9 +282,10 @@ class TestControlCharacters:
 
 
 class TestInterruptions:
-    def test_ctrl_c_during_500_accounts(self, tmp_path: Path) -> None:
-        """Ctrl-C ends with 130; what had finished is there as complete lines, and the journal can be resumed."""
-        accounts = [Account(f"3{n:011d}") for n in range(500)]
+    @pytest.mark.parametrize(("number", "code", "size"), [(signal.SIGINT, 130, 500), (signal.SIGTERM, 143, 100)])
+    def test_a_signal_during_many_accounts(self, tmp_path: Path, number: signal.Signals, code: int, size: int) -> None:
+        """Ctrl-C ends with 130, SIGTERM with 143; what had finished is there, and the journal resumes."""
+        accounts = [Account(f"3{n:011d}") for n in range(size)]
         with SimulatedFleet([*accounts, Account("200000000001", "aws-cn")]) as fleet:
             cli = CommandLine(fleet, tmp_path)
             (tmp_path / "slow.py").write_text(
@@ -263,23 +293,33 @@ class TestInterruptions:
             )
             (tmp_path / "accounts.txt").write_text("\n".join(account.id for account in accounts))
             options = ("run", "slow.py:slow", "--accounts", "@accounts.txt", "--profile", "global", "--yes")
-            process = cli.start(*options, "--journal", "j", "--no-progress", "--output", "text")
+            limit = ("--max-at-once", str(size // 5))
+            process = cli.start(*options, *limit, "--journal", "j", "--no-progress", "--output", "text")
             assert process.stdout is not None
             lines = [process.stdout.readline() for _ in range(20)]
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             # Not communicate(), which does not read what readline() has buffered.
             lines += process.stdout.readlines()
             _, errors = process.communicate(timeout=60)
             second = cli.run(*options, "--journal", "j", "--no-progress")
 
-        assert process.returncode == 130, errors
+        assert process.returncode == code, errors
         assert "Traceback" not in errors
-        assert 20 <= len(lines) < 500
+        assert 20 <= len(lines) < size
         assert all(line.count("\t") == 11 and line.endswith("\n") for line in lines)
         assert second.code == 0, second.stderr
         done_before = {each["account"] for each in second.records if each["reason"] == "done in an earlier run"}
         assert {line.split("\t")[0] for line in lines} == done_before
-        assert len(second.records) == 500
+        assert len(second.records) == size
+
+    def test_ctrl_c_at_the_question(self, cli: CommandLine) -> None:
+        """Ctrl-C while consent is requested ends with 130: no role was assumed, and there is no result to show."""
+        (cli.folder / "jobs.py").write_text(JOB)
+        code, screen = interrupt_at("Go on?", ["run", "jobs.py:changes", *cli.all_accounts(), "--no-progress"], cli)
+
+        assert code == 130
+        assert screen.partition("Go on? [y/N]")[2].strip(" ^C\r\n") == ""
+        assert cli.fleet.blocking.counts().calls("sts", "AssumeRole") == 0
 
     @pytest.mark.parametrize("output", ["jsonl", "text", "csv", "json", "table"])
     def test_a_closed_pipe_is_quiet(self, cli: CommandLine, output: str) -> None:
