@@ -1025,13 +1025,13 @@ def test_sections_that_were_measured_apart_have_their_date(
 def test_both_stores_are_measured_with_the_same_rows(tmp_path: Path, result: dict[str, Any]) -> None:
     """Each query has the same answer in a data set and in SQLite, and the page has a row for both."""
     rows, answers = [], []
-    for store, label in parquet.STORES.items():
-        path = str(tmp_path / store)
-        written = parquet.write_store(store, path, 2_000, True)
-        asked = {name: parquet.query_store(store, path, query) for name, query in parquet.QUERIES.items()}
+    for kind, label in parquet.STORES.items():
+        path = str(tmp_path / kind)
+        written = parquet.write_store(kind, path, 2_000, True)
+        asked = {name: parquet.query_store(kind, path, query) for name, query in parquet.QUERIES.items()}
         seconds = {f"{name}_seconds": answer["seconds"] for name, answer in asked.items()}
         answers.append({name: answer["rows"] for name, answer in asked.items()})
-        rows.append({"store": store, "label": label, "raw": True, "rows_per_second": 1.0, **written, **seconds})
+        rows.append({"store": kind, "label": label, "raw": True, "rows_per_second": 1.0, **written, **seconds})
         assert rows[-1]["bytes"] > 100_000
 
     assert answers[0] == answers[1]
