@@ -54,7 +54,7 @@ async def test_the_pools_endpoint_goes_before_all(
 ) -> None:
     """The endpoint of the pool replaces those of this process's environment, as it does for the pool's own clients."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://wrong.example")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", "https://wrong.example")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "https://wrong.example")
     monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
 
     environ = session.environ()

@@ -12,7 +12,7 @@ import pytest
 from aiobotocore.config import AioConfig
 from botocore.httpsession import where
 
-from tests.support.lab import EC2_URL, LAB_URL, SERVICES, Settings, lab_session
+from tests.support.lab import SQS_URL, LAB_URL, SERVICES, Settings, lab_session
 
 if TYPE_CHECKING:
     from asyncauth import AccountSession
@@ -37,8 +37,8 @@ SETTINGS = {
     "services": Settings("services = lab", SERVICES),
     "services and endpoint_url": Settings(f"services = lab\nendpoint_url = {LAB_URL}", SERVICES),
     "environment before services": Settings("services = lab", SERVICES, {"AWS_ENDPOINT_URL": LAB_URL}),
-    "service in the environment": Settings("services = lab", SERVICES, {"AWS_ENDPOINT_URL_EC2": LAB_URL}),
-    "empty environment": Settings("services = lab", SERVICES, {"AWS_ENDPOINT_URL": "", "AWS_ENDPOINT_URL_EC2": ""}),
+    "service in the environment": Settings("services = lab", SERVICES, {"AWS_ENDPOINT_URL_SQS": LAB_URL}),
+    "empty environment": Settings("services = lab", SERVICES, {"AWS_ENDPOINT_URL": "", "AWS_ENDPOINT_URL_SQS": ""}),
     "fips": Settings("use_fips_endpoint = true"),
     "fips against the environment": Settings(
         environ={"AWS_USE_FIPS_ENDPOINT": "true"}, pool={"config": AioConfig(use_fips_endpoint=False)}
@@ -85,12 +85,12 @@ async def test_sessions_are_configured_like_own_clients(
 ) -> None:
     """Clients of boto3, aiobotocore and aioboto3 have the endpoint and the settings of `session.client`."""
     async with lab_session(settings, running_fleet, partition, monkeypatch, tmp_path) as session:
-        async with session.client("ec2") as client:
+        async with session.client("sqs") as client:
             expected = observe(client)
-        observed = {"boto3": observe(await anyio.to_thread.run_sync(session.boto3().client, "ec2"))}
-        async with session.aiobotocore().create_client("ec2") as client:
+        observed = {"boto3": observe(await anyio.to_thread.run_sync(session.boto3().client, "sqs"))}
+        async with session.aiobotocore().create_client("sqs") as client:
             observed["aiobotocore"] = observe(client)
-        async with session.aioboto3().client("ec2") as client:
+        async with session.aioboto3().client("sqs") as client:
             observed["aioboto3"] = observe(client)
 
     assert observed == dict.fromkeys(("boto3", "aiobotocore", "aioboto3"), expected)
@@ -107,7 +107,7 @@ async def test_subprocesses_are_configured_like_own_clients(
 ) -> None:
     """boto3 in an environment of `session.environ()` has the endpoint and the settings of `session.client`."""
     async with lab_session(settings, running_fleet, "aws", monkeypatch, tmp_path) as session:
-        async with session.client("ec2") as client:
+        async with session.client("sqs") as client:
             expected = observe(client)
         environ = session.environ(static=static)
         with monkeypatch.context() as patch:
@@ -115,7 +115,7 @@ async def test_subprocesses_are_configured_like_own_clients(
                 patch.delenv(name)
             for name, value in environ.items():
                 patch.setenv(name, value)
-            observed = observe(boto3.Session().client("ec2"))
+            observed = observe(boto3.Session().client("sqs"))
 
     proxies = {"https": environ["HTTPS_PROXY"]} if "HTTPS_PROXY" in environ else None
     # Timeouts have no variable.
@@ -130,18 +130,18 @@ async def test_a_caller_may_set_others(
     settings = Settings(f"endpoint_url = {LAB_URL}", pool={"verify": POOL_CA})
     async with lab_session(settings, running_fleet, "aws", monkeypatch, tmp_path) as session:
         bridge = session.boto3()
-        client = bridge.client("ec2", endpoint_url=EC2_URL, verify=False)
+        client = bridge.client("sqs", endpoint_url=SQS_URL, verify=False)
         aio = session.aiobotocore()
         aio.set_config_variable("ca_bundle", "/etc/own.pem")
         aio.set_config_variable("region", "eu-west-1")
-        async with aio.create_client("s3", None, None, True, None, EC2_URL) as aio_client:
-            assert (aio_client.meta.endpoint_url, aio_client.meta.region_name) == (EC2_URL, "eu-west-1")
+        async with aio.create_client("s3", None, None, True, None, SQS_URL) as aio_client:
+            assert (aio_client.meta.endpoint_url, aio_client.meta.region_name) == (SQS_URL, "eu-west-1")
         assert aio.get_config_variable("ca_bundle") == "/etc/own.pem"
         other = session.aiobotocore()
         assert other.get_config_variable("ca_bundle") is None
         assert other.get_config_variable("region") == session.region_name
 
-    assert (client.meta.endpoint_url, client._endpoint.http_session._verify) == (EC2_URL, False)
+    assert (client.meta.endpoint_url, client._endpoint.http_session._verify) == (SQS_URL, False)
 
 
 async def test_a_bearer_token_of_the_environment_is_not_used(

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 #: Where no request of these tests goes.
 LAB_URL = "https://lab.example:8443"
 #: A service of its own, in another place.
-EC2_URL = "https://ec2.lab.example"
+SQS_URL = "https://sqs.lab.example"
 
-SERVICES = f"[services lab]\nec2 =\n  endpoint_url = {EC2_URL}\ns3 =\n  endpoint_url = {LAB_URL}\n"
+SERVICES = f"[services lab]\nsqs =\n  endpoint_url = {SQS_URL}\ns3 =\n  endpoint_url = {LAB_URL}\n"
 
 
 @dataclass(frozen=True)
