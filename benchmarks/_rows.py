@@ -56,6 +56,7 @@ def _parsed(account: str) -> Iterator[dict[str, Any]]:
 
     body = describe_instances(PAGE, detailed=True).replace(PLACEHOLDER, account.encode())
     model = botocore.session.get_session().get_service_model("ec2").operation_model("DescribeInstances")
+    assert model.output_shape is not None
     answer = create_parser("ec2").parse({"body": body, "headers": {}, "status_code": 200}, model.output_shape)
     for reservation in answer["Reservations"]:
         yield from reservation["Instances"]

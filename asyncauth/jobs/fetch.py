@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from asyncauth._aws.error_codes import DENIED, error_code
 from asyncauth._aws.partitions import get_partition
 from asyncauth._runtime.compute_thread import run_in_compute_thread
+from asyncauth.jobs.bounded import map_bounded
 from asyncauth.jobs.columns import RecordMaker, compile_path
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ RESTARTS: Final = 3
 #: EC2 answers this in the middle of unfiltered paging when an instance ends between two pages (aws-sdk-java#911).
 _VANISHED: Final = "InvalidInstanceID.NotFound"
 _TAGS_PER_CALL: Final = 200
+#: Calls for the resources of a page at the same time. EC2 refills the bucket of an operation with 20 calls a second in
+#: an account and region, so that a few, each with the delay of a distant region, are as many as it lets through.
+_CALLS_AT_ONCE: Final = 8
 _FIRST_MEMBER: Final = re.compile(r"\w+", re.ASCII)
 #: Records that are made on the event loop: about 2 ms.
 _RECORDS_INLINE: Final = 20
@@ -125,12 +129,11 @@ async def _images(client: Any, notes: list[str] | None) -> dict[str, Any]:
 
 
 async def _describe(client: Any, kind: Kind, then: Then, resources: list[Any]) -> list[Any]:
-    """Return the resources with the details of a further operation, requested in batches."""
+    """Return the resources with the details of a further operation, requested in batches, a few at the same time."""
     method = getattr(client, xform_name(then.operation))
     search = compile_path(then.result)
-    described: list[Any] = []
-    for start in range(0, len(resources), then.batch):
-        batch = resources[start : start + then.batch]
+
+    async def describe(batch: list[Any]) -> Iterable[Any]:
         ids = [each if isinstance(each, str) else each[kind.id] for each in batch]
         try:
             answer = await method(**then.parameters, **{then.parameter: ids[0] if then.batch == 1 else ids})
@@ -140,8 +143,11 @@ async def _describe(client: Any, kind: Kind, then: Then, resources: list[Any]) -
             found = None
         else:
             found = search(answer)
-        described += _joined(batch, ids, found, then)
-    return described
+        return _joined(batch, ids, found, then)
+
+    batches = [resources[start : start + then.batch] for start in range(0, len(resources), then.batch)]
+    described = await map_bounded(describe, batches, _CALLS_AT_ONCE)
+    return [each for some in described for each in some]
 
 
 def _joined(batch: list[Any], ids: list[str], found: Any, then: Then) -> Iterable[Any]:
