@@ -107,10 +107,12 @@ class Kind:
         then: further operations that describe what was listed, in their order.
         details: details that are fetched only if they are named, by name.
         scope: `region`, or `account` for a service that is the same in all regions.
+        calls_per_resource: calls for each resource besides those of the listing, so that they can be counted in
+            advance. None: those of `then`, 1 for a bucket, 0.01 for a batch of 100.
 
     Raises:
         ConfigurationError: the kind's or a column's name cannot be the name of a view or column, the column is one that
-            every kind has, or the ARN's template or the scope is none of these.
+            every kind has, the ARN's template or the scope is none of these, or the number of calls is negative.
 
     Example:
         Kind("ec2:key-pair", "ec2", "DescribeKeyPairs", result="KeyPairs[]", id="KeyPairId",
@@ -132,6 +134,7 @@ class Kind:
     then: tuple[Then, ...] = ()
     details: Mapping[str, Detail] = field(default_factory=dict)
     scope: KindScope = "region"
+    calls_per_resource: float = None  # type: ignore[assignment]  # None is the number of `then`, set below
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -150,6 +153,10 @@ class Kind:
                 raise ConfigurationError(f"kind {self.name}: {column!r} cannot be the name of a column")
             if column in _COMMON:
                 raise ConfigurationError(f"kind {self.name}: every kind has a column {column!r}; choose another name")
+        if self.calls_per_resource is None:
+            object.__setattr__(self, "calls_per_resource", _calls_for_each(self.then))
+        if self.calls_per_resource < 0:
+            raise ConfigurationError(f"kind {self.name}: calls_per_resource={self.calls_per_resource} must not be < 0")
         object.__setattr__(self, "columns", FrozenMapping(self.columns))
         object.__setattr__(self, "details", FrozenMapping(self.details))
         object.__setattr__(self, "parameters", FrozenMapping(self.parameters))
@@ -165,8 +172,14 @@ class Kind:
         columns = dict(self.columns)
         for detail in chosen:
             columns |= detail.columns
-        then = (*self.then, *(detail.then for detail in chosen if detail.then not in self.then))
-        return replace(self, then=then, columns=columns) if chosen else self
+        further = tuple(detail.then for detail in chosen if detail.then not in self.then)
+        calls = self.calls_per_resource + _calls_for_each(further)
+        then = (*self.then, *further)
+        return replace(self, then=then, columns=columns, calls_per_resource=calls) if chosen else self
+
+
+def _calls_for_each(then: Iterable[Then]) -> float:
+    return sum(1 / each.batch for each in then)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import base64
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -99,19 +100,20 @@ async def test_an_instance_that_vanished_has_no_details_and_does_not_fail_the_ot
     assert listed == 2
 
 
-def calls_per_resource(kind: Kind) -> float:
-    """Calls for each resource besides those of the listing: 1 for a bucket, 0.01 for a batch of 100."""
-    return sum(1 / then.batch for then in kind.then)
-
-
 def test_calls_for_each_resource() -> None:
-    """Zero for an instance, one for a bucket, a hundredth for a batch; named details add theirs."""
-    assert calls_per_resource(EC2_INSTANCE) == 0
-    assert calls_per_resource(EC2_INSTANCE.with_details(["status"])) == pytest.approx(0.01)
-    assert calls_per_resource(EC2_INSTANCE.with_details(["status", "user_data", "user_data"])) == pytest.approx(1.01)
-    assert calls_per_resource(KINDS["s3:bucket"]) == 1
-    assert calls_per_resource(KINDS["ecs:cluster"]) == pytest.approx(0.01)
-    assert sum(map(calls_per_resource, KINDS.values())) == pytest.approx(3.01)
+    """Zero for an instance, one for a bucket, a hundredth for a batch, or as declared; named details add theirs."""
+    assert EC2_INSTANCE.calls_per_resource == 0
+    assert EC2_INSTANCE.with_details(["status"]).calls_per_resource == pytest.approx(0.01)
+    assert EC2_INSTANCE.with_details(["status", "user_data", "user_data"]).calls_per_resource == pytest.approx(1.01)
+    assert KINDS["s3:bucket"].calls_per_resource == 1
+    assert KINDS["ecs:cluster"].calls_per_resource == pytest.approx(0.01)
+    assert sum(kind.calls_per_resource for kind in KINDS.values()) == pytest.approx(3.01)
+
+    declared = replace(EC2_INSTANCE, calls_per_resource=2)
+    assert declared.calls_per_resource == 2
+    assert declared.with_details(["user_data"]).calls_per_resource == 3
+    with pytest.raises(ConfigurationError, match="calls_per_resource=-1 must not be < 0"):
+        Kind("ec2:x", "ec2", "X", "a", "b", "c", calls_per_resource=-1)
 
 
 def test_details_that_cannot_be() -> None:
