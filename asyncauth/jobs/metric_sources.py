@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import anyio.to_thread
 
-from asyncauth._errors import ConfigurationError
+from asyncauth._errors import ConfigurationError, IncompleteMetrics
 
 if TYPE_CHECKING:
     import os
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 _RESOURCES: Final = """select distinct id, arn from resources
     where kind = ? and partition = ? and account = ? and region = ? and gone_at is null"""
+_STATUSES: Final = "select status from scopes where kind = ? and partition = ? and account = ? and region = ?"
+
+
+#: A scope with this status is empty if it has no resources. A region that is not enabled is skipped.
+_KNOWN: Final = ("ok", "skipped")
 
 
 class MetricSource(Protocol):
@@ -106,6 +111,7 @@ class StoredResources:
 
         Raises:
             ConfigurationError: the file does not exist, or a preset has no kind.
+            IncompleteMetrics: no sync has fetched the account and region completely, so their resources are unknown.
         """
         found: list[MetricRequest] = []
         for preset in presets:
@@ -121,5 +127,13 @@ class StoredResources:
         condition = "" if preset.where is None else f" and {preset.where}"
         query = f"{_RESOURCES}{condition} order by id"  # the condition is the preset's own
         with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            rows = connection.execute(query, (preset.kind, account.partition, account.id, region)).fetchall()
+            place = (preset.kind, account.partition, account.id, region)
+            rows = connection.execute(query, place).fetchall()
+            statuses = {status for (status,) in connection.execute(_STATUSES, place)}
+        if not rows and statuses.isdisjoint(_KNOWN):
+            raise IncompleteMetrics(
+                f"the store has no complete inventory of {preset.kind} in {region}; sync it first",
+                account=account.id,
+                region_name=region,
+            )
         return [id_ if preset.from_arn is None else arn.partition(preset.from_arn)[2] for id_, arn in rows]

@@ -337,6 +337,26 @@ async def test_metrics_of_an_inventory(tmp_path: Path, partition: str) -> None:
     assert (counts.calls("cloudwatch", "GetMetricData"), counts.billed_metrics) == (1, 28)
 
 
+@both_partitions
+async def test_an_inventory_that_is_not_complete(tmp_path: Path, partition: str) -> None:
+    """What the store does not know is a failure, and unknown to the estimate; what has no resource has no metric."""
+    path = tmp_path / "inventory.db"
+    job = cloudwatch_metrics("AWS/EC2", dimensions=StoredResources(path), clock=FrozenTime())
+    async with metric_fleet(partition, accounts=3) as fleet, pool_over(fleet) as pool:
+        empty, denied, never = fleet.accounts
+        await fleet.fault(service="ec2", account=denied, code="UnauthorizedOperation", status=403)
+        await sync(pool, [EC2_INSTANCE], SqliteStore(path), [empty, denied])
+        estimate = await job.estimate(pool, fleet.accounts)
+        report = await pool.map(job, fleet.accounts)
+
+    assert [outcome.account.id for outcome in report.succeeded] == [empty.id]
+    assert {outcome.account.id for outcome in report.failed} == {denied.id, never.id}
+    for outcome in report.failed:
+        assert isinstance(outcome.error, IncompleteMetrics)
+        assert "the store has no complete inventory of ec2:instance" in str(outcome.error)
+    assert (estimate.metrics, estimate.unknown) == (0, 2)
+
+
 async def test_an_inventory_that_does_not_exist(tmp_path: Path) -> None:
     """The error names the file, and does not create it."""
     path = tmp_path / "missing.db"
