@@ -6,10 +6,14 @@ import hashlib
 import json
 from collections import defaultdict
 from json.encoder import encode_basestring_ascii as quoted
+from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
+from asyncauth._runtime.compute_thread import LoopTurns
+from asyncauth.stores._spool import encode_points, encode_records
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from asyncauth._models.kinds import Record
     from asyncauth._models.metrics import Points
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 _TYPES: Final = {str: "varchar", bool: "boolean", int: "bigint", float: "double"}
 _NUMBERS: Final = ({"bigint", "double"}, {"double"})
 _LARGEST: Final = 1 << 63
+#: Records whose types are collected in less than a millisecond.
+_RECORDS_AT_ONCE: Final = 100
 #: Begin of the escape of a surrogate. Most are halves of a pair; a lone one is no text, and DuckDB refuses it.
 _SURROGATE: Final = "\\ud"
 _IDENTITY: Final = ("partition", "account", "region", "namespace", "metric", "dimensions", "stat", "period")
@@ -30,8 +36,14 @@ class ColumnTypes:
         self._found: dict[str, set[type]] = {column: set() for column in columns}
         self._large: set[str] = set()
 
-    def add(self, page: Sequence[Record]) -> None:
-        """Collect the types of a page's values."""
+    def encode(self, page: Sequence[Record], let_run: Callable[[], None]) -> list[bytes]:
+        """Collect the types of a page's values, and return the page in chunks for the spool."""
+        for start in range(0, len(page), _RECORDS_AT_ONCE):
+            let_run()
+            self._add(page[start : start + _RECORDS_AT_ONCE])
+        return encode_records(page, let_run)
+
+    def _add(self, page: Sequence[Record]) -> None:
         found = self._found
         for record in page:
             for column, value in record.columns.items():
@@ -74,9 +86,11 @@ def resource_lines(
     where = {"f": fetch, "p": scope.partition, "a": scope.account, "g": scope.region, "t": now}
     head = json.dumps(where)[:-1]
     seen: set[str] = set()
+    let_run = LoopTurns()
     for page in pages:
         lines, has_raw = [], False
         for id_, arn, name, account_name, columns, raw in page:
+            let_run()
             if id_ in seen:
                 continue
             seen.add(id_)
@@ -94,9 +108,11 @@ def point_lines(pages: Iterable[list[tuple[Any, ...]]], *, now: float) -> Iterat
         pages: rows as the spool returns them.
         now: the time at which the series were seen.
     """
+    let_run = LoopTurns()
     for page in pages:
         lines, points = [], 0
         for identity, timestamps, values in page:
+            let_run()
             last = dict(zip(timestamps, values, strict=True))
             series = {"series": series_number(identity), **identity}
             line = {"s": series, "d": now, "t": list(last), "v": list(last.values())}
@@ -105,16 +121,17 @@ def point_lines(pages: Iterable[list[tuple[Any, ...]]], *, now: float) -> Iterat
         yield lines, points
 
 
-def check_points(page: Sequence[Points]) -> None:
-    """Refuse values that are no numbers.
+def encode_finite_points(page: Sequence[Points], let_run: Callable[[], None]) -> list[bytes]:
+    """Return points of metrics in chunks for the spool.
 
     Raises:
         ValueError: a value is infinite or not a number.
     """
     for points in page:
-        for value in points.values:
-            if value - value != 0:
-                raise ValueError(f"a value of {points.series.metric} is {value}, which is no number")
+        if not all(map(isfinite, points.values)):
+            value = next(value for value in points.values if not isfinite(value))
+            raise ValueError(f"a value of {points.series.metric} is {value}, which is no number")
+    return encode_points(page, let_run)
 
 
 def series_number(identity: Mapping[str, Any]) -> int:

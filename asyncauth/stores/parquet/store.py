@@ -16,9 +16,9 @@ from asyncauth._errors import ConfigurationError, StoreLocked
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.validation import check_count, check_seconds
 from asyncauth.stores._lock import StoreLock
-from asyncauth.stores._spool import check_whole, encode_page, encode_points, encode_records
+from asyncauth.stores._spool import check_whole, encode_page
 from asyncauth.stores.parquet.connection import check_duckdb, connect
-from asyncauth.stores.parquet.lines import ColumnTypes, check_points
+from asyncauth.stores.parquet.lines import ColumnTypes, encode_finite_points
 from asyncauth.stores.parquet.manifest import WINDOWS, KindTable, read_manifest
 from asyncauth.stores.parquet.open_sync import OpenSync
 from asyncauth.stores.parquet.views import check_path, source_of
@@ -158,8 +158,12 @@ class ParquetStore:
         """
         if scope not in self._began:
             await self.wait_for_space()
-        chunks = await encode_page(self._opened().spool, scope, partial(encode_records, page))
-        await self._in_writer(lambda: self._write(scope, page, chunks))
+        parts = self._opened()
+        types = self._types.get(scope)
+        if types is None:
+            types = self._types[scope] = ColumnTypes(parts.columns(scope.kind))
+        chunks = await encode_page(parts.spool, scope, partial(types.encode, page))
+        await self._in_writer(lambda: self._write(scope, chunks))
 
     async def wait_for_space(self) -> None:
         """Wait until the spool has less than `spool_bytes`."""
@@ -178,9 +182,8 @@ class ParquetStore:
             ValueError: a value is infinite or not a number.
             OSError: the disk is full; finish the scope with the status `error`.
         """
-        check_points(page)
-        chunks = await encode_page(self._opened().spool, scope, partial(encode_points, page))
-        await self._in_writer(lambda: self._write_points(scope, chunks))
+        chunks = await encode_page(self._opened().spool, scope, partial(encode_finite_points, page))
+        await self._in_writer(lambda: self._write(scope, chunks))
 
     async def note_window(self, scope: Scope, period: int, end: int) -> None:
         """Note up to which Unix time a scope's points of a period were fetched; `finish_scope` keeps it if `ok`."""
@@ -297,16 +300,7 @@ class ParquetStore:
             raise ConfigurationError("the store is not open; await begin() first")
         return self._parts
 
-    def _write(self, scope: Scope, page: Sequence[Record], chunks: Sequence[bytes]) -> None:
-        parts = self._opened()
-        self._began.setdefault(scope, self._clock.time())
-        types = self._types.get(scope)
-        if types is None:
-            types = self._types[scope] = ColumnTypes(parts.columns(scope.kind))
-        types.add(page)
-        parts.spool.write(scope, chunks)
-
-    def _write_points(self, scope: Scope, chunks: Sequence[bytes]) -> None:
+    def _write(self, scope: Scope, chunks: Sequence[bytes]) -> None:
         parts = self._opened()
         self._began.setdefault(scope, self._clock.time())
         parts.spool.write(scope, chunks)
