@@ -478,11 +478,13 @@ class ChunkedRun(RunStream[K, T]):
         attempts = int(sent.started_at is not None) if message is None else message.attempts
         is_started = sent.started_at is not None or attempts > 0 or phase is not None
         error = None if message is None else message.error
+        elapsed = None if message is None else message.elapsed
         if self._ending != "deadline":
-            self._settle(sent, "cancelled", phase=phase, error=error, reason=self._stop_reason, attempts=attempts)
+            reason = self._stop_reason
+            self._settle(sent, "cancelled", phase=phase, error=error, reason=reason, attempts=attempts, elapsed=elapsed)
         elif is_started:
             late = self._late(sent.target, f"the run's deadline={self._limits.deadline} s", phase, error)
-            self._settle(sent, "timed_out", phase=phase, error=late, attempts=attempts)
+            self._settle(sent, "timed_out", phase=phase, error=late, attempts=attempts, elapsed=elapsed)
         else:
             self._settle(sent, "skipped", reason=DEADLINE_REACHED)
 
