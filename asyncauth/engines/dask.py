@@ -223,7 +223,10 @@ async def _local_cluster(workers: int | None) -> AsyncIterator[LocalCluster]:
         dashboard_address=None,
         # Without the dashboard there is still its HTTP server; its usual port can be another cluster's, which warns.
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        silence_logs=logging.ERROR,
+        # Dask reports each heartbeat that the end of the cluster interrupts; what a run misses is in its outcomes.
+        silence_logs=logging.CRITICAL,
+        # The profiler samples the stacks of all threads every 10 ms, for a dashboard that this cluster does not have.
+        config={"distributed.worker.profile.enabled": False},
     )
     try:
         with _blocked_interrupts():
