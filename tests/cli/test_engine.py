@@ -91,6 +91,19 @@ def test_the_output_is_that_of_one_process(cli: CommandLine) -> None:
     assert [record["status"] for record in shown(again)] == ["skipped", "failed", "failed", "skipped"]
 
 
+def test_an_inventory_is_that_of_one_process(cli: CommandLine) -> None:
+    """Workers fetch the kinds, and the store of this machine has the same rows and scopes."""
+    options = (*cli.all_accounts(), "--output", "jsonl", "--no-progress")
+
+    here = cli.run("inventory", "ec2:instance", "ec2:vpc", *options, "--store", "here.db")
+    there = cli.run("inventory", "ec2:instance", "ec2:vpc", *options, "--store", "there.db", "--engine", "dask")
+
+    assert (there.code, there.stdout, there.stderr) == (here.code, here.stdout, here.stderr)
+    statement = "select kind, partition, account, region, id from resources order by 1, 2, 3, 4, 5"
+    rows = [cli.run("sql", statement, "--store", store, "--output", "jsonl") for store in ("here.db", "there.db")]
+    assert rows[0].records == rows[1].records != []
+
+
 def test_ctrl_c_ends_the_workers(cli: CommandLine) -> None:
     """A Ctrl-C, which reaches the workers as well, exits with 130 without their tracebacks; none is left."""
     process = subprocess.Popen(

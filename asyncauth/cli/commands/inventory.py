@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from asyncauth.cli.options import (
+    engine_options,
     output_of,
     output_options,
     progress_option,
@@ -25,6 +27,7 @@ from asyncauth.cli.text import note
 if TYPE_CHECKING:
     from asyncauth import Report
     from asyncauth._models.kinds import Kind
+    from asyncauth.cli.engine_choice import EngineChoice
     from asyncauth.cli.inventory_output import CountedStore
     from asyncauth.cli.output import Output
     from asyncauth.cli.running import RunSettings
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
 @selection_options
 @source_options
 @run_options
+@engine_options
 @progress_option
 @output_options
 @verbosity_options
@@ -72,9 +76,11 @@ def command(
     \b
     asyncauth inventory ec2:instance --accounts @accounts.txt --output csv
     asyncauth inventory --organization --store inventory.db --mode mirror
+    asyncauth inventory --organization --regions enabled --store inventory.db --engine dask
     """
     found = find_kinds(kinds)
     keeps_raw = store_path is not None if raw is None else raw
+    from asyncauth.cli.engine_choice import EngineChoice
     from asyncauth.cli.inventory_output import SUMMARY, inventory_columns
     from asyncauth.cli.running import RunSettings
 
@@ -90,7 +96,8 @@ def command(
         store = open_store(store_path, chosen=store_format, mode=mode, wait=wait)
     selection, source = Selection.of(options), SourceOptions.of(options)
     settings = RunSettings.of(options)
-    return run_async(_inventory(found, source, selection, settings, output, store, raw=keeps_raw))
+    choice = EngineChoice.of(options)
+    return run_async(_inventory(found, source, selection, settings, choice, output, store, raw=keeps_raw))
 
 
 async def _inventory(
@@ -98,6 +105,7 @@ async def _inventory(
     source: SourceOptions,
     selection: Selection,
     settings: RunSettings,
+    choice: EngineChoice,
     output: Output,
     store: Store | None,
     *,
@@ -114,11 +122,13 @@ async def _inventory(
     counts, scope = RunCounts(), anyio.CancelScope()
     straight_out = OutputStore(output, on_closed=scope.cancel) if store is None else None
     counted = CountedStore(straight_out or store)  # type: ignore[arg-type]  # one of them is given
-    async with source.pool(**selection.pool_options) as pool:
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(source.pool(**selection.pool_options))
         accounts = await selection.find(pool)
+        engine = await stack.enter_async_context(choice.open())
         stdout_is_live = straight_out is not None and output.is_live
         progress = progress_of(pool, is_wanted=settings.shows_progress(pool), stdout_is_live=stdout_is_live)
-        options = {**settings.keywords_over(pool), "progress": progress}
+        options = {**settings.keywords_over(pool), "progress": progress, "engine": engine}
         if straight_out is not None:
             options.pop("journal", None)  # one of the fleet file: what it skips would be missing from the output
         regions = regions_over(pool, selection.regions)
