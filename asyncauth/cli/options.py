@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final, TypeVar
 
 import click
@@ -165,7 +165,11 @@ def set_up_logging() -> None:
     logging.getLogger().addHandler(handler)
 
 
-def output_of(options: dict[str, Any], columns: tuple[str, ...]) -> Output:
+#: What a narrow table can do without: the ARN and the region have the partition, and the rest is for a second look.
+LESS_IMPORTANT: Final = ("partition", "tags", "phase", "attempts", "elapsed")
+
+
+def output_of(options: dict[str, Any], columns: tuple[str, ...], *, last: Collection[str] = LESS_IMPORTANT) -> Output:
     """Return the output that a command's options choose, and remove them from `options`."""
     return Output(
         columns,
@@ -173,4 +177,5 @@ def output_of(options: dict[str, Any], columns: tuple[str, ...]) -> Output:
         query=options.pop("query"),
         chosen=options.pop("columns"),
         sort=options.pop("sort"),
+        last=last,
     )

@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import islice
 from typing import IO, Any, Final
@@ -40,6 +40,7 @@ class Output:
         chosen: the columns to show; empty: all.
         sort: the column to sort by, with `-` before it in descending order; None: in the order of arrival.
         stream: None: stdout.
+        last: columns that a table leaves out first where the terminal is too narrow.
 
     Raises:
         click.UsageError: the query is no JMESPath, or a column does not exist.
@@ -54,7 +55,9 @@ class Output:
         chosen: Sequence[str] = (),
         sort: str | None = None,
         stream: IO[str] | None = None,
+        last: Collection[str] = (),
     ) -> None:
+        self._last = last
         self._stream = sys.stdout if stream is None else stream
         self.format_name = format_name or ("table" if self._stream.isatty() else "jsonl")
         self._columns = list(chosen or columns)
@@ -134,7 +137,7 @@ class Output:
     def _write_table(self, names: list[str], rows: list[list[Any]]) -> None:
         names, cells = list(map(clean, names)), [list(map(_cell, row)) for row in rows]
         width = shutil.get_terminal_size((120, 24)).columns
-        widths, hidden = lay_out(names, cells, width, all_columns=self._is_chosen)
+        widths, hidden = lay_out(names, cells, width, all_columns=self._is_chosen, last=self._last)
         is_plain = not self._stream.isatty() or "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
         lines = render(
             names,

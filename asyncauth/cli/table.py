@@ -6,7 +6,7 @@ their places in order; a narrow one that comes later is shown even if a wide one
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
 #: Characters between two columns, and before the first one.
@@ -24,7 +24,14 @@ class Layout(NamedTuple):
     hidden: list[str]
 
 
-def lay_out(names: Sequence[str], cells: Sequence[Sequence[str]], width: int, *, all_columns: bool = False) -> Layout:
+def lay_out(
+    names: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    width: int,
+    *,
+    all_columns: bool = False,
+    last: Collection[str] = (),
+) -> Layout:
     """Return which columns fit, and how wide they are. Empty columns are left out.
 
     Args:
@@ -32,6 +39,7 @@ def lay_out(names: Sequence[str], cells: Sequence[Sequence[str]], width: int, *,
         cells: the rows.
         width: that of the terminal.
         all_columns: leave none out: those were chosen, and the terminal folds what is too long.
+        last: columns that get what the others leave.
     """
     columns = [[row[position] for row in cells] for position in range(len(names))]
     natural = {
@@ -42,10 +50,11 @@ def lay_out(names: Sequence[str], cells: Sequence[Sequence[str]], width: int, *,
     least = {position: min(size, _least(names[position], columns[position])) for position, size in natural.items()}
     shown: dict[int, int] = {}
     room = width - _MARGIN
-    for position, size in least.items():
-        if all_columns or size <= room or not shown:
+    for position in sorted(least, key=lambda position: (names[position] in last, position)):
+        if all_columns or least[position] <= room or not shown:
             shown[position] = natural[position]
-            room -= size + _GAP
+            room -= least[position] + _GAP
+    shown = {position: shown[position] for position in sorted(shown)}
     _shrink(shown, least, width - _MARGIN - _GAP * (len(shown) - 1))
     return Layout(shown, [names[position] for position in natural if position not in shown])
 

@@ -47,6 +47,14 @@ def test_a_narrow_column_is_shown_after_a_wide_one_that_does_not_fit() -> None:
     assert hidden == ["role"]
 
 
+def test_columns_that_matter_less_get_what_is_left() -> None:
+    """A column of less importance is left out before the others, and stays in its place where it fits."""
+    names, cells = ["partition", "account", "id"], [["aws", "100000000001", "i-0123456789abcdef0"]]
+
+    assert list(lay_out(names, cells, 40, last=["partition"]).widths) == [1, 2]
+    assert list(lay_out(names, cells, 60, last=["partition"]).widths) == [0, 1, 2]
+
+
 def test_chosen_columns_are_all_shown() -> None:
     """Columns that were chosen are wider than the terminal rather than broken or left out."""
     names, cells = ["role", "error"], [[ARN, f"cannot assume {ARN}"]]

@@ -61,7 +61,7 @@ def command(statement: str | None, store: str, limit: int | None, **options: Any
             output.close()
             return
         names, rows = reader.execute(statement)
-        output = output_of(options, tuple(names))
+        output = output_of(options, tuple(names), last=())
         if limit is None and output.is_on_terminal:
             limit = TERMINAL_ROWS
         _write(output, names, rows, limit or None)

@@ -28,7 +28,7 @@ def command(**options: Any) -> None:
     asyncauth whoami
     asyncauth whoami --profile aws=global --profile aws-cn=china
     """
-    output = output_of(options, _COLUMNS)
+    output = output_of(options, _COLUMNS, last=("partition", "account", "user_id"))  # the ARN has the first two
     partition = options.pop("partition")
     run_async(_whoami(SourceOptions.of(options), partition, output))
 
