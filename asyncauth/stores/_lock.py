@@ -75,6 +75,7 @@ class StoreLock:
         Raises:
             StoreLocked: another run holds it; the message has its pid, host and start.
             ConfigurationError: the file cannot be opened.
+            OSError: the disk is full; the lock is free again.
         """
         file = open_private(self._path)
         try:
@@ -86,9 +87,13 @@ class StoreLock:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
             raise StoreLocked(f"another run writes to this store: {holder or 'unknown'}; wait for its end") from None
-        os.ftruncate(file, 0)
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": round(self._clock.time())}
-        os.write(file, json.dumps(owner).encode())
+        try:
+            os.ftruncate(file, 0)
+            os.write(file, json.dumps(owner).encode())
+        except BaseException:
+            os.close(file)  # an open file keeps the lock until the process ends
+            raise
         self._file = file
 
     def release(self) -> None:

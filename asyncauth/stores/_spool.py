@@ -10,6 +10,7 @@ import shutil
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
+from asyncauth._errors import ConfigurationError
 from asyncauth._runtime.compute_thread import run_in_compute_thread
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Spool:
     """Directory with a file of pages for each unfinished scope; files of a run that was killed are swept.
 
     Only the holder of the store's lock may open it.
+
+    Raises:
+        ConfigurationError: something else has the directory's name.
+        OSError: the disk is full.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -42,9 +47,15 @@ class Spool:
         self._broken: set[Scope] = set()
         self._opened = 0
         self.size = 0
-        if directory.exists():
-            shutil.rmtree(directory)
-        directory.mkdir(mode=0o700)
+        try:
+            with suppress(FileNotFoundError):
+                shutil.rmtree(directory)
+            directory.mkdir(mode=0o700)
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            # Something else has the name: a file, or a link to a directory that is not to be emptied.
+            raise ConfigurationError(f"the spool {str(directory)!r} cannot be replaced: {error}") from error
 
     def write(self, scope: Scope, chunks: Sequence[bytes]) -> None:
         """Append a page; after an error the scope is not whole, and takes no further page.
@@ -101,7 +112,8 @@ class Spool:
         """Drop everything."""
         for scope in list(self._files):
             self.drop(scope)
-        shutil.rmtree(self._directory)
+        with suppress(FileNotFoundError):  # another program cleaned up; no file in it has a name
+            shutil.rmtree(self._directory)
 
     def _open(self) -> IO[bytes]:
         self._opened += 1

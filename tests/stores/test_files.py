@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ import pytest
 
 from asyncauth import ConfigurationError, StoreLocked
 from asyncauth._models.kinds import Kind, Record
+from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth.stores import CsvStore, JsonLinesStore, Scope, ScopeStatus, SqliteStore
+from asyncauth.stores._lock import StoreLock
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +131,55 @@ async def test_an_open_store_is_not_opened_again(tmp_path: Path, kind_of_store: 
     with pytest.raises(ConfigurationError, match="is open; use an object of its own"):
         await store.begin("two", [KIND])
     await store.close()
+
+
+@pytest.mark.parametrize("kind_of_store", [SqliteStore, JsonLinesStore, CsvStore])
+async def test_what_has_the_name_of_the_spool_stays(tmp_path: Path, kind_of_store: Any) -> None:
+    """A link to a directory, or a file, is named and not emptied; the lock is free afterwards."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    spool = tmp_path / "store.spool"
+    for make in (lambda: spool.symlink_to(tmp_path / "other"), spool.touch):
+        make()
+        with pytest.raises(ConfigurationError, match=r"store\.spool' cannot be replaced"):
+            await kind_of_store(tmp_path / "store").begin("one", [KIND])
+        spool.unlink()
+
+    assert (tmp_path / "other" / "file").exists()
+    store = kind_of_store(tmp_path / "store")
+    await store.begin("one", [KIND])
+    await store.close()
+
+
+@pytest.mark.parametrize("kind_of_store", [SqliteStore, JsonLinesStore, CsvStore])
+async def test_a_spool_that_was_removed_fails_no_sync_that_is_complete(tmp_path: Path, kind_of_store: Any) -> None:
+    """A program that cleans up takes the directory; the pages have no name in it, and all scopes are committed."""
+    store = kind_of_store(tmp_path / "store")
+    await store.begin("one", [KIND])
+    await store.write(ONE, [record(ONE, "i-1")])
+    (tmp_path / "store.spool").rmdir()
+
+    assert await store.finish_scope(ONE, ScopeStatus("ok")) == 1
+    await store.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of a file's size")
+async def test_a_lock_that_a_full_disk_did_not_take_is_free(tmp_path: Path) -> None:
+    """The process that failed to name itself as the holder can try again when there is space."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    lock = StoreLock(tmp_path / "store.lock", SYSTEM_CLOCK)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            lock.acquire()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    other = StoreLock(tmp_path / "store.lock", SYSTEM_CLOCK)
+    other.acquire()
+    other.release()
 
 
 async def test_json_lines_do_not_cut_a_file_of_another_program(tmp_path: Path) -> None:
