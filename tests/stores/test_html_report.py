@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncauth import ConfigurationError
+from asyncauth._models.metrics import Points, Series
 from asyncauth.stores import ScopeStatus, SqliteStore, _schema, report
 from asyncauth.stores.html_report.marks import MAX_POINTS, bar, sparkline
 from asyncauth.stores.html_report.series import number
@@ -190,6 +191,33 @@ async def test_what_becomes_visible_has_not_appeared(store: Path, mode: Any) -> 
     assert "Disappeared 0 nothing" in page.text
 
 
+@pytest.mark.parametrize(
+    ("mode", "instances"), [("append", "2 instances"), ("upsert", "4 instances"), ("mirror", "2 instances")]
+)
+async def test_a_sync_that_leaves_a_place_out_forgets_nothing_of_it(store: Path, mode: Any, instances: str) -> None:
+    """Resources of a region that the second sync did not visit count, and are compared at the third."""
+    here, there = scope_of(region="us-east-1"), scope_of(region="eu-west-1")
+    for name, found in (
+        ("one", {here: ["i-1", "i-2"], there: ["i-3"]}),
+        ("two", {there: ["i-3", "i-4"]}),
+        ("three", {here: ["i-1"], there: ["i-3"]}),
+    ):
+        opened = SqliteStore(store, mode=mode)
+        await opened.begin(name, [KIND])
+        for scope, ids in found.items():
+            await write(opened, scope, ids)
+        await opened.close()
+        if name == "two":
+            assert "4 instances" in page_of(store).text
+
+    page = page_of(store)
+
+    assert instances in page.text
+    assert "Disappeared 2 i-4 ec2:instance" in page.text
+    assert "i-2 ec2:instance" in page.text
+    assert "or, where it left a place out, an earlier one" in page.text
+
+
 async def test_the_first_sync_has_no_changes(store: Path) -> None:
     """There is nothing to compare with."""
     await sync(SqliteStore(store), "one", scope_of(), ["i-1"])
@@ -222,6 +250,23 @@ def test_metrics_are_lines(store: Path) -> None:
     assert "AWS/EC2 CPUUtilization, Average 6 of 9 series" in page.text
     assert page.source.count('<svg class="spark"') == 6
     assert "to 96.0, one (00000000000" in page.text
+
+
+async def test_a_store_of_metrics_alone_has_a_page(store: Path) -> None:
+    """It has coverage and lines, and does not call a store without an inventory empty."""
+    opened, scope = SqliteStore(store), scope_of()._replace(kind="metrics:AWS/EC2")
+    await opened.begin("one", (), metrics=["AWS/EC2"])
+    series = Series(*scope[1:3], None, scope.region, "AWS/EC2", "CPUUtilization", "Average", 300, {}, "i-1", "Percent")
+    await opened.write_points(scope, [Points(series, [300, 600], [1.0, 2.0])])
+    await opened.finish_scope(scope, OK)
+    await opened.close()
+
+    page = page_of(store)
+
+    assert "1 of 1 series" in page.text
+    assert "1 of 1 accounts complete" in page.text
+    assert "Resources" not in page.text
+    assert "Appeared" not in page.text
 
 
 def test_a_store_of_the_first_version_has_no_metrics(store: Path) -> None:

@@ -28,6 +28,8 @@ _TEMPLATE: Final = "page.html.jinja"
 _SYNCS: Final = """select s.sync, s.mode, s.began, s.ended from syncs s
     where exists (select 1 from scopes c where c.sync = s.sync and c.kind not like 'metrics:%')
     order by s.rowid desc limit 2"""
+_METRIC_SYNC: Final = """select s.sync, s.mode, s.began, s.ended from syncs s
+    where exists (select 1 from scopes c where c.sync = s.sync) order by s.rowid desc limit 1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class _Contents:
     store: str
     sync: _Sync
     previous: _Sync | None
+    has_inventory: bool
     unfinished: str | None
     coverage: Coverage
     kinds: tuple[tuple[str, int], ...]
@@ -132,6 +135,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _contents(connection: sqlite3.Connection, path: Path) -> _Contents:
     syncs = [_Sync(*row) for row in connection.execute(_SYNCS)]
+    has_inventory = bool(syncs)
+    syncs = syncs or [_Sync(*row) for row in connection.execute(_METRIC_SYNC)]
     if not syncs:
         raise ConfigurationError(f"the store {printable(str(path), 300)!r} has no sync that fetched anything")
     names = account_names(connection)
@@ -141,10 +146,11 @@ def _contents(connection: sqlite3.Connection, path: Path) -> _Contents:
         printable(path.name, 80),
         sync,
         previous,
+        has_inventory,
         _unfinished(connection),
         read_coverage(connection, names),
-        read_kinds(connection, sync.mode, sync.id),
-        read_instances(connection, sync.mode, sync.id, names),
+        read_kinds(connection, sync.mode),
+        read_instances(connection, sync.mode, names),
         None if previous is None else read_changes(connection, sync.mode, sync.id, sync.began, previous.id, names),
         metrics,
         more_metrics,

@@ -26,16 +26,25 @@ _BY_KIND: Final = "select kind, count(*) from resources r where {current} group 
 _GROUPS: Final = """select partition, account, region, json_extract(columns, '$.type'),
     json_extract(columns, '$.state'), count(*) from resources r where kind = 'ec2:instance' and {current}
     group by 1, 2, 3, 4, 5"""
-# Only places that both syncs have fetched completely: what becomes visible with an account has not appeared.
-_FETCHED: Final = """exists (select 1 from scopes s where s.sync = {sync} and s.status = 'ok' and s.kind = r.kind
-    and s.partition = r.partition and s.account = r.account and s.region = r.region)"""
-_EARLIER: Final = """exists (select 1 from scopes s where s.sync != :sync and s.rowid < (
-        select s.rowid from scopes s where s.sync = :sync and s.kind = r.kind and s.partition = r.partition
-        and s.account = r.account and s.region = r.region)
-    and s.status = 'ok' and s.kind = r.kind and s.partition = r.partition and s.account = r.account
-    and s.region = r.region)"""
-_IN: Final = """exists (select 1 from resources o where o.sync = {sync} and o.kind = r.kind
-    and o.partition = r.partition and o.account = r.account and o.region = r.region and o.id = r.id)"""
+_PLACE: Final = "kind, partition, account, region"
+# Sets, not subqueries of a row: SQLite makes them once, and a store has fewer places than resources.
+#: Each place with the last sync that has fetched it completely. SQLite takes `sync` from the row with the maximum.
+_LAST: Final = f"""(select {_PLACE}, sync from (
+    select {_PLACE}, sync, max(rowid) from scopes where status = 'ok' group by {_PLACE}))"""  # noqa: S608 - constants
+#: Each place that `:sync` has fetched completely, with the last sync before it that has: the one before may have left
+#: the place out. What becomes visible with an account has not appeared.
+_EARLIER: Final = f"""(select {_PLACE}, sync from (
+    select s.kind, s.partition, s.account, s.region, s.sync, max(s.rowid) from scopes c join scopes s
+    on s.kind = c.kind and s.partition = c.partition and s.account = c.account and s.region = c.region
+    where c.sync = :sync and c.status = 'ok' and s.status = 'ok' and s.sync != :sync and s.rowid < c.rowid
+    group by 1, 2, 3, 4))"""  # noqa: S608 - constants
+#: A row and the sync that it is of, to look for in one of the sets.
+_FETCHED: Final = "({0}.kind, {0}.partition, {0}.account, {0}.region, {0}.sync)"
+_COMPARED: Final = f"(r.kind, r.partition, r.account, r.region) in (select {_PLACE} from {_EARLIER})"  # noqa: S608 - constants
+_IN: Final = """exists (select 1 from resources o where o.kind = r.kind and o.partition = r.partition
+    and o.account = r.account and o.region = r.region and o.id = r.id and {condition})"""
+#: Whether the sync before has left out a place that is compared.
+_HAS_OLDER: Final = f"select exists (select 1 from {_EARLIER} where sync != :previous)"  # noqa: S608 - constants
 _LISTED: Final = "r.kind, r.partition, r.account, r.region, r.id, r.name"
 
 
@@ -97,6 +106,7 @@ class Changes:
         by_kind: kind, appeared and disappeared, the kinds with the most changes first.
         appeared, disappeared: the first of each.
         appeared_total, disappeared_total: how many.
+        has_older: whether a place was fetched last before the previous sync, which left it out.
     """
 
     by_kind: tuple[tuple[str, int, int], ...]
@@ -104,6 +114,7 @@ class Changes:
     disappeared: tuple[Change, ...]
     appeared_total: int
     disappeared_total: int
+    has_older: bool
 
     @property
     def most(self) -> int:
@@ -112,26 +123,27 @@ class Changes:
 
 
 def current_rows(mode: str) -> str:
-    """Return the SQL condition of the rows `r` that are there now; `:sync` is the last sync."""
-    return "r.sync = :sync" if mode == "append" else "r.gone_at is null"
+    """Return the SQL condition of the rows `r` that are there now, as far as the store knows.
+
+    In mode `append` these are the rows of each place's last complete fetch: the last sync may have left places out.
+    """
+    return f"{_FETCHED.format('r')} in {_LAST}" if mode == "append" else "r.gone_at is null"
 
 
-def read_kinds(connection: sqlite3.Connection, mode: str, sync: str) -> tuple[tuple[str, int], ...]:
+def read_kinds(connection: sqlite3.Connection, mode: str) -> tuple[tuple[str, int], ...]:
     """Return the kinds and how many resources of each there are."""
-    rows = connection.execute(_BY_KIND.format(current=current_rows(mode)), {"sync": sync})
+    rows = connection.execute(_BY_KIND.format(current=current_rows(mode)))
     return tuple((printable(kind), count) for kind, count in rows)
 
 
-def read_instances(
-    connection: sqlite3.Connection, mode: str, sync: str, names: Mapping[AccountKey, str]
-) -> Instances | None:
+def read_instances(connection: sqlite3.Connection, mode: str, names: Mapping[AccountKey, str]) -> Instances | None:
     """Return the EC2 instances; None if there are none."""
     accounts: dict[Hashable, Counter[str]] = {}
     regions: dict[Hashable, Counter[str]] = {}
     types: dict[Hashable, Counter[str]] = {}
     every: Counter[str] = Counter()
     for partition, account, region, type_, state, count in connection.execute(
-        _GROUPS.format(current=current_rows(mode)), {"sync": sync}
+        _GROUPS.format(current=current_rows(mode))
     ):
         part = "running" if state in _RUNNING else "stopped" if state in _STOPPED else "other"
         for counts, key in ((accounts, (partition, account)), (regions, region), (types, type_ or "unknown")):
@@ -170,6 +182,8 @@ def read_changes(
 ) -> Changes:
     """Return what a sync has found new or gone, in the places that it and an earlier one have fetched completely.
 
+    Each place is compared with its own last complete fetch before the sync.
+
     Args:
         connection: of the store.
         mode: of the sync.
@@ -177,16 +191,16 @@ def read_changes(
         previous: the id of the sync before it.
         names: names of accounts.
     """
-    fetched = _FETCHED.format(sync=":sync")
+    before = f"{_FETCHED.format('r')} in {_EARLIER}"
     if mode == "append":
-        before = _FETCHED.format(sync=":previous")
-        appeared = f"r.sync = :sync and {before} and not {_IN.format(sync=':previous')}"
-        disappeared = f"r.sync = :previous and {fetched} and not {_IN.format(sync=':sync')}"
+        known = _IN.format(condition=f"{_FETCHED.format('o')} in {_EARLIER}")
+        appeared = f"r.sync = :sync and {_COMPARED} and not {known}"
+        disappeared = f"{before} and not {_IN.format(condition='o.sync = :sync')}"
     else:
-        appeared = f"r.sync = :sync and r.first_seen >= :began and {_EARLIER}"
+        appeared = f"r.sync = :sync and r.first_seen >= :began and {_COMPARED}"
         # A mirror marks the row; another store keeps it under the sync that has seen it last.
-        is_gone = "(r.gone_at >= :began or (r.gone_at is null and r.sync = :previous))"
-        disappeared = f"r.sync != :sync and {is_gone} and {fetched}"
+        is_gone = f"((r.gone_at >= :began and {_COMPARED}) or (r.gone_at is null and {before}))"
+        disappeared = f"r.sync != :sync and {is_gone}"
     values = {"sync": sync, "began": began, "previous": previous}
     new, new_kinds = _listed(connection, appeared, values, names)
     gone, gone_kinds = _listed(connection, disappeared, values, names)
@@ -197,6 +211,7 @@ def read_changes(
         gone,
         new_kinds.total(),
         gone_kinds.total(),
+        bool(connection.execute(_HAS_OLDER, values).fetchone()[0]),
     )
 
 
