@@ -12,7 +12,7 @@ import pytest
 from aiobotocore.config import AioConfig
 from botocore.httpsession import where
 
-from tests.support.lab import SQS_URL, LAB_URL, SERVICES, Settings, lab_session
+from tests.support.lab import LAB_URL, SERVICES, SQS_URL, Settings, lab_session
 
 if TYPE_CHECKING:
     from asyncauth import AccountSession
