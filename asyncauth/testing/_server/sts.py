@@ -130,6 +130,21 @@ def _new_secret() -> str:
     return "SimulatedSecret//" + secrets.token_urlsafe(17)
 
 
+def _principal_of(role: Role, partition: str, arn: str, session: str, source_identity: str | None = None) -> Principal:
+    """Return a new principal of an assumed role."""
+    return Principal(
+        account=role.account,
+        partition=partition,
+        arn=f"arn:{partition}:sts::{role.account}:assumed-role/{arn.rpartition('/')[2]}/{session}",
+        user_id=f"{role.role_id}:{session}",
+        secret=_new_secret(),
+        chained=True,
+        mfa=False,
+        role_arn=arn,
+        source_identity=source_identity,
+    )
+
+
 class SecurityTokenService:
     """Simulated STS for the whole fleet.
 
@@ -233,24 +248,11 @@ class SecurityTokenService:
         self.check_region(account, region)
         if duration > role.max_session_duration:
             raise _invalid("The requested DurationSeconds exceeds the MaxSessionDuration set for this role.")
-        name = arn.rpartition("/")[2]
         identity = form.get("SourceIdentity")
         if caller.source_identity and identity and identity != caller.source_identity:
             raise refused
-        return self._issue(
-            Principal(
-                account=role.account,
-                partition=account.partition,
-                arn=f"arn:{account.partition}:sts::{role.account}:assumed-role/{name}/{session}",
-                user_id=f"{role.role_id}:{session}",
-                secret=_new_secret(),
-                chained=True,
-                mfa=False,
-                role_arn=arn,
-                source_identity=identity or caller.source_identity,
-            ),
-            duration,
-        )
+        identity = identity or caller.source_identity
+        return self._issue(_principal_of(role, account.partition, arn, session, identity), duration)
 
     def _check_assume_role(self, caller: Principal, form: Mapping[str, str]) -> tuple[str, str, int]:
         arn = _required(form, "RoleArn", "roleArn")
@@ -369,18 +371,8 @@ class SecurityTokenService:
             if role is None or account is None or account.denied or account.suspended:
                 raise AwsError("AccessDenied", 403, "Not authorized to perform sts:AssumeRoleWithWebIdentity")
             self.check_region(account, region)
-            name = arn.rpartition("/")[2]
             principal, access_key_id, seconds = self._issue(
-                Principal(
-                    account=role.account,
-                    partition=account.partition,
-                    arn=f"arn:{account.partition}:sts::{role.account}:assumed-role/{name}/{session}",
-                    user_id=f"{role.role_id}:{session}",
-                    secret=_new_secret(),
-                    chained=True,
-                    role_arn=arn,
-                ),
-                _duration(form, 3600, 900, 43_200),
+                _principal_of(role, account.partition, arn, session), _duration(form, 3600, 900, 43_200)
             )
         except AwsError as error:
             record["code"] = error.code
