@@ -167,7 +167,7 @@ def _encoded(some: Sequence[T], row: Callable[[T], tuple[Any, ...]], let_run: Ca
 
 def _row(record: Record) -> tuple[Any, ...]:
     raw = None if record.raw is None else _encode(record.raw)
-    return record.id, record.arn, record.name, record.account_name, _encode(dict(record.columns)), raw
+    return record.id, record.arn, record.name, record.account_name, _encode(record.columns), raw
 
 
 def _points_row(points: Points) -> tuple[Any, ...]:

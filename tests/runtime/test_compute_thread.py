@@ -139,7 +139,7 @@ async def test_what_goes_on_comes_before_what_begins() -> None:
     assert len(order) == 11
 
 
-def test_turns_of_the_loop_come_once_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_of_the_loop_come_once_for_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two turns a call does not sleep, however often it is made."""
     now, slept = 0.0, []
     monkeypatch.setattr(compute_thread.time, "perf_counter", lambda: now)
