@@ -124,6 +124,8 @@ class StoredResources:
     def _read(self, account: Account, region: str, preset: MetricPreset) -> list[str]:
         if not self._path.exists():
             raise ConfigurationError(f"the store {str(self._path)!r} does not exist; sync an inventory into it first")
+        if self._path.is_dir():
+            raise ConfigurationError(f"{str(self._path)!r} is a directory; the resources are read from a SQLite store")
         condition = "" if preset.where is None else f" and {preset.where}"
         query = f"{_RESOURCES}{condition} order by id"  # the condition is the preset's own
         with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as connection:

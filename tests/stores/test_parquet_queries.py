@@ -6,14 +6,16 @@ import os
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
 
-from asyncauth import ConfigurationError
+from asyncauth import Account, ConfigurationError
 from asyncauth._models.metrics import Points, Series
-from asyncauth.stores import DataSet, ParquetStore, Scope, SqliteStore, export
+from asyncauth.jobs import PRESETS, StoredResources
+from asyncauth.stores import DataSet, ParquetStore, Scope, SqliteStore, export, report
 from tests.support.data_sets import ROOT, sync
 from tests.support.stores import DENIED, KIND, OK, record, scope_of, write
 
@@ -159,3 +161,17 @@ async def test_what_cannot_be_exported(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=words):
             export(tmp_path / source, tmp_path / target)
     assert not list(tmp_path.glob("*.duckdb")) + list(tmp_path.glob(".*"))
+
+
+async def test_what_reads_sqlite_alone_refuses_a_data_set_by_name(path: Path) -> None:
+    """The report, and the resources whose metrics are fetched."""
+    await sync(path, "1", scope_of(), ["i-1"])
+    session: Any = SimpleNamespace(account=Account("012345678901"), region_name="us-east-1")
+    presets = [PRESETS["AWS/EC2"]]
+
+    with pytest.raises(ConfigurationError, match=r"store\.parquet' is a directory.*the report reads SQLite stores"):
+        report(path, path.with_name("report.html"))
+    with pytest.raises(
+        ConfigurationError, match=r"store\.parquet' is a directory; the resources are read from a SQLite"
+    ):
+        await StoredResources(path).requests(session, presets, None)
