@@ -8,6 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
+import duckdb
 import pytest
 
 from asyncauth import ConfigurationError, StoreLocked
@@ -20,6 +21,7 @@ from asyncauth.stores import (
     Scope,
     ScopeStatus,
     SqliteStore,
+    export,
 )
 from asyncauth.stores.parquet import Reservation, StagedLines, WrittenScope, reader, write_resources
 from asyncauth.stores.parquet.manifest import Part, read_manifest
@@ -264,6 +266,23 @@ async def test_values_of_every_type_and_hostile_texts(path: Path) -> None:
         await store.finish_scope(scope, OK)
         await store.close()
         assert rows(store.path, "select type, typeof(type) from ec2_instance where id = 'i'") == [(column, type_)]
+
+
+@pytest.mark.parametrize("name", ["sync=outer", "kind=x", "account=9", "it's {a} b"])
+async def test_the_path_above_a_data_set_means_nothing(tmp_path: Path, name: str) -> None:
+    """A directory that looks like a Hive partition, or has quotes, changes no column; nor does a link to the store."""
+    path = tmp_path / name / "store"
+    path.parent.mkdir()
+    await sync(path, "../inner", scope_of(), ["i-1"])
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    await sync(link, "later", scope_of("aws-cn"), ["i-2"])
+
+    assert rows(path, "select account, sync from ec2_instance order by 2") == [(ONE, "../inner"), (ONE, "later")]
+    assert rows(link, "select sync, account from scopes order by 1") == [("../inner", ONE), ("later", ONE)]
+    export(path, path.parent / "x'y.duckdb")
+    with duckdb.connect(path.parent / "x'y.duckdb", read_only=True) as copy:
+        assert copy.execute("select sync from ec2_instance order by 1").fetchall() == [("../inner",), ("later",)]
 
 
 async def test_a_part_that_cannot_be_written_loses_nothing(path: Path) -> None:

@@ -131,7 +131,8 @@ def _copy_table(connection: Any, rows: sqlite3.Connection, table: str, folder: P
         longest = _write_lines(folder / "rows.jsonl", columns, chunk)
         connection.execute(
             f"insert into exported.{name(table)} select * from read_json({text(folder / 'rows.jsonl')}, "
-            f"format = 'newline_delimited', columns = {{{fields}}}, maximum_object_size = {max(longest + 2, 1 << 20)})"
+            f"format = 'newline_delimited', hive_partitioning = false, columns = {{{fields}}}, "
+            f"maximum_object_size = {max(longest + 2, 1 << 20)})"
         )
 
 

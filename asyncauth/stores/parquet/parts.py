@@ -163,7 +163,7 @@ def _lines(lines: StagedLines, fields: Mapping[str, str]) -> str:
     limit = max(lines.longest + 2, _SMALLEST_LINE_LIMIT)
     return (
         f"read_json({text(lines.file)}, format = 'newline_delimited', columns = {{{columns}}}, "
-        f"maximum_object_size = {limit})"
+        f"maximum_object_size = {limit}, hive_partitioning = false)"
     )
 
 

@@ -157,4 +157,4 @@ def _log(running: RunningSync) -> str:
 
 def _json(file: Path, types: dict[str, str]) -> str:
     columns = ", ".join(f"{text(column)}: {text(type_)}" for column, type_ in types.items())
-    return f"read_json({text(file)}, format = 'newline_delimited', columns = {{{columns}}})"
+    return f"read_json({text(file)}, format = 'newline_delimited', hive_partitioning = false, columns = {{{columns}}})"

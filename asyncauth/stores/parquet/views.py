@@ -21,6 +21,7 @@ _SCOPE: Final = 'kind, "partition", account, region'
 _SCOPE_COLUMNS: Final = (
     'sync, "partition", account, region, kind, status, "rows", code, reason, began, ended'  # as in a SQLite store
 )
+_SYNC_OF_FILE: Final = r"url_decode(regexp_extract(filename, '/sync=([^/]+)/part-[0-9]+[.]parquet$', 1))"
 _SCOPE_TYPES: Final = {
     "sync": "varchar", "partition": "varchar", "account": "varchar", "region": "varchar", "kind": "varchar",
     "status": "varchar", "rows": "bigint", "code": "varchar", "reason": "varchar", "began": "double",
@@ -79,9 +80,13 @@ def create_views(connection: Any, directory: Path, manifest: Manifest) -> None:
 
 
 def source_of(directory: Path, parts: Iterable[Part]) -> str:
-    """Return the SQL of a table that reads parts; the sync's id comes from the path."""
+    """Return the SQL of a table that reads parts, with the sync's id.
+
+    The id is not read as a Hive partition: a directory above the data set may have such a name, too.
+    """
     files = ", ".join(text(directory / part.file) for part in parts)
-    return f"read_parquet([{files}], union_by_name = true, hive_partitioning = true, hive_types_autocast = false)"
+    read = f"read_parquet([{files}], union_by_name = true, hive_partitioning = false, filename = true)"
+    return f"(select * exclude (filename), {_SYNC_OF_FILE} as sync from {read})"
 
 
 def scopes_query(directory: Path, parts: list[Part]) -> str:
