@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import stat
 from typing import TYPE_CHECKING, Any
 
@@ -205,6 +206,23 @@ async def test_a_killed_sync_is_resumed_by_its_journal(path: Path, tmp_path: Pat
         await ParquetStore(tmp_path / "other").begin(None, [KIND], journal=str(journal))
 
 
+async def test_a_loss_of_power_drops_a_sync_without_a_journal(path: Path) -> None:
+    """Its lines may be lost although their scopes have records: the next run drops it, and keeps what was before."""
+    await sync(path, "1", scope_of(account=ONE), ["i-1"])
+    store = ParquetStore(path)
+    await store.begin("lost", [KIND])
+    await store.expect([ExpectedTarget("aws", ONE, "us-east-1", True)])
+    await write(store, scope_of(account=ONE), ["i-2"])  # type: ignore[arg-type]
+    await kill(store)
+    [staged] = (path / "_running").glob("staged-*.jsonl")
+    staged.write_bytes(b"\0" * staged.stat().st_size)
+
+    await sync(path, "next", scope_of(account=TWO), ["i-3"])
+
+    assert rows(path, IDS) == [(ONE, "i-1", 1), (TWO, "i-3", 0)]
+    assert rows(path, "select sync, state from syncs")[1:] == [("lost", "interrupted"), ("next", "ended")]
+
+
 async def test_a_region_that_the_account_lost_is_stale(path: Path) -> None:
     """A target that is not certain has a record only if an earlier sync fetched its scope."""
     for name, regions in (("1", ("us-east-1", "eu-west-1")), ("2", ("us-east-1",))):
@@ -266,6 +284,33 @@ async def test_values_of_every_type_and_hostile_texts(path: Path) -> None:
         await store.finish_scope(scope, OK)
         await store.close()
         assert rows(store.path, "select type, typeof(type) from ec2_instance where id = 'i'") == [(column, type_)]
+
+
+async def test_a_full_disk_fails_the_scope_alone(path: Path) -> None:
+    """A scope whose lines do not fit raises and leaves nothing of them; it can be written again, and others stay."""
+    store = ParquetStore(path)
+    await store.begin("1", [KIND])
+    await write(store, scope_of(account=ONE), [f"i-{n:03d}" for n in range(100)])  # type: ignore[arg-type]
+    [staged] = (path / "_running").glob("staged-*.jsonl")
+    size = staged.stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 700, hard))
+        with pytest.raises(OSError, match="File too large"):
+            await write(store, scope_of(account=TWO), [f"i-{n}" for n in range(10)])  # type: ignore[arg-type]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert staged.stat().st_size == size
+    await store.finish_scope(scope_of(account=TWO), ScopeStatus("error", "OSError"))
+    await write(store, scope_of(account="3" * 12), ["i-1"])  # type: ignore[arg-type]
+    await store.close()
+
+    assert rows(path, "select account, count(*) from ec2_instance group by 1 order by 1") == [
+        (ONE, 100), ("3" * 12, 1),
+    ]  # fmt: skip
+    assert rows(path, "select account, status from scopes order by 1") == [
+        (ONE, "ok"), (TWO, "error"), ("3" * 12, "ok"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["sync=outer", "kind=x", "account=9", "it's {a} b"])
