@@ -161,9 +161,12 @@ short_jobs = st.builds(
     loses_at=st.sets(st.integers(0, 25), max_size=5),
     threads=st.integers(1, 3),
     rerun_lost=st.booleans(),
+    lands=st.booleans(),
 )
-def test_workers_are_lost_at_any_step(listed: list[Job], loses_at: set[int], threads: int, rerun_lost: bool) -> None:
-    """Each target has one result, no target that has one runs again, and with rerun_lost=False no job runs twice."""
+def test_workers_are_lost_at_any_step(
+    listed: list[Job], loses_at: set[int], threads: int, rerun_lost: bool, lands: bool
+) -> None:
+    """Each target has one result, and lands once; one that has a result does not run again; without rerun_lost none."""
     scenario = ChunkedScenario(
         jobs=listed,
         max_at_once=4,
@@ -183,6 +186,7 @@ def test_workers_are_lost_at_any_step(listed: list[Job], loses_at: set[int], thr
         threads=threads,
         loses_at=tuple(loses_at),
         rerun_lost=rerun_lost,
+        lands=lands,
     )
     calls_at_result: dict[int, int] = {}
 
@@ -199,6 +203,8 @@ def test_workers_are_lost_at_any_step(listed: list[Job], loses_at: set[int], thr
     for result in scenario.read:
         if result not in lost:
             assert result.status == ("failed" if listed[result.target].kind == "raises" else "succeeded")
+    if lands:
+        assert sorted(scenario.landed) == sorted(result.target for result in scenario.read if result not in lost)
     if not rerun_lost:
         assert max(scenario.calls.values(), default=0) <= 1
     event(f"{min(len(lost), 2)} lost, {len(scenario.cluster.chunks)} chunks")
