@@ -11,7 +11,7 @@ import pytest
 from asyncauth import ConfigurationError, SessionPool
 from asyncauth.engines import DaskEngine
 from asyncauth.jobs import cloudwatch_metrics, inventory, sync, sync_metrics
-from asyncauth.stores import SqliteStore
+from asyncauth.stores import DataSet, ParquetStore, SqliteStore
 from asyncauth.testing import SimulatedFleet
 from tests.support import engine_jobs
 from tests.support.engine_kills import two_workers
@@ -62,11 +62,14 @@ async def test_a_sync_is_the_same_by_both_engines(tmp_path: Path, monkeypatch: p
             after = (await fleet.counts()).calls("ec2", "DescribeInstances")
             await fleet.clear_faults()
             again = await sync(pool, KINDS, SqliteStore(there), accounts, engine=engine, journal=journal)
+            await sync(pool, KINDS[:1], ParquetStore(tmp_path / "there.parquet"), accounts, engine=engine)
             found = await pool.map(inventory(KINDS[:2]), accounts[:3], engine=engine)
             metrics = cloudwatch_metrics(["AWS/EC2"])
             with pytest.raises(ConfigurationError, match=r"sync of .* needs its store at every target"):
                 await sync_metrics(pool, metrics, SqliteStore(tmp_path / "metrics.db"), accounts, engine=engine)
 
+    with DataSet(tmp_path / "there.parquet") as data:
+        assert data.query("select count(*), count(distinct arn) from ec2_instance").fetchall() == [(80, 80)]
     assert not (tmp_path / "metrics.db").exists()
     rows, scopes = content(here)
     assert len(rows) == 20 * (4 + 3)  # instances, and volumes where they are not refused

@@ -72,6 +72,6 @@ def share_here(rate_limit: RateLimit, dask_worker: Worker) -> tuple[int, float] 
     runners = [each._runner for each in dask_worker.plugins.values() if isinstance(each, RunPlugin)]
     pools = [runner._opened[0] for runner in runners if runner._opened is not None]
     for (rule, _), queue in (pair for pool in pools for pair in pool._check_open().guard.rate_limiters._queues.items()):
-        if rule.rate_limit == rate_limit:
+        if rule.rate_limit == rate_limit and queue.bucket is not None and queue._max_at_once is not None:
             return queue._max_at_once, queue.bucket.rate
     return None
