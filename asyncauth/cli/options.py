@@ -25,7 +25,11 @@ def _all(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 def _split(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+    parts = tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+    if values and not parts:
+        # An empty variable of a shell must not select everything, or exclude nothing.
+        raise click.BadParameter("it is empty", context, parameter)
+    return parts
 
 
 #: Callback of an option that takes several values, by comma.

@@ -27,6 +27,11 @@ _BLOCK: Final = re.compile(rf"^{re.escape(BEGIN)}\n.*?^{re.escape(END)}\n?", re.
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_.+@-]+")
 
 
+def is_name(text: str) -> bool:
+    """Return whether a text can be a part of a profile's name."""
+    return _NOT_IN_NAMES.search(text) is None
+
+
 def profile_names(accounts: Iterable[Account], prefix: str = "") -> dict[Account, str]:
     """Return a profile's name for each account: its own name, or its id; names that occur twice get the id.
 

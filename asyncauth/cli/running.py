@@ -207,6 +207,9 @@ def _tolerance(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        return float(text.removesuffix("%")) / 100 if text.endswith("%") else int(text)
+        found = float(text.removesuffix("%")) / 100 if text.endswith("%") else int(text)
     except ValueError:
-        raise click.UsageError(f"--failure-tolerance {text!r} must be a number, or a percentage such as 5%") from None
+        found = -1
+    if found < 0 or (isinstance(found, float) and not found <= 1):
+        raise click.UsageError(f"--failure-tolerance {text!r} must be a number, or a percentage from 0% to 100%")
+    return found

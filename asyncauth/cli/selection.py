@@ -55,9 +55,13 @@ class Selection:
 
         Raises:
             click.UsageError: an account is invalid, or none is given.
+            NoMatchError: accounts are given, and there are none in them, such as in an empty file.
         """
-        partition = options.pop("partition") or "aws"
-        given = list(_expand(options.pop("accounts")))
+        partition, accounts = options.pop("partition") or "aws", options.pop("accounts")
+        _check_partition(partition)
+        given = list(_expand(accounts))
+        if accounts and not given:
+            raise NoMatchError("--accounts selects no account: what it reads is empty")
         parents, tags = options.pop("ous"), dict(_tag(text) for text in options.pop("tags"))
         organization = bool(options.pop("organization") or parents or tags)
         portal = _portal(options)
@@ -65,11 +69,11 @@ class Selection:
             options["fleet"] = _found_fleet()
         options["fleet"] = read_fleet(options.get("fleet"))
         try:
-            accounts = dict.fromkeys(parse_account(each, partition) for each in given)
+            parsed = dict.fromkeys(parse_account(each, partition) for each in given)
         except ConfigurationError as error:
             raise click.UsageError(str(error)) from None
         return cls(
-            tuple(accounts),
+            tuple(parsed),
             organization,
             parents,
             tags,
@@ -112,6 +116,15 @@ class Selection:
     def _is_excluded(self, account: Account) -> bool:
         names = (account.id, account.name or "")
         return any(fnmatchcase(name, pattern) for name in names if name for pattern in self.exclude)
+
+
+def _check_partition(name: str) -> None:
+    from asyncauth._aws.partitions import get_partition
+
+    try:
+        get_partition(name)
+    except ConfigurationError as error:
+        raise click.UsageError(f"--partition: {error}") from None
 
 
 def parse_account(text: str, partition: str = "aws") -> Account:

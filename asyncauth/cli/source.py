@@ -56,9 +56,12 @@ class SourceOptions:
         given = options.pop("role")
         arguments = ("external_id", "via", "role_session_name", "duration_seconds")
         changes = {name: options.pop(name, None) for name in arguments}
-        changes = {name: value for name, value in changes.items() if value}
+        changes = {name: value for name, value in changes.items() if value not in (None, ())}
+        for arn in changes.get("via", ()):
+            if not arn.startswith("arn:"):
+                raise click.UsageError(f"--via {arn!r} must be the ARN of a role")
         try:
-            name = as_role(given or "manage-role")
+            name = as_role("manage-role" if given is None else given)
             role = Role(name.name, name.path, **changes)
         except ConfigurationError as error:
             raise click.UsageError(str(error)) from None

@@ -226,6 +226,51 @@ async def test_a_program_that_is_ended_leaks_no_pipe() -> None:
 
 
 @pytest.mark.botocore
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("check", *ONE, "--timeout", "0"), "timeout=0.0 must be more than 0 seconds"),
+            (("check", *ONE, "--timeout", "nan"), "timeout=nan must be a finite number"),
+            (("accounts", "--accounts", "100000000001", "--partition", "aws-moon"), "--partition: unknown partition"),
+            (("accounts", "--accounts", "100000000001", "--via", "hub"), "--via 'hub' must be the ARN of a role"),
+            (("accounts", "--accounts", "100000000001", "--role", ""), "role"),
+            (("accounts", "--accounts", ""), "--accounts': it is empty"),
+            (("accounts", "--ou", " , "), "--ou': it is empty"),
+            (("accounts", "--accounts", "100000000001", "--exclude", ""), "--exclude': it is empty"),
+            (("run", "jobs.py:x", *ONE, "--regions", ""), "--regions': it is empty"),
+            (("run", "jobs.py:x", *ONE, "--failure-tolerance", "200%"), "from 0% to 100%"),
+            (("run", "jobs.py:x", *ONE, "--failure-tolerance", "nan%"), "from 0% to 100%"),
+            (("credentials", "100000000001", "--duration-seconds", "0"), "duration_seconds must be from 900"),
+            (("exec", *ONE, "--", ""), "COMMAND is empty"),
+            (("profiles", "--accounts", "100000000001", "--prefix", "x]\n[profile y"), "--prefix"),
+        ],
+        ids=lambda each: " ".join(each) if isinstance(each, tuple) else "",
+    )
+    def test_a_value_that_is_none_is_a_usage_error(
+        self, cli: CommandLine, arguments: tuple[str, ...], message: str
+    ) -> None:
+        """A value that is empty or out of range is exit code 2 and named; nothing is reached with another one."""
+        (cli.folder / "jobs.py").write_text("async def x(session):\n    return 1\n")
+        done = cli.run(*arguments)
+
+        assert (done.code, done.stdout) == (2, ""), done.stderr
+        assert message in done.stderr
+        assert cli.fleet.blocking.counts().calls("sts", "AssumeRole") == 0
+
+    @pytest.mark.parametrize("accounts", ["-", "@empty.txt"])
+    def test_an_empty_file_selects_nothing(self, cli: CommandLine, accounts: str) -> None:
+        """Accounts from an empty file are none: those of a fleet file are not taken in their place."""
+        (cli.folder / "empty.txt").write_text("# none today\n")
+        (cli.folder / "asyncauth.toml").write_text('accounts = ["100000000001"]\n[sources.aws]\nprofile = "global"\n')
+        for fleet in ((), ("--fleet", "asyncauth.toml")):
+            done = cli.run("accounts", "--accounts", accounts, *fleet)
+
+            assert (done.code, done.stdout) == (3, "")
+            assert "what it reads is empty" in done.stderr
+
+
+@pytest.mark.botocore
 class TestFiles:
     def test_a_byte_order_mark(self, cli: CommandLine) -> None:
         """A file of accounts, or stdin, can begin with a byte order mark, as editors on Windows write it."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from asyncauth._errors import ConfigurationError
 from asyncauth.cli import exit_codes
 from asyncauth.cli.options import (
     output_of,
@@ -42,6 +43,12 @@ def command(**options: Any) -> int:
     \b
     asyncauth check --accounts @accounts.txt
     """
+    from asyncauth import RunOptions
+
+    try:
+        RunOptions(timeout=options["timeout"])
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
     output = output_of(options, _COLUMNS)
     selection, source = Selection.of(options), SourceOptions.of(options)
     return run_async(_check(source, selection, output, options))

@@ -58,6 +58,8 @@ def command(program: tuple[str, ...], exec_output: str, static_keys: bool, reads
     from asyncauth.cli.programs import ProgramJob
     from asyncauth.cli.running import RunSettings
 
+    if not program[0]:
+        raise click.UsageError("COMMAND is empty")
     output = ProgramOutput(exec_output)
     selection, source = Selection.of(options), SourceOptions.of(options)
     settings = RunSettings.of(options)

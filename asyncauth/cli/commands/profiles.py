@@ -10,7 +10,7 @@ import click
 
 from asyncauth._errors import ConfigurationError
 from asyncauth.cli.options import selection_options, source_options, verbosity_options
-from asyncauth.cli.profile_files import config_path, executable, fragment, profile_names, write_into
+from asyncauth.cli.profile_files import config_path, executable, fragment, is_name, profile_names, write_into
 from asyncauth.cli.selection import Selection, role_arn
 from asyncauth.cli.signals import run_async
 from asyncauth.cli.source import SourceOptions
@@ -42,6 +42,8 @@ def command(prefix: str, write: bool, **options: Any) -> None:
     from asyncauth._aws.partitions import get_partition, is_pattern
     from asyncauth._models import Profile, Role
 
+    if not is_name(prefix):
+        raise click.UsageError(f"--prefix {prefix!r} may hold ASCII letters, digits and any of _.+@- only")
     cache = options["cache"] is not False
     selection, source = Selection.of(options), SourceOptions.of(options)
     found, default = run_async(_find(source, selection))
