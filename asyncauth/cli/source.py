@@ -168,9 +168,11 @@ def read_fleet(given: str | LoadedFleetFile | None) -> LoadedFleetFile | None:
     Raises:
         ConfigurationError: it holds a mistake.
     """
+    if not isinstance(given, str):
+        return given
     from asyncauth._models.fleet_file import load_fleet_file
 
-    return load_fleet_file(given) if isinstance(given, str) else given
+    return load_fleet_file(given)
 
 
 def _profiles(values: tuple[str, ...]) -> dict[str | None, str]:
