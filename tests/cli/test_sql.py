@@ -105,6 +105,22 @@ async def test_nothing_but_one_query(folder: Path, statement: str) -> None:
     assert after == before
 
 
+async def test_a_statement_that_is_not_utf_8_is_a_usage_error(folder: Path) -> None:
+    """As an argument, and from stdin."""
+    for arguments, content in (([b"select '\xff'"], b""), ([b"-"], b"select '\xff'")):
+        done = subprocess.run(
+            [*map(os.fsencode, PROGRAM), b"sql", *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+            input=content,
+            capture_output=True,
+            check=False,
+        )
+
+        assert (done.returncode, done.stdout) == (2, b""), done.stderr
+        assert b"the statement is not UTF-8" in done.stderr
+
+
 async def test_mistakes_name_the_nearest(folder: Path) -> None:
     """A wrong table or column names the nearest one."""
     assert "'ec2_instance'" in run_program(folder, "sql", "select * from ec2_instances").stderr

@@ -51,8 +51,12 @@ def command(statement: str | None, store: str, limit: int | None, **options: Any
     """
     from asyncauth.cli.readers import open_reader
 
-    if statement == "-":
-        statement = sys.stdin.read()
+    try:
+        if statement == "-":
+            statement = sys.stdin.read()
+        (statement or "").encode()  # Python keeps bytes of an argument that are not UTF-8 as half characters
+    except UnicodeError:
+        raise click.UsageError("the statement is not UTF-8") from None
     with open_reader(store) as reader:
         if statement is None:
             output = output_of(options, ("name", "type", "columns"))
