@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import anyio.to_thread
 
 from asyncauth._errors import ConfigurationError, IncompleteMetrics
+from asyncauth.stores._reading import connect_read_only
 
 if TYPE_CHECKING:
     import os
@@ -128,7 +128,7 @@ class StoredResources:
             raise ConfigurationError(f"{str(self._path)!r} is a directory; the resources are read from a SQLite store")
         condition = "" if preset.where is None else f" and {preset.where}"
         query = f"{_RESOURCES}{condition} order by id"  # the condition is the preset's own
-        with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(connect_read_only(self._path)) as connection:
             place = (preset.kind, account.partition, account.id, region)
             rows = connection.execute(query, place).fetchall()
             statuses = {status for (status,) in connection.execute(_STATUSES, place)}

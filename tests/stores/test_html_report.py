@@ -409,7 +409,7 @@ def test_the_page_is_private_and_replaced_at_once(store: Path) -> None:
     assert {each.name for each in page.parent.iterdir()} <= {"store.db", "store.html"}
 
 
-@pytest.mark.parametrize("value", [None, 1, b"x", "", [], object()])
+@pytest.mark.parametrize("value", [None, 1, b"x", "", "a\0b", [], object()])
 @pytest.mark.parametrize("name", ["store", "path"])
 def test_an_argument_of_a_wrong_type_is_named(store: Path, name: str, value: Any) -> None:
     """Before anything is read."""

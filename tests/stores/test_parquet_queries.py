@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -175,3 +176,50 @@ async def test_what_reads_sqlite_alone_refuses_a_data_set_by_name(path: Path) ->
         ConfigurationError, match=r"store\.parquet' is a directory; the resources are read from a SQLite"
     ):
         await StoredResources(path).requests(session, presets, None)
+
+
+async def test_a_full_disk_and_a_damaged_store_are_named_by_an_export(tmp_path: Path) -> None:
+    """What SQLite, DuckDB or the system raises is one error with both paths; no file is left."""
+    import resource
+
+    store = SqliteStore(tmp_path / "store.db")
+    await _fill(store)
+    await store.close()
+    damaged = tmp_path / "damaged.db"
+    damaged.write_bytes((tmp_path / "store.db").read_bytes()[:5_000])
+    with pytest.raises(ConfigurationError, match=r"damaged\.db' cannot be exported to '.*x\.duckdb': database"):
+        export(damaged, tmp_path / "x.duckdb")
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(ConfigurationError, match=r"store\.db' cannot be exported to '.*x\.duckdb': "):
+            export(store, tmp_path / "x.duckdb")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    for value in (None, 5, "", "a\0b"):
+        with pytest.raises(ConfigurationError, match=r"path=.* of export\(\) must be"):
+            export(store, value)  # type: ignore[arg-type]
+    assert not list(tmp_path.glob("*.duckdb")) + list(tmp_path.glob(".*"))
+
+
+async def test_a_store_in_a_folder_that_cannot_be_written_is_exported(tmp_path: Path) -> None:
+    """Such as a copy on a medium: SQLite can make no log there, and needs none."""
+    folder = tmp_path / "medium"
+    folder.mkdir()
+    store = SqliteStore(folder / "store.db")
+    await _fill(store)
+    await store.close()
+    run = [sys.executable, "-c", _EXPORT, str(folder / "store.db"), str(tmp_path / "x.duckdb")]
+    if os.geteuid() == 0:  # the superuser writes everywhere, except without this capability
+        if shutil.which("setpriv") is None:
+            pytest.skip("the superuser can write into every folder, and setpriv is missing")
+        run = ["setpriv", "--bounding-set", "-dac_override", "--inh-caps", "-dac_override", *run]
+    folder.chmod(0o500)
+    try:
+        done = subprocess.run(run, check=False, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    finally:
+        folder.chmod(0o700)
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.duckdb").stat().st_size > 0

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._runtime.printable import printable
+from asyncauth.stores._reading import connect_read_only
 from asyncauth.stores.html_report import marks
 from asyncauth.stores.html_report.coverage import STATES, Coverage, account_names, read_coverage
 from asyncauth.stores.html_report.resources import Changes, Instances, read_changes, read_instances, read_kinds
@@ -91,6 +91,8 @@ def report(store: SqliteStore | str | os.PathLike[str], path: str | os.PathLike[
 def _checked(name: str, path: object) -> str:
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str) or not os.fspath(path):
         raise ConfigurationError(f"{name}= of report() is a {type(path).__name__}; it must be the path of a file")
+    if "\0" in os.fspath(path):
+        raise ConfigurationError(f"{name}= of report() has a null character, which no path has")
     return str(os.fspath(path))
 
 
@@ -109,28 +111,13 @@ def _read(path: Path) -> _Contents:
     if not path.is_file():
         raise ConfigurationError(f"there is no store {printable(str(path), 300)!r}; `sync` writes one")
     try:
-        with closing(_connect(path)) as connection:
+        with closing(connect_read_only(path)) as connection:
             connection.execute("begin")  # one state of the store for all queries, even if a sync writes meanwhile
             return _contents(connection, path)
     except sqlite3.DatabaseError as error:
         raise ConfigurationError(
             f"{printable(str(path), 300)!r} is not a SQLite store of asyncauth: {printable(str(error), 200)}"
         ) from None
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    address = f"file:{quote(str(path.absolute()))}?mode=ro"
-    connection = sqlite3.connect(address, uri=True, isolation_level=None)
-    try:
-        connection.execute("select 1 from sqlite_master limit 1").fetchone()
-    except sqlite3.OperationalError:
-        # In a folder that cannot be written there is no write-ahead log, so the file cannot change.
-        connection.close()
-        if path.with_name(f"{path.name}-wal").exists():
-            raise
-        connection = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
-    connection.text_factory = lambda content: content.decode("utf-8", "replace")
-    return connection
 
 
 def _contents(connection: sqlite3.Connection, path: Path) -> _Contents:

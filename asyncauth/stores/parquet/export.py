@@ -11,11 +11,11 @@ import tempfile
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 from asyncauth._errors import ConfigurationError
 from asyncauth._runtime.printable import printable
 from asyncauth.stores._files import open_private
+from asyncauth.stores._reading import connect_read_only
 from asyncauth.stores.parquet.connection import connect, load_duckdb, name, text
 from asyncauth.stores.parquet.lines import encode_line, type_of
 from asyncauth.stores.parquet.manifest import read_manifest, sync_directory
@@ -49,9 +49,26 @@ def export(store: ParquetStore | SqliteStore | str | os.PathLike[str], path: str
     Example:
         export("inventory.db", "inventory.duckdb")
     """
-    load_duckdb()
-    source = store.path if isinstance(store, ParquetStore | SqliteStore) else Path(store)
-    target = Path(path)
+    module = load_duckdb()
+    source = store.path if isinstance(store, ParquetStore | SqliteStore) else _checked("store", store)
+    target = _checked("path", path)
+    try:
+        _export(source, target)
+    except (sqlite3.Error, OSError, module.Error) as error:
+        raise ConfigurationError(
+            f"the store {printable(str(source), 300)!r} cannot be exported to {printable(str(target), 300)!r}: "
+            f"{printable(str(error), 300)}"
+        ) from error
+    return target
+
+
+def _checked(name: str, path: Any) -> Path:
+    if not isinstance(path, str | os.PathLike) or not str(path) or "\0" in str(path):
+        raise ConfigurationError(f"{name}={printable(repr(path), 300)} of export() must be the path of a file")
+    return Path(path)
+
+
+def _export(source: Path, target: Path) -> None:
     with _temporary_directory(target) as folder:
         file = folder / f"{secrets.token_hex(4)}.duckdb"
         with closing(connect(folder)) as connection:
@@ -72,7 +89,6 @@ def export(store: ParquetStore | SqliteStore | str | os.PathLike[str], path: str
         except OSError as error:
             raise ConfigurationError(f"{str(target)!r} cannot be written: {error.strerror}") from error
     sync_directory(target.absolute().parent)
-    return target
 
 
 @contextmanager
@@ -106,9 +122,7 @@ def _copy_sqlite(connection: Any, source: Path, folder: Path) -> None:
         raise ConfigurationError(
             f"the store {printable(str(source), 300)!r} cannot be read: {error.strerror}"
         ) from None
-    address = f"file:{quote(str(source.absolute()))}?mode=ro"
-    with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as rows:
-        rows.text_factory = lambda content: content.decode("utf-8", "replace")
+    with closing(connect_read_only(source)) as rows:
         rows.execute("begin")  # one state of the store for all tables, even if a sync writes meanwhile
         found = rows.execute(
             "select name from sqlite_master where type in ('table', 'view') and name not like 'sqlite_%' order by 1"
