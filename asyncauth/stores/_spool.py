@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import marshal
+import math
 import os
 import shutil
 from contextlib import suppress
@@ -180,4 +181,24 @@ def _as_json(value: Any) -> Any:
     return dict(value) if hasattr(value, "keys") else str(value)
 
 
-_encode = json.JSONEncoder(default=_as_json).encode  # made once: `json.dumps` with options makes one for each call
+# Made once: `json.dumps` with options makes one for each call.
+_encode_finite = json.JSONEncoder(default=_as_json, allow_nan=False).encode
+
+
+def _encode(value: Any) -> str:
+    """Return a value as JSON, which has no NaN and no infinity: one of them makes a whole view unreadable."""
+    try:
+        return _encode_finite(value)
+    except ValueError:
+        return _encode_finite(_with_names(value))
+
+
+def _with_names(value: Any) -> Any:
+    """Return a value with `NaN`, `Infinity` and `-Infinity` as texts."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value)
+    if isinstance(value, list | tuple):
+        return [_with_names(each) for each in value]
+    if hasattr(value, "keys"):
+        return {key: _with_names(value[key]) for key in value}
+    return value

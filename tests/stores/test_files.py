@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 import stat
 import sys
@@ -18,8 +19,9 @@ import pytest
 from asyncauth import ConfigurationError, StoreLocked
 from asyncauth._models.kinds import Kind, Record
 from asyncauth._runtime.clock import SYSTEM_CLOCK
-from asyncauth.stores import CsvStore, JsonLinesStore, Scope, ScopeStatus, SqliteStore
+from asyncauth.stores import CsvStore, JsonLinesStore, Scope, ScopeStatus, SqliteStore, report
 from asyncauth.stores._lock import StoreLock
+from tests.support.stores import rows
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +122,24 @@ async def test_a_scope_of_which_a_page_was_lost_cannot_be_committed(tmp_path: Pa
     await store.write(ONE, [record(ONE, "i-4")])
     assert await store.finish_scope(ONE, ScopeStatus("ok")) == 1
     await store.close()
+
+
+async def test_numbers_that_json_does_not_have_are_texts(tmp_path: Path) -> None:
+    """One of them in one resource would make the kind's view, the report and the lines unreadable."""
+    columns = {"type": math.nan, "tags": {"a": -math.inf, "b": [math.inf, 1.5, {"c": math.nan}]}}
+    for store in (SqliteStore(tmp_path / "store.db"), JsonLinesStore(tmp_path / "lines.jsonl")):
+        await store.begin("one", [KIND])
+        await store.write(ONE, [replace(record(ONE, "i-1"), columns=columns, raw={"x": math.nan}), record(ONE, "i-2")])
+        await store.finish_scope(ONE, ScopeStatus("ok"))
+        await store.close()
+
+    expected = ["NaN", {"a": "-Infinity", "b": ["Infinity", 1.5, {"c": "NaN"}]}, {"x": "NaN"}]
+    query = "select type, tags, data from ec2_instance join raw using (rid) order by id"
+    type_, *texts = rows(tmp_path / "store.db", query)[0]
+    assert [type_, *map(json.loads, texts)] == expected
+    line = json.loads((tmp_path / "lines.jsonl").read_text().splitlines()[1], parse_constant=pytest.fail)
+    assert [line["columns"]["type"], line["columns"]["tags"], line["raw"]] == expected
+    report(tmp_path / "store.db", tmp_path / "page.html")
 
 
 @pytest.mark.parametrize("kind_of_store", [SqliteStore, JsonLinesStore, CsvStore])

@@ -146,7 +146,7 @@ def read_instances(connection: sqlite3.Connection, mode: str, names: Mapping[Acc
         _GROUPS.format(current=current_rows(mode))
     ):
         part = "running" if state in _RUNNING else "stopped" if state in _STOPPED else "other"
-        for counts, key in ((accounts, (partition, account)), (regions, region), (types, type_ or "unknown")):
+        for counts, key in ((accounts, (partition, account)), (regions, region), (types, str(type_ or "unknown"))):
             counts.setdefault(key, Counter())[part] += count
         every[part] += count
     if not every:
