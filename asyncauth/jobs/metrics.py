@@ -11,7 +11,7 @@ from asyncauth._errors import ConfigurationError, IncompleteMetrics
 from asyncauth._models.metric_requests import MetricMath, MetricRequest, check_period
 from asyncauth._models.metrics import Points
 from asyncauth._runtime.clock import SYSTEM_CLOCK
-from asyncauth._runtime.validation import check_count, check_seconds
+from asyncauth._runtime.validation import check_count, check_seconds, is_number
 from asyncauth.jobs.metric_fetch import Fetched, MetricFetch, MetricQuota, parts_of
 from asyncauth.jobs.metric_plan import (
     DEFAULT_PRICE,
@@ -167,7 +167,7 @@ class MetricsJob:
         for request in requests:
             (key,) = _keys([request], account)
             end = self._end(request.period, now)
-            by_start[self._start(request.period, end, ends(*key)), end].append(request)
+            by_start[self._start(request.period, end, ends(*key), now), end].append(request)
         for (start, end), together in sorted(by_start.items(), key=lambda item: item[0]):
             yield from plan_calls(together, start, end, now)
 
@@ -176,12 +176,14 @@ class MetricsJob:
             return end_of_window(now, period, self._delay)
         return int(min(self._last, now)) // period * period
 
-    def _start(self, period: int, end: int, last: int | None) -> int:
+    def _start(self, period: int, end: int, last: int | None, now: float) -> int:
         """Return the start of a window: its history, or what was fetched last, because values can come late."""
         if self._first is not None:
             return int(self._first) // period * period
         first = int(end - self._history) // period * period
         if last is None or self._is_fixed:
+            return first
+        if last > now:  # noted by a clock that was ahead: it is not known up to when there were values
             return first
         again = max(period, -(-int(self._delay) // period) * period)
         return max(first, min(last, end) - again)
@@ -292,6 +294,10 @@ def cloudwatch_metrics(
     check_seconds("history", history)
     check_seconds("delay", delay, zero=True)
     check_count("calls_at_once", calls_at_once)
+    if not is_number(price) or price < 0:
+        raise ConfigurationError(f"price={price!r} must be US dollars for 1,000 metrics, 0 or more")
+    if quota is not None and not isinstance(quota, MetricQuota):
+        raise ConfigurationError(f"quota={quota!r} must be a MetricQuota")
     if period is not None:
         check_period(period)
     first, last = _unix("start", start), _unix("end", end)

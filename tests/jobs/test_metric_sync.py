@@ -100,6 +100,23 @@ async def test_a_later_sync_goes_on_and_corrects_what_came_late(path: Path, part
     assert rows(path, SCOPES.format("2")) == [("metrics:Simulated", "ok", 80, None)]
 
 
+async def test_a_sync_whose_clock_was_ahead_leaves_no_gap(path: Path) -> None:
+    """It noted an end that is in the future, and CloudWatch had no values up to there: the history is fetched again."""
+    clock = MovableTime()
+    job = cloudwatch_metrics([], also=loads(range(1)), history=3_600, clock=clock)
+    async with metric_fleet(series=1) as fleet, pool_over(fleet) as pool:
+        clock.now += 86_400
+        await sync_metrics(pool, job, SqliteStore(path), fleet.accounts)
+        clock.now -= 86_400
+        estimate = await job.estimate(pool, fleet.accounts, store=SqliteStore(path))
+        report = await sync_metrics(pool, job, SqliteStore(path), fleet.accounts)
+        clock.now += 600
+        later = await sync_metrics(pool, job, SqliteStore(path), fleet.accounts)
+
+    assert (report.values(), estimate.data_points) == ([60], 60)
+    assert later.values() == [20]
+
+
 async def test_a_sync_of_a_given_time_is_beside_the_others(path: Path) -> None:
     """It fetches its whole time, whatever the store has, and the next sync goes on where the one before it ended."""
     clock = MovableTime()

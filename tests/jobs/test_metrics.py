@@ -419,6 +419,10 @@ async def test_the_quota_counts_data_points() -> None:
         ({"delay": -1}, "delay=-1"),
         ({"period": 7}, "period=7 is not a period"),
         ({"calls_at_once": 0}, "calls_at_once=0"),
+        ({"price": -0.01}, r"price=-0\.01 must be US dollars"),
+        ({"price": float("nan")}, "price=nan must be US dollars"),
+        ({"price": "0.01"}, r"price='0\.01' must be US dollars"),
+        ({"quota": 50}, "quota=50 must be a MetricQuota"),
         ({"start": datetime(2026, 11, 25)}, "start=.* must be a datetime with a time zone"),
         (
             {"start": datetime(2026, 11, 25, tzinfo=UTC), "end": datetime(2026, 11, 25, tzinfo=UTC)},
