@@ -223,3 +223,36 @@ async def test_a_store_in_a_folder_that_cannot_be_written_is_exported(tmp_path: 
 
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "x.duckdb").stat().st_size > 0
+
+
+async def test_what_a_killed_export_has_left_is_private_and_swept_by_the_next(tmp_path: Path) -> None:
+    """Not what one that still runs has: its lock is held. What only has a similar name stays."""
+    store = SqliteStore(tmp_path / "store.db")
+    await _fill(store)
+    await store.close()
+    target = tmp_path / "x.duckdb"
+    (tmp_path / ".x.duckdb.notes").mkdir()
+    code = (
+        "import os, sys, time; os.umask(0); import asyncauth.stores.parquet.export\n"
+        "module = sys.modules['asyncauth.stores.parquet.export']; copy = module._copy_sqlite\n"
+        "def stop(*_): print(flush=True); time.sleep(60)\n"
+        "module._copy_sqlite = lambda *args: (copy(*args), stop())\n"
+        "module.export(sys.argv[1], sys.argv[2])"
+    )
+    run = [sys.executable, "-c", code, str(tmp_path / "store.db"), str(target)]
+    with subprocess.Popen(run, cwd=ROOT, stdout=subprocess.PIPE) as running:
+        try:
+            assert running.stdout is not None
+            assert running.stdout.readline() == b"\n"
+            (folder,) = tmp_path.glob(".x.duckdb.*.export")
+            modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in folder.iterdir()}
+            export(store, target)
+            assert folder.exists()
+        finally:
+            running.kill()
+    export(store, target)
+
+    assert {name.rpartition(".")[2] for name in modes} == {"lock", "duckdb", "jsonl"}
+    assert set(modes.values()) == {0o600}
+    assert not folder.exists()
+    assert [each.name for each in tmp_path.glob(".*")] == [".x.duckdb.notes"]

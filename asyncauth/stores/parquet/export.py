@@ -6,15 +6,18 @@ import json
 import math
 import os
 import secrets
+import shutil
 import sqlite3
 import tempfile
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from asyncauth._errors import ConfigurationError
+from asyncauth._errors import ConfigurationError, StoreLocked
+from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.printable import printable
 from asyncauth.stores._files import open_private
+from asyncauth.stores._lock import StoreLock
 from asyncauth.stores._reading import connect_read_only
 from asyncauth.stores.parquet.connection import connect, load_duckdb, name, text
 from asyncauth.stores.parquet.lines import encode_line, type_of
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 _NOT_COPIED: Final = ("resources", "targets", "metric_windows", "metric_values")
 _SQLITE_TYPES: Final = {"integer": "bigint", "real": "double", "text": "varchar", "blob": "varchar"}
 _ROWS: Final = 50_000
+_FOLDER_SUFFIX: Final = ".export"
+_LOCK: Final = "lock"
 _HEADER: Final = b"SQLite format 3\0"
 
 
@@ -72,7 +77,8 @@ def _export(source: Path, target: Path) -> None:
     with _temporary_directory(target) as folder:
         file = folder / f"{secrets.token_hex(4)}.duckdb"
         with closing(connect(folder)) as connection:
-            connection.execute(f"attach {text(file)} as exported")
+            # Without a log, whose mode DuckDB takes from the umask: a killed export leaves nothing to go on with.
+            connection.execute(f"attach {text(file)} as exported (recovery_mode no_wal_writes)")
             file.chmod(0o600)
             if source.is_dir():
                 _copy_data_set(connection, source)
@@ -93,13 +99,40 @@ def _export(source: Path, target: Path) -> None:
 
 @contextmanager
 def _temporary_directory(target: Path) -> Iterator[Path]:
-    """Make a directory with mode 0700 beside a file, so that the file can be renamed."""
+    """Make a directory with mode 0700 beside a file, so that the file can be renamed; sweep those of killed exports."""
+    prefix, parent = f".{target.name}.", target.absolute().parent
     try:
-        folder = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.absolute().parent)
+        _sweep(parent, prefix)
+        folder = tempfile.TemporaryDirectory(prefix=prefix, suffix=_FOLDER_SUFFIX, dir=parent)
     except OSError as error:
         raise ConfigurationError(f"{str(target)!r} cannot be written: {error.strerror}") from error
-    with folder as path:
-        yield Path(path)
+    with folder as name:
+        path = Path(name)
+        lock = StoreLock(path / "new-lock", SYSTEM_CLOCK)
+        lock.acquire()
+        try:
+            # Only a lock that is held has the name that is looked for.
+            (path / "new-lock").rename(path / _LOCK)
+            yield path
+        finally:
+            lock.release()
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Remove the directories of exports that were killed: their locks are free."""
+    for folder in parent.iterdir():
+        is_own = folder.name.startswith(prefix) and folder.name.endswith(_FOLDER_SUFFIX)
+        if not is_own or folder.is_symlink() or not (folder / _LOCK).is_file():
+            continue
+        lock = StoreLock(folder / _LOCK, SYSTEM_CLOCK)
+        try:
+            lock.acquire()
+        except StoreLocked:
+            continue
+        try:
+            shutil.rmtree(folder, ignore_errors=True)  # two exports may sweep at the same time
+        finally:
+            lock.release()
 
 
 def _copy_data_set(connection: Any, source: Path) -> None:
