@@ -60,6 +60,7 @@ class ListedMetrics:
     """
 
     def __init__(self, *, recently_active: bool = False, linked: bool = False) -> None:
+        self.linked = linked
         self._parameters: dict[str, Any] = {
             **({"RecentlyActive": "PT3H"} if recently_active else {}),
             **({"IncludeLinkedAccounts": True} if linked else {}),

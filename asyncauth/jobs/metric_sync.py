@@ -85,6 +85,7 @@ class _Targets:
         self._store = store
         self._known: Mapping[Any, int] = {}
         self._recorded: set[TargetKey] = set()
+        self._finished: set[Scope] = set()
 
     async def prepare(self) -> None:
         """Read where earlier syncs ended. Not before the store has begun, which may wait for the end of another one."""
@@ -132,17 +133,27 @@ class _Targets:
         return rows
 
     async def _finish(self, scopes: Mapping[Part, Scope], statuses: Mapping[Part, ScopeStatus]) -> int:
+        self._finished.update(scopes.values())
         return sum([await self._store.finish_scope(scope, statuses[part]) for part, scope in scopes.items()])
 
     async def finish_target(self, outcome: Outcome[int]) -> None:
-        """Record the scopes of a target that never began, or that was cancelled, with the status of the target."""
+        """Record the scopes of a target that never began, or that was cancelled, with the status of the target.
+
+        They include those of linked accounts that earlier syncs fetched and no other target of this one has: their
+        series are stale, too.
+        """
         account = outcome.account
         if (account.partition, account.id, outcome.region_name) in self._recorded and outcome.status == "failed":
             return
         status = status_of_target(outcome)
-        for namespace in self._job.namespaces:
-            scope = Scope(METRICS_PREFIX + namespace, account.partition, account.id, outcome.region_name)
-            await self._store.finish_scope(scope, status)
+        where = account.partition, outcome.region_name
+        owners = [
+            (namespace, owner) for partition, owner, region, namespace, _ in self._known if (partition, region) == where
+        ]
+        for namespace, owner in self._job.parts(account.id, owners):
+            scope = Scope(METRICS_PREFIX + namespace, account.partition, owner, outcome.region_name)
+            if owner == account.id or scope not in self._finished:
+                await self._store.finish_scope(scope, status)
 
 
 class _Sink:

@@ -91,6 +91,18 @@ class MetricsJob:
         own = [preset.namespace for preset in self._presets]
         return tuple(dict.fromkeys([*own, *(part[0] for part in parts_of(self._also, ""))]))
 
+    def parts(self, account: str, owners: Iterable[Part]) -> list[Part]:
+        """Return namespaces and owners of what a target can fetch, before its metrics are listed.
+
+        Args:
+            account: id of the target's account.
+            owners: parts that the store has in the target's region, which matter if linked accounts are listed.
+        """
+        parts = [*((namespace, account) for namespace in self.namespaces), *parts_of(self._also, account)]
+        if isinstance(self._source, ListedMetrics) and self._source.linked:
+            parts += [part for part in owners if part[0] in self.namespaces]
+        return list(dict.fromkeys(parts))
+
     @property
     def _is_fixed(self) -> bool:
         """Whether the time is a given one, which does not go on where a store ends."""

@@ -271,3 +271,25 @@ async def test_scopes_of_linked_accounts(path: Path, partition: str) -> None:
     found = rows(path, "select account, status, rows from scopes order by account")
     assert found == [(account, "ok", 20) for account in accounts]
     assert estimate.data_points == 6 * 10
+
+
+@both_partitions
+async def test_series_of_linked_accounts_are_stale_if_their_monitoring_account_is_denied(
+    path: Path, partition: str
+) -> None:
+    """It lists them no more, so their last points are all that is known; those of another account are complete."""
+    preset = MetricPreset("Simulated", "Series", None, {"Load": ("Average",)}, period=60)
+    job = cloudwatch_metrics([preset], dimensions=ListedMetrics(linked=True), history=600)
+    ids = [account.id for account in SimulatedFleet({partition: 4}).accounts]
+    settings = {"series": 1, "monitoring": {ids[0]: ids[1:2], ids[2]: ids[3:]}}
+    async with metric_fleet(partition, accounts=4, **settings) as fleet:
+        monitors = [fleet.accounts[0], fleet.accounts[2]]
+        async with pool_over(fleet) as pool:
+            await sync_metrics(pool, job, SqliteStore(path), monitors, sync_id="1")
+        await fleet.change_account(fleet.accounts[0], denied=True)
+        async with pool_over(fleet) as pool:
+            await sync_metrics(pool, job, SqliteStore(path), monitors, sync_id="2")
+
+    found = rows(path, "select account, status from scopes where sync = '2' order by account")
+    assert found == [(ids[0], "denied"), (ids[1], "denied"), (ids[2], "ok"), (ids[3], "ok")]
+    assert rows(path, "select stale from metric_series order by account") == [(1,), (1,), (0,), (0,)]
