@@ -168,12 +168,14 @@ def _encoded(some: Sequence[T], row: Callable[[T], tuple[Any, ...]], let_run: Ca
 
 def _row(record: Record) -> tuple[Any, ...]:
     raw = None if record.raw is None else _encode(record.raw)
-    return record.id, record.arn, record.name, record.account_name, _encode(record.columns), raw
+    texts = (record.id, record.arn, record.name, record.account_name)
+    return *map(_as_unicode, texts), _encode(record.columns), raw
 
 
 def _points_row(points: Points) -> tuple[Any, ...]:
     series = points.series
     identity = {name: getattr(series, name) for name in _SERIES_FIELDS} | {"dimensions": series.dimensions_json}
+    identity = {name: _as_unicode(value) for name, value in identity.items()}
     return identity, list(points.timestamps), list(points.values)
 
 
@@ -186,19 +188,33 @@ _encode_finite = json.JSONEncoder(default=_as_json, allow_nan=False).encode
 
 
 def _encode(value: Any) -> str:
-    """Return a value as JSON, which has no NaN and no infinity: one of them makes a whole view unreadable."""
+    """Return a value as JSON that every reader takes.
+
+    JSON has no NaN and no infinity, and its texts are Unicode: one value that is neither makes a whole view unreadable.
+    """
     try:
-        return _encode_finite(value)
+        text = _encode_finite(value)
     except ValueError:
-        return _encode_finite(_with_names(value))
+        return _encode_finite(_readable(value))
+    # Half of a surrogate pair is escaped as a whole pair is, which can be told apart in the texts only.
+    return _encode_finite(_readable(value)) if "\\ud" in text else text
 
 
-def _with_names(value: Any) -> Any:
-    """Return a value with `NaN`, `Infinity` and `-Infinity` as texts."""
+def _readable(value: Any) -> Any:
+    """Return a value with `NaN`, `Infinity` and `-Infinity` as texts, and `?` for half of a surrogate pair."""
+    if isinstance(value, str):
+        return _as_unicode(value)
     if isinstance(value, float) and not math.isfinite(value):
         return json.dumps(value)
     if isinstance(value, list | tuple):
-        return [_with_names(each) for each in value]
+        return [_readable(each) for each in value]
     if hasattr(value, "keys"):
-        return {key: _with_names(value[key]) for key in value}
+        return {_as_unicode(key): _readable(value[key]) for key in value}
     return value
+
+
+def _as_unicode(value: T) -> T | str:
+    """Return a text with `?` for half of a surrogate pair, which UTF-8 does not have; other values as they are."""
+    if not isinstance(value, str) or value.isascii():
+        return value
+    return value.encode("utf-8", "replace").decode()

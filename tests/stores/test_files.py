@@ -19,7 +19,7 @@ import pytest
 from asyncauth import ConfigurationError, StoreLocked
 from asyncauth._models.kinds import Kind, Record
 from asyncauth._runtime.clock import SYSTEM_CLOCK
-from asyncauth.stores import CsvStore, JsonLinesStore, Scope, ScopeStatus, SqliteStore, report
+from asyncauth.stores import CsvStore, DataSet, JsonLinesStore, ParquetStore, Scope, ScopeStatus, SqliteStore, report
 from asyncauth.stores._lock import StoreLock
 from tests.support.stores import rows
 
@@ -140,6 +140,37 @@ async def test_numbers_that_json_does_not_have_are_texts(tmp_path: Path) -> None
     line = json.loads((tmp_path / "lines.jsonl").read_text().splitlines()[1], parse_constant=pytest.fail)
     assert [line["columns"]["type"], line["columns"]["tags"], line["raw"]] == expected
     report(tmp_path / "store.db", tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("format_", ["store.db", "lines.jsonl", "tables", "store.parquet"])
+async def test_half_of_a_surrogate_pair_is_a_question_mark(tmp_path: Path, format_: str) -> None:
+    """AWS's JSON can escape one; UTF-8 does not have it. Whole pairs stay, in names, tags, and raw answers."""
+    stores: dict[str, Any] = {
+        "store.db": SqliteStore, "lines.jsonl": JsonLinesStore, "tables": CsvStore, "store.parquet": ParquetStore,
+    }  # fmt: skip
+    columns = {"type": "t\ud800", "tags": {"a\udfff": "b\ud83d", "whole": "\U0001f600"}}
+    found = replace(record(ONE, "i-1\ud800"), name="n\ud800", columns=columns, raw={"x": ["\udc00"]})
+    path = tmp_path / format_
+    store = stores[format_](path)
+    await store.begin("one", [KIND])
+    await store.write(ONE, [found])
+    assert await store.finish_scope(ONE, ScopeStatus("ok")) == 1
+    await store.close()
+
+    if format_ == "store.db":
+        query = "select id, name, type, tags, data from ec2_instance join raw using (rid)"
+        text = "\n".join(rows(path, query)[0])
+    elif format_ == "store.parquet":
+        with DataSet(path) as data:
+            (row,) = data.query("select id, name, type, tags from ec2_instance").fetchall()
+        text = "\n".join(map(str, row))
+    else:
+        files = [path] if path.is_file() else sorted(path.iterdir())
+        text = "".join(each.read_text(encoding="utf-8") for each in files)
+    assert "i-1?" in text
+    assert "n?" in text
+    assert "t?" in text
+    assert "b?" in text
 
 
 @pytest.mark.parametrize("kind_of_store", [SqliteStore, JsonLinesStore, CsvStore])
