@@ -46,7 +46,9 @@ LIMITS: Final = {HELP: 150.0, CACHED: 250.0, TAB: 200.0}
 
 def environment(folder: Path) -> dict[str, str]:
     """Return an environment with keys, a cache in `folder`, and no way to AWS."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    # With this variable no byte code would be kept, and each start would compile.
+    others = ("AWS_", "PYTHONDONTWRITEBYTECODE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
     return kept | {
         "HOME": str(folder),
         "XDG_CACHE_HOME": str(folder),

@@ -29,6 +29,8 @@ PROGRAM = (sys.executable, "-m", "asyncauth")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[=>]")
 
 
+#: Settings of the machine. With the last one, every process compiles the modules that changed since.
+_NOT_KEPT = ("AWS_", "ASYNCAUTH_", "PYTHONDONTWRITEBYTECODE")
 #: Commands that an interpreter of its own has run in this session.
 _STARTED: set[str] = set()
 
@@ -114,7 +116,7 @@ class CommandLine:
         config = home / ".aws" / "config"
         config.write_text("\n".join(sections))
         config.chmod(0o600)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_KEPT)}
         return {
             **kept,
             "PYTHONPATH": str(ROOT),
@@ -173,7 +175,7 @@ def show_on_terminal(
 
 def run_program(folder: Path, *arguments: str, stdin: str | None = None, **environ: str) -> Done:
     """Run the program with pipes and without any credentials."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ASYNCAUTH_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_KEPT)}
     environ = {**kept, "PYTHONPATH": str(ROOT), "HOME": str(folder), **environ}
     return _run_with_pipes(arguments, folder, environ, stdin=stdin or "", timeout=100)
 
