@@ -27,8 +27,9 @@ from asyncauth._fanout import (
 from asyncauth._fanout.stream import DEADLINE_REACHED, RunStream
 from asyncauth._runtime.exceptions import strip_frame_locals
 from asyncauth._runtime.wakeup import AutoResetEvent
-from asyncauth.engines._chunks import MAX_TARGETS, Chunk, Share, Waiting
+from asyncauth.engines._chunks import MAX_TARGETS, Chunk, Waiting
 from asyncauth.engines._messages import Began, Settled, Started
+from asyncauth.engines._shares import Shares
 from asyncauth.engines._values import load_value
 
 if TYPE_CHECKING:
@@ -115,12 +116,7 @@ class ChunkedRun(RunStream[K, T]):
             on_event=on_event,
         )
         self._connect = connect
-        #: The limits that all chunks share, by their name in a `Share`.
-        self._whole = {
-            name: limit
-            for name, limit in (("max_at_once", max_at_once), ("max_at_once_per_region", limits.max_at_once_per_region))
-            if limit is not None
-        }
+        self._shares = Shares(max_at_once, limits.max_at_once_per_region)
         self._rerun_lost = rerun_lost
         self._journal = journal
         self._land = land
@@ -132,8 +128,6 @@ class ChunkedRun(RunStream[K, T]):
         self._again: deque[dict[int, K]] = deque()
         self._sent: dict[int, _Sent[K]] = {}
         self._out: dict[int, Chunk[K]] = {}
-        self._shares: dict[int, Share] = {}  # of chunks that are out and may start targets
-        self._begun: deque[Began] = deque()  # chunks that wait for their share
         self._running = self._chunks = 0
         self._ending: Literal["deadline", "cancel"] | None = None
         self._is_lost = self._may_flush = False
@@ -275,17 +269,18 @@ class ChunkedRun(RunStream[K, T]):
             if targets:
                 self._chunks += 1
                 left = None if self._limits.deadline is None else self._limits.deadline - self._elapsed()
-                return Chunk(self._chunks, targets, left, is_rerun, bool(self._whole))
+                return Chunk(self._chunks, targets, left, is_rerun, self._shares.are_limited)
         return None
 
     def _max_out(self) -> int:
         """Return how many chunks may be out: two for each thread, but no more than can run under the run's limits."""
-        threads = max(1, self._cluster.threads)
-        at_once = self._max_chunks_at_once()
+        threads = self._threads
+        at_once = self._shares.max_chunks(threads)
         return at_once if at_once < threads else CHUNKS_PER_THREAD * threads
 
-    def _max_chunks_at_once(self) -> int:
-        return min([max(1, self._cluster.threads), *self._whole.values()])
+    @property
+    def _threads(self) -> int:
+        return max(1, self._cluster.threads)
 
     def _admitted_by_tolerance(self) -> int | None:
         """Return how many more targets the tolerance admits beside those that are out; None: any number."""
@@ -344,7 +339,7 @@ class ChunkedRun(RunStream[K, T]):
         """Take messages of a worker; a result of a target that has one already is dropped."""
         for message in messages:
             if isinstance(message, Began):
-                self._begun.append(message)
+                self._shares.wait(message)
                 self._grant_shares()
                 continue
             sent = self._sent.get(message.number)
@@ -393,30 +388,8 @@ class ChunkedRun(RunStream[K, T]):
         self.stop(lost, reason="the engine was lost")
 
     def _grant_shares(self) -> None:
-        """Divide what is free of the run's limits among the chunks that wait for it.
-
-        A chunk keeps its share until it ends. So what runs never exceeds the limits, however many workers join.
-        """
-        while self._begun:
-            chunk = self._out.get(self._begun[0].chunk)
-            share = None if chunk is None else self._free_share(len(chunk.targets))
-            if chunk is not None and share is None:
-                return
-            _, worker = self._begun.popleft()
-            if chunk is not None and share is not None:
-                self._shares[chunk.number] = share
-                self._cluster.grant(chunk.number, worker, share)
-
-    def _free_share(self, targets: int) -> Share | None:
-        """Return the share of one more chunk; None if all is in use."""
-        parts: dict[str, int] = {}
-        chunks = max(1, self._max_chunks_at_once() - len(self._shares))
-        for name, whole in self._whole.items():
-            free = whole - sum(getattr(share, name) for share in self._shares.values())
-            if free < 1:
-                return None
-            parts[name] = min(targets, -(-free // chunks))
-        return Share(**parts)
+        for number, worker, share in self._shares.grant(self._threads, self._out):
+            self._cluster.grant(number, worker, share)
 
     def _note_started(self, sent: _Sent[K]) -> None:
         if sent.started_at is None:
@@ -501,7 +474,7 @@ class ChunkedRun(RunStream[K, T]):
 
     def _end_chunk(self, number: int) -> Chunk[K] | None:
         chunk = self._out.pop(number, None)
-        self._shares.pop(number, None)
+        self._shares.end(number)
         if chunk is not None and self._accounts_out:
             self._accounts_out -= Counter(self._accounts_of(chunk))
         return chunk
