@@ -8,6 +8,7 @@ import marshal
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
 
@@ -208,8 +209,8 @@ def _readable(value: Any) -> Any:
         return json.dumps(value)
     if isinstance(value, list | tuple):
         return [_readable(each) for each in value]
-    if hasattr(value, "keys"):
-        return {_as_unicode(key): _readable(value[key]) for key in value}
+    if isinstance(value, Mapping):
+        return {_as_unicode(key): _readable(each) for key, each in value.items()}
     return value
 
 
