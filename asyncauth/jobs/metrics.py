@@ -189,7 +189,10 @@ class MetricsJob:
         return int(min(self._last, now)) // period * period
 
     def _start(self, period: int, end: int, last: int | None, now: float) -> int:
-        """Return the start of a window: its history, or what was fetched last, because values can come late."""
+        """Return the start of a window: its history, or what was fetched last, because values can come late.
+
+        What was fetched last can be older than the history, after a pause of the syncs.
+        """
         if self._first is not None:
             return int(self._first) // period * period
         first = int(end - self._history) // period * period
@@ -198,7 +201,7 @@ class MetricsJob:
         if last > now:  # noted by a clock that was ahead: it is not known up to when there were values
             return first
         again = max(period, -(-int(self._delay) // period) * period)
-        return max(first, min(last, end) - again)
+        return min(last, end) - again
 
     async def estimate(
         self,

@@ -100,6 +100,20 @@ async def test_a_later_sync_goes_on_and_corrects_what_came_late(path: Path, part
     assert rows(path, SCOPES.format("2")) == [("metrics:Simulated", "ok", 80, None)]
 
 
+async def test_a_pause_that_is_longer_than_the_history_leaves_no_gap(path: Path) -> None:
+    """The next sync goes on where the last one ended, not an hour before now."""
+    clock = MovableTime()
+    job = cloudwatch_metrics([], also=loads(range(1)), history=3_600, clock=clock)
+    async with metric_fleet(series=1) as fleet, pool_over(fleet) as pool:
+        await sync_metrics(pool, job, SqliteStore(path), fleet.accounts)
+        await fleet.set_clock_offset(5 * 3_600)
+        clock.now += 5 * 3_600
+        report = await sync_metrics(pool, job, SqliteStore(path), fleet.accounts)
+
+    assert report.values() == [5 * 60 + 10]
+    assert rows(path, "select count(*), (max(timestamp) - min(timestamp)) / 60 + 1 from metrics") == [(360, 360)]
+
+
 async def test_a_sync_whose_clock_was_ahead_leaves_no_gap(path: Path) -> None:
     """It noted an end that is in the future, and CloudWatch had no values up to there: the history is fetched again."""
     clock = MovableTime()
