@@ -59,7 +59,7 @@ def test_the_tree_of_tests_mirrors_the_package() -> None:
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
 
     assert packages <= folders
-    assert folders - packages == {"data", "end_to_end", "soak", "support"}
+    assert folders - packages == {"benchmarks", "data", "end_to_end", "soak", "support"}
 
 
 def test_the_exports_equal_the_imports_for_type_checkers() -> None:
