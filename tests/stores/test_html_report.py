@@ -144,6 +144,15 @@ def test_failures_are_grouped_by_cause(store: Path) -> None:
     assert "no role in account 000000000001 first: one (000000000001) eu-west-1 ec2:instance 6 2" in page.text
 
 
+def test_the_beginning_of_a_long_reason_is_its_cause(store: Path) -> None:
+    """Encoded messages are one long word, of which a page has thousands; what differs at their end is no cause."""
+    for region, end in (("eu-west-1", "x"), ("eu-west-2", "y")):
+        reason = f"id-{region} {'e' * 1_000}{end}"
+        write_store(store, ["one"], regions=[region], status_of=lambda *_: "error", reason=reason)
+
+    assert page_of(store).source.count('<td class="status">') == 1
+
+
 def test_instances_are_counted_by_account_region_and_type(store: Path) -> None:
     """Twelve bars, and the rest as a number; those that are gone do not count."""
     write_store(store, [f"account-{number:02d}" for number in range(20)])

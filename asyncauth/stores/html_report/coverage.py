@@ -41,10 +41,13 @@ _MIN_ROWS: Final = 10
 MAX_NAMED: Final = 500
 _MAX_CAUSES: Final = 40
 _REASON_CHARACTERS: Final = 300
+#: What differs behind these of a reason is not a cause of its own.
+_READ_CHARACTERS: Final = 1_000
 _NAME_CHARACTERS: Final = 60
 _GLOBAL: Final = "global"
-# Ids, counts and times differ between messages of one cause.
-_WITH_DIGITS: Final = re.compile(r"\w*\d\w*")
+# Ids, counts and times differ between messages of one cause. Only from a word's begin on: every other start in a long
+# word without a digit would look through the rest of it in vain.
+_WITH_DIGITS: Final = re.compile(r"\b\w*\d\w*")
 
 # The row of the last record: SQLite takes bare columns from the row that has the maximum.
 _SCOPES: Final = """select partition, account, region, kind, status, code, reason, ended, max(rowid) from scopes
@@ -237,7 +240,7 @@ def _add_cell(
         if state == "complete":
             continue
         missed.append(printable(f"{kind}: {status}{f' ({code})' if code else ''}", 80))
-        key = (status, code or _WITH_DIGITS.sub("#", str(reason)))
+        key = (status, code or _WITH_DIGITS.sub("#", str(reason)[:_READ_CHARACTERS]))
         cause = found.causes.get(key)
         if cause is None:
             example = f"{label_of(place, names)} {printable(region)} {printable(kind)}"
