@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     #: The end of the last complete window of a namespace and owner, and period; None without one.
     Ends: TypeAlias = Callable[[Part, int], int | None]
 
+#: ListMetrics shows a new metric after up to 15 minutes ("ListMetrics" in the API reference). Its first values are
+#: older then, so a later sync fetches that much again; the price counts metrics, not points.
+_LISTED_SECONDS: Final = 15 * 60
 _HISTORY_SECONDS: Final = 10_800.0
 _DELAY_SECONDS: Final = 600.0
 Request: TypeAlias = MetricRequest | MetricMath
@@ -200,7 +203,7 @@ class MetricsJob:
             return first
         if last > now:  # noted by a clock that was ahead: it is not known up to when there were values
             return first
-        again = max(period, -(-int(self._delay) // period) * period)
+        again = max(period, -(-int(max(self._delay, _LISTED_SECONDS)) // period) * period)
         return min(last, end) - again
 
     async def estimate(

@@ -153,7 +153,15 @@ def encode_records(page: Sequence[Record], let_run: Callable[[], None]) -> list[
 
 
 def encode_points(page: Sequence[Points], let_run: Callable[[], None]) -> list[bytes]:
-    """Return points of metrics in chunks, one row for each series."""
+    """Return points of metrics in chunks, one row for each series.
+
+    Raises:
+        ValueError: a value is infinite or not a number.
+    """
+    for points in page:
+        if not all(map(math.isfinite, points.values)):
+            value = next(value for value in points.values if not math.isfinite(value))
+            raise ValueError(f"a value of {points.series.metric} is {value}, which is no number")
     return [
         _encoded(page[start : start + _SERIES_PER_CHUNK], _points_row, let_run)
         for start in range(0, len(page), _SERIES_PER_CHUNK)
@@ -197,7 +205,7 @@ def _encode(value: Any) -> str:
         text = _encode_finite(value)
     except ValueError:
         return _encode_finite(_readable(value))
-    # Half of a surrogate pair is escaped as a whole pair is, which can be told apart in the texts only.
+    # Half of a surrogate pair is escaped as a whole pair is; only the texts show which one it is.
     return _encode_finite(_readable(value)) if "\\ud" in text else text
 
 

@@ -173,6 +173,7 @@ class SqliteStore:
             page: points of any series; of two values for one instant, the later one counts.
 
         Raises:
+            ValueError: a value is infinite or not a number.
             OSError: the disk is full; finish the scope with the status `error`.
         """
         # It cannot wait by itself: a target writes several of such scopes side by side, and ends none before all.

@@ -1,4 +1,4 @@
-"""Sections of the page: each measures what it says, in every way that it compares."""
+"""Sections of the page: each measures what its title names, in every way that it compares."""
 
 from __future__ import annotations
 

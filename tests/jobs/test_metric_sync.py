@@ -70,7 +70,7 @@ def path(tmp_path: Path) -> Path:
 
 @both_partitions
 async def test_a_later_sync_goes_on_and_corrects_what_came_late(path: Path, partition: str) -> None:
-    """The second sync fetches the new half hour and the ten minutes before it, whose values have settled meanwhile."""
+    """The second sync fetches the new half hour and the quarter before it, whose values have settled meanwhile."""
     clock = MovableTime()
     job = cloudwatch_metrics([], also=loads(range(2)), history=3_600, clock=clock)
     # What is younger than 15 minutes has half of its value; the newest point that is fetched is ten minutes old.
@@ -86,9 +86,9 @@ async def test_a_later_sync_goes_on_and_corrects_what_came_late(path: Path, part
         counts = await fleet.counts()
 
     assert first.values() == [2 * 60]
-    assert second.values() == [2 * (30 + 10)]
-    assert (estimate.calls, estimate.metrics, estimate.data_points) == (1, 2, 80)
-    assert (counts.calls("cloudwatch", "GetMetricData"), counts.billed_metrics, counts.data_points) == (1, 2, 80)
+    assert second.values() == [2 * (30 + 15)]
+    assert (estimate.calls, estimate.metrics, estimate.data_points) == (1, 2, 90)
+    assert (counts.calls("cloudwatch", "GetMetricData"), counts.billed_metrics, counts.data_points) == (1, 2, 90)
     late = rows(path, "select series, timestamp, value from metrics order by 1, 2")
     assert len(late) == 2 * 90
     after = {(series, timestamp): value for series, timestamp, value in late}
@@ -97,7 +97,7 @@ async def test_a_later_sync_goes_on_and_corrects_what_came_late(path: Path, part
     ]
     assert len(corrected) in {8, 10, 12}  # about five minutes of two series
     assert all(2 * before == now for before, now in corrected)
-    assert rows(path, SCOPES.format("2")) == [("metrics:Simulated", "ok", 80, None)]
+    assert rows(path, SCOPES.format("2")) == [("metrics:Simulated", "ok", 90, None)]
 
 
 async def test_a_pause_that_is_longer_than_the_history_leaves_no_gap(path: Path) -> None:
@@ -110,7 +110,7 @@ async def test_a_pause_that_is_longer_than_the_history_leaves_no_gap(path: Path)
         clock.now += 5 * 3_600
         report = await sync_metrics(pool, job, SqliteStore(path), fleet.accounts)
 
-    assert report.values() == [5 * 60 + 10]
+    assert report.values() == [5 * 60 + 15]
     assert rows(path, "select count(*), (max(timestamp) - min(timestamp)) / 60 + 1 from metrics") == [(360, 360)]
 
 
@@ -128,7 +128,7 @@ async def test_a_sync_whose_clock_was_ahead_leaves_no_gap(path: Path) -> None:
         later = await sync_metrics(pool, job, SqliteStore(path), fleet.accounts)
 
     assert (report.values(), estimate.data_points) == ([60], 60)
-    assert later.values() == [20]
+    assert later.values() == [10 + 15]
 
 
 async def test_a_sync_of_a_given_time_is_beside_the_others(path: Path) -> None:
@@ -284,7 +284,7 @@ async def test_scopes_of_linked_accounts(path: Path, partition: str) -> None:
 
     found = rows(path, "select account, status, rows from scopes order by account")
     assert found == [(account, "ok", 20) for account in accounts]
-    assert estimate.data_points == 6 * 10
+    assert estimate.data_points == 6 * 15
 
 
 @both_partitions

@@ -236,7 +236,7 @@ async def test_a_sync_that_waited_for_another_one_goes_on_where_that_one_ended(t
         await holds.wait()
         report = await run(Waiting(path, wait=60), clock, first, sync_id="2")
 
-    again = sum(2 * max(1, 600 // period) for period in PERIODS)
+    again = sum(2 * max(1, 900 // period) for period in PERIODS)
     assert report.values() == [again, again]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncauth._models.metrics import Points, Series
-from asyncauth.stores import Scope, ScopeStatus, SqliteStore, _schema
+from asyncauth.stores import ParquetStore, Scope, ScopeStatus, SqliteStore, _schema
 from tests.support.stores import rows
 
 pytestmark = pytest.mark.anyio
@@ -46,6 +47,20 @@ async def sync(
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
+
+
+@pytest.mark.parametrize("kind_of_store", [SqliteStore, ParquetStore])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+async def test_a_value_that_is_no_number_is_refused(tmp_path: Path, kind_of_store: Any, value: float) -> None:
+    """The error names the metric, and the scope cannot be complete, in every store of metrics."""
+    scope = scope_of("aws")
+    store = kind_of_store(tmp_path / "store")
+    await store.begin("one", ())
+    with pytest.raises(ValueError, match="a value of CPUUtilization is -?(nan|inf), which is no number"):
+        await store.write_points(scope, [Points(series_of(scope), [300], [value])])
+    with pytest.raises(OSError, match="it is not complete"):
+        await store.finish_scope(scope, OK)
+    await store.close()
 
 
 @pytest.mark.parametrize("strict", [True, False])

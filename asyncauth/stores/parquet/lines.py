@@ -6,17 +6,15 @@ import hashlib
 import json
 from collections import defaultdict
 from json.encoder import encode_basestring_ascii as quoted
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncauth._runtime.compute_thread import LoopTurns
-from asyncauth.stores._spool import encode_points, encode_records
+from asyncauth.stores._spool import encode_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from asyncauth._models.kinds import Record
-    from asyncauth._models.metrics import Points
     from asyncauth.stores.protocol import Scope
 
 _TYPES: Final = {str: "varchar", bool: "boolean", int: "bigint", float: "double"}
@@ -119,19 +117,6 @@ def point_lines(pages: Iterable[list[tuple[Any, ...]]], *, now: float) -> Iterat
             lines.append(encode_line(json.dumps(line, allow_nan=False) + "\n"))
             points += len(last)
         yield lines, points
-
-
-def encode_finite_points(page: Sequence[Points], let_run: Callable[[], None]) -> list[bytes]:
-    """Return points of metrics in chunks for the spool.
-
-    Raises:
-        ValueError: a value is infinite or not a number.
-    """
-    for points in page:
-        if not all(map(isfinite, points.values)):
-            value = next(value for value in points.values if not isfinite(value))
-            raise ValueError(f"a value of {points.series.metric} is {value}, which is no number")
-    return encode_points(page, let_run)
 
 
 def series_number(identity: Mapping[str, Any]) -> int:

@@ -16,9 +16,9 @@ from asyncauth._errors import ConfigurationError, StoreLocked
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.validation import check_count, check_seconds
 from asyncauth.stores._lock import StoreLock
-from asyncauth.stores._spool import check_whole, encode_page
+from asyncauth.stores._spool import check_whole, encode_page, encode_points
 from asyncauth.stores.parquet.connection import check_duckdb, connect
-from asyncauth.stores.parquet.lines import ColumnTypes, encode_finite_points
+from asyncauth.stores.parquet.lines import ColumnTypes
 from asyncauth.stores.parquet.manifest import WINDOWS, KindTable, read_manifest
 from asyncauth.stores.parquet.open_sync import OpenSync
 from asyncauth.stores.parquet.views import check_path, source_of
@@ -182,7 +182,7 @@ class ParquetStore:
             ValueError: a value is infinite or not a number.
             OSError: the disk is full; finish the scope with the status `error`.
         """
-        chunks = await encode_page(self._opened().spool, scope, partial(encode_finite_points, page))
+        chunks = await encode_page(self._opened().spool, scope, partial(encode_points, page))
         await self._in_writer(lambda: self._write(scope, chunks))
 
     async def note_window(self, scope: Scope, period: int, end: int) -> None:
