@@ -56,7 +56,7 @@ async def test_a_value_that_is_no_number_is_refused(tmp_path: Path, kind_of_stor
     scope = scope_of("aws")
     store = kind_of_store(tmp_path / "store")
     await store.begin("one", ())
-    with pytest.raises(ValueError, match="a value of CPUUtilization is -?(nan|inf), which is no number"):
+    with pytest.raises(ValueError, match=r"a value of CPUUtilization is -?(nan|inf), which is no number"):
         await store.write_points(scope, [Points(series_of(scope), [300], [value])])
     with pytest.raises(OSError, match="it is not complete"):
         await store.finish_scope(scope, OK)
