@@ -599,7 +599,6 @@ async def write_program(folder: Path, keys: Keys) -> None:
     await config.write_text(f"[profile changing]\nregion = us-east-1\ncredential_process = cat {path}\n")
 
 
-@pytest.mark.botocore
 class TestPools:
     @pytest.mark.parametrize("partition", ["aws", "aws-cn"])
     async def test_the_next_pool_assumes_nothing(self, directory: Path, partition: str) -> None:

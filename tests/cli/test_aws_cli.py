@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 AWS = Path(os.environ.get("AWS_CLI") or ROOT / ".venv-awscli" / "bin" / "aws")
 
 pytestmark = [
-    pytest.mark.botocore,
     pytest.mark.skipif(not AWS.exists() and not os.environ.get("CI"), reason="make .venv-awscli/.ready installs it"),
 ]
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.botocore
 
 MEMBERS = [Account(f"1{number:011d}", name=f"member-{number}") for number in range(1, 31)]
 CHINA = [Account("200000000001", "aws-cn", name="china")]

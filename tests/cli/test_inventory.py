@@ -12,14 +12,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-import pytest
-
 from asyncauth.cli.resource_kinds import KIND_NAMES
 from asyncauth.jobs import KINDS
 from tests.cli.conftest import DENIED
 from tests.support.command_line import PROGRAM, ROOT, CommandLine
-
-pytestmark = pytest.mark.botocore
 
 HOLDER = """
 import anyio, sys

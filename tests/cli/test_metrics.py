@@ -33,7 +33,6 @@ from tests.support.command_line import PROGRAM, CommandLine
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.botocore
 
 QUESTION = "Go on? [y/N] "
 

@@ -84,7 +84,6 @@ class TestValues:
         assert text.isprintable()
         assert to_json(value, ascii_only=True).isascii()
 
-    @pytest.mark.botocore
     def test_a_run_with_such_values_is_complete(self, cli: CommandLine) -> None:
         """Each target has its record, whatever its job has returned, in every format."""
         (cli.folder / "odd.py").write_text(
@@ -119,7 +118,6 @@ class TestQueries:
         assert stream.getvalue() == expected.get(name, stream.getvalue())
         assert "7" in stream.getvalue()
 
-    @pytest.mark.botocore
     def test_the_run_goes_on(self, cli: CommandLine) -> None:
         """The query's failure in one target is exit code 2 at the end; every target has run and has its record."""
         (cli.folder / "mixed.py").write_text(
@@ -134,7 +132,6 @@ class TestQueries:
         assert done.stderr.count("--query 'length(value)' failed") == 1
 
 
-@pytest.mark.botocore
 class TestStreams:
     @pytest.mark.parametrize(
         ("closed", "code"), [("<&-", 0), (">&-", 0), ("2>&-", 0), (">/dev/full", 1), ("2>/dev/full", 0)]
@@ -225,7 +222,6 @@ async def test_a_program_that_is_ended_leaks_no_pipe() -> None:
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
-@pytest.mark.botocore
 class TestOptions:
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -270,7 +266,6 @@ class TestOptions:
             assert "what it reads is empty" in done.stderr
 
 
-@pytest.mark.botocore
 class TestFiles:
     def test_a_byte_order_mark(self, cli: CommandLine) -> None:
         """A file of accounts, or stdin, can begin with a byte order mark, as editors on Windows write it."""

@@ -23,7 +23,6 @@ from tests.support.demo_picture import picture, screen_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.botocore
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SESSION = "".join(re.findall(r"^```console\n(.*?)^```$", README, re.DOTALL | re.MULTILINE))

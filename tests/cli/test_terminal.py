@@ -275,7 +275,7 @@ class TestControlCharacters:
             "async def evil(session):\n    return '\\x1b[2J\\u202egnp.exe\\n\\x9b31m'\n"
         )
         options = ("--accounts", "100000000001", *cli.profiles(), "--no-progress")
-        table = cli.run("run", "evil.py:evil", *options, "--output", "table")
+        table = cli.run("run", "evil.py:evil", *options, "--output", "table", COLUMNS="200")
         lines = cli.run("run", "evil.py:evil", *options)
 
         assert (table.code, table.stderr, lines.code, lines.stderr) == (0, "", 0, "")

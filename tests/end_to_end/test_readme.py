@@ -27,7 +27,6 @@ from asyncauth.testing import SimulatedFleet
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.botocore
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from tests.support.engine_kills import two_workers
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
+pytestmark = pytest.mark.anyio
 
 KINDS = ["ec2:instance", "ec2:volume", "s3:bucket"]
 

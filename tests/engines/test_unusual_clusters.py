@@ -14,7 +14,7 @@ from asyncauth.engines import DaskEngine
 from asyncauth.testing import SimulatedFleet
 from tests.support import engine_jobs
 
-pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tests.support.fleets import pool_over
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
+pytestmark = pytest.mark.anyio
 
 REGIONS = {"aws": ["us-east-1"], "aws-cn": ["cn-north-1"]}
 VIEWS = [kind.view for kind in KINDS.values()]
