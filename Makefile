@@ -8,8 +8,9 @@ NEWEST := .venv
 WITH_AIOBOTO3 := .venv-aioboto3
 BENCH := .venv-bench
 PYTEST_ARGS ?=
-# Processes that run the tests, each file in one of them; 0: none but pytest's own, for a debugger.
-PYTEST_WORKERS ?= 2
+# Processes that run the tests, each file in one of them; 0: none but pytest's own, for a debugger. One more than two
+# cores: a quarter of the time tests wait, for servers and programs.
+PYTEST_WORKERS ?= 3
 # In the order of the files: the longest have few tests, and would come last.
 IN_PARALLEL = -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
 BENCH_ARGS ?=

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 ONE, OTHER = _bodies.account_ids(2)
 
 
-@pytest.mark.botocore
 @pytest.mark.anyio
 async def test_sweep_refuses_the_wrong_account(monkeypatch: pytest.MonkeyPatch, server: CannedServer) -> None:
     """A point of the sweep with an answer of the wrong account is an error, not a rate."""
@@ -151,7 +150,6 @@ async def test_no_account_is_admitted_after_the_time(monkeypatch: pytest.MonkeyP
     assert [account async for account in accounts] == _bodies.account_ids(2)
 
 
-@pytest.mark.botocore
 @pytest.mark.anyio
 async def test_slow_endpoint_gets_few_accounts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A short point against a slow endpoint admits only as many accounts as there are permits."""
@@ -167,7 +165,6 @@ async def test_slow_endpoint_gets_few_accounts(monkeypatch: pytest.MonkeyPatch) 
     assert (found["failed"], found["skipped"]) == (0, 0)
 
 
-@pytest.mark.botocore
 def test_sweep_on_two_points() -> None:
     """In a sweep of two points, ten accounts at once have a higher rate than one."""
     found = sweep.run(latencies_ms=(20,), at_once=(1, 10), seconds=0.3, log=lambda _line: None)

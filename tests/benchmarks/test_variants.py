@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.botocore
 @pytest.mark.parametrize("name", ["asyncauth", "minimal", "aiohttp", "stock", "boto3_careful"])
 def test_variant_does_the_work(server: CannedServer, name: str) -> None:
     """Every installed variant calls AssumeRole and DescribeInstances once per account, with correct signatures."""

@@ -24,7 +24,6 @@ from asyncauth.testing.__main__ import environ_of, main
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.botocore
 
 ROOT = Path(__file__).parents[2]
 ACCOUNTS = [Account("111111111111"), Account("222222222222"), Account("210987654321", partition="aws-cn")]

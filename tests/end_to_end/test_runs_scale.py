@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from asyncauth import Account, AccountSession
 
-pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
+pytestmark = pytest.mark.anyio
 
 REGIONS = sorted(get_partition("aws").regions)[:20]
 

@@ -16,8 +16,6 @@ from asyncauth.jobs.metric_plan import DEFAULT_PRICE
 from asyncauth.testing import SimulatedFleet
 from asyncauth.testing.__main__ import environ_of
 
-pytestmark = pytest.mark.botocore
-
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
 PROGRAMS = {

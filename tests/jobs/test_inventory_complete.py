@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncauth import SessionPool
     from asyncauth.jobs import Record
 
-pytestmark = [pytest.mark.anyio, pytest.mark.botocore]
+pytestmark = pytest.mark.anyio
 
 REGIONS = {"aws": ["us-east-1"], "aws-cn": ["cn-north-1"]}
 #: Instances of the first accounts of each partition; a page has 1,000.

@@ -38,12 +38,18 @@ ABOVE: Final = frozenset(
         "cli",
         "discovery/test_docs.py",
         "discovery/test_files.py",
+        "end_to_end/test_examples.py",
         "end_to_end/test_inventory_page.py",
         "end_to_end/test_readme.py",
+        "end_to_end/test_runs_scale.py",
+        "end_to_end/test_scale_page.py",
         "engines",
+        "jobs/test_inventory_complete.py",
         "stores",
     }
 )
+#: The benchmark has an environment of its own for what it measures on the older stack.
+BENCHMARKS: Final = frozenset({"benchmarks"})
 #: Files in the directories of either list that run on every stack all the same: they depend on it, or they show that
 #: the layers above work on it at all.
 EXCEPTIONS: Final = frozenset(
@@ -64,7 +70,7 @@ def runs_on_every_stack(path: Path) -> bool:
         return True
     relative = path.relative_to(TESTS)
     name = relative.as_posix()
-    return {relative.parts[0], name}.isdisjoint(WITHOUT_AWS | ABOVE) or name in EXCEPTIONS
+    return {relative.parts[0], name}.isdisjoint(WITHOUT_AWS | ABOVE | BENCHMARKS) or name in EXCEPTIONS
 
 
 @cache
