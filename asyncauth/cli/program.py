@@ -19,6 +19,7 @@ from asyncauth.cli.text import clean, clean_lines, note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
 #: The commands with their one-line help, so that the program's help imports none of them.
 COMMANDS: Final = {
@@ -99,6 +100,13 @@ def run(arguments: Sequence[str]) -> int:
         arguments: those after the program's name.
     """
     _open_streams()
+    code = _run(arguments)
+    _settle(sys.stdout)
+    _settle(sys.stderr)
+    return code
+
+
+def _run(arguments: Sequence[str]) -> int:
     before_dashes = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     is_debug = "--debug" in before_dashes
     set_up_logging()
@@ -106,20 +114,20 @@ def run(arguments: Sequence[str]) -> int:
         code = program.main(args=list(arguments), prog_name="asyncauth", standalone_mode=False)
         sys.stdout.flush()
     except (OutputClosedError, BrokenPipeError):
-        return _end_output(exit_codes.CLOSED_PIPE)
+        return exit_codes.CLOSED_PIPE
     except (KeyboardInterrupt, click.Abort):
-        return _flush(exit_codes.INTERRUPTED)
+        return exit_codes.INTERRUPTED
     except TerminatedError:
-        return _flush(exit_codes.TERMINATED)
+        return exit_codes.TERMINATED
     except NoMatchError as error:
         note(str(error))
         return exit_codes.NO_MATCH
     except click.ClickException as error:
-        _flush(0)
+        _settle(sys.stdout)
         _show_usage(error)
         return exit_codes.USAGE
     except Exception as error:  # noqa: BLE001 - every end of the program has an exit code and a message
-        _flush(0)
+        _settle(sys.stdout)
         return _report(error, is_debug)
     return code if isinstance(code, int) else exit_codes.OK
 
@@ -163,20 +171,18 @@ def _report(error: Exception, is_debug: bool) -> int:
     return exit_codes.CONFIGURATION
 
 
-def _flush(code: int) -> int:
+def _settle(stream: TextIO) -> None:
+    """Flush a stream, and point one that takes nothing to nowhere.
+
+    The interpreter flushes it once more at its end, and would report the closed pipe or the full disk a second time.
+    """
     try:
-        sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
-        return _end_output(code)
-    return code
-
-
-def _end_output(code: int) -> int:
-    """Point stdout to nowhere: the interpreter flushes it once more at its end, and would report the closed pipe."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-    return code
+        stream.flush()
+    except (OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        with suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def commands() -> dict[str, Any]:
