@@ -22,8 +22,6 @@ from asyncauth.cli.program import COMMANDS
 from tests.cli.conftest import DENIED
 from tests.support.command_line import PROGRAM, ROOT, CommandLine
 
-pytestmark = pytest.mark.botocore
-
 IMPORTED = (
     "print([n for n in sys.modules if n.partition('.')[0] in ('botocore', 'aiobotocore', 'rich')], file=sys.stderr)"
 )
