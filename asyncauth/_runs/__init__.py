@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncauth._runs.confirmation import Confirm, Plan
-from asyncauth._runs.engine import Engine, Landing, RemoteRun, ResultStream, WorkerJob
+from asyncauth._runs.engine import Engine, GatheringJob, Landing, RemoteRun, ResultStream, WorkerJob
 from asyncauth._runs.options import DEFAULT_RETRY, RunKeywords, RunOptions
 from asyncauth._runs.outcome import DONE_BEFORE, Outcome, Phase, Succeeded
 from asyncauth._runs.preflight import Coverage, Unreachable, coverage
@@ -17,6 +17,7 @@ __all__ = [
     "Confirm",
     "Coverage",
     "Engine",
+    "GatheringJob",
     "Landing",
     "Outcome",
     "Phase",

@@ -66,6 +66,21 @@ class WorkerJob(Protocol):
 
 
 @runtime_checkable
+class GatheringJob(Protocol):
+    """Further part of a `WorkerJob` that writes at the worker what it keeps, for many targets together."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough waits to be written."""
+
+    def is_waiting(self, outcome: Outcome[Any]) -> bool:
+        """Return whether something of a target that has ended waits to be written; its outcome is held until then."""
+
+    async def write_waiting(self) -> None:
+        """Write what waits, of all targets. It raises nothing: `take` returns what failed."""
+
+
+@runtime_checkable
 class Landing(Protocol):
     """Attribute `landing` of a job that writes to a place of the client: how it runs at workers.
 

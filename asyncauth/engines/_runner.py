@@ -13,7 +13,7 @@ import anyio
 from asyncauth._errors import AsyncAuthError
 from asyncauth._fanout import TargetRetried, TargetStarted
 from asyncauth._resilience import RateLimitShare
-from asyncauth._runs import RunOptions, Target, Targets
+from asyncauth._runs import GatheringJob, RunOptions, Target, Targets
 from asyncauth._runtime.printable import describe_error
 from asyncauth._runtime.wakeup import AutoResetEvent
 from asyncauth.engines._chunks import Share
@@ -99,16 +99,18 @@ class Outbox:
     Args:
         send: sends messages; it returns at once.
         indexes: the client's index of each target, by its position in the chunk.
-        take: returns what the job has kept for a target; None if it keeps nothing.
+        job: the job, which may keep more than its value.
     """
 
     def __init__(
         self,
         send: Callable[[list[Message]], None],
         indexes: list[int],
-        take: Callable[[Outcome[Any]], object | None] | None = None,
+        job: object = None,
     ) -> None:
-        self._take = take
+        self._take: Callable[[Outcome[Any]], object | None] | None = getattr(job, "take", None)
+        self._gathering = job if isinstance(job, GatheringJob) else None
+        self._held: list[tuple[int, Outcome[Any]]] = []
         self._send = send
         self._indexes = indexes
         self._messages: list[Message] = []
@@ -126,7 +128,29 @@ class Outbox:
             self._add(Retried(self._indexes[event.index], event.attempt, error, event.wait_seconds))
 
     def settle(self, position: int, outcome: Outcome[Any]) -> None:
-        """Collect an outcome; one with a large value is for the chunk's result."""
+        """Collect an outcome; one with a large value is for the chunk's result.
+
+        It is held while the job has something of its target to write: a target that has its outcome is done.
+        """
+        if self._gathering is not None and self._gathering.is_waiting(outcome):
+            self._held.append((position, outcome))
+        else:
+            self._settle(position, outcome)
+
+    async def write_if_full(self) -> None:
+        """Let the job write what waits, if it is enough, and collect the outcomes that were held."""
+        if self._gathering is not None and self._gathering.is_full:
+            await self.write_held()
+
+    async def write_held(self) -> None:
+        """Let the job write what waits, and collect the outcomes that were held."""
+        if self._gathering is not None and self._held:
+            await self._gathering.write_waiting()
+            held, self._held = self._held, []
+            for position, outcome in held:
+                self._settle(position, outcome)
+
+    def _settle(self, position: int, outcome: Outcome[Any]) -> None:
         value, status = None, outcome.status
         kept = None if self._take is None else self._take(outcome)
         error = sendable_error(outcome.error, outcome.error_code)
@@ -210,7 +234,7 @@ class ChunkRunner:
         except Exception as error:  # noqa: BLE001 - becomes the failure of the chunk's targets
             text = f"the worker {self._worker} cannot load the job or open its pool: {describe_error(error)}"
             return ChunkEnd(self._worker, refused=text)
-        outbox = Outbox(send, list(chunk.targets), getattr(job, "take", None))
+        outbox = Outbox(send, list(chunk.targets), job)
         share = Share()
         if chunk.is_limited:
             send([Began(chunk.number, self._worker)])
@@ -233,6 +257,8 @@ class ChunkRunner:
                 del self._runs[chunk.number]
                 for position, outcome in run.unread_by_index():
                     outbox.settle(position, outcome)
+                with anyio.CancelScope(shield=True):
+                    await outbox.write_held()
                 outbox.flush()
         return ChunkEnd(self._worker, statistics=pool.statistics().for_client(), large=tuple(outbox.large))
 
@@ -306,6 +332,7 @@ async def _report_outcomes(run: Run[Any], outbox: Outbox) -> None:
         async with run:
             while (read := await run.read()) is not None:
                 outbox.settle(*read)
+                await outbox.write_if_full()
         tasks.cancel_scope.cancel()
 
 

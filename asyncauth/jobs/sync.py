@@ -14,7 +14,7 @@ from asyncauth.jobs.remote_sync import KeepingStore, SyncJob, SyncLanding
 from asyncauth.jobs.scope_status import CANCELLED, status_of_error, status_of_target
 from asyncauth.jobs.shipped import choose_kinds, describe_kinds
 from asyncauth.jobs.store_run import run_into_store
-from asyncauth.stores import Scope, ScopeStatus
+from asyncauth.stores import Scope, ScopeStatus, Shareable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
@@ -57,7 +57,8 @@ async def sync(
         sync_id: the sync's id. None: the id of the journal's last sync if the journal exists, else a new one.
         raw: whether records keep the answer of AWS.
         options: the limits of `pool.map`. With `engine=`, what the workers fetch is written to the store from this
-            process, before the outcome of its target.
+            process, before the outcome of its target; into a data set of Parquet files, by the workers that see its
+            directory.
 
     Raises:
         ConfigurationError: a kind or a detail is unknown, or a kind is given twice.
@@ -70,7 +71,9 @@ async def sync(
     chosen = choose_kinds(kinds, details)
     name = f"sync of {describe_kinds(chosen, details)} into {store!r}"
     targets = _Targets(chosen, store, raw=raw)
-    at_workers = _Targets(chosen, cast("Store", KeepingStore()), raw=raw)
+    kept = KeepingStore()
+    at_workers = _Targets(chosen, cast("Store", kept), raw=raw)
+    place = store.share() if options.get("engine") is not None and isinstance(store, Shareable) else None
     return await run_into_store(
         pool,
         targets,
@@ -80,7 +83,7 @@ async def sync(
         name=name,
         begin=partial(store.begin, sync_id, chosen),
         options=options,
-        landing=partial(SyncLanding, SyncJob(name, at_workers), targets, store),
+        landing=partial(SyncLanding, SyncJob(name, at_workers, kept, place), targets, store),
     )
 
 

@@ -15,8 +15,12 @@ from asyncauth.stores.protocol import (
     Mode,
     Scope,
     ScopeStatus,
+    Shareable,
+    SharedPlace,
+    SharedWriter,
     Status,
     Store,
+    Written,
 )
 from asyncauth.stores.sqlite import SqliteStore
 
@@ -34,9 +38,13 @@ __all__ = [
     "ParquetStore",
     "Scope",
     "ScopeStatus",
+    "Shareable",
+    "SharedPlace",
+    "SharedWriter",
     "SqliteStore",
     "Status",
     "Store",
+    "Written",
     "export",
     "report",
 ]

@@ -163,6 +163,72 @@ class Interruptible(Protocol):
         ...
 
 
+class Written(Protocol):
+    """Scope that a worker of an engine has fetched into a shared place: it can be pickled, and has no rows."""
+
+    @property
+    def number(self) -> int:
+        """Number of the scope's record, which no other one has."""
+        ...
+
+    @property
+    def status(self) -> Status:
+        """The scope's status."""
+        ...
+
+    @property
+    def rows(self) -> int:
+        """The scope's rows."""
+        ...
+
+    @property
+    def part(self) -> object | None:
+        """Description of the file that has the rows; None if there are none, or they wait in the worker."""
+        ...
+
+
+class SharedWriter(Protocol):
+    """Writer of a worker into a shared place: it gathers the scopes of many targets."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are enough rows for a file."""
+        ...
+
+    async def write(self, scope: Scope, page: Sequence[Record]) -> None:
+        """Keep a page of a scope; duplicates by id within a scope are one."""
+        ...
+
+    async def finish_scope(self, scope: Scope, status: ScopeStatus) -> Written:
+        """Gather the scope; unless the status is `ok`, its pages are dropped."""
+        ...
+
+    async def write_parts(self) -> tuple[Sequence[Written], Exception | None]:
+        """Write what was gathered; return the scopes that have rows, and the error if the rows are lost."""
+        ...
+
+
+class SharedPlace(Protocol):
+    """Shared place as workers get it; it can be pickled."""
+
+    def open(self) -> SharedWriter | None:
+        """Return the writer of this process; None if it does not see the place."""
+        ...
+
+
+@runtime_checkable
+class Shareable(Protocol):
+    """Optional part of a store: workers of an engine write the rows, and the store takes their descriptions."""
+
+    def share(self) -> SharedPlace:
+        """Return the place of the next sync, before `begin`."""
+        ...
+
+    async def add_written(self, written: Sequence[Written]) -> None:
+        """Commit scopes that a worker has written. Rows of a scope that is not committed do not count."""
+        ...
+
+
 def new_sync_id(now: float) -> str:
     """Return an id for a sync that begins at the Unix time `now`; ids sort by time."""
     return f"{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H%M%SZ}-{secrets.token_hex(2)}"

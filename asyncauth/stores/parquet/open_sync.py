@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from asyncauth._errors import ConfigurationError
 from asyncauth.stores._files import find_sync
 from asyncauth.stores._spool import Spool
-from asyncauth.stores.parquet.connection import connect, load_duckdb, name
+from asyncauth.stores.parquet.connection import connect, load_duckdb
+from asyncauth.stores.parquet.known import find_known
 from asyncauth.stores.parquet.lines import point_lines, resource_lines, types_of
 from asyncauth.stores.parquet.manifest import (
     METRICS,
@@ -31,6 +32,7 @@ from asyncauth.stores.parquet.parts import (
 )
 from asyncauth.stores.parquet.publish import merge, without_old_parts
 from asyncauth.stores.parquet.running import RunningSync, Staged
+from asyncauth.stores.parquet.shared import RUN_FETCHES, SharedDataSet, SharedNumbers
 from asyncauth.stores.parquet.views import create_views
 from asyncauth.stores.protocol import METRICS_PREFIX, new_sync_id
 
@@ -42,14 +44,8 @@ if TYPE_CHECKING:
     from asyncauth.stores.parquet.manifest import Part
     from asyncauth.stores.parquet.parts import WrittenScope
     from asyncauth.stores.parquet.running import Batch
+    from asyncauth.stores.parquet.shared import WrittenFetch
     from asyncauth.stores.protocol import Mode, Scope, ScopeStatus
-
-#: First seen of the resources that the scopes of a batch had before.
-_KNOWN: Final = """create or replace temp table known as select "partition", account, region, id, first_seen
-    from {view} where ("partition", account, region) in (
-        select (unnest(?::varchar[]), unnest(?::varchar[]), unnest(?::varchar[])))"""
-_NO_KNOWN: Final = """create or replace temp table known (
-    "partition" varchar, account varchar, region varchar, id varchar, first_seen double)"""
 
 
 class OpenSync:
@@ -64,7 +60,7 @@ class OpenSync:
 
     def __init__(self, directory: Path, mode: Mode, part_rows: int, part_bytes: int) -> None:
         self._directory = directory
-        self._mode = mode
+        self._mode: Mode = mode
         self._part_rows = part_rows
         self._part_bytes = part_bytes
         self._manifest = read_manifest(directory) or Manifest()
@@ -79,6 +75,9 @@ class OpenSync:
         self._kinds: dict[str, KindTable] = {}
         self._state = "ended"
         self._next_part = 1
+        self._shared: SharedNumbers | None = None
+        self._next_batch = 0
+        self._named: set[int] = set()  # parts of workers
 
     @property
     def running(self) -> RunningSync:
@@ -210,9 +209,9 @@ class OpenSync:
     def reserve(self, scopes: int) -> Reservation:
         """Return numbers of a part that another process writes, and of the records of its scopes."""
         running = self.running
-        reserved = Reservation(self._directory, running.entry.sync, self._next_part, running.next_fetch, scopes)
-        running.reserve(self._next_part + 2)
-        self._next_part += 2
+        number = self._take_part_numbers(2)
+        reserved = Reservation(self._directory, running.entry.sync, number, running.next_fetch, scopes)
+        running.reserve(number + 2)
         running.next_fetch += scopes
         return reserved
 
@@ -229,15 +228,38 @@ class OpenSync:
                 f"these parts are not those that were reserved: {reserved.scopes} scopes in part {reserved.number} of "
                 f"sync {reserved.sync!r}"
             )
-        records = [
-            {
-                "number": number, **each.scope._asdict(), "status": each.status.status, "rows": each.rows,
-                "code": each.status.code, "reason": each.status.reason, "began": each.began, "ended": each.ended,
-                "windows": [],
-            }
-            for number, each in enumerate(scopes, reserved.first_fetch)
-        ]  # fmt: skip
+        records = [_record_of(number, each) for number, each in enumerate(scopes, reserved.first_fetch)]
         self.running.add_parts(parts, records)
+
+    def share(self, data_set: SharedDataSet) -> None:
+        """Let workers write parts from now on.
+
+        The numbers of records that they may use are not used here: what is recorded here later is the later record.
+        """
+        running = self.running
+        kinds = {view: table for view, table in running.tables.items() if table.kind in self._kinds}
+        self._shared = SharedNumbers(
+            data_set.folder, running.entry.sync, self._mode, kinds, self._part_rows, self._part_bytes,
+            self._next_part, max(2, len(kinds)), running.next_fetch,
+        )  # fmt: skip
+        running.next_fetch += RUN_FETCHES
+        self._shared.save()
+
+    def add_written(self, written: Sequence[WrittenFetch]) -> None:
+        """Record scopes that workers have fetched, and name the parts that have their rows.
+
+        Raises:
+            ConfigurationError: a part is of another sync.
+            OSError: a part is not in the directory.
+        """
+        parts = {each.part.number: each.part for each in written if each.part is not None}
+        new = [part for number, part in parts.items() if number not in self._named]
+        for part in new:
+            if part.sync != self.running.entry.sync:
+                raise ConfigurationError(f"part {part.number} is of sync {part.sync!r}, which is not the open one")
+            (self._directory / part.file).stat()
+        self.running.add_parts(new, [_record_of(each.number, each.record) for each in written])
+        self._named |= {part.number for part in new}
 
     def end(self, state: str) -> None:
         """Choose the state of the sync; the first choice counts."""
@@ -265,7 +287,7 @@ class OpenSync:
             self._running.close()
         if self._connection is not None:
             self._connection.close()
-        self._spool = self._running = self._connection = None
+        self._spool = self._running = self._connection = self._shared = None
 
     # -- a sync's files ------------------------------------------------------------------------------------------
 
@@ -281,6 +303,12 @@ class OpenSync:
         named = [*self._manifest.parts, *running.parts]
         numbers = [part.number + 1 for part in running.parts]
         self._next_part = max([self._manifest.next_part, running.next_part, *numbers])
+        for left in SharedNumbers.left(running.directory):
+            # Its workers may still write the batches that they have claimed. Without the directory they claim no more.
+            self._next_part = max(self._next_part, left.next_part())
+            running.next_fetch = max(running.next_fetch, left.first_fetch + RUN_FETCHES)
+            running.reserve(self._next_part)
+            remove(left.folder)
         sweep(self._directory, named)
         temporary = running.directory / "temporary"
         remove(temporary)
@@ -302,36 +330,45 @@ class OpenSync:
         ordered = running.directory / f"ordered-{batch.number}.jsonl"
         copy_segments(running.file_of(batch), ordered, [each[1:] for each in sorted(batch.segments)])
         lines = StagedLines(ordered, batch.longest, types_of(batch.types), batch.has_raw)
-        sync, number = running.entry.sync, self._next_part
+        sync, number = running.entry.sync, self._take_part_numbers(2 if table == METRICS else 1)
         try:
             if table == METRICS:
                 parts = write_points(self._directory, sync, number, lines, self._connection)
             else:
-                self._find_known(table, batch)
+                find_known(self._connection, self._mode, self._manifest, table, batch)
                 parts = [write_resources(self._directory, table, sync, number, lines, self._connection)]
             running.name_parts(table, parts)
         finally:
             remove(ordered)
-        self._next_part = number + len(parts)
 
-    def _find_known(self, table: str, batch: Batch) -> None:
-        if self._mode == "append" or not self._manifest.of(table):
-            self._connection.execute(_NO_KNOWN)
-            return
-        scopes = sorted({each[0][:3] for each in batch.segments})
-        columns = [list(each) for each in zip(*scopes, strict=True)]
-        self._connection.execute(_KNOWN.format(view=name(table)), columns)
+    def _take_part_numbers(self, count: int) -> int:
+        """Return the first of one or two numbers that no part has."""
+        if self._shared is None:
+            number, self._next_part = self._next_part, self._next_part + count
+            return number
+        batch = self._shared.claim(self._next_batch)
+        self._next_batch = batch + 1
+        return self._shared.part(batch)
 
     def _publish(self, running: RunningSync, state: str, now: float) -> None:
         for table, batch in list(running.batches.items()):
             if batch.segments:  # scopes without rows have none
                 self._write_batch(table, batch)
         entry = replace(running.entry, ended=now, state=state)
-        manifest = merge(self._connection, self._directory, self._manifest, running, entry, self._next_part, now)
+        number = self._take_part_numbers(2)
+        manifest = merge(self._connection, self._directory, self._manifest, running, entry, number, now)
         write_manifest(self._directory, manifest)
         self._manifest = manifest
         running.close()
         remove(running.directory)
+
+
+def _record_of(number: int, written: WrittenScope) -> dict[str, Any]:
+    return {
+        "number": number, **written.scope._asdict(), "status": written.status.status, "rows": written.rows,
+        "code": written.status.code, "reason": written.status.reason, "began": written.began, "ended": written.ended,
+        "windows": [],
+    }  # fmt: skip
 
 
 def view_of(kind: str) -> str:

@@ -156,8 +156,13 @@ class RunningSync:
         remove(self.file_of(batch))
 
     def reserve(self, next_part: int) -> None:
-        """Note that parts below a number belong to other processes, which may write them after this one is killed."""
-        self._append(self._parts, json.dumps({"batch": None, "parts": [], "next_part": next_part}).encode() + b"\n")
+        """Note that lower numbers belong to other processes, which may write parts after this one is killed.
+
+        Args:
+            next_part: number of the next part; that of the next record is `next_fetch`.
+        """
+        line: dict[str, Any] = {"batch": None, "parts": [], "next_part": next_part, "next_fetch": self.next_fetch}
+        self._append(self._parts, json.dumps(line).encode() + b"\n")
 
     def add_parts(self, parts: Sequence[Part], records: Sequence[Mapping[str, Any]]) -> None:
         """Note parts of another process, and commit their scopes. Rows of a scope without a record do not count."""
@@ -211,6 +216,7 @@ class RunningSync:
             written.add(line["batch"])
             self.parts += [part_of(each) for each in line["parts"]]
             self.next_part = max(self.next_part, line.get("next_part", 1))
+            self.next_fetch = max(self.next_fetch, line.get("next_fetch", 1))
         for line in self._lines(self._scopes, _SCOPES):
             found = line["staged"]
             if found is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -21,6 +22,7 @@ from asyncauth.stores.parquet.connection import check_duckdb, connect
 from asyncauth.stores.parquet.lines import ColumnTypes
 from asyncauth.stores.parquet.manifest import WINDOWS, KindTable, read_manifest
 from asyncauth.stores.parquet.open_sync import OpenSync
+from asyncauth.stores.parquet.shared import SharedDataSet
 from asyncauth.stores.parquet.views import check_path, source_of
 from asyncauth.stores.protocol import METRICS_PREFIX
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from asyncauth._runtime.clock import Clock
     from asyncauth.stores.parquet.manifest import Part
     from asyncauth.stores.parquet.parts import Reservation, WrittenScope
+    from asyncauth.stores.parquet.shared import WrittenFetch
     from asyncauth.stores.protocol import ExpectedTarget, Mode, Scope, ScopeStatus
 
 T = TypeVar("T")
@@ -104,6 +107,7 @@ class ParquetStore:
         self._began: dict[Scope, float] = {}
         self._types: dict[Scope, ColumnTypes] = {}
         self._windows: dict[Scope, dict[int, int]] = {}
+        self._shared: SharedDataSet | None = None
 
     async def begin(
         self, sync: str | None, kinds: Sequence[Kind], *, journal: str | None = None, metrics: Sequence[str] = ()
@@ -231,6 +235,20 @@ class ParquetStore:
         """
         await self._in_writer(lambda: self._opened().add_parts(reserved, parts, scopes))
 
+    def share(self) -> SharedDataSet:
+        """Return what the workers of the next sync need to write its rows into the directory themselves."""
+        self._shared = SharedDataSet(self._directory, secrets.token_hex(16))
+        return self._shared
+
+    async def add_written(self, written: Sequence[WrittenFetch]) -> None:
+        """Record scopes that workers have fetched, and name the parts that have their rows.
+
+        Raises:
+            ConfigurationError: a part is of another sync.
+            OSError: a part is not in the directory, or the disk is full.
+        """
+        await self._in_writer(lambda: self._opened().add_written(written))
+
     async def prune(self, *, older_than: float) -> int:
         """Leave out the parts of syncs that ended more than `older_than` seconds ago and count for no scope.
 
@@ -290,7 +308,10 @@ class ParquetStore:
                 *((METRICS_PREFIX + each, "region") for each in metrics),
             )
             tables = {kind.view: KindTable.of(kind) for kind in kinds}
-            return self._parts.begin(sync, tables, scopes, journal, repr(self), self._clock.time())
+            chosen = self._parts.begin(sync, tables, scopes, journal, repr(self), self._clock.time())
+            if self._shared is not None:
+                self._parts.share(self._shared)
+            return chosen
         except BaseException:
             self._release()
             raise
@@ -345,7 +366,7 @@ class ParquetStore:
             self._release()
 
     def _release(self) -> None:
-        parts, self._parts = self._parts, None
+        parts, self._parts, self._shared = self._parts, None, None
         self._began.clear()
         self._types.clear()
         try:
