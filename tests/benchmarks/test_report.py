@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import _report, _svg, rate_simulation
+from benchmarks._processes import ChildFailed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,3 +137,23 @@ def test_sections_that_were_measured_apart_have_their_date(
     assert page.count("Measured in a run of its own, 1 May 2030; load average before the run 0.50.") == 1
     with pytest.raises(SystemExit):
         command.main(["--only", "rates", "--add", "--quick"])
+
+
+def test_a_section_that_fails_does_not_lose_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are written beside the results of complete runs, the error names the section, and the exit code is 1."""
+
+    def fail(**_: Any) -> NoReturn:
+        raise ChildFailed("it has ended")
+
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "SECTIONS", ("login", "rates"))
+    monkeypatch.setattr(command.login, "run", fail)
+    monkeypatch.setattr(command.server, "measure", lambda _: {"requests_per_core_second": 1.0})
+
+    assert command.main([]) == 1
+
+    assert "failed: login: ChildFailed: it has ended" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["scratch"]
+    assert set(json.loads((tmp_path / "scratch" / "results.json").read_text())) == {"about", "rates"}
