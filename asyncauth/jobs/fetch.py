@@ -13,6 +13,7 @@ from asyncauth._aws.partitions import get_partition
 from asyncauth._runtime.compute_thread import run_in_compute_thread
 from asyncauth.jobs.bounded import map_bounded
 from asyncauth.jobs.columns import RecordMaker, compile_path
+from asyncauth.jobs.page_turns import PageTurns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
@@ -40,7 +41,12 @@ _UNKNOWN_OPERATION: Final = frozenset({"InvalidAction", "UnsupportedOperation", 
 
 
 async def fetch(
-    session: AccountSession, kind: Kind, *, raw: bool = True, notes: list[str] | None = None
+    session: AccountSession,
+    kind: Kind,
+    *,
+    raw: bool = True,
+    notes: list[str] | None = None,
+    turns: PageTurns | None = None,
 ) -> AsyncGenerator[list[Record], None]:
     """Yield the pages of a kind.
 
@@ -50,6 +56,7 @@ async def fetch(
         kind: the kind.
         raw: whether records keep the answer of AWS.
         notes: list that gets a sentence for each detail that AWS did not answer; its columns are None.
+        turns: limit of the pages that are in memory at once, over several fetches; None: no limit.
 
     Raises:
         botocore.exceptions.ClientError: AWS refused a page; the pages before it are incomplete.
@@ -63,7 +70,7 @@ async def fetch(
     maker = RecordMaker(kind, session.account, region, raw=raw)
     async with session.client(kind.service, home if kind.scope == "account" else None) as client:
         images = await _images(client, notes) if kind.name == "ec2:instance" else {}
-        async for page in _pages(client, kind):
+        async for page in _pages(client, kind) if turns is None else turns.over(_pages(client, kind)):
             resources = _take(page, kind)
             if kind.name == "ec2:instance":
                 await _add_tags(client, resources)

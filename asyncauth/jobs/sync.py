@@ -10,6 +10,7 @@ import anyio
 
 from asyncauth.jobs.account_scope import AccountClaims
 from asyncauth.jobs.fetch import GLOBAL, RESTARTS, fetch, has_vanished
+from asyncauth.jobs.page_turns import current_turns
 from asyncauth.jobs.remote_sync import KeepingStore, SyncJob, SyncLanding
 from asyncauth.jobs.scope_status import CANCELLED, status_of_error, status_of_target
 from asyncauth.jobs.shipped import choose_kinds, describe_kinds
@@ -150,7 +151,7 @@ class _Targets:
         while True:
             notes: list[str] = []
             try:
-                async with aclosing(fetch(session, kind, raw=self._raw, notes=notes)) as pages:
+                async with aclosing(fetch(session, kind, raw=self._raw, notes=notes, turns=current_turns())) as pages:
                     async for page in pages:
                         await self._store.write(scope, page)
                         del page  # not in memory while the next one is on its way
