@@ -187,14 +187,18 @@ def test_other_paths_share_an_interpreter(path: str) -> None:
 def test_records_leave_nothing_to_the_garbage_collector() -> None:
     """Reference counting frees them: a collection of the objects of many pages would stop all threads."""
     make = maker(raw=True).make
-    make(deepcopy(INSTANCE))
-    gc.collect()
-    gc.disable()
-    try:
+
+    def garbage_of_records() -> int:
+        gc.collect()
         for _ in range(20):
             make(deepcopy(INSTANCE))
+        return gc.collect()
 
-        assert gc.collect() == 0
+    make(deepcopy(INSTANCE))
+    gc.disable()
+    try:
+        # Other threads of the process leave some now and then; what records leave would be there each time.
+        assert 0 in [garbage_of_records() for _ in range(5)]
     finally:
         gc.enable()
 
