@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 #: Later pages of a loop at once. A page of 1,000 instances takes about 10 MiB until it is written, and one thread
 #: parses all pages, so that more of them would wait in memory and not come sooner.
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 6
 
 
 class PageTurns:
