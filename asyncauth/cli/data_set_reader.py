@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from contextlib import contextmanager
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from asyncauth._errors import ConfigurationError
-from asyncauth.cli.endings import TerminatedError
+from asyncauth.cli.query_signals import QuerySignals
 from asyncauth.cli.store_reader import finite, suggest, unique_names
 from asyncauth.cli.text import clean
 from asyncauth.stores import DataSet
@@ -20,7 +19,6 @@ from asyncauth.stores.parquet.connection import load_duckdb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
 _MISSING_TABLE: Final = re.compile(r"Table with name (\S+) does not exist")
 _MISSING_COLUMN: Final = re.compile(r'(?:column|Values list "\S+" does not have a column named) "([^"]+)"')
@@ -43,18 +41,15 @@ class DataSetReader:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._signal: int = 0
-        self._is_in_query = False
-        self._handlers: list[tuple[signal.Signals, Any]] = []
         self._data = DataSet(path)
+        self._signals = QuerySignals(self._data.interrupt)
 
     def __enter__(self) -> Self:
-        self._handlers = [(each, signal.signal(each, self._stop)) for each in (signal.SIGINT, signal.SIGTERM)]
+        self._signals.install()
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._handlers:
-            signal.signal(number, handler)
+        self._signals.restore()
         self._data.close()
 
     def execute(self, statement: str) -> tuple[list[str], Iterator[list[Any]]]:
@@ -80,34 +75,15 @@ class DataSetReader:
             for row in rows:
                 yield [_plain(value) for value in row]
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        # Raised within DuckDB's step, it would be taken for an error of the query.
-        self._signal = number
-        if self._is_in_query:
-            self._data.interrupt()
-        else:
-            self._raise_signal()
-
-    def _raise_signal(self) -> None:
-        if self._signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self._signal == signal.SIGTERM:
-            raise TerminatedError
-
     @contextmanager
     def _query(self) -> Iterator[None]:
-        """Mark a step of DuckDB, which Ctrl-C and SIGTERM end however long it takes."""
-        self._is_in_query = True
         try:
-            yield
+            with self._signals.step():
+                yield
         except ConfigurationError as error:
             raise click.UsageError(str(error)) from None
         except load_duckdb().Error as error:
-            self._raise_signal()
             raise self._explain(error) from None
-        finally:
-            self._is_in_query = False
-            self._raise_signal()
 
     def _explain(self, error: Exception) -> click.UsageError:
         text = clean(str(error).splitlines()[0]).rstrip("!.")

@@ -5,22 +5,19 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import signal
 import sqlite3
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
-from urllib.parse import quote
 
 import click
 
 from asyncauth._errors import ConfigurationError
-from asyncauth.cli.endings import TerminatedError
+from asyncauth.cli.query_signals import QuerySignals
 from asyncauth.cli.text import clean
+from asyncauth.stores._reading import connect_read_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType
 
 #: The authorizer's codes for what a statement may do: everything else, such as ATTACH or PRAGMA, is refused.
 _ALLOWED: Final = frozenset(
@@ -53,20 +50,16 @@ class StoreReader:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._signal: int = 0
-        self._is_in_sqlite = False
-        self._handlers: list[tuple[signal.Signals, Any]] = []
+        self._signals = QuerySignals()
         self._connection = _connect(Path(path))
-        self._connection.text_factory = lambda content: content.decode("utf-8", "replace")
-        self._connection.set_progress_handler(lambda: self._signal, _STEPS_PER_LOOK)
+        self._connection.set_progress_handler(lambda: self._signals.number, _STEPS_PER_LOOK)
 
     def __enter__(self) -> Self:
-        self._handlers = [(each, signal.signal(each, self._stop)) for each in (signal.SIGINT, signal.SIGTERM)]
+        self._signals.install()
         return self
 
     def __exit__(self, *error: object) -> None:
-        for number, handler in self._handlers:
-            signal.signal(number, handler)
+        self._signals.restore()
         self._connection.close()
 
     def execute(self, statement: str) -> tuple[list[str], Iterator[list[Any]]]:
@@ -77,7 +70,7 @@ class StoreReader:
         """
         self._connection.set_authorizer(_authorize)
         try:
-            with self._step():
+            with self._signals.step():
                 cursor = self._connection.execute(statement)
         except (sqlite3.Error, sqlite3.Warning) as error:
             raise self._explain(error) from None
@@ -102,35 +95,13 @@ class StoreReader:
     def _rows(self, cursor: sqlite3.Cursor) -> Iterator[list[Any]]:
         while True:
             try:
-                with self._step():
+                with self._signals.step():
                     row = cursor.fetchone()
             except sqlite3.Error as error:
                 raise self._explain(error) from None
             if row is None:
                 return
             yield [finite(value) for value in row]
-
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        # In a step of SQLite nothing can be raised: it drops what the progress handler raises, so that ends the step.
-        self._signal = number
-        if not self._is_in_sqlite:
-            self._raise_signal()
-
-    def _raise_signal(self) -> None:
-        if self._signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        if self._signal == signal.SIGTERM:
-            raise TerminatedError
-
-    @contextmanager
-    def _step(self) -> Iterator[None]:
-        """Mark a step of SQLite, which Ctrl-C and SIGTERM end however long it takes."""
-        self._is_in_sqlite = True
-        try:
-            yield
-        finally:
-            self._is_in_sqlite = False
-            self._raise_signal()
 
     def _explain(self, error: Exception) -> click.UsageError:
         text = clean(str(error))
@@ -157,22 +128,15 @@ def _connect(path: Path) -> sqlite3.Connection:
         raise ConfigurationError(f"the store {str(path)!r} cannot be read: {error.strerror}{hint}") from None
     if header != _HEADER:
         raise ConfigurationError(f"{str(path)!r} is no SQLite file, and SQL reads stores of SQLite alone")
-    uri = f"file:{quote(str(path.absolute()))}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None)
     try:
-        connection.execute("pragma query_only = on")
-        connection.execute("select count(*) from sqlite_master").fetchone()
+        connection = connect_read_only(path)
     except sqlite3.OperationalError:
-        connection.close()
-        if path.with_name(f"{path.name}-wal").exists():
-            raise ConfigurationError(
-                f"the store {str(path)!r} has a write-ahead log, and its folder cannot be written, which SQLite needs"
-            ) from None
-        # A store in a folder that cannot be written, such as a copy on a medium: without a log it cannot change.
-        connection = sqlite3.connect(f"{uri}&immutable=1", uri=True, isolation_level=None)
+        raise ConfigurationError(
+            f"the store {str(path)!r} has a write-ahead log, and its folder cannot be written, which SQLite needs"
+        ) from None
     except sqlite3.DatabaseError as error:
-        connection.close()
         raise ConfigurationError(f"the store {str(path)!r} cannot be read: {error}") from None
+    connection.execute("pragma query_only = on")
     return connection
 
 
