@@ -6,6 +6,7 @@ targets and not around the body of the block, which goes on reading.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import anyio
@@ -40,7 +41,7 @@ TOLERANCE_REACHED: Final = "failure tolerance reached"
 DEADLINE_REACHED: Final = "deadline reached"
 
 
-class RunStream(ResultReader[K, T]):
+class RunStream(ResultReader[K, T], ABC):
     """Run with one result for each target. A subclass decides which targets start, and where.
 
     Args:
@@ -152,9 +153,9 @@ class RunStream(ResultReader[K, T]):
             raise RuntimeError("this run ended early: one of its tasks was cancelled from outside the engine")
         return False
 
+    @abstractmethod
     async def _start(self) -> None:
         """Enter the task group and start the tasks of the run; what it raises, entering the block raises."""
-        raise NotImplementedError
 
     def _emit_start(self) -> None:
         self._started_at = self._clock.monotonic()
@@ -178,9 +179,9 @@ class RunStream(ResultReader[K, T]):
                 break
         self._finish()
 
+    @abstractmethod
     def _settle_read(self) -> None:
         """Settle, as cancelled, the targets that were read and have no result."""
-        raise NotImplementedError
 
     def _finish(self) -> None:
         if not self._finished:
@@ -201,9 +202,9 @@ class RunStream(ResultReader[K, T]):
         self._wake.set()
         await clear_native_cancellation()
 
+    @abstractmethod
     def _offer(self, target: K) -> Awaitable[None]:
         """Take a target; return when the next one may be read."""
-        raise NotImplementedError
 
     def _next_index(self) -> int:
         self._offered += 1
