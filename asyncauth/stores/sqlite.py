@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 import anyio
 import anyio.to_thread
 
-from asyncauth._errors import ConfigurationError, StoreLocked
+from asyncauth._errors import ConfigurationError
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.validation import check_count, check_seconds
 from asyncauth.stores import _schema
@@ -22,19 +21,18 @@ from asyncauth.stores._files import find_sync, open_private
 from asyncauth.stores._lock import StoreLock, refuse_network_file_system
 from asyncauth.stores._rows import write_rows, write_series
 from asyncauth.stores._spool import Spool, check_whole, encode_page, encode_points, encode_records
+from asyncauth.stores._writer import WriterThread
 from asyncauth.stores.protocol import METRICS_PREFIX, Mode, new_sync_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from asyncauth._models.kinds import Kind, Record
     from asyncauth._models.metrics import Points
     from asyncauth._runtime.clock import Clock
     from asyncauth.stores.protocol import ExpectedTarget, Scope, ScopeStatus
 
-T = TypeVar("T")
 
-_LOCK_POLL_SECONDS: Final = 0.5
 _BUSY_MILLISECONDS: Final = 5_000
 _MAGIC: Final = b"SQLite format 3\0"  # https://www.sqlite.org/fileformat.html
 #: Reasons of scopes that a sync was to fetch and did not.
@@ -89,7 +87,7 @@ class SqliteStore:
         # Of the file itself, not of a link to it: two names of one store must have one lock.
         self._file = Path(os.path.realpath(self.path))
         self._lock = StoreLock(self._file.with_name(self._file.name + ".lock"), clock)
-        self._writer: ThreadPoolExecutor | None = None
+        self._writer = WriterThread()
         self._connection: sqlite3.Connection | None = None
         self._spool: Spool | None = None
         self._sync = ""
@@ -115,24 +113,13 @@ class SqliteStore:
         """
         if self._connection is not None:
             raise ConfigurationError(f"{self!r} is open; use an object of its own for each sync")
-        deadline = self._clock.monotonic() + self._wait
         scopes = [
             *((kind.name, kind.scope) for kind in kinds),
             *((METRICS_PREFIX + each, "region") for each in metrics),
         ]
-        while True:
-            try:
-                return await self._in_writer(lambda: self._begin(sync, kinds, scopes, journal))
-            except StoreLocked:
-                left = deadline - self._clock.monotonic()
-                if left <= 0:
-                    self._stop_writer()
-                    raise
-                # flock has no notification, and a thread that blocks in it could not be cancelled.
-                await self._clock.sleep(min(_LOCK_POLL_SECONDS, left))
-            except Exception:
-                self._stop_writer()
-                raise
+        return await self._writer.run_when_unlocked(
+            lambda: self._begin(sync, kinds, scopes, journal), wait=self._wait, clock=self._clock
+        )
 
     async def expect(self, targets: Sequence[ExpectedTarget]) -> None:
         """Note targets before they are fetched; those that have no record when the sync ends are recorded as skipped.
@@ -142,11 +129,11 @@ class SqliteStore:
         Args:
             targets: accounts and regions. A region that is not certain is recorded only if an earlier sync fetched it.
         """
-        await self._in_writer(lambda: self._expect(targets))
+        await self._writer.run(lambda: self._expect(targets))
 
     async def interrupt(self) -> None:
         """Mark the sync as interrupted: its targets that have no record were not fetched."""
-        await self._in_writer(lambda: self._end("interrupted"))
+        await self._writer.run(lambda: self._end("interrupted"))
 
     async def write(self, scope: Scope, page: Sequence[Record]) -> None:
         """Append a page to the spool.
@@ -157,7 +144,7 @@ class SqliteStore:
         if scope not in self._began:
             await self.wait_for_space()
         chunks = await encode_page(self._open_parts()[1], scope, partial(encode_records, page))
-        await self._in_writer(lambda: self._write(scope, chunks))
+        await self._writer.run(lambda: self._write(scope, chunks))
 
     async def wait_for_space(self) -> None:
         """Wait until the spool has less than `spool_bytes`."""
@@ -178,11 +165,11 @@ class SqliteStore:
         """
         # It cannot wait by itself: a target writes several of such scopes side by side, and ends none before all.
         chunks = await encode_page(self._open_parts()[1], scope, partial(encode_points, page))
-        await self._in_writer(lambda: self._write(scope, chunks))
+        await self._writer.run(lambda: self._write(scope, chunks))
 
     async def note_window(self, scope: Scope, period: int, end: int) -> None:
         """Note up to which Unix time a scope's points of a period were fetched; `finish_scope` keeps it if `ok`."""
-        await self._in_writer(lambda: self._windows.setdefault(scope, {}).update({period: end}))
+        await self._writer.run(lambda: self._windows.setdefault(scope, {}).update({period: end}))
 
     async def metric_ends(self) -> dict[tuple[str, str, str, str, int], int]:
         """Return what `note_window` has kept, by partition, account, region, namespace and period.
@@ -200,42 +187,28 @@ class SqliteStore:
             sqlite3.Error: the transaction failed and was rolled back; the scope is as it was before.
         """
         try:
-            return await self._in_writer(lambda: self._finish(scope, status))
+            return await self._writer.run(lambda: self._finish(scope, status))
         finally:
             self._wake_writers()
 
     async def prune(self, *, older_than: float) -> int:
         """Delete resources that have been gone for more than `older_than` seconds; return how many."""
-        return await self._in_writer(lambda: self._prune(older_than))
+        return await self._writer.run(lambda: self._prune(older_than))
 
     async def close(self) -> None:
         """End the sync, drop unfinished scopes, and release the lock. Closing again has no effect."""
         try:
-            await self._in_writer(self._close)
+            await self._writer.run(self._close)
         finally:
             self._wake_writers()
-            self._stop_writer()
+            self._writer.stop()
 
     def __repr__(self) -> str:
         return f"<SqliteStore {str(self.path.absolute())!r} [{self._mode}]>"
 
-    def _stop_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.shutdown(wait=False)
-            self._writer = None
-
     def _wake_writers(self) -> None:
         freed, self._freed = self._freed, anyio.Event()
         freed.set()
-
-    async def _in_writer(self, call: Callable[[], T]) -> T:
-        # Not `anyio.to_thread`: sqlite3 connections belong to one thread. A caller that is cancelled waits for the end
-        # of the step, so that no transaction is open when the scope is finished.
-
-        writer = self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="asyncauth-store")
-        with anyio.CancelScope(shield=True):
-            result = await anyio.to_thread.run_sync(lambda: writer.submit(call).result())
-        return result  # noqa: RET504 - mypy assumes that the scope may swallow an exception
 
     # -- in the writer thread ------------------------------------------------------------------------------------
 

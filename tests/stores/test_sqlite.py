@@ -141,7 +141,7 @@ async def test_a_full_database_fails_the_scope_and_nothing_else(path: Path) -> N
         pages = store._connection.execute("pragma page_count").fetchone()[0]
         store._connection.execute(f"pragma max_page_count = {pages + 8}")
 
-    await store._in_writer(limit)
+    await store._writer.run(limit)
     await store.write(big, [record(big, f"i-{number}", raw={"x": "y" * 2000}) for number in range(500)])
     with pytest.raises(sqlite3.OperationalError, match="full"):
         await store.finish_scope(big, OK)

@@ -38,7 +38,7 @@ async def sync(
 
 async def kill(store: ParquetStore) -> None:
     """Leave the files as a process that was killed does: the lock is free, and the manifest is the old one."""
-    await store._in_writer(store._release)
+    await store._writer.run(store._release)
     await store.close()
 
 

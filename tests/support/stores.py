@@ -52,7 +52,7 @@ async def write(store: SqliteStore, scope: Scope, ids: Iterable[str], status: Sc
 
 async def kill(store: SqliteStore) -> None:
     """Leave the file as a process that was killed does: the lock is free, and nothing was recorded."""
-    await store._in_writer(store._release)
+    await store._writer.run(store._release)
     await store.close()
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import secrets
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
 
-from asyncauth._errors import ConfigurationError, StoreLocked
+from asyncauth._errors import ConfigurationError
 from asyncauth._runtime.clock import SYSTEM_CLOCK
 from asyncauth._runtime.validation import check_count, check_seconds
 from asyncauth.stores._lock import StoreLock
 from asyncauth.stores._spool import check_whole, encode_page, encode_points
+from asyncauth.stores._writer import WriterThread
 from asyncauth.stores.parquet.connection import check_duckdb, connect
 from asyncauth.stores.parquet.lines import ColumnTypes
 from asyncauth.stores.parquet.manifest import WINDOWS, KindTable, read_manifest
@@ -27,7 +27,7 @@ from asyncauth.stores.parquet.views import check_path, source_of
 from asyncauth.stores.protocol import METRICS_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from asyncauth._models.kinds import Kind, Record
     from asyncauth._models.metrics import Points
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     from asyncauth.stores.parquet.shared import WrittenFetch
     from asyncauth.stores.protocol import ExpectedTarget, Mode, Scope, ScopeStatus
 
-T = TypeVar("T")
 
-_LOCK_POLL_SECONDS: Final = 0.5
 _MODES: Final = ("mirror", "append")
 
 
@@ -102,7 +100,7 @@ class ParquetStore:
         self._clock = clock
         self._freed = anyio.Event()
         self._lock = StoreLock(self._directory.with_name(self._directory.name + ".lock"), clock)
-        self._writer: ThreadPoolExecutor | None = None
+        self._writer = WriterThread()
         self._parts: OpenSync | None = None
         self._began: dict[Scope, float] = {}
         self._types: dict[Scope, ColumnTypes] = {}
@@ -127,20 +125,9 @@ class ParquetStore:
         """
         if self._parts is not None:
             raise ConfigurationError(f"{self!r} is open; use an object of its own for each sync")
-        deadline = self._clock.monotonic() + self._wait
-        while True:
-            try:
-                return await self._in_writer(lambda: self._begin(sync, kinds, metrics, journal))
-            except StoreLocked:
-                left = deadline - self._clock.monotonic()
-                if left <= 0:
-                    self._stop_writer()
-                    raise
-                # flock has no notification, and a thread that blocks in it could not be cancelled.
-                await self._clock.sleep(min(_LOCK_POLL_SECONDS, left))
-            except BaseException:
-                self._stop_writer()
-                raise
+        return await self._writer.run_when_unlocked(
+            lambda: self._begin(sync, kinds, metrics, journal), wait=self._wait, clock=self._clock
+        )
 
     async def expect(self, targets: Sequence[ExpectedTarget]) -> None:
         """Note targets before they are fetched; those that have no record when the sync ends are recorded as skipped.
@@ -148,11 +135,11 @@ class ParquetStore:
         Args:
             targets: accounts and regions. A region that is not certain is recorded only if an earlier sync fetched it.
         """
-        await self._in_writer(lambda: self._opened().running.expect(targets))
+        await self._writer.run(lambda: self._opened().running.expect(targets))
 
     async def interrupt(self) -> None:
         """Mark the sync as interrupted, which `close` records."""
-        await self._in_writer(lambda: self._opened().end("interrupted"))
+        await self._writer.run(lambda: self._opened().end("interrupted"))
 
     async def write(self, scope: Scope, page: Sequence[Record]) -> None:
         """Append a page to the spool.
@@ -167,7 +154,7 @@ class ParquetStore:
         if types is None:
             types = self._types[scope] = ColumnTypes(parts.columns(scope.kind))
         chunks = await encode_page(parts.spool, scope, partial(types.encode, page))
-        await self._in_writer(lambda: self._write(scope, chunks))
+        await self._writer.run(lambda: self._write(scope, chunks))
 
     async def wait_for_space(self) -> None:
         """Wait until the spool has less than `spool_bytes`."""
@@ -187,11 +174,11 @@ class ParquetStore:
             OSError: the disk is full; finish the scope with the status `error`.
         """
         chunks = await encode_page(self._opened().spool, scope, partial(encode_points, page))
-        await self._in_writer(lambda: self._write(scope, chunks))
+        await self._writer.run(lambda: self._write(scope, chunks))
 
     async def note_window(self, scope: Scope, period: int, end: int) -> None:
         """Note up to which Unix time a scope's points of a period were fetched; `finish_scope` keeps it if `ok`."""
-        await self._in_writer(lambda: self._windows.setdefault(scope, {}).update({period: end}))
+        await self._writer.run(lambda: self._windows.setdefault(scope, {}).update({period: end}))
 
     async def metric_ends(self) -> dict[tuple[str, str, str, str, int], int]:
         """Return what the syncs that have ended kept, by partition, account, region, namespace and period.
@@ -209,7 +196,7 @@ class ParquetStore:
             OSError: the disk is full; the scope is as it was before.
         """
         try:
-            return await self._in_writer(lambda: self._finish(scope, status))
+            return await self._writer.run(lambda: self._finish(scope, status))
         finally:
             self._wake_writers()
 
@@ -220,7 +207,7 @@ class ParquetStore:
             scopes: scopes whose rows the part will have.
         """
         check_count("scopes", scopes)
-        return await self._in_writer(lambda: self._opened().reserve(scopes))
+        return await self._writer.run(lambda: self._opened().reserve(scopes))
 
     async def add_parts(self, reserved: Reservation, parts: Sequence[Part], scopes: Sequence[WrittenScope]) -> None:
         """Name parts that another process has written, and commit their scopes.
@@ -233,7 +220,7 @@ class ParquetStore:
         Raises:
             ConfigurationError: a part is not the reserved one, or there is another number of scopes.
         """
-        await self._in_writer(lambda: self._opened().add_parts(reserved, parts, scopes))
+        await self._writer.run(lambda: self._opened().add_parts(reserved, parts, scopes))
 
     def share(self) -> SharedDataSet:
         """Return what the workers of the next sync need to write its rows into the directory themselves."""
@@ -247,7 +234,7 @@ class ParquetStore:
             ConfigurationError: a part is of another sync.
             OSError: a part is not in the directory, or the disk is full.
         """
-        await self._in_writer(lambda: self._opened().add_written(written))
+        await self._writer.run(lambda: self._opened().add_written(written))
 
     async def prune(self, *, older_than: float) -> int:
         """Leave out the parts of syncs that ended more than `older_than` seconds ago and count for no scope.
@@ -259,7 +246,7 @@ class ParquetStore:
             the number of parts.
         """
         before = self._clock.time() - older_than
-        return await self._in_writer(lambda: self._opened().prune(before))
+        return await self._writer.run(lambda: self._opened().prune(before))
 
     async def close(self) -> None:
         """End the sync, replace the manifest, and release the lock. Closing again has no effect.
@@ -268,30 +255,17 @@ class ParquetStore:
             OSError: the disk is full; the next run ends the sync.
         """
         try:
-            await self._in_writer(self._close)
+            await self._writer.run(self._close)
         finally:
             self._wake_writers()
-            self._stop_writer()
+            self._writer.stop()
 
     def __repr__(self) -> str:
         return f"<ParquetStore {str(self.path.absolute())!r} [{self._mode}]>"
 
-    def _stop_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.shutdown(wait=False)
-            self._writer = None
-
     def _wake_writers(self) -> None:
         freed, self._freed = self._freed, anyio.Event()
         freed.set()
-
-    async def _in_writer(self, call: Callable[[], T]) -> T:
-        # One thread, so that the files have the order of the commits. A caller that is cancelled waits for the end of
-        # the step.
-        writer = self._writer = self._writer or ThreadPoolExecutor(1, thread_name_prefix="asyncauth-store")
-        with anyio.CancelScope(shield=True):
-            result = await anyio.to_thread.run_sync(lambda: writer.submit(call).result())
-        return result  # noqa: RET504 - mypy assumes that the scope may swallow an exception
 
     # -- in the writer thread ------------------------------------------------------------------------------------
 
